@@ -1,0 +1,90 @@
+//! `ingest`: a file of messages, straight into the database.
+
+use std::fs::File;
+use std::io::{Read, stdin};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{DatabaseArgs, Failure, Finished};
+use crate::ingest::file;
+use crate::ingest::ndjson::BadLine;
+use crate::store::Database;
+
+/// How many rejected lines are printed.
+const REJECTED_TOLD: u64 = 100;
+
+/// Put a file of messages (newline-delimited JSON) straight into the database
+///
+/// It may run while `serve` runs on the same file, and any number of times with the same messages: each counts once.
+/// Prints what became of the lines. Exit status: 0 if all lines were messages, 2 if some were rejected (the others are
+/// stored, and the first hundred rejected are told), 1 if it could not read or store to the end.
+#[derive(Clone, Debug, Args)]
+pub(super) struct IngestArgs {
+    /// The file, one message a line; - reads standard input
+    file: PathBuf,
+
+    #[command(flatten)]
+    database: DatabaseArgs,
+}
+
+#[allow(clippy::print_stdout)]
+pub(super) fn run(args: &IngestArgs) -> Result<Finished, Failure> {
+    if args.database.database == Database::Memory {
+        return Err("a database in memory would be gone when ingest ends; give --database the path of a file".into());
+    }
+    let (input, bytes) = open(&args.file)?;
+    let writer = args.database.open(true)?.writer()?;
+    let progress = progress_bar(bytes);
+    let mut rejected = 0;
+    let bad_line = |bad: BadLine| {
+        rejected += 1;
+        if rejected <= REJECTED_TOLD {
+            progress.suspend(|| tell(&bad));
+        }
+    };
+    let ingested = file::ingest(input, writer, bad_line, |bytes| progress.inc(bytes as u64));
+    progress.finish_and_clear();
+    let summary = ingested?;
+    let tally = summary.tally;
+    println!(
+        "received {}: {} applied, {} duplicates, {} rejected",
+        tally.applied + tally.duplicates + summary.rejected,
+        tally.applied,
+        tally.duplicates,
+        summary.rejected
+    );
+    Ok(if summary.rejected == 0 { Finished::Well } else { Finished::With(2) })
+}
+
+/// The input, and its length if it has one.
+fn open(path: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>), Failure> {
+    if path == Path::new("-") {
+        return Ok((Box::new(stdin()), None));
+    }
+    let unreadable = |error: std::io::Error| format!("{}: {error}", path.display());
+    let file = File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err(format!("{} is a directory; give a file", path.display()).into());
+    }
+    Ok((Box::new(file), metadata.is_file().then_some(metadata.len())))
+}
+
+/// On a terminal a bar by bytes; elsewhere nothing.
+fn progress_bar(bytes: Option<u64>) -> ProgressBar {
+    let (bar, template) = match bytes {
+        Some(bytes) => (ProgressBar::new(bytes), "{wide_bar} {bytes}/{total_bytes} ({bytes_per_sec}, {eta} to go)"),
+        None => (ProgressBar::no_length(), "{spinner} {bytes} ({bytes_per_sec})"),
+    };
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+#[allow(clippy::print_stderr)]
+fn tell(bad: &BadLine) {
+    eprintln!("line {}: {}", bad.line, bad.detail);
+}

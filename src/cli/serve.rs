@@ -1,0 +1,106 @@
+//! `serve`: the service.
+
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::logging::{self, LogLevel};
+use super::{DatabaseArgs, Failure, Finished};
+use crate::http::{Server, Stopper};
+use crate::ingest::{Ingest, Limits};
+
+/// How many connections may wait to be accepted.
+const BACKLOG: i32 = 4_096;
+
+/// Serve the HTTP API (this is what happens without a command)
+///
+/// Takes messages on POST /messages and answers questions on GET /rockets and GET /rockets/{channel}. SIGTERM and
+/// SIGINT stop it: requests under way are answered, everything taken is committed.
+#[derive(Clone, Debug, Args)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    /// The address to listen on; port 0 takes any free port and logs which
+    #[arg(long, value_name = "ADDRESS:PORT", env = "ROCKET_MONITOR_LISTEN", default_value = "127.0.0.1:8088")]
+    listen: String,
+
+    /// Listen on an address that other machines can reach, though anybody there may then read and write
+    #[arg(long, env = "ROCKET_MONITOR_ALLOW_ANONYMOUS")]
+    allow_anonymous: bool,
+
+    /// Don't make or change the schema; refuse a database whose schema is not up to date
+    #[arg(long, env = "ROCKET_MONITOR_NO_MIGRATE")]
+    no_migrate: bool,
+
+    /// From which severity on events are logged
+    #[arg(long, value_name = "LEVEL", env = "ROCKET_MONITOR_LOG_LEVEL", default_value = "info")]
+    log_level: LogLevel,
+}
+
+pub(super) fn run(args: &ServeArgs) -> Result<Finished, Failure> {
+    logging::start(args.log_level);
+    let listeners = bind(args)?;
+    let store = args.database.open(!args.no_migrate)?;
+    let (ingest, committer) = Ingest::start(store.clone(), Limits::default())?;
+    let served = actix_web::rt::System::new().block_on(serve(args, listeners, store, ingest.clone()));
+    ingest.stop();
+    if committer.join().is_err() {
+        return Err("the committer ended in a panic".into());
+    }
+    served?;
+    tracing::info!("stopped; everything that was taken is committed");
+    Ok(Finished::Well)
+}
+
+async fn serve(
+    args: &ServeArgs,
+    listeners: Vec<TcpListener>,
+    store: crate::store::Store,
+    ingest: Ingest,
+) -> Result<(), Failure> {
+    let server = Server::new(listeners, store, ingest)?;
+    for address in server.addresses() {
+        tracing::info!(%address, database = %args.database.database, "listening");
+    }
+    // Watched before the first request is answered, so that no signal is missed.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stopper: Stopper = server.stopper();
+    actix_web::rt::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        stopper.stop().await;
+    });
+    Ok(server.run().await?)
+}
+
+/// Binds the sockets before anything else is touched: a second instance ends here.
+fn bind(args: &ServeArgs) -> Result<Vec<TcpListener>, Failure> {
+    let unusable = |reason: String| format!("--listen {}: {reason}", args.listen);
+    let addresses: Vec<SocketAddr> =
+        args.listen.to_socket_addrs().map_err(|error| unusable(error.to_string()))?.collect();
+    if let Some(open) = addresses.iter().find(|address| !address.ip().is_loopback() && !args.allow_anonymous) {
+        return Err(unusable(format!(
+            "{open} can be reached from other machines, and whoever reaches it may read and write. Listen on 127.0.0.1, \
+             or say --allow-anonymous if that is what you want."
+        ))
+        .into());
+    }
+    let bound = addresses.iter().map(|address| bind_one(*address).map_err(|error| unusable(error.to_string())));
+    Ok(bound.collect::<Result<_, _>>()?)
+}
+
+fn bind_one(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let domain = if address.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    // A restart need not wait until the connections of the process before have timed out.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

@@ -1,0 +1,109 @@
+//! Many messages, committed together: grouped by channel, and told apart into new ones and duplicates.
+//!
+//! A store goes through the groups in their order; for each it loads the ranges in the group's windows, lets
+//! [`Group::join`] decide, and writes what that says.
+
+use std::collections::HashMap;
+
+use super::message::Message;
+use super::ranges::{Joined, ProcessedRange, join};
+use super::text::Channel;
+
+/// What became of a message once its batch is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was the first copy, and counts.
+    Applied,
+    /// Another copy was first; nothing changed.
+    Duplicate,
+}
+
+/// The messages of one batch by channel, the channels in the order of their bytes (which is the order of the tables'
+/// keys, so that neighbours are written together, and the order in which rows are locked).
+#[derive(Debug)]
+pub struct Batch<'m> {
+    groups: Vec<Group<'m>>,
+}
+
+impl<'m> Batch<'m> {
+    /// Groups the messages.
+    pub fn new(messages: &'m [Message]) -> Self {
+        let mut by_channel: HashMap<&Channel, Vec<usize>, foldhash::fast::RandomState> = HashMap::default();
+        for (index, message) in messages.iter().enumerate() {
+            by_channel.entry(&message.channel).or_default().push(index);
+        }
+        let mut groups: Vec<_> =
+            by_channel.into_iter().map(|(channel, order)| Group::new(channel, messages, order)).collect();
+        groups.sort_unstable_by_key(|group| group.channel);
+        Self { groups }
+    }
+
+    /// One group a channel.
+    pub fn groups(&self) -> &[Group<'m>] {
+        &self.groups
+    }
+}
+
+/// The messages of one channel in a batch.
+#[derive(Debug)]
+pub struct Group<'m> {
+    channel: &'m Channel,
+    messages: &'m [Message],
+    /// Indices into `messages`, by message number and then by arrival.
+    order: Vec<usize>,
+}
+
+/// An interval of message numbers around which stored ranges must be known: every stored range that overlaps or
+/// touches `first..=last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The lowest new number.
+    pub first: i64,
+    /// The highest new number.
+    pub last: i64,
+}
+
+/// Numbers further apart than this are looked up apart, so that a store never loads more ranges for a message than
+/// fit between two numbers of a window, however many gaps the channel has.
+const WINDOW_SPACING: i64 = 64;
+
+impl<'m> Group<'m> {
+    fn new(channel: &'m Channel, messages: &'m [Message], mut order: Vec<usize>) -> Self {
+        order.sort_by_key(|&index| messages.get(index).map(|message| message.number));
+        Self { channel, messages, order }
+    }
+
+    /// The channel.
+    pub fn channel(&self) -> &'m Channel {
+        self.channel
+    }
+
+    /// The windows in which stored ranges matter, in ascending order.
+    pub fn windows(&self) -> impl Iterator<Item = Window> {
+        let mut numbers = self.in_order().map(|message| message.number.get()).peekable();
+        std::iter::from_fn(move || {
+            let first = numbers.next()?;
+            let mut last = first;
+            while let Some(number) = numbers.next_if(|number| number - last <= WINDOW_SPACING) {
+                last = number;
+            }
+            Some(Window { first, last })
+        })
+    }
+
+    /// Joins the messages to the stored ranges of all windows (each once, in ascending order), and puts each message's
+    /// outcome at its index in the batch.
+    pub fn join(&self, stored: Vec<ProcessedRange>, outcomes: &mut [Outcome]) -> Joined {
+        let mut indices = self.order.iter();
+        join(stored, self.in_order(), |new| {
+            if let Some(outcome) = indices.next().and_then(|&index| outcomes.get_mut(index)) {
+                *outcome = if new { Outcome::Applied } else { Outcome::Duplicate };
+            }
+        })
+    }
+
+    fn in_order(&self) -> impl Iterator<Item = &'m Message> {
+        let messages = self.messages;
+        self.order.iter().filter_map(move |&index| messages.get(index))
+    }
+}

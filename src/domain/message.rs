@@ -1,0 +1,83 @@
+//! A message and its parts. Once built, they are valid: [`parse`](super::parse) is the way in.
+
+use super::text::{Channel, Text};
+use super::timestamp::Timestamp;
+
+/// One event on a channel, with its place in the channel's order. (channel, number) identifies it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The rocket.
+    pub channel: Channel,
+    /// The place in the channel's order.
+    pub number: MessageNumber,
+    /// When the rocket says that it happened.
+    pub time: Timestamp,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What a message says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// `RocketLaunched`: sets type and mission, adds to the speed.
+    Launched {
+        /// The rocket's type.
+        rocket_type: Text,
+        /// Added to the speed.
+        launch_speed: SpeedChange,
+        /// The mission.
+        mission: Text,
+    },
+    /// `RocketSpeedIncreased`: adds to the speed.
+    SpeedIncreased {
+        /// Added to the speed.
+        by: SpeedChange,
+    },
+    /// `RocketSpeedDecreased`: subtracts from the speed, which may go below zero.
+    SpeedDecreased {
+        /// Subtracted from the speed.
+        by: SpeedChange,
+    },
+    /// `RocketExploded`: sets the reason.
+    Exploded {
+        /// Why it exploded.
+        reason: Text,
+    },
+    /// `RocketMissionChanged`: sets the mission.
+    MissionChanged {
+        /// The mission from now on.
+        new_mission: Text,
+    },
+}
+
+/// A message's place in its channel's order: 1 to 4,294,967,295.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageNumber(u32);
+
+impl MessageNumber {
+    /// The number, unless it is out of bounds.
+    pub fn new(number: i64) -> Option<Self> {
+        u32::try_from(number).ok().filter(|number| *number >= 1).map(Self)
+    }
+
+    /// The number as an integer that leaves room to count beyond it.
+    pub fn get(self) -> i64 {
+        i64::from(self.0)
+    }
+}
+
+/// A change of speed as a message writes it: any 32-bit signed integer, in the rocket's own unit of speed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpeedChange(i32);
+
+impl SpeedChange {
+    /// The change, unless it is out of bounds.
+    pub fn new(change: i64) -> Option<Self> {
+        i32::try_from(change).ok().map(Self)
+    }
+
+    /// The change as an integer that can be negated and added up: 2^32 messages of it fit 64 bits.
+    pub fn get(self) -> i64 {
+        i64::from(self.0)
+    }
+}

@@ -1,0 +1,17 @@
+//! The rules: what a message is, how messages fold into a rocket's state, which numbers are processed.
+//!
+//! Plain values in, plain values out. Nothing here knows of HTTP, SQL, threads or the clock; time is passed in.
+//! Both stores and every way in (HTTP, file) go through this module, so that each rule exists once.
+//!
+//! The order in which to read it: [`message`] (what arrives), [`parse`] (how it becomes valid), [`summary`] (the
+//! associative fold), [`ranges`] (the processed numbers, each range with its summary), [`batch`] (many messages
+//! against what is stored), [`rocket`] (the two views).
+
+pub mod batch;
+pub mod message;
+pub mod parse;
+pub mod ranges;
+pub mod rocket;
+pub mod summary;
+pub mod text;
+pub mod timestamp;

@@ -1,0 +1,406 @@
+//! From bytes to a valid [`Message`], or to every fault that it has.
+//!
+//! One pass over the JSON text keeps the known members as slices of it; only then are they read as what the
+//! `messageType` asks for. So members may come in any order, whatever the service doesn't need may hold anything, and
+//! a valid message costs no allocation: its texts share the buffer that it arrived in.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::message::{Event, Message, MessageNumber, SpeedChange};
+use super::text::{Channel, Text};
+use super::timestamp::Timestamp;
+
+/// The most bytes that one message may take as JSON.
+pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+
+/// The most faults told of one message: more than it has members that matter, and a bound for the answer's size.
+const MAX_FAULTS: usize = 20;
+
+/// Why bytes are no message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// They are not one JSON text in UTF-8.
+    #[error("not one JSON text in UTF-8: {0}")]
+    NotJson(String),
+    /// They are, but break the message's rules: every fault that was found, at least one.
+    #[error("{}", list(.0))]
+    Invalid(Vec<Fault>),
+}
+
+/// What is wrong with one member.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Fault {
+    /// The member, as a JSON Pointer (RFC 6901).
+    pub pointer: String,
+    /// What is wrong with it: a sentence's second half, like "must be a string, not a number".
+    pub detail: String,
+}
+
+fn list(faults: &[Fault]) -> String {
+    let place = |pointer: &str| if pointer.is_empty() { "the message".to_owned() } else { pointer.to_owned() };
+    let sentences = faults.iter().map(|fault| format!("{} {}", place(&fault.pointer), fault.detail));
+    sentences.collect::<Vec<_>>().join("; ")
+}
+
+/// Reads one message. Its size is the caller's to limit, by [`MAX_MESSAGE_BYTES`].
+pub fn parse(json: Bytes) -> Result<Message, Rejection> {
+    let json = ByteString::try_from(json).map_err(|error| Rejection::NotJson(error.to_string()))?;
+    let mut faults = Faults::default();
+    let members = read_members(&json, &mut faults)?;
+    match members.and_then(|members| Reader { json: &json, faults: &mut faults }.message(&members)) {
+        Some(message) if faults.0.is_empty() => Ok(message),
+        _ => Err(Rejection::Invalid(faults.0)),
+    }
+}
+
+#[derive(Default)]
+struct Faults(Vec<Fault>);
+
+impl Faults {
+    fn add(&mut self, pointer: impl Into<String>, detail: impl Into<String>) {
+        if self.0.len() < MAX_FAULTS {
+            self.0.push(Fault { pointer: pointer.into(), detail: detail.into() });
+        }
+    }
+}
+
+const METADATA: [&str; 4] = ["channel", "messageNumber", "messageTime", "messageType"];
+const MESSAGE: [&str; 6] = ["type", "launchSpeed", "mission", "by", "reason", "newMission"];
+
+/// The members of one object that are known, in the order of their names; none for those that are missing.
+type Members<'j, const N: usize> = [Option<&'j str>; N];
+
+#[derive(Default)]
+struct MessageMembers<'j> {
+    metadata: Option<Members<'j, 4>>,
+    message: Option<Members<'j, 6>>,
+}
+
+fn read_members<'j>(json: &'j str, faults: &mut Faults) -> Result<Option<MessageMembers<'j>>, Rejection> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let members = deserializer.deserialize_any(RootVisitor { faults });
+    match members.and_then(|members| deserializer.end().map(|()| members)) {
+        Ok(members) => Ok(members),
+        // A valid JSON text that the parser gives up on, such as a number beyond all floats in place of an object.
+        Err(_) if serde_json::from_str::<IgnoredAny>(json).is_ok() => {
+            faults.add("", "must be an object that holds the objects metadata and message");
+            Ok(None)
+        }
+        Err(error) => Err(Rejection::NotJson(error.to_string())),
+    }
+}
+
+/// Implements the visits of values that are no object: a fault, and nothing read.
+macro_rules! not_an_object {
+    ($lifetime:lifetime) => {
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("an object")
+        }
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(self.refuse("null"))
+        }
+        fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+            Ok(self.refuse("a boolean"))
+        }
+        fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+            Ok(self.refuse("a number"))
+        }
+        fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+            Ok(self.refuse("a number"))
+        }
+        fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+            Ok(self.refuse("a number"))
+        }
+        fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+            Ok(self.refuse("a string"))
+        }
+        fn visit_seq<A: SeqAccess<$lifetime>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+            while items.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(self.refuse("an array"))
+        }
+    };
+}
+
+struct RootVisitor<'f> {
+    faults: &'f mut Faults,
+}
+
+impl RootVisitor<'_> {
+    fn refuse<T>(self, kind: &str) -> Option<T> {
+        self.faults.add("", format!("must be an object, not {kind}"));
+        None
+    }
+}
+
+impl<'j> Visitor<'j> for RootVisitor<'_> {
+    type Value = Option<MessageMembers<'j>>;
+
+    not_an_object!('j);
+
+    fn visit_map<A: MapAccess<'j>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = MessageMembers::default();
+        let mut names = Names::new(["metadata", "message"], "");
+        while let Some(name) = map.next_key_seed(Name)? {
+            match names.find(name, self.faults) {
+                Some(0) => {
+                    let names = Names::new(METADATA, "/metadata");
+                    members.metadata = map.next_value_seed(ObjectSeed { names, faults: self.faults })?;
+                }
+                Some(_) => {
+                    let names = Names::new(MESSAGE, "/message");
+                    members.message = map.next_value_seed(ObjectSeed { names, faults: self.faults })?;
+                }
+                None => _ = map.next_value::<IgnoredAny>()?,
+            }
+        }
+        names.report_missing(self.faults);
+        Ok(Some(members))
+    }
+}
+
+/// Reads an object's known members.
+struct ObjectSeed<'j, 'f, const N: usize> {
+    names: Names<'j, N>,
+    faults: &'f mut Faults,
+}
+
+impl<const N: usize> ObjectSeed<'_, '_, N> {
+    fn refuse<T>(self, kind: &str) -> Option<T> {
+        self.faults.add(self.names.pointer, format!("must be an object, not {kind}"));
+        None
+    }
+}
+
+impl<'j, const N: usize> DeserializeSeed<'j> for ObjectSeed<'j, '_, N> {
+    type Value = Option<Members<'j, N>>;
+
+    fn deserialize<D: Deserializer<'j>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'j, const N: usize> Visitor<'j> for ObjectSeed<'j, '_, N> {
+    type Value = Option<Members<'j, N>>;
+
+    not_an_object!('j);
+
+    fn visit_map<A: MapAccess<'j>>(mut self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = [None; N];
+        while let Some(name) = map.next_key_seed(Name)? {
+            match self.names.find(name, self.faults).and_then(|index| members.get_mut(index)) {
+                Some(member) => *member = Some(map.next_value::<&RawValue>()?.get()),
+                None => _ = map.next_value::<IgnoredAny>()?,
+            }
+        }
+        Ok(Some(members))
+    }
+}
+
+/// The names of an object's members: those that are known, and those that have been seen.
+struct Names<'j, const N: usize> {
+    known: [&'static str; N],
+    /// The object, as a JSON Pointer.
+    pointer: &'static str,
+    seen: [bool; N],
+    seen_unknown: HashSet<Cow<'j, [u8]>, foldhash::fast::RandomState>,
+}
+
+impl<'j, const N: usize> Names<'j, N> {
+    fn new(known: [&'static str; N], pointer: &'static str) -> Self {
+        Self { known, pointer, seen: [false; N], seen_unknown: HashSet::default() }
+    }
+
+    /// The index of a known name that is met for the first time. A repeated name, known or not, is a fault.
+    fn find(&mut self, name: Cow<'j, [u8]>, faults: &mut Faults) -> Option<usize> {
+        let index = self.known.iter().position(|known| known.as_bytes() == name.as_ref());
+        let repeated = match index.and_then(|index| self.seen.get_mut(index)) {
+            Some(seen) => std::mem::replace(seen, true),
+            None => self.seen_unknown.contains(&name),
+        };
+        if repeated {
+            let escaped = String::from_utf8_lossy(&name).replace('~', "~0").replace('/', "~1");
+            faults.add(format!("{}/{escaped}", self.pointer), "must not be there more than once");
+            return None;
+        }
+        if index.is_none() {
+            self.seen_unknown.insert(name);
+        }
+        index
+    }
+
+    fn report_missing(&self, faults: &mut Faults) {
+        for (name, _) in self.known.iter().zip(self.seen).filter(|(_, seen)| !seen) {
+            faults.add(format!("{}/{name}", self.pointer), "is missing");
+        }
+    }
+}
+
+/// Reads a member's name as bytes: a name with a lone surrogate is no text, but valid JSON and unknown to us.
+struct Name;
+
+impl<'j> DeserializeSeed<'j> for Name {
+    type Value = Cow<'j, [u8]>;
+
+    fn deserialize<D: Deserializer<'j>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_bytes(self)
+    }
+}
+
+impl<'j> Visitor<'j> for Name {
+    type Value = Cow<'j, [u8]>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a member's name")
+    }
+    fn visit_borrowed_bytes<E>(self, name: &'j [u8]) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(name))
+    }
+    fn visit_bytes<E>(self, name: &[u8]) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(name.to_vec()))
+    }
+}
+
+/// Reads members as what they have to be. Each method adds its own faults, and goes on after them.
+struct Reader<'r> {
+    json: &'r ByteString,
+    faults: &'r mut Faults,
+}
+
+impl Reader<'_> {
+    fn message(&mut self, members: &MessageMembers<'_>) -> Option<Message> {
+        let mut event_type = None;
+        let mut identity = None;
+        if let Some([channel, number, time, message_type]) = members.metadata {
+            let channel = self.text("/metadata/channel", channel).map(Channel::from);
+            let number = self.integer("/metadata/messageNumber", number, (1, 4_294_967_295), MessageNumber::new);
+            let time = self.time("/metadata/messageTime", time);
+            event_type = self.event_type("/metadata/messageType", message_type);
+            identity = channel.zip(number).zip(time);
+        }
+        let event = self.event(event_type?, members.message.as_ref()?);
+        let ((channel, number), time) = identity?;
+        Some(Message { channel, number, time, event: event? })
+    }
+
+    fn event(&mut self, event_type: EventType, members: &Members<'_, 6>) -> Option<Event> {
+        let [rocket_type, launch_speed, mission, by, reason, new_mission] = *members;
+        Some(match event_type {
+            EventType::Launched => {
+                let rocket_type = self.text("/message/type", rocket_type);
+                let launch_speed = self.speed_change("/message/launchSpeed", launch_speed);
+                let mission = self.text("/message/mission", mission);
+                Event::Launched { rocket_type: rocket_type?, launch_speed: launch_speed?, mission: mission? }
+            }
+            EventType::SpeedIncreased => Event::SpeedIncreased { by: self.speed_change("/message/by", by)? },
+            EventType::SpeedDecreased => Event::SpeedDecreased { by: self.speed_change("/message/by", by)? },
+            EventType::Exploded => Event::Exploded { reason: self.text("/message/reason", reason)? },
+            EventType::MissionChanged => {
+                Event::MissionChanged { new_mission: self.text("/message/newMission", new_mission)? }
+            }
+        })
+    }
+
+    fn event_type(&mut self, pointer: &str, member: Option<&str>) -> Option<EventType> {
+        let name = self.string(pointer, member)?;
+        let known = EventType::ALL.iter().find(|(known, _)| *known == name.as_ref());
+        if known.is_none() {
+            let names = EventType::ALL.map(|(name, _)| name).join(", ");
+            self.faults.add(pointer, format!("must be one of {names}"));
+        }
+        known.map(|(_, event_type)| *event_type)
+    }
+
+    fn speed_change(&mut self, pointer: &str, member: Option<&str>) -> Option<SpeedChange> {
+        self.integer(pointer, member, (i32::MIN.into(), i32::MAX.into()), SpeedChange::new)
+    }
+
+    fn text(&mut self, pointer: &str, member: Option<&str>) -> Option<Text> {
+        let shared = match self.string(pointer, member)? {
+            Cow::Borrowed(string) => self.json.slice_ref(string),
+            Cow::Owned(string) => string.into(),
+        };
+        Text::new(shared).map_err(|detail| self.faults.add(pointer, detail)).ok()
+    }
+
+    fn time(&mut self, pointer: &str, member: Option<&str>) -> Option<Timestamp> {
+        let string = self.string(pointer, member)?;
+        Timestamp::parse(&string).map_err(|detail| self.faults.add(pointer, detail)).ok()
+    }
+
+    fn string<'j>(&mut self, pointer: &str, member: Option<&'j str>) -> Option<Cow<'j, str>> {
+        let raw = self.kind(pointer, member, "a string")?;
+        match raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+            Some(plain) if memchr::memchr(b'\\', plain.as_bytes()).is_none() => Some(Cow::Borrowed(plain)),
+            _ => serde_json::from_str(raw)
+                .map(Cow::Owned)
+                .map_err(|_| self.faults.add(pointer, "must be Unicode text, but escapes half of a surrogate pair"))
+                .ok(),
+        }
+    }
+
+    fn integer<T>(
+        &mut self,
+        pointer: &str,
+        member: Option<&str>,
+        (least, most): (i64, i64),
+        new: impl Fn(i64) -> Option<T>,
+    ) -> Option<T> {
+        let raw = self.kind(pointer, member, "a number")?;
+        if raw.contains(['.', 'e', 'E']) {
+            self.faults.add(pointer, "must be an integer, written without fraction or exponent");
+            return None;
+        }
+        let value = raw.parse().ok().and_then(new);
+        if value.is_none() {
+            self.faults.add(pointer, format!("must be an integer from {least} to {most}"));
+        }
+        value
+    }
+
+    /// The member's JSON text if it is of the wanted kind.
+    fn kind<'j>(&mut self, pointer: &str, member: Option<&'j str>, wanted: &str) -> Option<&'j str> {
+        let Some(raw) = member else {
+            self.faults.add(pointer, "is missing");
+            return None;
+        };
+        let kind = match raw.as_bytes().first() {
+            Some(b'"') => "a string",
+            Some(b'n') => "null",
+            Some(b't' | b'f') => "a boolean",
+            Some(b'[') => "an array",
+            Some(b'{') => "an object",
+            _ => "a number",
+        };
+        if kind != wanted {
+            self.faults.add(pointer, format!("must be {wanted}, not {kind}"));
+            return None;
+        }
+        Some(raw)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum EventType {
+    Launched,
+    SpeedIncreased,
+    SpeedDecreased,
+    Exploded,
+    MissionChanged,
+}
+
+impl EventType {
+    const ALL: [(&str, Self); 5] = [
+        ("RocketLaunched", Self::Launched),
+        ("RocketSpeedIncreased", Self::SpeedIncreased),
+        ("RocketSpeedDecreased", Self::SpeedDecreased),
+        ("RocketExploded", Self::Exploded),
+        ("RocketMissionChanged", Self::MissionChanged),
+    ];
+}

@@ -1,0 +1,198 @@
+//! A rocket's state in its two views, derived from its processed ranges.
+
+use std::str::FromStr;
+
+use super::ranges::ProcessedRange;
+use super::summary::{Latest, Summary};
+use super::text::{Channel, Text};
+use super::timestamp::Timestamp;
+
+/// Which messages a rocket's state is the fold of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum View {
+    /// Every message processed so far.
+    #[default]
+    BestEffort,
+    /// The unbroken sequence from message 1 only.
+    Exact,
+}
+
+impl View {
+    /// Every view.
+    pub const ALL: [Self; 2] = [Self::BestEffort, Self::Exact];
+
+    /// Its name in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BestEffort => "best-effort",
+            Self::Exact => "exact",
+        }
+    }
+}
+
+/// What a rocket is doing, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Status {
+    /// No launch was processed, nor an explosion.
+    AwaitingLaunch,
+    /// An explosion was processed.
+    Exploded,
+    /// A launch was processed, and no explosion.
+    Launched,
+}
+
+impl Status {
+    /// Every status, in the order of the names.
+    pub const ALL: [Self; 3] = [Self::AwaitingLaunch, Self::Exploded, Self::Launched];
+
+    /// Its name in the API and in the tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AwaitingLaunch => "awaitingLaunch",
+            Self::Exploded => "exploded",
+            Self::Launched => "launched",
+        }
+    }
+}
+
+impl FromStr for Status {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|status| status.name() == name).ok_or(())
+    }
+}
+
+/// A rocket's state in one view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// What it is doing.
+    pub status: Status,
+    /// Its type, once a launch told.
+    pub rocket_type: Option<Text>,
+    /// The sum of all speed changes.
+    pub speed: i64,
+    /// Its mission.
+    pub mission: Option<Text>,
+    /// Why it exploded.
+    pub exploded_reason: Option<Text>,
+    /// The number of the launch that set the type.
+    pub latest_launch_message: Option<i64>,
+    /// The number of the message that set the mission.
+    pub latest_mission_message: Option<i64>,
+    /// The number of the explosion that gave the reason.
+    pub latest_exploded_message: Option<i64>,
+    /// The greatest message time in the view.
+    pub latest_update: Option<Timestamp>,
+}
+
+impl State {
+    /// The state that a set of messages comes to; none for no messages.
+    pub fn of(summary: Option<Summary>) -> Self {
+        let (speed, latest_update) =
+            summary.as_ref().map_or((0, None), |summary| (summary.speed_change, Some(summary.latest_time)));
+        let (launch, mission, explosion) =
+            summary.map_or((None, None, None), |summary| (summary.launch, summary.mission, summary.explosion));
+        let status = match (&explosion, &launch) {
+            (Some(_), _) => Status::Exploded,
+            (None, Some(_)) => Status::Launched,
+            (None, None) => Status::AwaitingLaunch,
+        };
+        let split = |latest: Option<Latest>| latest.map(|latest| (latest.number, latest.value)).unzip();
+        let (latest_launch_message, rocket_type) = split(launch);
+        let (latest_mission_message, mission) = split(mission);
+        let (latest_exploded_message, exploded_reason) = split(explosion);
+        Self {
+            status,
+            rocket_type,
+            speed,
+            mission,
+            exploded_reason,
+            latest_launch_message,
+            latest_mission_message,
+            latest_exploded_message,
+            latest_update,
+        }
+    }
+}
+
+/// How far a channel's messages have been processed; the same in both views.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// How many messages were processed.
+    pub processed: i64,
+    /// The highest number up to which the sequence is complete; 0 without message 1.
+    pub complete_through: i64,
+    /// The highest processed number.
+    pub highest: i64,
+}
+
+impl Progress {
+    /// How many messages below `highest` have not arrived.
+    pub fn missing(&self) -> i64 {
+        self.highest - self.processed
+    }
+}
+
+/// A rocket in one view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rocket {
+    /// Its identity.
+    pub channel: Channel,
+    /// Its state in the view.
+    pub state: State,
+    /// The service's own time when it last took a new message of the rocket.
+    pub last_received: Timestamp,
+    /// How far its messages have been processed.
+    pub progress: Progress,
+}
+
+/// Both views and the progress of a channel, built up from its ranges in ascending order.
+///
+/// It keeps no range, so that a channel with any number of gaps can be folded in constant memory.
+#[derive(Clone, Debug, Default)]
+pub struct RangeFold {
+    all: Option<Summary>,
+    exact: Option<Summary>,
+    progress: Progress,
+}
+
+impl RangeFold {
+    /// Adds the next range.
+    pub fn add(&mut self, range: ProcessedRange) {
+        self.progress.processed += range.count();
+        self.progress.highest = self.progress.highest.max(range.last);
+        if range.first == 1 {
+            self.progress.complete_through = range.last;
+            self.exact = Some(range.summary.clone());
+        }
+        match &mut self.all {
+            Some(all) => all.combine(range.summary),
+            none => *none = Some(range.summary),
+        }
+    }
+
+    /// The state in a view.
+    pub fn state(&self, view: View) -> State {
+        State::of(match view {
+            View::BestEffort => self.all.clone(),
+            View::Exact => self.exact.clone(),
+        })
+    }
+
+    /// How far the messages have been processed.
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+}
+
+/// The first `limit` missing ranges, inclusive on both sides, below the highest processed number.
+///
+/// `ranges` are the (first, last) of the channel's ranges in ascending order; no more of them are taken than needed.
+pub fn gaps(ranges: impl Iterator<Item = (i64, i64)>, limit: usize) -> Vec<(i64, i64)> {
+    ranges
+        .scan(0, |below, (first, last)| Some((std::mem::replace(below, last) + 1, first - 1)))
+        .filter(|(first_missing, last_missing)| first_missing <= last_missing)
+        .take(limit)
+        .collect()
+}

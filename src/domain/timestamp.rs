@@ -1,0 +1,240 @@
+//! Instants with microseconds: the exact shape that messages may write them in, and the one shape that we write.
+
+use std::fmt;
+
+use time::{Date, Month};
+
+const MICROS_A_SECOND: i64 = 1_000_000;
+const SECONDS_A_DAY: i64 = 86_400;
+/// The Julian day of 1970-01-01.
+const JULIAN_DAY_OF_EPOCH: i64 = 2_440_588;
+/// 0001-01-01T00:00:00.000000Z and 9999-12-31T23:59:59.999999Z, in microseconds since 1970.
+const FIRST: i64 = -62_135_596_800 * MICROS_A_SECOND;
+const LAST: i64 = 253_402_300_800 * MICROS_A_SECOND - 1;
+
+/// An instant in UTC, with microseconds, in the years 0001 to 9999.
+///
+/// It displays as `YYYY-MM-DDTHH:MM:SS.ffffffZ`, always 27 characters, so that its text sorts as the instant does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp {
+    micros: i64,
+}
+
+impl Timestamp {
+    /// From microseconds since 1970-01-01T00:00:00Z; none outside the years 0001 to 9999.
+    pub fn from_unix_micros(micros: i64) -> Option<Self> {
+        (FIRST..=LAST).contains(&micros).then_some(Self { micros })
+    }
+
+    /// From a system clock's reading, held to the years 0001 to 9999.
+    pub fn from_system_time(now: std::time::SystemTime) -> Self {
+        let micros = match now.duration_since(std::time::UNIX_EPOCH) {
+            Ok(after) => i64::try_from(after.as_micros()).unwrap_or(LAST),
+            Err(before) => i64::try_from(before.duration().as_micros()).map_or(FIRST, |micros| -micros),
+        };
+        Self { micros: micros.clamp(FIRST, LAST) }
+    }
+
+    /// Microseconds since 1970-01-01T00:00:00Z.
+    pub fn unix_micros(self) -> i64 {
+        self.micros
+    }
+
+    /// Reads `YYYY-MM-DD`, `T` or `t`, `HH:MM:SS`, optionally `.` and digits, then `Z`, `z` or `±HH:MM`.
+    ///
+    /// Digits after the sixth are dropped. Second 60 is the next minute's first. The error is a sentence's second
+    /// half ("must …").
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let bytes = text.as_bytes();
+        let (date_time, rest) = bytes.split_at_checked(19).ok_or_else(wrong_shape)?;
+        let seconds = parse_date_time(date_time)?;
+        let (micros, zone) = parse_fraction(rest)?;
+        let offset_seconds = parse_zone(zone)?;
+        Self::from_unix_micros((seconds - offset_seconds) * MICROS_A_SECOND + micros)
+            .ok_or_else(|| "must lie in the years 0001 to 9999 in UTC".to_owned())
+    }
+
+    /// The 27 characters that [`Display`](fmt::Display) writes.
+    pub fn to_text(self) -> [u8; 27] {
+        let days = self.micros.div_euclid(SECONDS_A_DAY * MICROS_A_SECOND);
+        let micros_of_day = self.micros.rem_euclid(SECONDS_A_DAY * MICROS_A_SECOND);
+        let (year, month, day) = i32::try_from(days + JULIAN_DAY_OF_EPOCH)
+            .ok()
+            .and_then(|julian_day| Date::from_julian_day(julian_day).ok())
+            .map_or((1, Month::January, 1), |date| date.to_calendar_date());
+        let seconds = micros_of_day / MICROS_A_SECOND;
+        let mut text = *b"YYYY-MM-DDTHH:MM:SS.ffffffZ";
+        write_digits(&mut text[0..4], i64::from(year));
+        write_digits(&mut text[5..7], i64::from(u8::from(month)));
+        write_digits(&mut text[8..10], i64::from(day));
+        write_digits(&mut text[11..13], seconds / 3_600);
+        write_digits(&mut text[14..16], seconds / 60 % 60);
+        write_digits(&mut text[17..19], seconds % 60);
+        write_digits(&mut text[20..26], micros_of_day % MICROS_A_SECOND);
+        text
+    }
+}
+
+fn wrong_shape() -> String {
+    "must be written like 2022-02-02T19:39:05.86337+01:00 or 2022-02-02T18:39:05Z".to_owned()
+}
+
+/// The seconds since 1970 of `YYYY-MM-DDTHH:MM:SS`, read as if in UTC.
+fn parse_date_time(text: &[u8]) -> Result<i64, String> {
+    let separators = [(4, b"--"), (7, b"--"), (10, b"Tt"), (13, b"::"), (16, b"::")];
+    if !separators.iter().all(|&(at, either)| text.get(at).is_some_and(|byte| either.contains(byte))) {
+        return Err(wrong_shape());
+    }
+    let field = |from, to| digits(text.get(from..to).unwrap_or_default()).ok_or_else(wrong_shape);
+    let (year, month, day) = (field(0, 4)?, field(5, 7)?, field(8, 10)?);
+    let (hour, minute, second) = (field(11, 13)?, field(14, 16)?, field(17, 19)?);
+    let julian_day = calendar_date(year, month, day)
+        .ok_or_else(|| "must be a date of the calendar: it has no such day".to_owned())?
+        .to_julian_day();
+    if hour > 23 || minute > 59 || second > 60 {
+        return Err("must be a time of day from 00:00:00 to 23:59:60".to_owned());
+    }
+    let days = i64::from(julian_day) - JULIAN_DAY_OF_EPOCH;
+    Ok(days * SECONDS_A_DAY + hour * 3_600 + minute * 60 + second)
+}
+
+fn calendar_date(year: i64, month: i64, day: i64) -> Option<Date> {
+    let month = Month::try_from(u8::try_from(month).ok()?).ok()?;
+    Date::from_calendar_date(i32::try_from(year).ok()?, month, u8::try_from(day).ok()?).ok()
+}
+
+/// The microseconds of an optional `.` and digits, and what follows them.
+fn parse_fraction(text: &[u8]) -> Result<(i64, &[u8]), String> {
+    let Some(fraction) = text.strip_prefix(b".") else {
+        return Ok((0, text));
+    };
+    let length = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if length == 0 {
+        return Err(wrong_shape());
+    }
+    let (fraction, rest) = fraction.split_at(length);
+    let digit = |place: usize| fraction.get(place).map_or(0, |byte| i64::from(byte - b'0'));
+    Ok(((0..6).fold(0, |micros, place| micros * 10 + digit(place)), rest))
+}
+
+/// The seconds by which the zone is ahead of UTC.
+fn parse_zone(text: &[u8]) -> Result<i64, String> {
+    let sign = match text {
+        b"Z" | b"z" => return Ok(0),
+        [b'+', _, _, b':', _, _] => 1,
+        [b'-', _, _, b':', _, _] => -1,
+        _ => return Err(wrong_shape()),
+    };
+    let field = |from, to| digits(text.get(from..to).unwrap_or_default()).ok_or_else(wrong_shape);
+    let (hours, minutes) = (field(1, 3)?, field(4, 6)?);
+    if hours > 23 || minutes > 59 {
+        return Err("must have an offset from UTC of at most 23:59".to_owned());
+    }
+    Ok(sign * (hours * 3_600 + minutes * 60))
+}
+
+fn digits(text: &[u8]) -> Option<i64> {
+    text.iter().try_fold(0, |number, byte| byte.is_ascii_digit().then(|| number * 10 + i64::from(byte - b'0')))
+}
+
+fn write_digits(place: &mut [u8], number: i64) {
+    let mut rest = number;
+    for byte in place.iter_mut().rev() {
+        *byte = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+        rest /= 10;
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(std::str::from_utf8(&self.to_text()).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl serde::Serialize for Timestamp {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn reads_every_allowed_shape() {
+        for (text, utc) in [
+            ("2022-02-02T19:39:05.86337+01:00", "2022-02-02T18:39:05.863370Z"),
+            ("2022-02-02t19:39:05z", "2022-02-02T19:39:05.000000Z"),
+            ("2022-02-02T19:39:05.1234569Z", "2022-02-02T19:39:05.123456Z"),
+            ("2022-02-02T19:39:05.000000999999999999999999999Z", "2022-02-02T19:39:05.000000Z"),
+            ("1969-12-31T23:59:59.9999999Z", "1969-12-31T23:59:59.999999Z"),
+            ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00.000000Z"),
+            ("2022-02-02T19:39:60.5Z", "2022-02-02T19:40:00.500000Z"),
+            ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00.000000Z"),
+            ("0000-12-31T00:01:00-23:59", "0001-01-01T00:00:00.000000Z"),
+            ("9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999999Z"),
+            ("2024-02-29T00:00:00-00:00", "2024-02-29T00:00:00.000000Z"),
+            ("2022-01-01T00:00:00+23:59", "2021-12-31T00:01:00.000000Z"),
+        ] {
+            assert_eq!(Timestamp::parse(text).unwrap().to_string(), utc, "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_everything_else() {
+        for text in [
+            "",
+            "2022-02-02",
+            "2022-02-02T19:39:05",
+            "2022-02-02 19:39:05Z",
+            "20220202T193905Z",
+            "2022-02-02T19:39Z",
+            "2022-02-02T19:39:05,5Z",
+            "2022-02-02T19:39:05.Z",
+            "2022-02-02T19:39:05+01",
+            "2022-02-02T19:39:05+0100",
+            "2022-02-02T19:39:05+24:00",
+            "2022-02-02T19:39:05+00:60",
+            "2022-02-02T24:00:00Z",
+            "2022-02-02T19:60:05Z",
+            "2022-02-02T19:39:61Z",
+            "2022-02-30T00:00:00Z",
+            "2023-02-29T00:00:00Z",
+            "2022-00-01T00:00:00Z",
+            "2022-13-01T00:00:00Z",
+            "2022-01-00T00:00:00Z",
+            "2022-01-32T00:00:00Z",
+            "2022-02-02T19:39:05ZZ",
+            "2022-02-02T19:39:05Z ",
+            " 2022-02-02T19:39:05Z",
+            "+022-02-02T19:39:05Z",
+            "2022-02-02T19:39:05[UTC]",
+            "0001-01-01T00:00:00+00:01",
+            "9999-12-31T23:59:60Z",
+            "9999-12-31T23:59:59-00:01",
+            "0000-06-01T00:00:00Z",
+            "２022-02-02T19:39:05Z",
+            "2022-02-02T19:39:0é5Z",
+            "12022-02-02T19:39:05Z",
+            "2022-02-02T19:39:05\u{2212}01:00",
+        ] {
+            assert!(Timestamp::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn writes_what_it_reads_and_sorts_as_text() {
+        let mut last = None;
+        for micros in [FIRST, FIRST + 1, -1, 0, 1, 951_782_400_000_000, LAST - 1, LAST] {
+            let time = Timestamp::from_unix_micros(micros).unwrap();
+            let text = time.to_string();
+            assert_eq!(Timestamp::parse(&text), Ok(time));
+            assert!(last < Some(text.clone()));
+            last = Some(text);
+        }
+        assert_eq!(Timestamp::from_unix_micros(LAST + 1), None);
+        assert_eq!(Timestamp::from_unix_micros(FIRST - 1), None);
+    }
+}

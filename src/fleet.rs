@@ -1,0 +1,304 @@
+//! A simulated fleet: what its rockets say, in which order it arrives, and what it comes to.
+//!
+//! What a message holds depends on the fleet's seed, the channel and the message number only. So a run can be repeated,
+//! and a longer run continues a shorter one. The in-order fold here shares nothing with the service's own: it is what
+//! that is compared with.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io::Write;
+
+use crate::domain::timestamp::Timestamp;
+
+const TYPES: [&str; 6] = ["Falcon-9", "Ariane-6", "Electron", "Soyuz-2", "Vega-C", "Vulcan"];
+const MISSIONS: [&str; 8] = ["ARTEMIS", "APOLLO", "CASSINI", "GEMINI", "JUNO", "ROSETTA", "SHUTTLE_MIR", "VOYAGER"];
+const REASONS: [&str; 4] = ["ENGINE_FAILURE", "GUIDANCE_LOST", "PRESSURE_VESSEL_FAILURE", "STAGE_SEPARATION_FAILURE"];
+
+/// 2022-02-02T18:00:00Z, when the first rockets launch, in microseconds since 1970.
+const FIRST_LAUNCH: i64 = 1_643_824_800_000_000;
+
+/// A fleet and the way its messages arrive.
+#[derive(Clone, Copy, Debug)]
+pub struct Fleet {
+    /// Every value of it is another fleet.
+    pub seed: u64,
+    /// How many rockets it has.
+    pub rockets: u32,
+    /// How many different messages all of its rockets send together, spread evenly.
+    pub messages: u64,
+    /// How many of 100 messages arrive a second time.
+    pub duplicate_percent: f64,
+    /// By how many places of its channel's order a message may arrive too late.
+    pub displacement: u32,
+}
+
+/// What a rocket says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Saying {
+    Launched { rocket_type: &'static str, speed: i32, mission: &'static str },
+    SpeedIncreased(i32),
+    SpeedDecreased(i32),
+    MissionChanged(&'static str),
+    Exploded(&'static str),
+}
+
+/// What a rocket is after all of its messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// `awaitingLaunch`, `launched` or `exploded`.
+    pub status: &'static str,
+    /// Its type.
+    pub rocket_type: Option<&'static str>,
+    /// Its speed.
+    pub speed: i64,
+    /// Its mission.
+    pub mission: Option<&'static str>,
+    /// Why it exploded.
+    pub exploded_reason: Option<&'static str>,
+    /// The number of the message that set the mission.
+    pub latest_mission_message: Option<u32>,
+    /// The number of the explosion that gave the reason.
+    pub latest_exploded_message: Option<u32>,
+    /// The greatest message time, as the API writes it.
+    pub latest_update: Option<String>,
+}
+
+impl Fleet {
+    /// The channel of a rocket: a UUID of version 8 made of the seed and the rocket's index.
+    pub fn channel(&self, rocket: u32) -> String {
+        let (high, low) = (self.random(rocket, 0, 1), self.random(rocket, 0, 2));
+        format!(
+            "{:08x}-{:04x}-8{:03x}-{:04x}-{:012x}",
+            high >> 32,
+            (high >> 16) & 0xffff,
+            high & 0xfff,
+            0x8000 | (low >> 50),
+            low & 0xffff_ffff_ffff
+        )
+    }
+
+    /// How many messages a rocket sends: its numbers are 1 to this.
+    pub fn messages_of(&self, rocket: u32) -> u32 {
+        let rockets = u64::from(self.rockets.max(1));
+        let more = u64::from(u64::from(rocket) < self.messages % rockets);
+        u32::try_from(self.messages / rockets + more).unwrap_or(u32::MAX)
+    }
+
+    /// Writes a message as JSON, without a line's end.
+    pub fn write_message(&self, channel: &str, rocket: u32, number: u32, json: &mut Vec<u8>) {
+        let (time, saying) = self.message(rocket, number);
+        let (kind, body) = match saying {
+            Saying::Launched { rocket_type, speed, mission } => {
+                ("Launched", format!(r#""type":"{rocket_type}","launchSpeed":{speed},"mission":"{mission}""#))
+            }
+            Saying::SpeedIncreased(by) => ("SpeedIncreased", format!(r#""by":{by}"#)),
+            Saying::SpeedDecreased(by) => ("SpeedDecreased", format!(r#""by":{by}"#)),
+            Saying::MissionChanged(mission) => ("MissionChanged", format!(r#""newMission":"{mission}""#)),
+            Saying::Exploded(reason) => ("Exploded", format!(r#""reason":"{reason}""#)),
+        };
+        // Writing to memory doesn't fail.
+        let _ = write!(
+            json,
+            r#"{{"metadata":{{"channel":"{channel}","messageNumber":{number},"messageTime":"{time}","messageType":"Rocket{kind}"}},"message":{{{body}}}}}"#
+        );
+    }
+
+    /// The order in which the messages arrive, as (rocket, number): the rockets take turns, each one's messages are
+    /// displaced and some repeated.
+    pub fn arrivals(&self) -> Arrivals {
+        let channels = (0..self.rockets).map(|rocket| ChannelArrivals {
+            next: 1,
+            last: self.messages_of(rocket),
+            draws: 0,
+            displaced: BinaryHeap::new(),
+        });
+        Arrivals { fleet: *self, channels: channels.collect(), turn: 0, ended: 0 }
+    }
+
+    /// The in-order fold of all messages of a rocket.
+    pub fn expected(&self, rocket: u32) -> Expected {
+        let mut expected = Expected { status: "awaitingLaunch", ..Expected::default() };
+        let mut latest: Option<Timestamp> = None;
+        for number in 1..=self.messages_of(rocket) {
+            let (time, saying) = self.message(rocket, number);
+            latest = latest.max(Some(time));
+            match saying {
+                Saying::Launched { rocket_type, speed, mission } => {
+                    if expected.status != "exploded" {
+                        expected.status = "launched";
+                    }
+                    expected.rocket_type = Some(rocket_type);
+                    expected.speed += i64::from(speed);
+                    (expected.mission, expected.latest_mission_message) = (Some(mission), Some(number));
+                }
+                Saying::SpeedIncreased(by) => expected.speed += i64::from(by),
+                Saying::SpeedDecreased(by) => expected.speed -= i64::from(by),
+                Saying::MissionChanged(mission) => {
+                    (expected.mission, expected.latest_mission_message) = (Some(mission), Some(number));
+                }
+                Saying::Exploded(reason) => {
+                    expected.status = "exploded";
+                    (expected.exploded_reason, expected.latest_exploded_message) = (Some(reason), Some(number));
+                }
+            }
+        }
+        expected.latest_update = latest.map(|time| time.to_string());
+        expected
+    }
+
+    fn message(&self, rocket: u32, number: u32) -> (Timestamp, Saying) {
+        let random = self.random(rocket, number, 3);
+        let pick = |from: &[&'static str], random: u64| {
+            usize::try_from(random % from.len() as u64).ok().and_then(|index| from.get(index)).copied().unwrap_or("")
+        };
+        let by = i32::try_from(random >> 32 & 0xfff).unwrap_or(0) + 1;
+        let saying = match random % 100 {
+            _ if number == 1 => Saying::Launched {
+                rocket_type: pick(&TYPES, random >> 8),
+                speed: by,
+                mission: pick(&MISSIONS, random >> 16),
+            },
+            0..50 => Saying::SpeedIncreased(by),
+            50..90 => Saying::SpeedDecreased(by),
+            90..99 => Saying::MissionChanged(pick(&MISSIONS, random >> 8)),
+            _ => Saying::Exploded(pick(&REASONS, random >> 8)),
+        };
+        // A second apart, on clocks that are up to two seconds off.
+        let micros = i64::from(number) * 1_000_000 + i64::from(rocket) * 137 + (random >> 44) as i64 * 2;
+        let time = Timestamp::from_unix_micros(FIRST_LAUNCH + micros);
+        (time.unwrap_or(Timestamp::from_system_time(std::time::UNIX_EPOCH)), saying)
+    }
+
+    /// A number that depends on its arguments and the seed only: SplitMix64 (Steele, Lea and Flood, 2014) over them.
+    fn random(&self, rocket: u32, number: u32, purpose: u64) -> u64 {
+        let mixed = mix(self.seed ^ mix(purpose));
+        mix(mixed ^ mix(u64::from(rocket) << 32 | u64::from(number)))
+    }
+}
+
+fn mix(value: u64) -> u64 {
+    let mut mixed = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+/// See [`Fleet::arrivals`]. What it keeps grows with the rockets and the displacement, not with the messages.
+#[derive(Clone, Debug)]
+pub struct Arrivals {
+    fleet: Fleet,
+    channels: Vec<ChannelArrivals>,
+    turn: usize,
+    /// How many rockets in a row had nothing more to send.
+    ended: usize,
+}
+
+#[derive(Clone, Debug)]
+struct ChannelArrivals {
+    next: u32,
+    last: u32,
+    draws: u32,
+    /// Messages that have been sent but not arrived, by the place at which they arrive.
+    displaced: BinaryHeap<Reverse<(u64, u32)>>,
+}
+
+impl Iterator for Arrivals {
+    /// The rocket's index and the message's number.
+    type Item = (u32, u32);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.ended < self.channels.len() {
+            let turn = self.turn;
+            self.turn = (turn + 1) % self.channels.len();
+            let rocket = u32::try_from(turn).unwrap_or(u32::MAX);
+            match self.channels.get_mut(turn).and_then(|channel| channel.next(&self.fleet, rocket)) {
+                Some(number) => {
+                    self.ended = 0;
+                    return Some((rocket, number));
+                }
+                None => self.ended += 1,
+            }
+        }
+        None
+    }
+}
+
+impl ChannelArrivals {
+    fn next(&mut self, fleet: &Fleet, rocket: u32) -> Option<u32> {
+        loop {
+            // What is sent from now on arrives at the place `next` or later.
+            let due = |place: u64| self.next > self.last || place <= u64::from(self.next);
+            if let Some(Reverse((_, number))) = self.displaced.peek().filter(|arrival| due(arrival.0.0)) {
+                let number = *number;
+                self.displaced.pop();
+                return Some(number);
+            }
+            if self.next > self.last {
+                return None;
+            }
+            self.send(fleet, rocket);
+        }
+    }
+
+    fn send(&mut self, fleet: &Fleet, rocket: u32) {
+        let number = self.next;
+        self.next += 1;
+        let late = |draw: u64| draw % (u64::from(fleet.displacement) + 1);
+        let place = u64::from(number) + late(self.draw(fleet, rocket));
+        self.displaced.push(Reverse((place, number)));
+        let percent = (self.draw(fleet, rocket) % 1_000_000) as f64 / 10_000.0;
+        if percent < fleet.duplicate_percent {
+            let place = u64::from(number) + late(self.draw(fleet, rocket));
+            self.displaced.push(Reverse((place, number)));
+        }
+    }
+
+    fn draw(&mut self, fleet: &Fleet, rocket: u32) -> u64 {
+        self.draws = self.draws.wrapping_add(1);
+        fleet.random(rocket, self.draws, 4)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLEET: Fleet = Fleet { seed: 7, rockets: 10, messages: 1_003, duplicate_percent: 10.0, displacement: 20 };
+
+    #[test]
+    fn every_message_arrives_and_some_twice_and_none_far_from_its_place() {
+        let mut seen = vec![Vec::new(); 10];
+        for (rocket, number) in FLEET.arrivals() {
+            seen[rocket as usize].push(number);
+        }
+        let total: usize = seen.iter().map(Vec::len).sum();
+        assert!((1_053..=1_163).contains(&total), "{total}");
+        for (rocket, numbers) in (0..).zip(&seen) {
+            assert_eq!(FLEET.messages_of(rocket), if rocket < 3 { 101 } else { 100 });
+            let mut distinct = Vec::new();
+            for number in numbers {
+                if !distinct.contains(number) {
+                    distinct.push(*number);
+                }
+            }
+            assert!(distinct.windows(2).any(|pair| pair[0] > pair[1]), "in order");
+            for (place, number) in (1..).zip(&distinct) {
+                assert!(number.abs_diff(place) <= FLEET.displacement, "{number} at {place}");
+            }
+            distinct.sort_unstable();
+            assert!(distinct.into_iter().eq(1..=FLEET.messages_of(rocket)));
+        }
+    }
+
+    #[test]
+    fn a_longer_run_says_the_same_and_more() {
+        let longer = Fleet { messages: 5_000, duplicate_percent: 0.0, ..FLEET };
+        let json = |fleet: &Fleet| {
+            let mut json = Vec::new();
+            fleet.write_message(&fleet.channel(3), 3, 42, &mut json);
+            json
+        };
+        assert_eq!(json(&FLEET), json(&longer));
+        assert_ne!(json(&FLEET), json(&Fleet { seed: 8, ..FLEET }));
+    }
+}

@@ -1,0 +1,79 @@
+//! Cursors: where a page ended, together with the question that it belongs to, so that it can't be used with another.
+//!
+//! A cursor is the base64url of a JSON array. It is meant to be opaque to clients and may change with any release.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::text::Channel;
+use crate::domain::timestamp::Timestamp;
+use crate::store::query::{Position, RocketQuery, Sort, SortKey};
+
+/// The question: sort, order, view, and the filters channel, type, mission and status.
+type Question = (String, String, String, [Option<String>; 4]);
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Key {
+    Null,
+    Integer(i64),
+    Text(String),
+}
+
+fn question(query: &RocketQuery) -> Question {
+    let filters = &query.filters;
+    (
+        query.sort.name().to_owned(),
+        query.order.name().to_owned(),
+        query.view.name().to_owned(),
+        [
+            filters.channel.as_ref().map(ToString::to_string),
+            filters.rocket_type.as_ref().map(ToString::to_string),
+            filters.mission.as_ref().map(ToString::to_string),
+            filters.status.map(|status| status.name().to_owned()),
+        ],
+    )
+}
+
+/// The cursor of the page that ends at the position.
+pub(super) fn encode(query: &RocketQuery, position: &Position) -> String {
+    let key = match &position.key {
+        SortKey::Null => Key::Null,
+        SortKey::Integer(integer) => Key::Integer(*integer),
+        SortKey::Text(text) => Key::Text(text.clone()),
+    };
+    let json = serde_json::to_vec(&(question(query), key, position.channel.as_str()));
+    URL_SAFE_NO_PAD.encode(json.unwrap_or_default())
+}
+
+/// The position that a cursor means, if it belongs to the query.
+pub(super) fn decode(cursor: &str, query: &RocketQuery) -> Result<Position, String> {
+    let json = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| not_ours())?;
+    let (asked, key, channel): (Question, Key, String) = serde_json::from_slice(&json).map_err(|_| not_ours())?;
+    if asked != question(query) {
+        return Err(
+            "belongs to another sort, order, view or filter: repeat those of the page that it came with".to_owned()
+        );
+    }
+    let key = match key {
+        Key::Null => SortKey::Null,
+        Key::Integer(integer) => SortKey::Integer(integer),
+        Key::Text(text) => SortKey::Text(text),
+    };
+    let fits = match (&key, query.sort) {
+        (SortKey::Null, sort) => sort.nullable(query.view),
+        (SortKey::Integer(_), sort) => sort == Sort::Speed,
+        (SortKey::Text(text), Sort::LatestUpdate) => Timestamp::parse(text).is_ok_and(|time| time.to_string() == *text),
+        (SortKey::Text(_), sort) => sort != Sort::Speed,
+    };
+    if !fits {
+        return Err(not_ours());
+    }
+    Ok(Position { key, channel: Channel::new(ByteString::from(channel)).map_err(|_| not_ours())? })
+}
+
+fn not_ours() -> String {
+    "must be a nextCursor that this service gave".to_owned()
+}

@@ -1,0 +1,28 @@
+//! `GET /livez` and `GET /readyz`.
+
+use std::time::Duration;
+
+use actix_web::{HttpResponse, web};
+use serde_json::json;
+
+use super::State;
+use super::problem::Problem;
+
+/// How long the store may take to show that it works.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The process runs and answers.
+pub(super) async fn live() -> HttpResponse {
+    HttpResponse::Ok().json(json!({ "status": "live" }))
+}
+
+/// A message sent now would be stored: the store was asked to, just now, in the queue behind all others.
+pub(super) async fn ready(state: web::Data<State>) -> Result<HttpResponse, Problem> {
+    match tokio::time::timeout(PROBE_TIMEOUT, state.ingest.probe()).await {
+        Ok(Ok(())) => Ok(HttpResponse::Ok().json(json!({ "status": "ready" }))),
+        Ok(Err(error)) => Err(Problem::unavailable(error)),
+        Err(_) => {
+            Err(Problem::unavailable(format!("the store has not answered for {} seconds", PROBE_TIMEOUT.as_secs())))
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! `POST /messages`: one message, or a stream of them.
+
+use std::collections::VecDeque;
+
+use actix_web::http::header::HeaderName;
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Serialize;
+
+use super::problem::Problem;
+use super::{State, body};
+use crate::domain::parse::parse;
+use crate::ingest::ndjson::{BadLine, LineReader, Lines};
+use crate::ingest::{IngestError, Parcel, Pending};
+
+static IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// How many bad lines are told.
+const ERRORS_TOLD: usize = 100;
+/// How many parts of one stream wait for their commit at a time.
+const PARTS_PENDING: usize = 64;
+
+/// Takes one message, or, by its content type, many.
+pub(super) async fn post(
+    request: HttpRequest,
+    mut payload: web::Payload,
+    state: web::Data<State>,
+) -> Result<HttpResponse, Problem> {
+    body::refuse_encoded(&request)?;
+    if body::is_ndjson(&request) {
+        return post_many(payload, &state).await;
+    }
+    let json = body::read_message(&request, &mut payload).await?;
+    let bytes = json.len();
+    let message = parse(json)?;
+    let tally = state.ingest.commit(Parcel::One(message), bytes).await?;
+    let mut response = HttpResponse::NoContent();
+    if tally.duplicates > 0 {
+        response.insert_header((IDEMPOTENT_REPLAYED.clone(), "true"));
+    }
+    Ok(response.finish())
+}
+
+async fn post_many(mut payload: web::Payload, state: &State) -> Result<HttpResponse, Problem> {
+    let mut stream =
+        Stream { state, reader: LineReader::default(), pending: VecDeque::new(), counts: Counts::default() };
+    let read = stream.read(&mut payload).await;
+    let settled = stream.settle(0).await;
+    let counts = stream.counts;
+    match read.and(settled) {
+        Ok(()) => Ok(HttpResponse::Ok().json(counts)),
+        Err(problem) => Err(problem.with_members(&counts)),
+    }
+}
+
+/// The lines whose outcome is known.
+#[derive(Debug, Default, Serialize)]
+struct Counts {
+    received: u64,
+    applied: u64,
+    duplicates: u64,
+    rejected: u64,
+    errors: Vec<BadLine>,
+}
+
+/// A body being read while parts of it are being committed.
+struct Stream<'s> {
+    state: &'s State,
+    reader: LineReader,
+    pending: VecDeque<Pending>,
+    counts: Counts,
+}
+
+impl Stream<'_> {
+    async fn read(&mut self, payload: &mut web::Payload) -> Result<(), Problem> {
+        let mut stopping = self.state.stopping.clone();
+        loop {
+            let chunk = tokio::select! {
+                biased;
+                _ = stopping.wait_for(|stopping| *stopping) => return Err(IngestError::Stopping.into()),
+                chunk = body::next_chunk(payload) => chunk?,
+            };
+            let mut lines = Lines::default();
+            match &chunk {
+                Some(chunk) => self.reader.feed(chunk, &mut lines),
+                None => self.reader.finish(&mut lines),
+            }
+            self.send(lines).await?;
+            if chunk.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn send(&mut self, lines: Lines) -> Result<(), Problem> {
+        self.counts.received += lines.bad.len() as u64;
+        self.counts.rejected += lines.bad.len() as u64;
+        let untold = ERRORS_TOLD.saturating_sub(self.counts.errors.len());
+        self.counts.errors.extend(lines.bad.into_iter().take(untold));
+        if lines.messages.is_empty() {
+            return Ok(());
+        }
+        self.settle(PARTS_PENDING - 1).await?;
+        self.pending.push_back(self.state.ingest.queue(Parcel::Many(lines.messages), lines.bytes).await?);
+        Ok(())
+    }
+
+    /// Waits until no more than so many parts are pending. All of the others are counted, also after a failure.
+    async fn settle(&mut self, most: usize) -> Result<(), Problem> {
+        let mut settled = Ok(());
+        while self.pending.len() > most {
+            let Some(pending) = self.pending.pop_front() else { break };
+            match pending.answer().await {
+                Ok(tally) => {
+                    self.counts.received += tally.applied + tally.duplicates;
+                    self.counts.applied += tally.applied;
+                    self.counts.duplicates += tally.duplicates;
+                }
+                Err(error) => settled = Err(error.into()),
+            }
+        }
+        settled
+    }
+}

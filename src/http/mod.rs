@@ -1,0 +1,144 @@
+//! The HTTP API: extract, call, answer. No SQL, no fold, no batching here; what a handler needs is in [`State`].
+//!
+//! [`messages`] writes, [`rockets`] reads; [`params`], [`cursor`] and [`body`] translate what comes in, [`problem`]
+//! what goes wrong.
+
+mod body;
+mod cursor;
+mod health;
+mod messages;
+mod params;
+mod problem;
+mod request_id;
+mod rockets;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::{ServerHandle, Service};
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::{Method, StatusCode};
+use actix_web::{App, HttpRequest, HttpServer, Resource, Route, guard, web};
+use tokio::sync::watch;
+
+use crate::ingest::Ingest;
+use crate::store::Store;
+use problem::Problem;
+use request_id::RequestIds;
+
+/// How long a client may take to send a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may be idle between requests.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// How long a stop waits for requests that are being answered.
+const STOP_TIMEOUT_SECONDS: u64 = 6;
+
+/// How many threads of each worker read lists, which can take long.
+const LISTING_THREADS: usize = 4;
+
+/// What handlers work with.
+pub struct State {
+    store: Store,
+    ingest: Ingest,
+    /// Becomes true when the service is told to stop.
+    stopping: watch::Receiver<bool>,
+}
+
+/// A server that listens.
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    server: actix_web::dev::Server,
+    stop: watch::Sender<bool>,
+}
+
+/// Stops a server from elsewhere.
+#[derive(Clone)]
+pub struct Stopper {
+    handle: ServerHandle,
+    stop: watch::Sender<bool>,
+}
+
+impl Stopper {
+    /// Stops accepting, lets the requests under way be answered, and ends the server.
+    pub async fn stop(&self) {
+        // Streams that could last for ever end themselves.
+        self.stop.send_replace(true);
+        self.handle.stop(true).await;
+    }
+}
+
+impl Server {
+    /// Makes a server on sockets that are bound already. It answers once [`run`](Self::run) is polled.
+    pub fn new(listeners: Vec<TcpListener>, store: Store, ingest: Ingest) -> std::io::Result<Self> {
+        let (stop, stopping) = watch::channel(false);
+        let state = web::Data::new(State { store, ingest, stopping });
+        let ids = Arc::new(RequestIds::default());
+        let mut http = HttpServer::new(move || {
+            let ids = Arc::clone(&ids);
+            App::new()
+                .app_data(state.clone())
+                .wrap_fn(move |request, service| {
+                    let id = request_id::choose(&ids, &request);
+                    let response = service.call(request);
+                    async move { Ok(request_id::add(id, response.await?)) }
+                })
+                .configure(routes)
+        })
+        .worker_max_blocking_threads(LISTING_THREADS)
+        .disable_signals()
+        .client_request_timeout(HEAD_TIMEOUT)
+        .keep_alive(KEEP_ALIVE)
+        .shutdown_timeout(STOP_TIMEOUT_SECONDS);
+        for listener in listeners {
+            http = http.listen(listener)?;
+        }
+        let addresses = http.addrs();
+        Ok(Self { addresses, server: http.run(), stop })
+    }
+}
+
+impl Server {
+    /// Where it listens; with the port that the system chose if port 0 was asked for.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// A way to stop it.
+    pub fn stopper(&self) -> Stopper {
+        Stopper { handle: self.server.handle(), stop: self.stop.clone() }
+    }
+
+    /// Answers requests until it is stopped.
+    pub async fn run(self) -> std::io::Result<()> {
+        self.server.await
+    }
+}
+
+fn routes(config: &mut web::ServiceConfig) {
+    config
+        .service(resource("/messages", "POST", &[Method::POST], web::post().to(messages::post)))
+        .service(read("/rockets", web::route().to(rockets::list)))
+        .service(read("/rockets/{channel}", web::route().to(rockets::one)))
+        .service(read("/livez", web::route().to(health::live)))
+        .service(read("/readyz", web::route().to(health::ready)))
+        .default_service(web::to(no_such_resource));
+}
+
+/// A resource that is read: whatever answers GET answers HEAD.
+fn read(path: &str, route: Route) -> Resource {
+    resource(path, "GET, HEAD", &[Method::GET, Method::HEAD], route)
+}
+
+fn resource(path: &str, allow: &'static str, methods: &'static [Method], route: Route) -> Resource {
+    let allowed = guard::fn_guard(move |context| methods.contains(&context.head().method));
+    web::resource(path).route(route.guard(allowed)).default_service(web::to(move |request: HttpRequest| async move {
+        let detail = format!("{} is not possible here, only {allow}.", request.method());
+        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail);
+        Err::<String, _>(problem.with_header(header::ALLOW, HeaderValue::from_static(allow)))
+    }))
+}
+
+async fn no_such_resource() -> Result<String, Problem> {
+    Err(Problem::not_found("There is nothing at this path."))
+}

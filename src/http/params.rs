@@ -1,0 +1,113 @@
+//! Query strings: every parameter known, given once, and valid; all that is wrong is told at once.
+
+use std::borrow::Cow;
+
+use bytestring::ByteString;
+use percent_encoding::percent_decode_str;
+
+use super::cursor;
+use super::problem::{FieldError, Problem};
+use crate::domain::rocket::{Status, View};
+use crate::domain::text::{Channel, Text};
+use crate::store::query::{Filters, Order, RocketQuery, Sort};
+
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1_000;
+
+/// The parameters of `GET /rockets`.
+pub(super) fn rockets(query_string: &str) -> Result<RocketQuery, Problem> {
+    const KNOWN: [&str; 9] = ["sort", "order", "channel", "type", "mission", "status", "view", "limit", "cursor"];
+    let mut params = Params::read(query_string, &KNOWN);
+    let sort = params.one_of("sort", &Sort::ALL, Sort::name).unwrap_or_default();
+    let order = params.one_of("order", &Order::ALL, Order::name).unwrap_or(sort.default_order());
+    let filters = Filters {
+        channel: params.parse("channel", |text| Channel::new(ByteString::from(text))),
+        rocket_type: params.parse("type", |text| Text::new(ByteString::from(text))),
+        mission: params.parse("mission", |text| Text::new(ByteString::from(text))),
+        status: params.one_of("status", &Status::ALL, Status::name),
+    };
+    let view = params.view();
+    let limit = params.parse("limit", limit).unwrap_or(DEFAULT_LIMIT);
+    let mut query = RocketQuery { view, sort, order, filters, after: None, limit };
+    query.after = params.parse("cursor", |text| cursor::decode(text, &query));
+    params.finish()?;
+    Ok(query)
+}
+
+/// The parameters of `GET /rockets/{channel}`.
+pub(super) fn rocket(query_string: &str) -> Result<View, Problem> {
+    let mut params = Params::read(query_string, &["view"]);
+    let view = params.view();
+    params.finish()?;
+    Ok(view)
+}
+
+fn limit(text: &str) -> Result<usize, String> {
+    let limit = if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None };
+    limit
+        .filter(|limit| (1..=MAX_LIMIT).contains(limit))
+        .ok_or_else(|| format!("must be an integer from 1 to {MAX_LIMIT}"))
+}
+
+/// Decoded parameters, and what is wrong with them so far.
+struct Params<'q> {
+    values: Vec<(&'static str, Cow<'q, str>)>,
+    errors: Vec<FieldError>,
+}
+
+impl<'q> Params<'q> {
+    fn read(query_string: &'q str, known: &[&'static str]) -> Self {
+        let mut params = Self { values: Vec::new(), errors: Vec::new() };
+        for pair in query_string.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = decode(name).unwrap_or(Cow::Borrowed(name));
+            let Some(name) = known.iter().find(|known| **known == name) else {
+                params.refuse(&name, format!("is unknown here; known are {}", known.join(", ")));
+                continue;
+            };
+            match decode(value) {
+                Some(_) if params.values.iter().any(|(given, _)| given == name) => {
+                    params.refuse(name, "must not be there more than once".to_owned());
+                }
+                Some(value) => params.values.push((name, value)),
+                None => params.refuse(name, "must be UTF-8, percent-encoded".to_owned()),
+            }
+        }
+        params
+    }
+
+    fn refuse(&mut self, parameter: &str, detail: String) {
+        self.errors.push(FieldError::Parameter { parameter: parameter.to_owned(), detail });
+    }
+
+    /// The parameter's value, if it is there and valid.
+    fn parse<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        let value = self.values.iter().find(|(given, _)| *given == name).map(|(_, value)| parse(value))?;
+        value.map_err(|detail| self.refuse(name, detail)).ok()
+    }
+
+    fn one_of<T: Copy>(&mut self, name: &str, all: &[T], name_of: fn(T) -> &'static str) -> Option<T> {
+        self.parse(name, |text| {
+            let found = all.iter().find(|one| name_of(**one) == text).copied();
+            let names = || all.iter().map(|one| name_of(*one)).collect::<Vec<_>>().join(", ");
+            found.ok_or_else(|| format!("must be one of {}", names()))
+        })
+    }
+
+    fn view(&mut self) -> View {
+        self.one_of("view", &View::ALL, View::name).unwrap_or_default()
+    }
+
+    fn finish(self) -> Result<(), Problem> {
+        if self.errors.is_empty() { Ok(()) } else { Err(Problem::bad_query(self.errors)) }
+    }
+}
+
+/// Decodes `application/x-www-form-urlencoded` text; none if it is no UTF-8.
+fn decode(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('+') {
+        return percent_decode_str(text).decode_utf8().ok();
+    }
+    let spaced = text.replace('+', " ");
+    percent_decode_str(&spaced).decode_utf8().ok().map(|decoded| Cow::Owned(decoded.into_owned()))
+}

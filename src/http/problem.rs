@@ -1,0 +1,169 @@
+//! Errors as `application/problem+json` (RFC 9457): the one place where an error becomes a response.
+
+use std::fmt;
+
+use actix_web::body::BoxBody;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::{HttpResponse, ResponseError};
+use serde::Serialize;
+
+use crate::domain::parse::Rejection;
+use crate::ingest::IngestError;
+use crate::store::StoreError;
+
+/// How long a client should wait before it tries again, in seconds.
+const RETRY_AFTER_SECONDS: &str = "1";
+
+/// An error as the client sees it.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    detail: String,
+    errors: Vec<FieldError>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// Further members of the problem: an object.
+    members: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What is wrong with one field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub(super) enum FieldError {
+    /// Of the body.
+    Member {
+        /// A JSON Pointer.
+        pointer: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Of the query.
+    Parameter {
+        /// Its name.
+        parameter: String,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+impl Problem {
+    /// A problem of that status; the detail is for people.
+    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), errors: Vec::new(), headers: Vec::new(), members: serde_json::Map::new() }
+    }
+
+    /// 400 for a query string.
+    pub(super) fn bad_query(errors: Vec<FieldError>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "The query string is not one that this resource understands.")
+            .with_errors(errors)
+    }
+
+    /// 404 for a resource.
+    pub(super) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    /// 503 with Retry-After.
+    pub(super) fn unavailable(detail: impl fmt::Display) -> Self {
+        let detail = format!("Nothing of this is lost: {detail}. Sending it again later is safe.");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with_retry()
+    }
+
+    /// Adds what is wrong with which fields.
+    pub(super) fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
+        self.errors = errors;
+        self
+    }
+
+    /// Adds a header.
+    pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// Adds the members of a serialised object to the problem.
+    pub(super) fn with_members(mut self, object: &impl Serialize) -> Self {
+        if let Ok(serde_json::Value::Object(members)) = serde_json::to_value(object) {
+            self.members = members;
+        }
+        self
+    }
+
+    fn with_retry(self) -> Self {
+        self.with_header(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS))
+    }
+}
+
+#[derive(Serialize)]
+struct ProblemJson<'p> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: &'p str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'p [FieldError],
+    #[serde(flatten)]
+    members: &'p serde_json::Map<String, serde_json::Value>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.status, self.detail)
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    fn error_response(&self) -> HttpResponse<BoxBody> {
+        let mut response = HttpResponse::build(self.status);
+        response.content_type("application/problem+json");
+        for header in &self.headers {
+            response.append_header(header.clone());
+        }
+        let json = ProblemJson {
+            // The statuses say it all; RFC 9457 wants their phrase as the title then.
+            kind: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            errors: &self.errors,
+            members: &self.members,
+        };
+        response.body(serde_json::to_vec(&json).unwrap_or_default())
+    }
+}
+
+impl From<Rejection> for Problem {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
+            Rejection::NotJson(reason) => {
+                Self::new(StatusCode::BAD_REQUEST, format!("The body is not one JSON text in UTF-8: {reason}."))
+            }
+            Rejection::Invalid(faults) => {
+                let member = |fault: crate::domain::parse::Fault| FieldError::Member {
+                    pointer: fault.pointer,
+                    detail: fault.detail,
+                };
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "The body is JSON, but no valid message.")
+                    .with_errors(faults.into_iter().map(member).collect())
+            }
+        }
+    }
+}
+
+impl From<IngestError> for Problem {
+    fn from(error: IngestError) -> Self {
+        Self::unavailable(error)
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "a read failed");
+        Self::unavailable(format!("the store can't be read now: {error}"))
+    }
+}

@@ -1,0 +1,52 @@
+//! `X-Request-Id` on every response: the client's own if it sent a decent one, else a new one.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{HeaderName, HeaderValue};
+
+static HEADER: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The most bytes of a client's own id.
+const MAX_BYTES: usize = 128;
+
+/// Makes ids that differ within the process and, very likely, from other processes'.
+#[derive(Debug)]
+pub(super) struct RequestIds {
+    process: u64,
+    next: AtomicU64,
+}
+
+impl Default for RequestIds {
+    fn default() -> Self {
+        use std::hash::{BuildHasher, RandomState};
+        Self { process: RandomState::new().hash_one(std::process::id()), next: AtomicU64::new(1) }
+    }
+}
+
+impl RequestIds {
+    fn next(&self) -> Option<HeaderValue> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        HeaderValue::try_from(format!("{:016x}-{number:x}", self.process)).ok()
+    }
+}
+
+/// The id that the response to a request will carry.
+pub(super) fn choose(ids: &RequestIds, request: &ServiceRequest) -> Option<HeaderValue> {
+    let decent = |id: &&HeaderValue| {
+        (1..=MAX_BYTES).contains(&id.len()) && id.as_bytes().iter().all(|byte| byte.is_ascii_graphic())
+    };
+    request.headers().get(&HEADER).filter(decent).cloned().or_else(|| ids.next())
+}
+
+/// Adds the id to the response, and logs it if the service is at fault.
+pub(super) fn add<B>(id: Option<HeaderValue>, mut response: ServiceResponse<B>) -> ServiceResponse<B> {
+    if let Some(id) = id {
+        if response.status().is_server_error() {
+            let path = response.request().path();
+            tracing::warn!(status = response.status().as_u16(), path, request_id = ?id, "request failed");
+        }
+        response.headers_mut().insert(HEADER.clone(), id);
+    }
+    response
+}

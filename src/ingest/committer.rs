@@ -1,0 +1,160 @@
+//! The other end of the queue: one thread that takes all that waits, commits it as one batch, and answers.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Semaphore;
+
+use super::{Answer, Entry, IngestError, Job, Parcel, Tally};
+use crate::domain::batch::Outcome;
+use crate::domain::message::Message;
+use crate::domain::timestamp::Timestamp;
+use crate::store::{Store, StoreError, Writer};
+
+/// A batch that has this many messages takes no more: its transaction should not hold up those who come next for long.
+const FULL_BATCH: usize = 16_384;
+
+/// Why a batch takes no more jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BatchStop {
+    /// It has enough messages.
+    Full,
+    /// Nobody else waits. There is no lingering for company: while this batch commits, the next one gathers.
+    QueueEmpty,
+}
+
+/// Whether a batch of so many messages closes, with so many jobs known to wait for it, and why.
+fn batch_stop(messages: usize, another_waits: bool) -> Option<BatchStop> {
+    if messages >= FULL_BATCH {
+        Some(BatchStop::Full)
+    } else if !another_waits {
+        Some(BatchStop::QueueEmpty)
+    } else {
+        None
+    }
+}
+
+pub(super) struct Committer {
+    store: Store,
+    /// None after a failure: the next batch starts with a fresh one.
+    writer: Option<Writer>,
+    room: Arc<Semaphore>,
+    patience: Duration,
+}
+
+/// Who waits for a part of a batch.
+struct Waiting {
+    messages: usize,
+    bytes: u32,
+    answer: tokio::sync::oneshot::Sender<Answer>,
+}
+
+#[derive(Default)]
+struct Gathered {
+    messages: Vec<Message>,
+    waiting: Vec<Waiting>,
+}
+
+impl Committer {
+    pub(super) fn new(store: Store, writer: Writer, room: Arc<Semaphore>, patience: Duration) -> Self {
+        Self { store, writer: Some(writer), room, patience }
+    }
+
+    /// Commits until it is told to stop.
+    pub(super) fn run(mut self, queue: &Receiver<Entry>) {
+        let mut next = None;
+        while let Some(Entry::Job(first)) = next.take().or_else(|| queue.recv().ok()) {
+            let mut batch = Gathered::default();
+            next = self.gather(first, queue, &mut batch);
+            let outcome = self.commit(&batch.messages);
+            self.answer(batch.waiting, outcome);
+        }
+    }
+
+    /// Fills a batch; gives back the entry that found no place in it.
+    fn gather(&self, first: Job, queue: &Receiver<Entry>, batch: &mut Gathered) -> Option<Entry> {
+        self.take(first, batch);
+        loop {
+            let next = queue.try_recv().ok();
+            if let Some(stop) = batch_stop(batch.messages.len(), next.is_some()) {
+                tracing::trace!(messages = batch.messages.len(), ?stop, "batch");
+                return next;
+            }
+            match next {
+                Some(Entry::Job(job)) => self.take(job, batch),
+                stop => return stop,
+            }
+        }
+    }
+
+    /// Adds a job to the batch, or turns it away if its caller has waited too long.
+    fn take(&self, job: Job, batch: &mut Gathered) {
+        let Job { parcel, bytes, queued_at, answer } = job;
+        if queued_at.elapsed() > self.patience {
+            self.room.add_permits(bytes as usize);
+            // The caller may be gone.
+            let _ = answer.send(Err(IngestError::Overloaded));
+            return;
+        }
+        batch.waiting.push(Waiting { messages: parcel.len(), bytes, answer });
+        match parcel {
+            Parcel::One(message) => batch.messages.push(message),
+            Parcel::Many(messages) => batch.messages.extend(messages),
+        }
+    }
+
+    fn commit(&mut self, messages: &[Message]) -> Result<Vec<Outcome>, StoreError> {
+        let mut writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => self.store.writer()?,
+        };
+        let now = Timestamp::from_system_time(SystemTime::now());
+        // A defect that one batch brings to light must not end the thread that all others need.
+        let committed = catch_unwind(AssertUnwindSafe(|| {
+            if messages.is_empty() { writer.probe().map(|()| Vec::new()) } else { writer.commit(messages, now) }
+        }));
+        let outcomes = committed.unwrap_or(Err(StoreError::BrokenOff))?;
+        self.writer = Some(writer);
+        Ok(outcomes)
+    }
+
+    fn answer(&self, waiting: Vec<Waiting>, outcome: Result<Vec<Outcome>, StoreError>) {
+        let outcome = outcome.map_err(|error| {
+            tracing::error!(%error, callers = waiting.len(), "a batch was not committed");
+            IngestError::Store(error.to_string().into())
+        });
+        let bytes: usize = waiting.iter().map(|waiting| waiting.bytes as usize).sum();
+        self.room.add_permits(bytes);
+        let mut from = 0;
+        for Waiting { messages, answer, .. } in waiting {
+            let tally = outcome.as_ref().map(|outcomes| {
+                let mine = outcomes.get(from..from + messages).unwrap_or_default();
+                Tally::of(mine)
+            });
+            from += messages;
+            // The caller may be gone.
+            let _ = answer.send(tally.map_err(Clone::clone));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_closes_when_it_is_full_or_nobody_waits() {
+        for (messages, another_waits, stop) in [
+            (0, true, None),
+            (1, true, None),
+            (FULL_BATCH - 1, true, None),
+            (1, false, Some(BatchStop::QueueEmpty)),
+            (FULL_BATCH, true, Some(BatchStop::Full)),
+            (FULL_BATCH + 500, false, Some(BatchStop::Full)),
+        ] {
+            assert_eq!(batch_stop(messages, another_waits), stop, "{messages} {another_waits}");
+        }
+    }
+}

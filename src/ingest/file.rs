@@ -1,0 +1,119 @@
+//! A file of messages straight into the database: one thread parses, another commits.
+
+use std::io::{self, Read};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::SystemTime;
+
+use bytes::{Bytes, BytesMut};
+
+use super::Tally;
+use super::ndjson::{BadLine, LineReader, Lines};
+use crate::domain::timestamp::Timestamp;
+use crate::store::{StoreError, Writer};
+
+/// How many bytes are read at a time.
+const BLOCK_BYTES: usize = 1024 * 1024;
+/// How many messages a transaction takes. With a thousand channels a dozen of a channel's messages share its two rows.
+const BATCH_MESSAGES: usize = 32_768;
+/// How many bytes of lines a transaction takes, should they be long.
+const BATCH_BYTES: usize = 32 * 1024 * 1024;
+/// A pause between transactions, so that another process that waits for the write lock gets it.
+const LET_OTHERS_WRITE: std::time::Duration = std::time::Duration::from_micros(500);
+
+/// Why a file was not ingested to its end. Ingesting all of it again is safe.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It can't be read.
+    #[error("reading failed: {0}")]
+    Read(#[from] io::Error),
+    /// The store failed.
+    #[error("storing failed: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// What a file came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Committed messages by outcome.
+    pub tally: Tally,
+    /// How many lines were no messages.
+    pub rejected: u64,
+}
+
+/// Ingests everything that `input` gives, and tells of each bad line and of the bytes as they are committed.
+pub fn ingest(
+    input: impl Read + Send,
+    mut writer: Writer,
+    mut bad_line: impl FnMut(BadLine),
+    mut committed_bytes: impl FnMut(usize),
+) -> Result<Summary, FileError> {
+    std::thread::scope(|scope| {
+        let (batches, receiver) = sync_channel(2);
+        let parser = scope.spawn(move || parse(input, &batches));
+        let committed = commit(&receiver, &mut writer, &mut bad_line, &mut committed_bytes);
+        // Without its receiver a parser that still has batches to hand over ends.
+        drop(receiver);
+        match parser.join() {
+            Ok(parsed) => {
+                let summary = committed?;
+                parsed?;
+                Ok(summary)
+            }
+            Err(_) => Err(FileError::Store(StoreError::BrokenOff)),
+        }
+    })
+}
+
+fn parse(mut input: impl Read, batches: &SyncSender<Lines>) -> io::Result<()> {
+    let mut reader = LineReader::default();
+    let mut lines = Lines::default();
+    let mut ended = false;
+    while !ended {
+        let block = read_block(&mut input)?;
+        ended = block.is_empty();
+        reader.feed(&block, &mut lines);
+        if ended {
+            reader.finish(&mut lines);
+        }
+        let full = lines.messages.len() >= BATCH_MESSAGES || lines.bytes >= BATCH_BYTES;
+        if (full || ended) && batches.send(std::mem::take(&mut lines)).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The next block; empty at the end.
+fn read_block(input: &mut impl Read) -> io::Result<Bytes> {
+    let mut block = BytesMut::zeroed(BLOCK_BYTES);
+    loop {
+        match input.read(&mut block) {
+            Ok(length) => {
+                block.truncate(length);
+                return Ok(block.freeze());
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn commit(
+    batches: &Receiver<Lines>,
+    writer: &mut Writer,
+    bad_line: &mut impl FnMut(BadLine),
+    committed_bytes: &mut impl FnMut(usize),
+) -> Result<Summary, StoreError> {
+    let mut summary = Summary::default();
+    for lines in batches {
+        summary.rejected += lines.bad.len() as u64;
+        lines.bad.into_iter().for_each(&mut *bad_line);
+        if !lines.messages.is_empty() {
+            let now = Timestamp::from_system_time(SystemTime::now());
+            summary.tally.add(Tally::of(&writer.commit(&lines.messages, now)?));
+            std::thread::sleep(LET_OTHERS_WRITE);
+        }
+        committed_bytes(lines.bytes);
+    }
+    Ok(summary)
+}

@@ -1,0 +1,7 @@
+//! temp
+pub mod cli;
+pub mod domain;
+pub mod fleet;
+pub mod http;
+pub mod ingest;
+pub mod store;

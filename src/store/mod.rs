@@ -1,0 +1,227 @@
+//! Where the state is kept: what a store can do, whichever engine it is.
+//!
+//! A store loads, commits and reads. It holds no rules: what a batch comes to is the [domain](crate::domain)'s to say,
+//! and which batch a message goes into is [ingest](crate::ingest)'s. This file is the only place where the engine is
+//! chosen; nobody else knows which one it is.
+
+pub mod failure;
+pub mod query;
+pub mod sqlite;
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::domain::batch::Outcome;
+use crate::domain::message::Message;
+use crate::domain::rocket::{Rocket, View};
+use crate::domain::text::Channel;
+use crate::domain::timestamp::Timestamp;
+use failure::Failures;
+use query::{Page, RocketQuery};
+use sqlite::{SqliteStore, SqliteWriter};
+
+/// Where the database is, as `--database` says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Database {
+    /// An SQLite file.
+    File(PathBuf),
+    /// SQLite in memory: gone with the process.
+    Memory,
+}
+
+impl FromStr for Database {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Err("must be the path of an SQLite file, or the word memory".to_owned()),
+            "memory" => Ok(Self::Memory),
+            url if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
+                Err("this version can't store in Postgres yet; give the path of an SQLite file, or the word memory"
+                    .to_owned())
+            }
+            path => Ok(Self::File(path.into())),
+        }
+    }
+}
+
+impl std::fmt::Display for Database {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(formatter),
+            Self::Memory => formatter.write_str("memory"),
+        }
+    }
+}
+
+/// How to open a database.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// Make the database if there is none, and bring its schema up to date; otherwise both must be so already.
+    pub migrate: bool,
+    /// Where writes shall fail, for tests.
+    pub failures: Failures,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { migrate: true, failures: Failures::default() }
+    }
+}
+
+/// Why a database can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It is not ours to write to; it was left untouched. The text says what it is instead, and what to do.
+    #[error("{database}: {reason}")]
+    Refused {
+        /// Which database.
+        database: Database,
+        /// What it is, and what to do.
+        reason: String,
+    },
+    /// The engine failed.
+    #[error("{database}: {source}")]
+    Engine {
+        /// Which database.
+        database: Database,
+        /// What the engine said.
+        source: StoreError,
+    },
+}
+
+/// Why a store could not do what it was asked for. Nothing was half done, and asking again later is right.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite failed or is locked by another process.
+    #[error("SQLite: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// A row holds what no version of the program writes.
+    #[error("the database is damaged (the command `check` tells where): {0}")]
+    Damaged(String),
+    /// A migration failed.
+    #[error("the migration failed: {0}")]
+    Migration(String),
+    /// A test wanted it so.
+    #[error("a failure was injected {0}")]
+    Injected(&'static str),
+    /// The code that should have done it stopped before it was done.
+    #[error("the store's work was broken off")]
+    BrokenOff,
+}
+
+/// Something that is wrong in a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The channel; none if the damage is the file's.
+    pub channel: Option<String>,
+    /// What is wrong.
+    pub detail: String,
+}
+
+/// What an audit saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// How many channels there are.
+    pub channels: u64,
+    /// How many processed ranges there are.
+    pub ranges: u64,
+}
+
+/// A rocket with the first of its gaps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RocketWithGaps {
+    /// The rocket.
+    pub rocket: Rocket,
+    /// The first [`GAPS_TOLD`] missing ranges below the highest processed number, inclusive on both sides.
+    pub gaps: Vec<(i64, i64)>,
+}
+
+/// How many gaps of a rocket are told.
+pub const GAPS_TOLD: usize = 100;
+
+/// An open database, to read from and to make writers of. Clones are the same store.
+#[derive(Clone, Debug)]
+pub enum Store {
+    /// Embedded SQLite.
+    Sqlite(SqliteStore),
+}
+
+impl Store {
+    /// Opens a database.
+    pub fn open(database: &Database, options: &OpenOptions) -> Result<Self, OpenError> {
+        SqliteStore::open(database, options).map(Self::Sqlite)
+    }
+
+    /// A new writer. Several are safe, also in several processes, but one at a time commits.
+    pub fn writer(&self) -> Result<Writer, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.writer().map(Writer::Sqlite),
+        }
+    }
+
+    /// One rocket. Quick enough for a thread that serves others too: its work is bounded and waits for no writer (on a
+    /// file).
+    pub async fn rocket(&self, channel: &Channel, view: View) -> Result<Option<RocketWithGaps>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.rocket(channel, view),
+        }
+    }
+
+    /// One page of rockets.
+    pub async fn rockets(&self, query: RocketQuery) -> Result<Page, StoreError> {
+        match self {
+            Self::Sqlite(store) => {
+                let store = store.clone();
+                let read = tokio::task::spawn_blocking(move || store.rockets(&query));
+                read.await.unwrap_or(Err(StoreError::BrokenOff))
+            }
+        }
+    }
+
+    /// Audits the whole database in one consistent snapshot, and tells of each thing that is wrong.
+    pub fn check(&self, found: &mut dyn FnMut(Finding)) -> Result<Audit, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.check(found),
+        }
+    }
+
+    /// Removes a rocket with all that was processed of it; whether there was one.
+    pub fn forget(&self, channel: &Channel) -> Result<bool, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.forget(channel),
+        }
+    }
+
+    /// The schema's version: the number of its last migration.
+    pub fn schema_version(&self) -> Result<i64, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.schema_version(),
+        }
+    }
+}
+
+/// Commits batches.
+#[derive(Debug)]
+pub enum Writer {
+    /// Into SQLite.
+    Sqlite(SqliteWriter),
+}
+
+impl Writer {
+    /// Commits a batch durably, and tells each message's outcome in the order of the messages. `now` becomes the
+    /// `last_received` of the rockets that had new ones. On an error nothing is committed, or, if the engine could not
+    /// tell, all is: sending the batch again is safe.
+    pub fn commit(&mut self, messages: &[Message], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
+        match self {
+            Self::Sqlite(writer) => writer.commit(messages, now),
+        }
+    }
+
+    /// Whether a batch could be committed now: takes the write lock, and writes without changing anything.
+    pub fn probe(&mut self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(writer) => writer.probe(),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! SQLite, embedded: one file in WAL mode with one writer at a time and readers that never wait for it; or a database
+//! in memory, which everybody takes turns with.
+//!
+//! What lives here: opening and migrating ([`schema`]), the write path ([`write`]), reads ([`read`]), the audit
+//! ([`check`]). What must not: rules about messages, which are the domain's.
+
+mod check;
+mod read;
+mod rows;
+mod schema;
+mod write;
+
+use std::cell::Cell;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::failure::Failures;
+use super::{Database, OpenError, OpenOptions, StoreError};
+pub use write::SqliteWriter;
+
+/// How long a write waits for another process's write lock before it gives up.
+const WRITE_LOCK_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often it looks whether the lock is free. SQLite's own back-off of up to 100 ms would starve beside a process that
+/// commits one batch after the other.
+const WRITE_LOCK_POLL: Duration = Duration::from_micros(200);
+/// How many prepared statements a connection keeps: all that there are, orders and filters of lists included.
+const STATEMENTS_KEPT: usize = 128;
+/// How many idle connections are kept for readers.
+const READERS_KEPT: usize = 16;
+
+/// An open SQLite database. Clones are the same database.
+#[derive(Clone)]
+pub struct SqliteStore {
+    connections: Connections,
+    failures: Failures,
+}
+
+#[derive(Clone)]
+enum Connections {
+    /// A file: a connection for the writer, and as many for readers as read at the same time.
+    File { path: Arc<Path>, idle_readers: Arc<Mutex<Vec<Connection>>> },
+    /// In memory: one connection, for there is no way to read beside a writer.
+    Memory(Arc<Mutex<Connection>>),
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.connections {
+            Connections::File { path, .. } => formatter.debug_tuple("SqliteStore").field(path).finish(),
+            Connections::Memory(_) => formatter.write_str("SqliteStore(memory)"),
+        }
+    }
+}
+
+impl SqliteStore {
+    /// Opens a database, checks that it is ours, and migrates it if the options say so.
+    pub fn open(database: &Database, options: &OpenOptions) -> Result<Self, OpenError> {
+        let connections = match database {
+            Database::File(path) => {
+                schema::prepare_file(path, options.migrate)?;
+                Connections::File { path: path.as_path().into(), idle_readers: Arc::default() }
+            }
+            Database::Memory => Connections::Memory(Arc::new(Mutex::new(schema::new_in_memory()?))),
+        };
+        Ok(Self { connections, failures: options.failures.clone() })
+    }
+
+    /// A connection of its own for a writer.
+    pub fn writer(&self) -> Result<SqliteWriter, StoreError> {
+        let connection = match &self.connections {
+            Connections::File { path, .. } => Shared::Own(connect(path)?),
+            Connections::Memory(connection) => Shared::Common(Arc::clone(connection)),
+        };
+        Ok(SqliteWriter::new(connection, self.failures.clone()))
+    }
+
+    /// Lends a connection that reads.
+    fn with_reader<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match &self.connections {
+            Connections::Memory(connection) => read(&lock(connection)),
+            Connections::File { path, idle_readers } => {
+                let idle = lock(idle_readers).pop();
+                let connection = match idle {
+                    Some(connection) => connection,
+                    None => connect_reader(path)?,
+                };
+                let answer = read(&connection);
+                // After an error the next reader starts afresh: the file may have been replaced.
+                if answer.is_ok() {
+                    let mut idle = lock(idle_readers);
+                    if idle.len() < READERS_KEPT {
+                        idle.push(connection);
+                    }
+                }
+                answer
+            }
+        }
+    }
+
+    /// The number of the last migration.
+    pub fn schema_version(&self) -> Result<i64, StoreError> {
+        self.with_reader(|connection| Ok(schema::version(connection)?.unwrap_or(0)))
+    }
+}
+
+/// A connection of one's own, or the common one that is locked while it is used.
+#[derive(Debug)]
+enum Shared {
+    Own(Connection),
+    Common(Arc<Mutex<Connection>>),
+}
+
+enum Lent<'c> {
+    Own(&'c mut Connection),
+    Common(MutexGuard<'c, Connection>),
+}
+
+impl Shared {
+    fn lend(&mut self) -> Lent<'_> {
+        match self {
+            Self::Own(connection) => Lent::Own(connection),
+            Self::Common(connection) => Lent::Common(lock(connection)),
+        }
+    }
+}
+
+impl Deref for Lent<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        match self {
+            Self::Own(connection) => connection,
+            Self::Common(connection) => connection,
+        }
+    }
+}
+
+impl DerefMut for Lent<'_> {
+    fn deref_mut(&mut self) -> &mut Connection {
+        match self {
+            Self::Own(connection) => connection,
+            Self::Common(connection) => connection,
+        }
+    }
+}
+
+/// A lock whose holder panicked is taken all the same: an open transaction was rolled back when it was dropped.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Opens an existing file to write to.
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    configure(&mut connection)?;
+    connection.execute_batch(
+        "PRAGMA synchronous = FULL;
+         PRAGMA wal_autocheckpoint = 4000;
+         PRAGMA cache_size = -65536;",
+    )?;
+    Ok(connection)
+}
+
+fn connect_reader(path: &Path) -> Result<Connection, StoreError> {
+    // Not SQLITE_OPEN_READ_ONLY: the first reader after a crash may have to recover the WAL's index.
+    let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    configure(&mut connection)?;
+    connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -8192;")?;
+    Ok(connection)
+}
+
+fn configure(connection: &mut Connection) -> Result<(), StoreError> {
+    connection.busy_handler(Some(wait_for_lock))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    connection.execute_batch("PRAGMA temp_store = MEMORY;")?;
+    Ok(())
+}
+
+/// SQLite's busy handler: whether to try again.
+fn wait_for_lock(tries: i32) -> bool {
+    thread_local! {
+        static WAITING_SINCE: Cell<Instant> = Cell::new(Instant::now());
+    }
+    if tries == 0 {
+        WAITING_SINCE.set(Instant::now());
+    }
+    std::thread::sleep(WRITE_LOCK_POLL);
+    WAITING_SINCE.get().elapsed() < WRITE_LOCK_TIMEOUT
+}

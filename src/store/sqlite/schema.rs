@@ -1,0 +1,192 @@
+//! Opening a database as ours: checked before anything is written to it, then migrated.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use refinery::Target;
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
+
+use crate::store::{Database, OpenError, StoreError};
+
+mod migrations {
+    #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+    refinery::embed_migrations!("migrations/sqlite");
+}
+
+/// Two kilobytes hold a dozen rows. A commit writes every page that it touched to the WAL, so that small pages make
+/// small commits; below this the trees of a large fleet get too deep.
+const PAGE_BYTES: u32 = 2_048;
+
+/// How long to go on when another process migrates the same file.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// From 3.51.3 on, SQLite is free of a fault that could corrupt a database when its WAL was reset.
+const OLDEST_SQLITE: i32 = 3_051_003;
+
+/// Brings the file to the current schema, or refuses it and leaves it untouched.
+pub(super) fn prepare_file(path: &Path, migrate: bool) -> Result<(), OpenError> {
+    let database = || Database::File(path.to_owned());
+    let engine = |source: StoreError| OpenError::Engine { database: database(), source };
+    let refused = |reason: String| OpenError::Refused { database: database(), reason };
+    if rusqlite::version_number() < OLDEST_SQLITE {
+        return Err(refused(format!(
+            "SQLite {} can corrupt databases; 3.51.3 or later is needed",
+            rusqlite::version()
+        )));
+    }
+    if !migrate && !path.exists() {
+        return Err(refused(
+            "there is no such file; `migrate` makes it, and so does `serve` without --no-migrate".into(),
+        ));
+    }
+    let started = Instant::now();
+    loop {
+        let outcome = match inspect(path).map_err(engine)? {
+            Found::Current => return Ok(()),
+            Found::Foreign(reason) => return Err(refused(reason)),
+            Found::Fresh | Found::Older if !migrate => {
+                return Err(refused("its schema is not up to date; run `migrate`, or leave out --no-migrate".into()));
+            }
+            Found::Fresh | Found::Older => migrate_file(path),
+        };
+        // Several processes may start on one file: one of them migrates, for the others it fails, and the next look
+        // finds it done.
+        match outcome {
+            Ok(()) => {}
+            Err(error) if started.elapsed() > MIGRATION_TIMEOUT => return Err(engine(error)),
+            Err(error) => {
+                tracing::debug!(%error, "the migration failed; looking again");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+/// A database in memory with the current schema.
+pub(super) fn new_in_memory() -> Result<Connection, OpenError> {
+    let engine = |source| OpenError::Engine { database: Database::Memory, source };
+    let mut connection = Connection::open_in_memory().map_err(|error| engine(error.into()))?;
+    super::configure(&mut connection).map_err(engine)?;
+    run_migrations(&mut connection, Target::Latest).map_err(engine)?;
+    Ok(connection)
+}
+
+/// The number of the last migration that was applied; none if there are no migrations.
+pub(super) fn version(connection: &Connection) -> Result<Option<i64>, StoreError> {
+    let has_history = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'refinery_schema_history'";
+    if connection.query_row(has_history, [], |_| Ok(())).optional()?.is_none() {
+        return Ok(None);
+    }
+    Ok(connection.query_row("SELECT max(version) FROM refinery_schema_history", [], |row| row.get(0))?)
+}
+
+/// What a file holds.
+enum Found {
+    /// Nothing: there is no file, or an empty one.
+    Fresh,
+    /// Our schema as of an earlier migration.
+    Older,
+    /// Our schema.
+    Current,
+    /// Something else; the text says what, and what to do.
+    Foreign(String),
+}
+
+/// Looks at a file without writing to it.
+fn inspect(path: &Path) -> Result<Found, StoreError> {
+    if std::fs::metadata(path).map_or(0, |metadata| metadata.len()) == 0 {
+        return Ok(Found::Fresh);
+    }
+    let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    super::configure(&mut connection)?;
+    let found = inspect_schema(&connection);
+    match found {
+        Err(StoreError::Sqlite(error)) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) => {
+            Ok(Found::Foreign("this is no SQLite database; give another path".to_owned()))
+        }
+        found => found,
+    }
+}
+
+fn inspect_schema(connection: &Connection) -> Result<Found, StoreError> {
+    let objects: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if objects == 0 {
+        return Ok(Found::Fresh);
+    }
+    let known: Vec<i64> = migrations::migrations::runner()
+        .get_migrations()
+        .iter()
+        .map(|migration| i64::from(migration.version()))
+        .collect();
+    let latest = known.iter().copied().max().unwrap_or(0);
+    match version(connection)? {
+        None if has_foreign_tables(connection)? => Ok(Found::Foreign(
+            "this is another program's database, or one whose migration history is gone; give another path".to_owned(),
+        )),
+        None => Ok(Found::Fresh),
+        Some(version) if version > latest => Ok(Found::Foreign(format!(
+            "its schema has version {version}, but this program knows versions up to {latest}; use a newer program"
+        ))),
+        Some(version) => match first_difference(connection, version)? {
+            Some(difference) => Ok(Found::Foreign(format!(
+                "{difference}, which is not the shape that this program made; give another path, or restore a backup"
+            ))),
+            None if version < latest => Ok(Found::Older),
+            None => Ok(Found::Current),
+        },
+    }
+}
+
+/// Whether there is anything but an empty migration history, which an interrupted first start can leave.
+fn has_foreign_tables(connection: &Connection) -> Result<bool, StoreError> {
+    let sql = "SELECT count(*) FROM sqlite_schema WHERE name != 'refinery_schema_history'";
+    Ok(connection.query_row(sql, [], |row| row.get::<_, i64>(0))? > 0)
+}
+
+/// The first table or view of the schema at that version which is missing or has other columns.
+fn first_difference(connection: &Connection, version: i64) -> Result<Option<String>, StoreError> {
+    let mut model = Connection::open_in_memory()?;
+    if let Ok(version) = i32::try_from(version) {
+        run_migrations(&mut model, Target::Version(version))?;
+    }
+    let names = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') ORDER BY name";
+    let mut names = model.prepare(names)?;
+    let names = names.query_map([], |row| row.get::<_, String>(0))?;
+    for name in names {
+        let name = name?;
+        let (is, must) = (columns(connection, &name)?, columns(&model, &name)?);
+        if is.is_empty() {
+            return Ok(Some(format!("the table or view {name} is missing")));
+        }
+        if is != must {
+            return Ok(Some(format!("{name} has the columns {}, not {}", is.join(", "), must.join(", "))));
+        }
+    }
+    Ok(None)
+}
+
+fn columns(connection: &Connection, table: &str) -> Result<Vec<String>, StoreError> {
+    let sql = "SELECT name || ' ' || type || iif(\"notnull\", ' NOT NULL', '') || iif(pk, ' KEY ' || pk, '')
+               FROM pragma_table_xinfo(?1)";
+    let mut statement = connection.prepare(sql)?;
+    let columns = statement.query_map([table], |row| row.get(0))?;
+    Ok(columns.collect::<Result<_, _>>()?)
+}
+
+fn migrate_file(path: &Path) -> Result<(), StoreError> {
+    let mut connection = Connection::open(path)?;
+    super::configure(&mut connection)?;
+    connection.pragma_update(None, "page_size", PAGE_BYTES)?;
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        let reason = format!("the file system can't keep a write-ahead log for it (journal mode {mode})");
+        return Err(StoreError::Damaged(reason));
+    }
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    run_migrations(&mut connection, Target::Latest)
+}
+
+fn run_migrations(connection: &mut Connection, target: Target) -> Result<(), StoreError> {
+    let migrated = migrations::migrations::runner().set_target(target).run(connection);
+    migrated.map(|_| ()).map_err(|error| StoreError::Migration(error.to_string()))
+}

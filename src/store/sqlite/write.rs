@@ -1,0 +1,251 @@
+//! The write path: one IMMEDIATE transaction a batch, with its reads inside, so that another process that writes to
+//! the same file can't come between.
+
+use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
+
+use super::{Shared, SqliteStore, rows};
+use crate::domain::batch::{Batch, Group, Outcome, Window};
+use crate::domain::message::Message;
+use crate::domain::ranges::{Applied, Joined, ProcessedRange};
+use crate::domain::summary::{Latest, Summary};
+use crate::domain::text::Channel;
+use crate::domain::timestamp::Timestamp;
+use crate::store::StoreError;
+use crate::store::failure::{FailurePoint, Failures};
+
+/// Adds what new messages came to. Every column is guarded by what stands there, so that an older message never
+/// overwrites a newer one, whoever wrote that.
+const UPSERT_ROCKET: &str = "
+    INSERT INTO rockets (channel, speed, latest_update, last_received, processed, complete_through, highest,
+                         type, latest_launch_msg, mission, latest_mission_msg, exploded_reason, latest_exploded_msg)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+    ON CONFLICT (channel) DO UPDATE SET
+        speed = rockets.speed + excluded.speed,
+        latest_update = max(rockets.latest_update, excluded.latest_update),
+        last_received = max(rockets.last_received, excluded.last_received),
+        processed = rockets.processed + excluded.processed,
+        complete_through = max(rockets.complete_through, excluded.complete_through),
+        highest = max(rockets.highest, excluded.highest),
+        type = CASE WHEN excluded.latest_launch_msg > coalesce(rockets.latest_launch_msg, 0)
+                    THEN excluded.type ELSE rockets.type END,
+        latest_launch_msg = CASE WHEN excluded.latest_launch_msg > coalesce(rockets.latest_launch_msg, 0)
+                    THEN excluded.latest_launch_msg ELSE rockets.latest_launch_msg END,
+        mission = CASE WHEN excluded.latest_mission_msg > coalesce(rockets.latest_mission_msg, 0)
+                    THEN excluded.mission ELSE rockets.mission END,
+        latest_mission_msg = CASE WHEN excluded.latest_mission_msg > coalesce(rockets.latest_mission_msg, 0)
+                    THEN excluded.latest_mission_msg ELSE rockets.latest_mission_msg END,
+        exploded_reason = CASE WHEN excluded.latest_exploded_msg > coalesce(rockets.latest_exploded_msg, 0)
+                    THEN excluded.exploded_reason ELSE rockets.exploded_reason END,
+        latest_exploded_msg = CASE WHEN excluded.latest_exploded_msg > coalesce(rockets.latest_exploded_msg, 0)
+                    THEN excluded.latest_exploded_msg ELSE rockets.latest_exploded_msg END";
+
+/// The same for messages that change nothing but the speed, which most do. SQLite rewrites the index of every column
+/// that a statement names, changed or not; this one names fewer.
+const UPSERT_ROCKET_SPEED: &str = "
+    INSERT INTO rockets (channel, speed, latest_update, last_received, processed, complete_through, highest)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+    ON CONFLICT (channel) DO UPDATE SET
+        speed = rockets.speed + excluded.speed,
+        latest_update = max(rockets.latest_update, excluded.latest_update),
+        last_received = max(rockets.last_received, excluded.last_received),
+        processed = rockets.processed + excluded.processed,
+        complete_through = max(rockets.complete_through, excluded.complete_through),
+        highest = max(rockets.highest, excluded.highest)";
+
+const UPSERT_RANGE: &str = "
+    INSERT INTO processed_ranges (channel, first_msg, last_msg, speed_change, launch_msg, launch_type, mission_msg,
+                                  mission, exploded_msg, exploded_reason, latest_time)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+    ON CONFLICT (channel, first_msg) DO UPDATE SET
+        last_msg = excluded.last_msg, speed_change = excluded.speed_change,
+        launch_msg = excluded.launch_msg, launch_type = excluded.launch_type,
+        mission_msg = excluded.mission_msg, mission = excluded.mission,
+        exploded_msg = excluded.exploded_msg, exploded_reason = excluded.exploded_reason,
+        latest_time = excluded.latest_time";
+
+const DELETE_RANGE: &str = "DELETE FROM processed_ranges WHERE channel = ?1 AND first_msg = ?2";
+
+/// Commits batches to SQLite.
+#[derive(Debug)]
+pub struct SqliteWriter {
+    connection: Shared,
+    failures: Failures,
+}
+
+impl SqliteWriter {
+    pub(super) fn new(connection: Shared, failures: Failures) -> Self {
+        Self { connection, failures }
+    }
+
+    /// See [`Writer::commit`](crate::store::Writer::commit).
+    pub fn commit(&mut self, messages: &[Message], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
+        // Grouped before the lock is taken.
+        let batch = Batch::new(messages);
+        let mut outcomes = vec![Outcome::Duplicate; messages.len()];
+        let mut connection = self.connection.lend();
+        // Dropped on an error, the transaction is rolled back.
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        self.failures.check(FailurePoint::BeforeLoad)?;
+        let mut tables = Tables::prepare(&transaction, now)?;
+        for group in batch.groups() {
+            let stored = tables.load(group)?;
+            tables.store(group.channel(), &group.join(stored, &mut outcomes))?;
+        }
+        drop(tables);
+        self.failures.check(FailurePoint::BeforeCommit)?;
+        transaction.commit()?;
+        self.failures.check(FailurePoint::AfterCommit)?;
+        Ok(outcomes)
+    }
+
+    /// See [`Writer::probe`](crate::store::Writer::probe).
+    pub fn probe(&mut self) -> Result<(), StoreError> {
+        let mut connection = self.connection.lend();
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        transaction.execute_batch(&format!("PRAGMA user_version = {version}"))?;
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+/// The statements of a batch, in its transaction.
+struct Tables<'t> {
+    load_ranges: CachedStatement<'t>,
+    delete_range: CachedStatement<'t>,
+    upsert_range: CachedStatement<'t>,
+    upsert_rocket: CachedStatement<'t>,
+    upsert_rocket_speed: CachedStatement<'t>,
+    now: [u8; 27],
+}
+
+impl<'t> Tables<'t> {
+    fn prepare(transaction: &'t Connection, now: Timestamp) -> Result<Self, StoreError> {
+        // From the last range that starts at or before the window's end downwards: the caller stops at the first that
+        // ends below the window, so that one search finds them however many ranges the channel has.
+        let load_ranges = format!(
+            "SELECT {} FROM processed_ranges WHERE channel = ?1 AND first_msg <= ?2 ORDER BY first_msg DESC",
+            rows::RANGE_COLUMNS
+        );
+        Ok(Self {
+            load_ranges: transaction.prepare_cached(&load_ranges)?,
+            delete_range: transaction.prepare_cached(DELETE_RANGE)?,
+            upsert_range: transaction.prepare_cached(UPSERT_RANGE)?,
+            upsert_rocket: transaction.prepare_cached(UPSERT_ROCKET)?,
+            upsert_rocket_speed: transaction.prepare_cached(UPSERT_ROCKET_SPEED)?,
+            now: now.to_text(),
+        })
+    }
+
+    /// The ranges that overlap or touch the group's windows, in ascending order.
+    fn load(&mut self, group: &Group<'_>) -> Result<Vec<ProcessedRange>, StoreError> {
+        let mut stored = Vec::new();
+        for window in group.windows() {
+            self.load_window(group.channel(), window, &mut stored)?;
+        }
+        Ok(stored)
+    }
+
+    /// Appends the ranges of one window, but for those that the window before it has loaded.
+    fn load_window(
+        &mut self,
+        channel: &Channel,
+        window: Window,
+        stored: &mut Vec<ProcessedRange>,
+    ) -> Result<(), StoreError> {
+        let loaded = stored.len();
+        let loaded_through = stored.last().map_or(0, |range| range.last);
+        let mut found = self.load_ranges.query(params![channel.as_str(), window.last + 1])?;
+        while let Some(row) = found.next()? {
+            let range = rows::range(row)?;
+            if range.last < window.first - 1 || range.last <= loaded_through {
+                break;
+            }
+            stored.push(range);
+        }
+        if let Some(new) = stored.get_mut(loaded..) {
+            new.reverse();
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, channel: &Channel, joined: &Joined) -> Result<(), StoreError> {
+        for first in &joined.removed {
+            self.delete_range.execute(params![channel.as_str(), first])?;
+        }
+        for range in &joined.written {
+            self.store_range(channel, range)?;
+        }
+        match &joined.applied {
+            Some(applied) => self.store_rocket(channel, applied),
+            None => Ok(()),
+        }
+    }
+
+    fn store_range(&mut self, channel: &Channel, range: &ProcessedRange) -> Result<(), StoreError> {
+        let Summary { speed_change, launch, mission, explosion, latest_time } = &range.summary;
+        self.upsert_range.execute(params![
+            channel.as_str(),
+            range.first,
+            range.last,
+            speed_change,
+            number(launch),
+            text(launch),
+            number(mission),
+            text(mission),
+            number(explosion),
+            text(explosion),
+            ascii(&latest_time.to_text()),
+        ])?;
+        Ok(())
+    }
+
+    fn store_rocket(&mut self, channel: &Channel, applied: &Applied) -> Result<(), StoreError> {
+        let Summary { speed_change, launch, mission, explosion, latest_time } = &applied.summary;
+        let latest_update = latest_time.to_text();
+        let speed_alone = launch.is_none() && mission.is_none() && explosion.is_none();
+        let statement = if speed_alone { &mut self.upsert_rocket_speed } else { &mut self.upsert_rocket };
+        let common = params![
+            channel.as_str(),
+            speed_change,
+            ascii(&latest_update),
+            ascii(&self.now),
+            applied.processed,
+            applied.complete_through,
+            applied.highest,
+        ];
+        let guarded =
+            params![text(launch), number(launch), text(mission), number(mission), text(explosion), number(explosion),];
+        for (index, value) in common.iter().chain(guarded).take(statement.parameter_count()).enumerate() {
+            statement.raw_bind_parameter(index + 1, value)?;
+        }
+        statement.raw_execute()?;
+        Ok(())
+    }
+}
+
+fn number(latest: &Option<Latest>) -> Option<i64> {
+    latest.as_ref().map(|latest| latest.number)
+}
+
+fn text(latest: &Option<Latest>) -> Option<&str> {
+    latest.as_ref().map(|latest| latest.value.as_str())
+}
+
+/// A timestamp's bytes as the string that they are.
+fn ascii(timestamp: &[u8; 27]) -> &str {
+    std::str::from_utf8(timestamp).unwrap_or_default()
+}
+
+impl SqliteStore {
+    /// See [`Store::forget`](crate::store::Store::forget).
+    pub fn forget(&self, channel: &Channel) -> Result<bool, StoreError> {
+        let mut writer = self.writer()?;
+        let mut connection = writer.connection.lend();
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute("DELETE FROM processed_ranges WHERE channel = ?1", params![channel.as_str()])?;
+        let removed = transaction.execute("DELETE FROM rockets WHERE channel = ?1", params![channel.as_str()])?;
+        transaction.commit()?;
+        Ok(removed > 0)
+    }
+}
