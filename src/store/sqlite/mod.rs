@@ -33,6 +33,9 @@ const STATEMENTS_KEPT: usize = 128;
 /// How many idle connections are kept for readers.
 const READERS_KEPT: usize = 16;
 
+/// An existing file, to read and write; no locks within SQLite, for a connection is used by one thread at a time.
+const OPEN_FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
+
 /// An open SQLite database. Clones are the same database.
 #[derive(Clone)]
 pub struct SqliteStore {
@@ -156,7 +159,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Opens an existing file to write to.
 fn connect(path: &Path) -> Result<Connection, StoreError> {
-    let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let mut connection = Connection::open_with_flags(path, OPEN_FLAGS)?;
     configure(&mut connection)?;
     connection.execute_batch(
         "PRAGMA synchronous = FULL;
@@ -168,7 +171,7 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
 
 fn connect_reader(path: &Path) -> Result<Connection, StoreError> {
     // Not SQLITE_OPEN_READ_ONLY: the first reader after a crash may have to recover the WAL's index.
-    let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let mut connection = Connection::open_with_flags(path, OPEN_FLAGS)?;
     configure(&mut connection)?;
     connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -8192;")?;
     Ok(connection)

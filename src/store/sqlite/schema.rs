@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use refinery::Target;
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::store::{Database, OpenError, StoreError};
 
@@ -97,7 +97,7 @@ fn inspect(path: &Path) -> Result<Found, StoreError> {
     if std::fs::metadata(path).map_or(0, |metadata| metadata.len()) == 0 {
         return Ok(Found::Fresh);
     }
-    let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let mut connection = Connection::open_with_flags(path, super::OPEN_FLAGS)?;
     super::configure(&mut connection)?;
     let found = inspect_schema(&connection);
     match found {
