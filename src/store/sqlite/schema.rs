@@ -99,7 +99,8 @@ fn inspect(path: &Path) -> Result<Found, StoreError> {
     }
     let mut connection = Connection::open_with_flags(path, super::OPEN_FLAGS)?;
     super::configure(&mut connection)?;
-    let found = inspect_schema(&connection);
+    // In one snapshot, for another process may be migrating the file.
+    let found = connection.unchecked_transaction().map_err(Into::into).and_then(|snapshot| inspect_schema(&snapshot));
     match found {
         Err(StoreError::Sqlite(error)) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) => {
             Ok(Found::Foreign("this is no SQLite database; give another path".to_owned()))
@@ -139,7 +140,7 @@ fn inspect_schema(connection: &Connection) -> Result<Found, StoreError> {
 
 /// Whether there is anything but an empty migration history, which an interrupted first start can leave.
 fn has_foreign_tables(connection: &Connection) -> Result<bool, StoreError> {
-    let sql = "SELECT count(*) FROM sqlite_schema WHERE name != 'refinery_schema_history'";
+    let sql = "SELECT count(*) FROM sqlite_schema WHERE tbl_name != 'refinery_schema_history'";
     Ok(connection.query_row(sql, [], |row| row.get::<_, i64>(0))? > 0)
 }
 
@@ -187,6 +188,8 @@ fn migrate_file(path: &Path) -> Result<(), StoreError> {
 }
 
 fn run_migrations(connection: &mut Connection, target: Target) -> Result<(), StoreError> {
-    let migrated = migrations::migrations::runner().set_target(target).run(connection);
+    // Grouped: all migrations and their entries in the history are one transaction. Otherwise each of them is one, and
+    // whoever looks in between, or is interrupted there, finds tables that the history doesn't know.
+    let migrated = migrations::migrations::runner().set_target(target).set_grouped(true).run(connection);
     migrated.map(|_| ()).map_err(|error| StoreError::Migration(error.to_string()))
 }

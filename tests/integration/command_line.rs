@@ -1,0 +1,176 @@
+//! The program as people call it.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use serde_json::json;
+
+use crate::support::{Client, Service, faster, launched, program, query, run, stderr, stdout};
+
+#[test]
+fn a_simulated_fleet_is_taken_and_agrees_with_its_fold() {
+    let directory = tempfile::tempdir().unwrap();
+    let service = Service::start(&directory.path().join("rockets.db"));
+    let url = format!("http://{}", service.address);
+    let fleet = ["--rockets", "30", "--connections", "8", "--duplicates", "20", "--displacement", "9", "--seed", "5"];
+    let launch = |url: &str, more: &[&str]| run(&[&["launch", url, "--verify"][..], &fleet, more].concat());
+    let first = launch(&url, &["--messages", "1000"]);
+    assert!(first.status.success(), "{first:?}");
+    assert!(stdout(&first).contains("1000 applied"), "{}", stdout(&first));
+    assert!(stdout(&first).contains("30 rockets in both views: 0 disagree"), "{}", stdout(&first));
+    // Again, all are duplicates; longer, the same rockets fly on.
+    assert!(stdout(&launch(&format!("{url}/messages"), &["--messages", "1000"])).contains(" 0 applied"));
+    assert!(stdout(&launch(&url, &["--messages", "1600"])).contains(" 600 applied"));
+    // The shorter run does not agree any more, and says so.
+    let shorter = launch(&url, &["--messages", "1000"]);
+    assert_eq!(shorter.status.code(), Some(1));
+    assert!(stdout(&shorter).contains("30 disagree"), "{}", stdout(&shorter));
+}
+
+#[test]
+fn launch_tells_of_disagreement_and_of_a_service_that_is_not_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = directory.path().join("rockets.db");
+    let service = Service::start(&database);
+    let url = format!("http://{}", service.address);
+    let arguments = ["launch", &url, "--verify", "--rockets", "3", "--messages", "30"];
+    assert!(run(&arguments).status.success());
+    crate::support::sql(
+        &database,
+        "UPDATE rockets SET mission = 'LOST' WHERE channel = (SELECT min(channel) FROM rockets)",
+    );
+    let disagrees = run(&arguments);
+    assert_eq!(disagrees.status.code(), Some(1));
+    assert!(stdout(&disagrees).contains("1 disagree") && stdout(&disagrees).contains("LOST"));
+    let elsewhere = run(&["launch", &format!("{url}/elsewhere"), "--messages", "5"]);
+    assert_eq!(elsewhere.status.code(), Some(1));
+    assert!(stderr(&elsewhere).contains("404"), "{}", stderr(&elsewhere));
+    assert!(stderr(&run(&["launch", "https://localhost"])).contains("only http://"));
+}
+
+#[test]
+fn files_and_standard_input_are_ingested() {
+    let directory = tempfile::tempdir().unwrap();
+    let (database, file) = (directory.path().join("rockets.db"), directory.path().join("messages.ndjson"));
+    let database_arguments = ["--database", database.to_str().unwrap()];
+    std::fs::write(&file, format!("{}\n{}\n", launched("r", 1), faster("r", 3, 1))).unwrap();
+    let good = run(&[&["ingest", file.to_str().unwrap()][..], &database_arguments].concat());
+    assert_eq!(
+        (good.status.code(), stdout(&good)),
+        (Some(0), "received 2: 2 applied, 0 duplicates, 0 rejected\n".into())
+    );
+
+    let mut child = program(&[&["ingest", "-"][..], &database_arguments].concat());
+    let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    write!(child.stdin.take().unwrap(), "{}\nnonsense\n\n{}", faster("r", 3, 1), faster("r", 2, 1)).unwrap();
+    let mixed = child.wait_with_output().unwrap();
+    assert_eq!(mixed.status.code(), Some(2));
+    assert_eq!(stdout(&mixed), "received 3: 1 applied, 1 duplicates, 1 rejected\n");
+    assert!(stderr(&mixed).starts_with("line 2: not one JSON text"), "{}", stderr(&mixed));
+    assert_eq!(query(&database, "SELECT speed, complete_through FROM rockets"), [[json!(502), json!(3)]]);
+
+    for (file, why) in [("/nowhere/at/all", "No such file"), ("/", "is a directory")] {
+        let failed = run(&[&["ingest", file][..], &database_arguments].concat());
+        assert_eq!(failed.status.code(), Some(1));
+        assert!(stderr(&failed).contains(why), "{}", stderr(&failed));
+    }
+    assert!(stderr(&run(&["ingest", "-", "--database", "memory"])).contains("would be gone"));
+}
+
+#[test]
+fn a_forgotten_rocket_starts_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = directory.path().join("rockets.db");
+    let service = Service::start(&database);
+    let mut client = Client::new(service.address);
+    for message in [launched("r", 1), faster("r", 5, 1), launched("s", 1)] {
+        client.post(&message);
+    }
+    let forget = |channel: &str| run(&["forget", channel, "--database", database.to_str().unwrap()]);
+    assert!(forget("r").status.success());
+    assert_eq!(client.get("/rockets/r").status, 404);
+    assert_eq!(query(&database, "SELECT count(*) FROM processed_ranges WHERE channel = 'r'"), [[json!(0)]]);
+    assert_eq!(client.get("/rockets/s").status, 200);
+    let again = client.post(&launched("r", 1));
+    assert_eq!((again.status, again.header("idempotent-replayed")), (204, None));
+    assert_eq!(forget("unknown").status.code(), Some(1));
+}
+
+#[test]
+fn termination_answers_what_was_taken() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = directory.path().join("rockets.db");
+    let mut service = Service::start(&database);
+    let (address, started) = (service.address, std::time::Instant::now());
+    // An idle connection, one in the middle of a head, one in the middle of a stream.
+    let mut idle = Client::new(address);
+    assert_eq!(idle.get("/livez").status, 200);
+    let mut half = Client::new(address);
+    half.send(b"POST /messages HTTP/1.1\r\n").unwrap();
+    let mut stream = Client::new(address);
+    let line = launched("stream", 1).to_string() + "\n";
+    let head = "POST /messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.send(format!("{head}{:x}\r\n{line}\r\n", line.len()).as_bytes()).unwrap();
+    crate::support::eventually("the stream's first line is stored", || idle.get("/rockets/stream").status == 200);
+    let acknowledged = std::thread::scope(|scope| {
+        let posting: Vec<_> = (0..8)
+            .map(|client| {
+                scope.spawn(move || {
+                    let mut poster = Client::new(address);
+                    let mut acknowledged = 0;
+                    for number in 1.. {
+                        let body = faster(&format!("c{client}"), number, 1).to_string();
+                        match poster.request("POST", "/messages", &[], body.as_bytes()) {
+                            Ok(answer) if answer.status == 204 => acknowledged = number,
+                            Ok(_) | Err(_) => break,
+                        }
+                    }
+                    acknowledged
+                })
+            })
+            .collect();
+        crate::support::eventually("they all post", || {
+            let listed = idle.get("/rockets").json();
+            listed["rockets"].as_array().unwrap().len() == 9
+        });
+        assert!(service.terminate().success());
+        posting.into_iter().map(|client| client.join().unwrap()).collect::<Vec<u32>>()
+    });
+    assert!(started.elapsed() < crate::support::DEADLINE);
+    let problem = stream.answer(false).unwrap().problem(503);
+    assert_eq!((&problem["received"], &problem["applied"]), (&json!(1), &json!(1)));
+    for (client, acknowledged) in acknowledged.into_iter().enumerate() {
+        let rows = query(&database, &format!("SELECT complete_through FROM rockets WHERE channel = 'c{client}'"));
+        assert!(rows[0][0].as_u64().unwrap() >= acknowledged.into(), "{client}");
+    }
+}
+
+#[test]
+fn mistakes_are_explained() {
+    let old = run(&["-r"]);
+    assert_eq!(old.status.code(), Some(2));
+    assert!(stderr(&old).contains("--database"));
+    let open = run(&["serve", "--listen", "0.0.0.0:0", "--database", "memory"]);
+    assert!(!open.status.success() && stderr(&open).contains("--allow-anonymous"), "{}", stderr(&open));
+    let nonsense = run(&["serve", "--listen", "nonsense", "--database", "memory"]);
+    assert!(!nonsense.status.success() && stderr(&nonsense).contains("--listen nonsense"), "{}", stderr(&nonsense));
+    let postgres = run(&["check", "--database", "postgres://localhost/rockets"]);
+    assert!(!postgres.status.success() && stderr(&postgres).contains("Postgres"), "{}", stderr(&postgres));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let second = run(&["serve", "--listen", &address, "--database", "memory"]);
+    assert!(!second.status.success() && stderr(&second).contains("in use"), "{}", stderr(&second));
+    assert!(stdout(&run(&["--version"])).starts_with("rocket-monitor "));
+    for command in ["serve", "launch", "ingest", "check", "forget", "migrate"] {
+        let help = run(&[command, "--help"]);
+        assert!(help.status.success() && stdout(&help).contains("ROCKET_MONITOR_"), "{command}");
+    }
+}
+
+#[test]
+fn options_can_come_from_the_environment() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = directory.path().join("from-environment.db");
+    let migrated = program(&["migrate"]).env("ROCKET_MONITOR_DATABASE", &database).output().unwrap();
+    assert!(migrated.status.success() && database.exists());
+}

@@ -1,0 +1,167 @@
+//! Failures on purpose: nothing acknowledged is missing, nothing counts twice, neighbours are not harmed, and the
+//! service goes on by itself.
+
+use std::time::Duration;
+
+use rocket_monitor::ingest::Limits;
+use rocket_monitor::store::failure::FailurePoint;
+use serde_json::json;
+
+use crate::support::{App, Backend, Client, conformance, eventually, faster, launched, sql};
+
+conformance!(
+    a_failed_batch_is_told_and_can_be_sent_again,
+    a_stream_tells_what_was_stored_before_it_failed,
+    readiness_follows_the_store,
+);
+
+fn a_failed_batch_is_told_and_can_be_sent_again(backend: Backend) {
+    for (point, stored) in
+        [(FailurePoint::BeforeLoad, false), (FailurePoint::BeforeCommit, false), (FailurePoint::AfterCommit, true)]
+    {
+        let app = App::spawn(backend);
+        let mut client = app.client();
+        assert_eq!(client.post(&launched("r", 1)).status, 204);
+        app.failures.plan(point, 1);
+        let failed = client.post(&faster("r", 2, 5));
+        failed.problem(503);
+        assert!(failed.header("retry-after").is_some_and(|seconds| seconds.parse::<u32>().is_ok()));
+        let messages = app.rocket("r", "exact")["messages"]["processed"].clone();
+        assert_eq!(messages, json!(if stored { 2 } else { 1 }), "{point:?}");
+        // A copy is new if nothing was stored, and a duplicate if the answer alone was lost.
+        let again = client.post(&faster("r", 2, 5));
+        assert_eq!((again.status, again.header("idempotent-replayed")), (204, stored.then_some("true")), "{point:?}");
+        assert_eq!(app.rocket("r", "exact")["speed"], 505);
+        assert_eq!(client.post(&faster("r", 3, 1)).status, 204, "the next batch is not harmed");
+    }
+}
+
+fn a_stream_tells_what_was_stored_before_it_failed(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    let mut body = launched("r", 1).to_string() + "\n{\n";
+    for number in 2..2_000 {
+        body += &(faster("r", number, 1).to_string() + "\n");
+    }
+    app.failures.plan(FailurePoint::BeforeCommit, 1_000_000);
+    let problem = client.post_lines(body.as_bytes()).problem(503);
+    assert_eq!((&problem["applied"], &problem["duplicates"]), (&json!(0), &json!(0)));
+    assert_eq!((&problem["received"], &problem["rejected"]), (&json!(1), &json!(1)));
+    assert_eq!(problem["errors"][0]["line"], 2);
+    app.failures.plan(FailurePoint::BeforeCommit, 0);
+    let counts = client.post_lines(body.as_bytes()).json();
+    assert_eq!((&counts["applied"], &counts["rejected"]), (&json!(1_999), &json!(1)));
+    assert_eq!(app.rocket("r", "exact")["speed"], 2_498);
+}
+
+fn readiness_follows_the_store(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    assert_eq!(client.get("/readyz").status, 200);
+    client.post(&launched("r", 1));
+    assert_eq!(client.get("/readyz").status, 200);
+    assert_eq!(client.get("/livez").status, 200);
+}
+
+#[test]
+fn while_another_process_holds_the_write_lock_reads_go_on_and_writes_are_told_to_come_later() {
+    let app = App::spawn(Backend::SqliteFile);
+    let mut client = app.client();
+    assert_eq!(client.post(&launched("r", 1)).status, 204);
+    let other = rusqlite::Connection::open(app.database()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let (blocked, probe) = std::thread::scope(|scope| {
+        let blocked = scope.spawn(|| Client::new(app.address).post(&faster("r", 2, 1)));
+        let probe = scope.spawn(|| Client::new(app.address).get("/readyz"));
+        // Reads don't wait for the lock: these end while the post still waits, or the test takes its deadline.
+        for _ in 0..100 {
+            assert_eq!(app.rocket("r", "exact")["speed"], 500);
+            assert_eq!(client.get("/rockets").status, 200);
+            assert_eq!(client.get("/livez").status, 200);
+        }
+        (blocked.join().unwrap(), probe.join().unwrap())
+    });
+    blocked.problem(503);
+    assert!(blocked.header("retry-after").is_some());
+    probe.problem(503);
+    other.execute_batch("ROLLBACK").unwrap();
+    eventually("ready again", || client.get("/readyz").status == 200);
+    assert_eq!(client.post(&faster("r", 2, 1)).status, 204);
+    assert_eq!(app.rocket("r", "exact")["speed"], 501);
+}
+
+#[test]
+fn a_full_queue_makes_callers_wait_and_then_sends_them_away() {
+    // Room for about two messages; the store is locked, so that they stay.
+    let limits = Limits { queued_bytes: 400, patience: Duration::from_millis(100) };
+    let app = App::spawn_with(Backend::SqliteFile, limits);
+    let other = rusqlite::Connection::open(app.database()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (1..=8)
+            .map(|number| {
+                let address = app.address;
+                scope.spawn(move || Client::new(address).post(&faster("r", number, 1)))
+            })
+            .collect();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    let overloaded = answers
+        .iter()
+        .filter(|answer| answer.problem(503)["detail"].as_str().unwrap().contains("wait for a place took too long"));
+    assert!(overloaded.count() >= 6);
+    other.execute_batch("ROLLBACK").unwrap();
+    let mut client = app.client();
+    for number in 1..=8 {
+        eventually("room again", || client.post(&faster("r", number, 1)).status == 204);
+    }
+    assert_eq!(app.rocket("r", "best-effort")["speed"], 8);
+}
+
+#[test]
+fn a_damaged_row_fails_its_own_batch_and_no_other() {
+    let app = App::spawn(Backend::SqliteFile);
+    let mut client = app.client();
+    client.post(&launched("bad", 1));
+    client.post(&launched("good", 1));
+    sql(&app.database(), "UPDATE processed_ranges SET latest_time = 'yesterday' WHERE channel = 'bad'");
+    client.post(&faster("bad", 2, 1)).problem(503);
+    assert_eq!(client.post(&faster("good", 2, 1)).status, 204);
+    sql(
+        &app.database(),
+        "UPDATE processed_ranges SET latest_time = '2022-02-02T18:39:05.863370Z' WHERE channel = 'bad'",
+    );
+    assert_eq!(client.post(&faster("bad", 2, 1)).status, 204);
+    assert_eq!(app.rocket("bad", "exact")["speed"], 501);
+}
+
+#[test]
+fn two_writers_on_one_file_count_each_message_once() {
+    let app = App::spawn(Backend::SqliteFile);
+    let lines: String = (1..=3_000).map(|number| faster("r", number, 1).to_string() + "\n").collect();
+    let file = app.directory.path().join("messages.ndjson");
+    std::fs::write(&file, &lines).unwrap();
+    let (ingested, posted) = std::thread::scope(|scope| {
+        let ingested = scope.spawn(|| {
+            crate::support::run(&["ingest", file.to_str().unwrap(), "--database", app.database().to_str().unwrap()])
+        });
+        let posted = scope.spawn(|| {
+            let mut client = app.client();
+            (1..=3_000_u32)
+                .rev()
+                .filter(|number| {
+                    let answer = client.post(&faster("r", *number, 1));
+                    assert_eq!(answer.status, 204);
+                    answer.header("idempotent-replayed").is_none()
+                })
+                .count()
+        });
+        (ingested.join().unwrap(), posted.join().unwrap())
+    });
+    assert!(ingested.status.success(), "{ingested:?}");
+    let said = crate::support::stdout(&ingested);
+    let applied: usize = said.split(": ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert_eq!(applied + posted, 3_000, "each message was new to one of them: {said}");
+    assert_eq!(app.rocket("r", "best-effort")["speed"], 3_000);
+    assert_eq!(app.rocket("r", "best-effort")["messages"]["missing"], 0);
+}

@@ -1,0 +1,226 @@
+//! GET /rockets: orders, filters, views, and pages that show each rocket exactly once.
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, App, Backend, Client, conformance, encode, faster, launched};
+
+conformance!(
+    every_sort_pages_through_each_rocket_once,
+    filters_and_views,
+    limits_and_cursors,
+    bad_queries_name_the_parameter,
+    defaults,
+);
+
+const SORTS: [&str; 6] = ["latestUpdate", "channel", "type", "speed", "mission", "status"];
+
+/// A fleet with ties and nulls under every sort, in both views.
+fn fleet(client: &mut Client) -> usize {
+    let mut lines = Vec::new();
+    for index in 0..60_i32 {
+        let channel = format!("{}{index:02}", ["é", "B", "a"][index as usize % 3]);
+        let mut launch = launched(&channel, 1);
+        launch["message"]["type"] = json!(["T1", "T2", "ß"][index as usize % 3]);
+        launch["message"]["mission"] = json!(["M", "m"][index as usize % 2]);
+        launch["message"]["launchSpeed"] = json!(index % 4);
+        launch["metadata"]["messageTime"] = json!(format!("2022-02-02T18:00:{:02}Z", index % 5));
+        match index % 6 {
+            // Never launched: in the exact view it has nothing at all.
+            0 => lines.push(faster(&channel, 3, index % 3)),
+            // Launched late, after an explosion in between was lost.
+            1 => lines.extend([launch, faster(&channel, 4, -9)]),
+            2 => {
+                let mut explosion = launched(&channel, 2);
+                explosion["metadata"]["messageType"] = json!("RocketExploded");
+                explosion["message"] = json!({ "reason": "BOOM" });
+                lines.extend([launch, explosion]);
+            }
+            _ => lines.push(launch),
+        }
+    }
+    let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+    let counts = client.post_lines(lines.join("\n").as_bytes()).json();
+    assert_eq!(counts["rejected"], 0, "{counts}");
+    60
+}
+
+/// All pages of a query.
+fn pages(client: &mut Client, query: &str) -> Vec<Vec<Value>> {
+    let mut pages = Vec::new();
+    let mut next = format!("/rockets?{query}");
+    loop {
+        let answer = client.get(&next);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let json = answer.json();
+        pages.push(json["rockets"].as_array().unwrap().clone());
+        let Some(cursor) = json["nextCursor"].as_str() else {
+            assert_eq!(json["nextCursor"], Value::Null);
+            assert_eq!(answer.header("link"), None);
+            return pages;
+        };
+        assert!(cursor.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'), "{cursor}");
+        next = next_link(&answer);
+        assert!(next.ends_with(&format!("cursor={cursor}")), "{next}");
+    }
+}
+
+fn next_link(answer: &Answer) -> String {
+    let link = answer.header("link").unwrap();
+    link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\"")).unwrap().to_owned()
+}
+
+/// The order that the contract asks for, written with plain comparisons.
+fn sorted(mut rockets: Vec<Value>, sort: &str, descending: bool) -> Vec<Value> {
+    let text = |rocket: &Value, member: &str| rocket[member].as_str().map(|text| text.as_bytes().to_vec());
+    rockets.sort_by(|a, b| {
+        let by_key = match sort {
+            "speed" => a["speed"].as_i64().cmp(&b["speed"].as_i64()),
+            _ => text(a, sort).cmp(&text(b, sort)),
+        };
+        let either = by_key.then(text(a, "channel").cmp(&text(b, "channel")));
+        let nulls = a[sort].is_null().cmp(&b[sort].is_null());
+        nulls.then(if descending { either.reverse() } else { either })
+    });
+    rockets
+}
+
+fn every_sort_pages_through_each_rocket_once(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    let count = fleet(&mut client);
+    for view in ["best-effort", "exact"] {
+        let all = client.get(&format!("/rockets?view={view}&limit=1000")).json()["rockets"].as_array().unwrap().clone();
+        assert_eq!(all.len(), count);
+        for sort in SORTS {
+            for order in ["asc", "desc"] {
+                let must = sorted(all.clone(), sort, order == "desc");
+                for limit in [1, 7, 30, 60, 1_000] {
+                    let pages = pages(&mut client, &format!("view={view}&sort={sort}&order={order}&limit={limit}"));
+                    assert!(pages.iter().rev().skip(1).all(|page| page.len() == limit));
+                    assert_eq!(pages.len(), count.div_ceil(limit), "no empty page at the end");
+                    assert_eq!(pages.concat(), must, "{view} {sort} {order} {limit}");
+                }
+            }
+        }
+    }
+}
+
+fn filters_and_views(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    fleet(&mut client);
+    for view in ["best-effort", "exact"] {
+        let all = client.get(&format!("/rockets?view={view}&limit=1000")).json()["rockets"].as_array().unwrap().clone();
+        for (query, members) in [
+            ("status=launched", vec![("status", "launched")]),
+            ("status=awaitingLaunch", vec![("status", "awaitingLaunch")]),
+            ("mission=m", vec![("mission", "m")]),
+            ("type=%C3%9F", vec![("type", "ß")]),
+            ("type=T2&mission=M", vec![("type", "T2"), ("mission", "M")]),
+            ("status=exploded&type=T2&mission=m", vec![("status", "exploded"), ("type", "T2"), ("mission", "m")]),
+            ("mission=none", vec![("mission", "none")]),
+        ] {
+            let matching: Vec<Value> = all
+                .iter()
+                .filter(|rocket| members.iter().all(|(member, value)| rocket[member] == **value))
+                .cloned()
+                .collect();
+            for sort in SORTS {
+                let found = pages(&mut client, &format!("view={view}&{query}&sort={sort}&order=asc&limit=4")).concat();
+                assert_eq!(found, sorted(matching.clone(), sort, false), "{view} {query} {sort}");
+            }
+        }
+        // List items are what the rocket's own page says, but for the gaps.
+        for rocket in &all {
+            let path = format!("/rockets/{}?view={view}", encode(rocket["channel"].as_str().unwrap()));
+            let mut own = client.get(&path).json();
+            own["messages"].as_object_mut().unwrap().remove("gaps").unwrap();
+            assert_eq!(own, *rocket);
+        }
+    }
+}
+
+fn limits_and_cursors(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    fleet(&mut client);
+    let cursor = |client: &mut Client, query: &str| {
+        client.get(&format!("/rockets?{query}")).json()["nextCursor"].as_str().unwrap().to_owned()
+    };
+    let asked = "sort=mission&order=asc&status=launched&limit=3";
+    let mine = cursor(&mut client, asked);
+    // Another limit is the same question.
+    assert_eq!(client.get(&format!("/rockets?{}&limit=9&cursor={mine}", &asked[..asked.len() - 8])).status, 200);
+    for other in [
+        "sort=type&order=asc&status=launched",
+        "sort=mission&order=desc&status=launched",
+        "sort=mission&order=asc&status=exploded",
+        "sort=mission&order=asc",
+        "sort=mission&order=asc&status=launched&mission=m",
+        "sort=mission&order=asc&status=launched&view=exact",
+    ] {
+        let problem = client.get(&format!("/rockets?{other}&cursor={mine}")).problem(400);
+        assert_eq!(problem["errors"][0]["parameter"], "cursor", "{other}");
+    }
+    for bad in ["", "x", "!!", "bm90IGpzb24", &mine[..mine.len() - 4], &format!("{mine}A")] {
+        let problem = client.get(&format!("/rockets?{asked}&cursor={bad}")).problem(400);
+        assert_eq!(problem["errors"][0]["parameter"], "cursor", "{bad}");
+    }
+}
+
+fn bad_queries_name_the_parameter(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    for (query, parameter) in [
+        ("limit=0", "limit"),
+        ("limit=1001", "limit"),
+        ("limit=ten", "limit"),
+        ("limit=%2B5", "limit"),
+        ("limit=", "limit"),
+        ("limit=99999999999999999999999", "limit"),
+        ("sort=Speed", "sort"),
+        ("sort=", "sort"),
+        ("order=up", "order"),
+        ("view=best", "view"),
+        ("status=flying", "status"),
+        ("mission=", "mission"),
+        ("mission=%00", "mission"),
+        ("type=%ff", "type"),
+        (&format!("channel={}", "x".repeat(256)), "channel"),
+        ("page=2", "page"),
+        ("Limit=2", "Limit"),
+        ("limit=2&limit=2", "limit"),
+        ("sort=speed&%73ort=speed", "sort"),
+    ] {
+        let problem = client.get(&format!("/rockets?{query}")).problem(400);
+        let errors = problem["errors"].as_array().unwrap();
+        assert!(errors.iter().all(|error| error["parameter"] == parameter && error["detail"].is_string()), "{problem}");
+    }
+    client.post(&launched("r", 1));
+    for (query, parameter) in [("view=x", "view"), ("limit=1", "limit"), ("view=exact&view=exact", "view")] {
+        let problem = client.get(&format!("/rockets/r?{query}")).problem(400);
+        assert_eq!(problem["errors"][0]["parameter"], parameter);
+    }
+    let several = client.get("/rockets?limit=0&sort=x&foo=1").problem(400);
+    assert_eq!(several["errors"].as_array().unwrap().len(), 3);
+}
+
+fn defaults(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    assert_eq!(client.get("/rockets").json(), json!({ "rockets": [], "nextCursor": null }));
+    let lines: Vec<String> = (0..150).map(|index| faster(&format!("c{index:03}"), 1, index).to_string()).collect();
+    client.post_lines(lines.join("\n").as_bytes());
+    let first = |client: &mut Client, query: &str| {
+        let json = client.get(&format!("/rockets?{query}")).json();
+        assert_eq!(json["rockets"].as_array().unwrap().len(), 100);
+        json["rockets"][0]["channel"].as_str().unwrap().to_owned()
+    };
+    // All were updated at the same time, so that the channel decides, in the sort's own direction.
+    assert_eq!(first(&mut client, ""), "c149");
+    assert_eq!(first(&mut client, "sort=latestUpdate"), "c149");
+    assert_eq!(first(&mut client, "sort=speed"), "c149");
+    for ascending in ["channel", "type", "mission", "status"] {
+        assert_eq!(first(&mut client, &format!("sort={ascending}")), "c000");
+    }
+}

@@ -1,0 +1,17 @@
+//! Every test that needs more than one module, in one binary: linking SQLite and the web server once takes long enough.
+//!
+//! What a test of the service needs is in [`support`]; the fold that results are compared with, which shares no code
+//! with the service's own, is in [`oracle`]. Tests of the API run on each backend by [`support::conformance`].
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod binary;
+mod command_line;
+mod crash;
+mod failures;
+mod fold;
+mod listing;
+mod messages;
+mod oracle;
+mod reporting;
+mod schema;
+mod support;

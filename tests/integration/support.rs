@@ -1,0 +1,350 @@
+//! Services to test: started in this process or as a child, each on a database and a free port of its own.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rocket_monitor::http::{Server, Stopper};
+use rocket_monitor::ingest::{Ingest, Limits};
+use rocket_monitor::store::failure::Failures;
+use rocket_monitor::store::{Database, OpenOptions, Store};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// How long anything may take before a test gives it up.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Debug)]
+pub enum Backend {
+    SqliteFile,
+    SqliteMemory,
+}
+
+/// Runs each of the functions as a test on every backend.
+macro_rules! conformance {
+    ($($test:ident),* $(,)?) => {
+        mod sqlite_file { $(#[test] fn $test() { super::$test($crate::support::Backend::SqliteFile); })* }
+        mod sqlite_memory { $(#[test] fn $test() { super::$test($crate::support::Backend::SqliteMemory); })* }
+    };
+}
+pub(crate) use conformance;
+
+/// A service in this process.
+pub struct App {
+    pub address: SocketAddr,
+    pub failures: Failures,
+    pub directory: TempDir,
+    stopper: Stopper,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    ingest: Ingest,
+}
+
+impl App {
+    pub fn spawn(backend: Backend) -> Self {
+        Self::spawn_with(backend, Limits::default())
+    }
+
+    pub fn spawn_with(backend: Backend, limits: Limits) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let database = match backend {
+            Backend::SqliteFile => Database::File(directory.path().join("rockets.db")),
+            Backend::SqliteMemory => Database::Memory,
+        };
+        let failures = Failures::plannable();
+        let store = Store::open(&database, &OpenOptions { migrate: true, failures: failures.clone() }).unwrap();
+        let (ingest, committer) = Ingest::start(store.clone(), limits).unwrap();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let handed = ingest.clone();
+        let serving = std::thread::spawn(move || {
+            actix_web::rt::System::new().block_on(async move {
+                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let server = Server::new(vec![listener], store, handed).unwrap();
+                sender.send((server.addresses()[0], server.stopper())).unwrap();
+                server.run().await.unwrap();
+            });
+        });
+        let (address, stopper) = receiver.recv_timeout(DEADLINE).unwrap();
+        Self { address, failures, directory, stopper, threads: vec![serving, committer], ingest }
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.directory.path().join("rockets.db")
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    /// The rocket without the time of its last receipt.
+    pub fn rocket(&self, channel: &str, view: &str) -> Value {
+        rocket(&mut self.client(), channel, view)
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(self.stopper.stop());
+        self.ingest.stop();
+        for thread in self.threads.drain(..) {
+            // A panic there has failed the test already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The rocket without the time of its last receipt.
+pub fn rocket(client: &mut Client, channel: &str, view: &str) -> Value {
+    let answer = client.get(&format!("/rockets/{}?view={view}", encode(channel)));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let mut json = answer.json();
+    assert!(json.as_object_mut().unwrap().remove("lastReceived").unwrap().is_string());
+    json
+}
+
+pub fn encode(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+/// The example of the README, as JSON that tests change.
+pub fn launched(channel: &str, number: u32) -> Value {
+    json!({
+        "metadata": {
+            "channel": channel, "messageNumber": number, "messageTime": "2022-02-02T19:39:05.86337+01:00",
+            "messageType": "RocketLaunched",
+        },
+        "message": { "type": "Falcon-9", "launchSpeed": 500, "mission": "ARTEMIS" },
+    })
+}
+
+pub fn faster(channel: &str, number: u32, by: i32) -> Value {
+    json!({
+        "metadata": {
+            "channel": channel, "messageNumber": number, "messageTime": "2022-02-02T19:39:06Z",
+            "messageType": "RocketSpeedIncreased",
+        },
+        "message": { "by": by },
+    })
+}
+
+/// Polls until it is so.
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A client that keeps its connection, and shows what crosses it.
+pub struct Client {
+    address: SocketAddr,
+    stream: Option<BufReader<TcpStream>>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// That it is a problem as RFC 9457 has it, of this status; its members.
+    pub fn problem(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", String::from_utf8_lossy(&self.body));
+        assert_eq!(self.header("content-type"), Some("application/problem+json"));
+        assert!(self.header("x-request-id").is_some());
+        let json = self.json();
+        assert_eq!(json["status"], status);
+        for member in ["type", "title", "detail"] {
+            assert!(json[member].is_string(), "{json}");
+        }
+        json
+    }
+}
+
+impl Client {
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, stream: None }
+    }
+
+    pub fn get(&mut self, path: &str) -> Answer {
+        self.request("GET", path, &[], b"").unwrap()
+    }
+
+    pub fn post(&mut self, message: &Value) -> Answer {
+        self.post_bytes(message.to_string().as_bytes())
+    }
+
+    pub fn post_bytes(&mut self, body: &[u8]) -> Answer {
+        self.request("POST", "/messages", &[], body).unwrap()
+    }
+
+    pub fn post_lines(&mut self, body: &[u8]) -> Answer {
+        self.request("POST", "/messages", &[("Content-Type", "application/x-ndjson")], body).unwrap()
+    }
+
+    pub fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> std::io::Result<Answer> {
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n");
+        if !body.is_empty() || method == "POST" {
+            head += &format!("Content-Length: {}\r\n", body.len());
+        }
+        for (name, value) in headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        self.send(&[(head + "\r\n").as_bytes(), body].concat())?;
+        self.answer(method == "HEAD")
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        if self.stream.is_none() {
+            let stream = TcpStream::connect(self.address)?;
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(DEADLINE))?;
+            self.stream = Some(BufReader::new(stream));
+        }
+        self.stream.as_mut().unwrap().get_mut().write_all(bytes)
+    }
+
+    pub fn answer(&mut self, head_only: bool) -> std::io::Result<Answer> {
+        let stream = self.stream.as_mut().unwrap();
+        let mut line = String::new();
+        if stream.read_line(&mut line)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status.ok_or_else(|| std::io::Error::other(format!("no status: {line:?}")))?;
+        let mut headers = Vec::new();
+        loop {
+            line.clear();
+            stream.read_line(&mut line)?;
+            match line.trim_end().split_once(": ") {
+                Some((name, value)) => headers.push((name.to_ascii_lowercase(), value.to_owned())),
+                None => break,
+            }
+        }
+        let mut answer = Answer { status, headers, body: Vec::new() };
+        let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
+        if !head_only {
+            answer.body.resize(length, 0);
+            stream.read_exact(&mut answer.body)?;
+        }
+        if answer.header("connection") == Some("close") {
+            self.stream = None;
+        }
+        Ok(answer)
+    }
+}
+
+/// The program, to be run with arguments and no environment of ours.
+pub fn program(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rocket-monitor"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROCKET_MONITOR_")) {
+        command.env_remove(name);
+    }
+    command.args(args);
+    command
+}
+
+/// Runs the program to its end.
+pub fn run(args: &[&str]) -> Output {
+    program(args).output().unwrap()
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A service in a process of its own, which is killed when this is dropped.
+pub struct Service {
+    pub child: Child,
+    pub address: SocketAddr,
+}
+
+impl Service {
+    pub fn start(database: &Path) -> Self {
+        let arguments = ["serve", "--listen", "127.0.0.1:0", "--database", database.to_str().unwrap()];
+        let mut child = program(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut seen = String::new();
+        let address = loop {
+            let mut line = String::new();
+            assert!(log.read_line(&mut line).unwrap() > 0, "the service ended:\n{seen}");
+            let json: Value = serde_json::from_str(&line).unwrap_or_default();
+            if json["message"] == "listening" {
+                break json["address"].as_str().unwrap().parse().unwrap();
+            }
+            seen += &line;
+        };
+        // Read to its end, so that the service never waits for somebody to read its log.
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        Self { child, address }
+    }
+
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Sends SIGTERM, and waits for the end.
+    pub fn terminate(&mut self) -> std::process::ExitStatus {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs SQL on a file as another program would.
+pub fn sql(database: &Path, statements: &str) {
+    rusqlite::Connection::open(database).unwrap().execute_batch(statements).unwrap();
+}
+
+/// All rows of a query, each value as JSON.
+pub fn query(database: &Path, query: &str) -> Vec<Vec<Value>> {
+    let connection = rusqlite::Connection::open(database).unwrap();
+    let mut statement = connection.prepare(query).unwrap();
+    let columns = statement.column_count();
+    let rows = statement.query_map([], |row| {
+        (0..columns)
+            .map(|column| {
+                Ok(match row.get_ref(column)? {
+                    rusqlite::types::ValueRef::Null => Value::Null,
+                    rusqlite::types::ValueRef::Integer(integer) => json!(integer),
+                    rusqlite::types::ValueRef::Real(real) => json!(real),
+                    rusqlite::types::ValueRef::Text(text) => json!(std::str::from_utf8(text).unwrap()),
+                    rusqlite::types::ValueRef::Blob(_) => panic!("a blob"),
+                })
+            })
+            .collect()
+    });
+    rows.unwrap().collect::<Result<_, _>>().unwrap()
+}
