@@ -1,4 +1,48 @@
-//! temp
+//! Rocket Monitor takes the messages that rockets send about themselves, at least once and in any order, and always
+//! knows what is known of every rocket: as of everything that arrived (best-effort), and as of the unbroken sequence
+//! from message 1 (exact).
+//!
+//! # Map
+//!
+//! The data goes one way down and its outcome back:
+//!
+//! ```text
+//! http (extract, answer) -> ingest (queue, group commit) -> domain (fold) -> store (sqlite)
+//!                        <- outcome of each message      <- what to write
+//! ```
+//!
+//! | module | what lives there | what must not |
+//! |---|---|---|
+//! | [`domain`] | messages, the associative fold, processed ranges, both views | HTTP, SQL, threads, the clock |
+//! | [`ingest`] | the bounded queue, group commit, newline-delimited JSON | rules about messages, SQL, HTTP |
+//! | [`store`] | opening, migrating, committing, reading, auditing | rules about messages |
+//! | [`http`] | extract, call, answer | SQL, folding, batching |
+//! | [`cli`] | what each command asks for, and how it ends | what the commands do |
+//! | [`fleet`] | the simulated fleet, with a fold of its own to compare with | anything that the service uses |
+//!
+//! # The life of a message
+//!
+//! 1. `POST /messages` reads the body, at most 64 KiB, and [`domain::parse`] makes a valid
+//!    [`Message`](domain::message::Message) of it, or a list of all of its faults. Its texts are slices of the body.
+//! 2. [`ingest::Ingest`] queues it; when the queue is full, the request waits for room, and not for ever.
+//! 3. The committer, a thread, takes all that waits. While it commits one batch, the next one gathers.
+//! 4. The store opens a write transaction. For each channel of the [`Batch`](domain::batch::Batch), in the order of the
+//!    keys, it loads the few processed ranges around the new numbers; the domain [joins](domain::ranges::join) them,
+//!    which tells new messages from duplicates; the store writes the ranges that changed, and adds what the new messages
+//!    come to, to the channel's row in `rockets`.
+//! 5. The transaction is committed, which for SQLite means that the write-ahead log is synced to the disk. Only then the
+//!    request is answered, with its own outcome.
+//!
+//! # Invariants
+//!
+//! - What is acknowledged is on disk. What is answered 503 may be sent again.
+//! - A row of `rockets` is the combination of its channel's ranges; ranges neither overlap nor touch; there is no row
+//!   without ranges, and there are no ranges without a row. `check` audits all of it.
+//! - Everything that a batch decides on is read inside its own write transaction, so that any number of processes can
+//!   write to one file.
+//! - Memory is bounded: the queue by bytes, lines and bodies by 64 KiB, answers by their limits. What is kept of processed
+//!   numbers grows with the gaps, not with the messages.
+
 pub mod cli;
 pub mod domain;
 pub mod fleet;

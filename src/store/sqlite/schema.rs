@@ -150,7 +150,8 @@ fn first_difference(connection: &Connection, version: i64) -> Result<Option<Stri
     if let Ok(version) = i32::try_from(version) {
         run_migrations(&mut model, Target::Version(version))?;
     }
-    let names = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') ORDER BY name";
+    let names = "SELECT name FROM sqlite_schema
+                 WHERE type IN ('table', 'view') AND name != 'refinery_schema_history' ORDER BY name";
     let mut names = model.prepare(names)?;
     let names = names.query_map([], |row| row.get::<_, String>(0))?;
     for name in names {
