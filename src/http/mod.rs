@@ -1,6 +1,6 @@
 //! The HTTP API: extract, call, answer. No SQL, no fold, no batching here; what a handler needs is in [`State`].
 //!
-//! [`messages`] writes, [`rockets`] reads; [`params`], [`cursor`] and [`body`] translate what comes in, [`problem`]
+//! `messages` writes, `rockets` reads; `params`, `cursor` and `body` translate what comes in, `problem`
 //! what goes wrong.
 
 mod body;

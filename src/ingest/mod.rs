@@ -1,7 +1,7 @@
 //! Group commit: whoever has messages waits in one bounded queue, and all that wait when a commit ends go into the
 //! next one together. Each is answered after its commit, with its own outcome.
 //!
-//! [`Ingest`] is the queue's entrance, the [`committer`] its other end, [`ndjson`] turns bytes into messages for the
+//! [`Ingest`] is the queue's entrance, the `committer` its other end, [`ndjson`] turns bytes into messages for the
 //! HTTP API and for [`file`](mod@file)s alike. No HTTP, no SQL and no rule about messages lives here.
 
 mod committer;

@@ -1,8 +1,8 @@
 //! SQLite, embedded: one file in WAL mode with one writer at a time and readers that never wait for it; or a database
 //! in memory, which everybody takes turns with.
 //!
-//! What lives here: opening and migrating ([`schema`]), the write path ([`write`]), reads ([`read`]), the audit
-//! ([`check`]). What must not: rules about messages, which are the domain's.
+//! What lives here: opening and migrating (`schema`), the write path (`write`), reads (`read`), the audit
+//! (`check`). What must not: rules about messages, which are the domain's.
 
 mod check;
 mod read;
