@@ -24,13 +24,28 @@ CREATE TABLE rockets (
     highest             INTEGER NOT NULL  -- the highest processed number
 ) STRICT, WITHOUT ROWID;
 
--- One index for each order that rockets are listed in; the channel breaks ties. Rows whose key is null are found by
--- them too.
-CREATE INDEX rockets_by_latest_update ON rockets (latest_update, channel);
-CREATE INDEX rockets_by_speed ON rockets (speed, channel);
+-- One index for each order that rockets are listed in, if it is by a column that few messages change; the channel
+-- breaks ties. Rows whose key is null are found by them too.
 CREATE INDEX rockets_by_type ON rockets (type, channel);
 CREATE INDEX rockets_by_mission ON rockets (mission, channel);
 CREATE INDEX rockets_by_status ON rockets (status, channel);
+
+-- The orders by speed and by latest update, which every message changes. An index of rockets would have to be written
+-- with every message, and cost more than all else that is written. So these orders are kept apart, and brought up to
+-- date for many rockets at a time, when the service has nothing else to do: a rocket's row here is as of then, unless
+-- the rocket is in rockets_unlisted, because it has changed since. Not meant for other programs.
+CREATE TABLE rockets_listed (
+    channel       TEXT    NOT NULL PRIMARY KEY,
+    speed         INTEGER NOT NULL,
+    latest_update TEXT    NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX rockets_listed_by_latest_update ON rockets_listed (latest_update, channel);
+CREATE INDEX rockets_listed_by_speed ON rockets_listed (speed, channel);
+
+CREATE TABLE rockets_unlisted (
+    channel TEXT NOT NULL PRIMARY KEY
+) STRICT, WITHOUT ROWID;
 
 -- The processed message numbers as ranges, both ends inclusive, that neither overlap nor touch; each with the summary
 -- of its messages, so that the state of any union of ranges is the combination of their summaries. It grows with the

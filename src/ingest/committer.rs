@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
@@ -15,6 +15,9 @@ use crate::store::{Store, StoreError, Writer};
 
 /// A batch that has this many messages takes no more: its transaction should not hold up those who come next for long.
 const FULL_BATCH: usize = 16_384;
+
+/// Nobody has come for so long: what commits have put off is done.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Why a batch takes no more jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,11 +68,31 @@ impl Committer {
     /// Commits until it is told to stop.
     pub(super) fn run(mut self, queue: &Receiver<Entry>) {
         let mut next = None;
-        while let Some(Entry::Job(first)) = next.take().or_else(|| queue.recv().ok()) {
+        while let Some(Entry::Job(first)) = next.take().or_else(|| self.wait(queue)) {
             let mut batch = Gathered::default();
             next = self.gather(first, queue, &mut batch);
             let outcome = self.commit(&batch.messages);
             self.answer(batch.waiting, outcome);
+        }
+        self.tidy();
+    }
+
+    /// Waits for the next entry, and uses a pause to tidy up.
+    fn wait(&mut self, queue: &Receiver<Entry>) -> Option<Entry> {
+        match queue.recv_timeout(PAUSE) {
+            Ok(entry) => Some(entry),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => {
+                self.tidy();
+                queue.recv().ok()
+            }
+        }
+    }
+
+    fn tidy(&mut self) {
+        // Nobody waits for this, and the next pause tries again.
+        if let Some(Err(error)) = self.writer.as_mut().map(Writer::tidy) {
+            tracing::warn!(%error, "could not tidy up");
         }
     }
 

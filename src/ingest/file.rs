@@ -115,5 +115,6 @@ fn commit(
         }
         committed_bytes(lines.bytes);
     }
+    writer.tidy()?;
     Ok(summary)
 }

@@ -218,6 +218,13 @@ impl Writer {
         }
     }
 
+    /// Does what commits have put off, for when nothing is waiting to be committed.
+    pub fn tidy(&mut self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(writer) => writer.tidy(),
+        }
+    }
+
     /// Whether a batch could be committed now: takes the write lock, and writes without changing anything.
     pub fn probe(&mut self) -> Result<(), StoreError> {
         match self {

@@ -157,17 +157,17 @@ fn check_finds_damage_of_the_file_itself() {
     let lines: String = (0..200).map(|index| launched(&format!("c{index}"), 1).to_string() + "\n").collect();
     std::fs::write(&file, lines).unwrap();
     assert!(run(&[&["ingest", file.to_str().unwrap()][..], &at(&database)].concat()).status.success());
-    // The indexes of speeds and missions get each other's pages: each then lacks every row's entry.
+    // The indexes of types and missions get each other's pages: each then lacks every row's entry.
     sql(
         &database,
         "PRAGMA writable_schema = ON;
          UPDATE sqlite_schema SET rootpage = (SELECT sum(rootpage) FROM sqlite_schema
-                                              WHERE name IN ('rockets_by_mission', 'rockets_by_speed')) - rootpage
-         WHERE name IN ('rockets_by_mission', 'rockets_by_speed');",
+                                              WHERE name IN ('rockets_by_mission', 'rockets_by_type')) - rootpage
+         WHERE name IN ('rockets_by_mission', 'rockets_by_type');",
     );
     let found = run(&[&["check"][..], &at(&database)].concat());
     assert_eq!(found.status.code(), Some(1), "{found:?}");
-    assert!(stdout(&found).contains("rockets_by_speed"), "{}", stdout(&found));
+    assert!(stdout(&found).contains("rockets_by_type"), "{}", stdout(&found));
 }
 
 #[test]

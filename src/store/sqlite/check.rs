@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use rusqlite::{Connection, Rows};
+use rusqlite::{Connection, ErrorCode, Rows};
 
 use super::{SqliteStore, rows};
 use crate::domain::ranges::ProcessedRange;
@@ -23,7 +23,15 @@ impl SqliteStore {
         self.with_reader(|connection| {
             let snapshot = connection.unchecked_transaction()?;
             check_file(&snapshot, found)?;
-            check_channels(&snapshot, found)
+            let checked = check_lists(&snapshot, found).and_then(|()| check_channels(&snapshot, found));
+            match checked {
+                // Damage so bad that it can't be read past is an answer too.
+                Err(StoreError::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+                    found(Finding { channel: None, detail: error.to_string() });
+                    Ok(Audit::default())
+                }
+                checked => checked,
+            }
         })
     }
 }
@@ -37,6 +45,24 @@ fn check_file(connection: &Connection, found: Found<'_>) -> Result<(), StoreErro
         if detail != "ok" {
             found(Finding { channel: None, detail });
         }
+    }
+    Ok(())
+}
+
+/// Every rocket that is not to be listed anew must be listed as it is, and nothing else may be.
+fn check_lists(connection: &Connection, found: Found<'_>) -> Result<(), StoreError> {
+    let mut statement = connection.prepare(
+        "SELECT rockets.channel FROM rockets LEFT JOIN rockets_listed AS listed ON listed.channel = rockets.channel
+         WHERE (listed.speed IS NOT rockets.speed OR listed.latest_update IS NOT rockets.latest_update)
+           AND rockets.channel NOT IN (SELECT channel FROM rockets_unlisted)
+         UNION
+         SELECT channel FROM (SELECT channel FROM rockets_listed UNION SELECT channel FROM rockets_unlisted)
+         WHERE channel NOT IN (SELECT channel FROM rockets)",
+    )?;
+    let mut wrong = statement.query([])?;
+    while let Some(row) = wrong.next()? {
+        let detail = "its place in the lists by speed and latest update is wrong".to_owned();
+        found(Finding { channel: Some(lossy(row.get_ref(0)?)), detail });
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Reads: one rocket, and pages of rockets by keyset.
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
+use rusqlite::{Connection, params, params_from_iter};
 
 use super::{SqliteStore, rows};
 use crate::domain::rocket::{Rocket, View, gaps};
@@ -20,15 +20,15 @@ impl SqliteStore {
     /// See [`Store::rocket`](crate::store::Store::rocket).
     pub fn rocket(&self, channel: &Channel, view: View) -> Result<Option<RocketWithGaps>, StoreError> {
         self.with_reader(|connection| {
-            // The row and its gaps are read in one snapshot.
-            let snapshot = connection.unchecked_transaction()?;
             let sql = format!("SELECT {} FROM {} WHERE channel = ?1", rows::ROCKET_COLUMNS, table(view));
-            let mut statement = snapshot.prepare_cached(&sql)?;
-            let found = statement.query_row(params![channel.as_str()], |row| Ok(rows::rocket(row))).optional()?;
-            let Some(rocket) = found.transpose()? else {
+            let mut statement = connection.prepare_cached(&sql)?;
+            // As long as this query is open, its snapshot is: the gaps are of the same state as the row.
+            let mut found = statement.query(params![channel.as_str()])?;
+            let Some(row) = found.next()? else {
                 return Ok(None);
             };
-            let gaps = if rocket.progress.missing() == 0 { Vec::new() } else { first_gaps(&snapshot, channel)? };
+            let rocket = rows::rocket(row)?;
+            let gaps = if rocket.progress.missing() == 0 { Vec::new() } else { first_gaps(connection, channel)? };
             Ok(Some(RocketWithGaps { rocket, gaps }))
         })
     }
@@ -87,8 +87,7 @@ fn read_part(
     limit: usize,
     rockets: &mut Vec<Rocket>,
 ) -> Result<(), StoreError> {
-    let (sql, mut values) = list_statement(query, part);
-    values.push(Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
+    let (sql, values) = list_statement(query, part, limit);
     let mut statement = connection.prepare_cached(&sql)?;
     let mut found = statement.query(params_from_iter(values))?;
     while let Some(row) = found.next()? {
@@ -97,8 +96,9 @@ fn read_part(
     Ok(())
 }
 
-fn list_statement(query: &RocketQuery, part: Part) -> (String, Vec<Value>) {
+fn list_statement(query: &RocketQuery, part: Part, limit: usize) -> (String, Vec<Value>) {
     let key = query.sort.column();
+    let limit = Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX));
     let (direction, beyond) = match query.order {
         Order::Asc => ("ASC", ">"),
         Order::Desc => ("DESC", "<"),
@@ -125,14 +125,37 @@ fn list_statement(query: &RocketQuery, part: Part) -> (String, Vec<Value>) {
             }
         }
     }
-    let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
     let order = if sorted_by_channel {
         format!("channel {direction}")
     } else {
         format!("{key} {direction}, channel {direction}")
     };
+    if is_listed(query) {
+        // The first of those that are listed, and all whose place in the list is out of date: among them are the first
+        // of all. The same condition and order hold inside, on the list's own columns.
+        let beyond = conditions.iter().map(|condition| format!("AND {condition}")).collect::<String>();
+        conditions.push(format!(
+            "channel IN (SELECT channel
+                         FROM (SELECT channel FROM rockets_listed AS listed
+                               WHERE NOT EXISTS (SELECT 1 FROM rockets_unlisted AS changed
+                                                 WHERE changed.channel = listed.channel) {beyond}
+                               ORDER BY {order} LIMIT ?)
+                         UNION ALL SELECT channel FROM rockets_unlisted)"
+        ));
+        values.extend(values.clone());
+        values.push(limit.clone());
+    }
+    values.push(limit);
+    let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
     let (columns, table) = (rows::ROCKET_COLUMNS, table(query.view));
     (format!("SELECT {columns} FROM {table} {filter} ORDER BY {order} LIMIT ?"), values)
+}
+
+/// Whether the order is one of `rockets_listed`. With a filter an index of `rockets` finds the few that match, which are
+/// then sorted.
+fn is_listed(query: &RocketQuery) -> bool {
+    let by_list = matches!(query.sort, Sort::LatestUpdate | Sort::Speed);
+    by_list && query.view == View::BestEffort && query.filters == Filters::default()
 }
 
 fn conditions(filters: &Filters) -> (Vec<String>, Vec<Value>) {

@@ -65,16 +65,33 @@ const UPSERT_RANGE: &str = "
 
 const DELETE_RANGE: &str = "DELETE FROM processed_ranges WHERE channel = ?1 AND first_msg = ?2";
 
+const UNLIST_ROCKET: &str = "INSERT OR IGNORE INTO rockets_unlisted (channel) VALUES (?1)";
+
+/// Brings the lists up to date for all rockets that have changed.
+const LIST_ROCKETS: &str = "
+    INSERT INTO rockets_listed (channel, speed, latest_update)
+    SELECT rockets.channel, rockets.speed, rockets.latest_update
+    FROM rockets_unlisted CROSS JOIN rockets ON rockets.channel = rockets_unlisted.channel
+    WHERE true
+    ON CONFLICT (channel) DO UPDATE SET speed = excluded.speed, latest_update = excluded.latest_update;
+    DELETE FROM rockets_unlisted";
+
+/// With so many rockets unlisted, the lists are brought up to date even while messages come: whoever reads a list has to
+/// sort these.
+const UNLISTED_MOST: usize = 1_500;
+
 /// Commits batches to SQLite.
 #[derive(Debug)]
 pub struct SqliteWriter {
     connection: Shared,
     failures: Failures,
+    /// How many rockets this writer has unlisted since it listed all. At first it is not known whether there are some.
+    unlisted: usize,
 }
 
 impl SqliteWriter {
     pub(super) fn new(connection: Shared, failures: Failures) -> Self {
-        Self { connection, failures }
+        Self { connection, failures, unlisted: 1 }
     }
 
     /// See [`Writer::commit`](crate::store::Writer::commit).
@@ -91,11 +108,29 @@ impl SqliteWriter {
             let stored = tables.load(group)?;
             tables.store(group.channel(), &group.join(stored, &mut outcomes))?;
         }
+        let mut unlisted = self.unlisted + tables.unlisted;
         drop(tables);
+        if unlisted > UNLISTED_MOST {
+            transaction.execute_batch(LIST_ROCKETS)?;
+            unlisted = 0;
+        }
         self.failures.check(FailurePoint::BeforeCommit)?;
         transaction.commit()?;
+        self.unlisted = unlisted;
         self.failures.check(FailurePoint::AfterCommit)?;
         Ok(outcomes)
+    }
+
+    /// See [`Writer::tidy`](crate::store::Writer::tidy).
+    pub fn tidy(&mut self) -> Result<(), StoreError> {
+        if self.unlisted > 0 {
+            let mut connection = self.connection.lend();
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            transaction.execute_batch(LIST_ROCKETS)?;
+            transaction.commit()?;
+            self.unlisted = 0;
+        }
+        Ok(())
     }
 
     /// See [`Writer::probe`](crate::store::Writer::probe).
@@ -116,6 +151,9 @@ struct Tables<'t> {
     upsert_range: CachedStatement<'t>,
     upsert_rocket: CachedStatement<'t>,
     upsert_rocket_speed: CachedStatement<'t>,
+    unlist_rocket: CachedStatement<'t>,
+    /// How many rockets were listed before.
+    unlisted: usize,
     now: [u8; 27],
 }
 
@@ -133,6 +171,8 @@ impl<'t> Tables<'t> {
             upsert_range: transaction.prepare_cached(UPSERT_RANGE)?,
             upsert_rocket: transaction.prepare_cached(UPSERT_ROCKET)?,
             upsert_rocket_speed: transaction.prepare_cached(UPSERT_ROCKET_SPEED)?,
+            unlist_rocket: transaction.prepare_cached(UNLIST_ROCKET)?,
+            unlisted: 0,
             now: now.to_text(),
         })
     }
@@ -220,6 +260,7 @@ impl<'t> Tables<'t> {
             statement.raw_bind_parameter(index + 1, value)?;
         }
         statement.raw_execute()?;
+        self.unlisted += self.unlist_rocket.execute(params![channel.as_str()])?;
         Ok(())
     }
 }
@@ -243,7 +284,9 @@ impl SqliteStore {
         let mut writer = self.writer()?;
         let mut connection = writer.connection.lend();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction.execute("DELETE FROM processed_ranges WHERE channel = ?1", params![channel.as_str()])?;
+        for table in ["processed_ranges", "rockets_listed", "rockets_unlisted"] {
+            transaction.execute(&format!("DELETE FROM {table} WHERE channel = ?1"), params![channel.as_str()])?;
+        }
         let removed = transaction.execute("DELETE FROM rockets WHERE channel = ?1", params![channel.as_str()])?;
         transaction.commit()?;
         Ok(removed > 0)
