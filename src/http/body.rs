@@ -7,10 +7,12 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::web::Payload;
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::watch;
 
 use super::problem::Problem;
 use crate::domain::parse::MAX_MESSAGE_BYTES;
+use crate::ingest::IngestError;
 
 /// How long a client may be silent in the middle of a body.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -38,7 +40,11 @@ pub(super) fn refuse_encoded(request: &HttpRequest) -> Result<(), Problem> {
 /// Reads a whole body of at most [`MAX_MESSAGE_BYTES`].
 ///
 /// The result is memory of its own, not a part of the connection's larger buffer, for it may wait in the queue.
-pub(super) async fn read_message(request: &HttpRequest, payload: &mut Payload) -> Result<Bytes, Problem> {
+pub(super) async fn read_message(
+    request: &HttpRequest,
+    payload: &mut Payload,
+    stopping: &watch::Receiver<bool>,
+) -> Result<Bytes, Problem> {
     let too_large = || {
         let detail = format!("A message may take at most {MAX_MESSAGE_BYTES} bytes.");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
@@ -48,7 +54,7 @@ pub(super) async fn read_message(request: &HttpRequest, payload: &mut Payload) -
         return Err(too_large());
     }
     let mut body = Vec::with_capacity(announced.and_then(|length| usize::try_from(length).ok()).unwrap_or_default());
-    while let Some(chunk) = next_chunk(payload).await? {
+    while let Some(chunk) = next_chunk(payload, stopping).await? {
         if body.len() + chunk.len() > MAX_MESSAGE_BYTES {
             return Err(too_large());
         }
@@ -57,17 +63,28 @@ pub(super) async fn read_message(request: &HttpRequest, payload: &mut Payload) -
     Ok(body.into())
 }
 
-/// The next part of a body; none at its end.
-pub(super) async fn next_chunk(payload: &mut Payload) -> Result<Option<Bytes>, Problem> {
-    match tokio::time::timeout(SILENCE, payload.next()).await {
-        Ok(None) => Ok(None),
-        Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
-        Ok(Some(Err(error))) => {
-            Err(Problem::new(StatusCode::BAD_REQUEST, format!("The body could not be read to its end: {error}.")))
+/// The next part of a body; none at its end. A service that is told to stop does not wait for it.
+pub(super) async fn next_chunk(
+    payload: &mut Payload,
+    stopping: &watch::Receiver<bool>,
+) -> Result<Option<Bytes>, Problem> {
+    // Mostly it is there already, and needs neither a timer nor the news of a stop.
+    let next = match payload.next().now_or_never() {
+        Some(next) => next,
+        None => {
+            let mut stopping = stopping.clone();
+            tokio::select! {
+                biased;
+                next = payload.next() => next,
+                _ = stopping.wait_for(|stopping| *stopping) => return Err(IngestError::Stopping.into()),
+                () = tokio::time::sleep(SILENCE) => {
+                    let detail = format!("Nothing of the body came for {} seconds.", SILENCE.as_secs());
+                    return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
+                }
+            }
         }
-        Err(_) => {
-            let detail = format!("Nothing of the body came for {} seconds.", SILENCE.as_secs());
-            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail))
-        }
-    }
+    };
+    next.transpose().map_err(|error| {
+        Problem::new(StatusCode::BAD_REQUEST, format!("The body could not be read to its end: {error}."))
+    })
 }

@@ -29,7 +29,7 @@ pub(super) async fn post(
     if body::is_ndjson(&request) {
         return post_many(payload, &state).await;
     }
-    let json = body::read_message(&request, &mut payload).await?;
+    let json = body::read_message(&request, &mut payload, &state.stopping).await?;
     let bytes = json.len();
     let message = parse(json)?;
     let tally = state.ingest.commit(Parcel::One(message), bytes).await?;
@@ -72,13 +72,9 @@ struct Stream<'s> {
 
 impl Stream<'_> {
     async fn read(&mut self, payload: &mut web::Payload) -> Result<(), Problem> {
-        let mut stopping = self.state.stopping.clone();
-        loop {
-            let chunk = tokio::select! {
-                biased;
-                _ = stopping.wait_for(|stopping| *stopping) => return Err(IngestError::Stopping.into()),
-                chunk = body::next_chunk(payload) => chunk?,
-            };
+        // A stream may never end by itself.
+        while !*self.state.stopping.borrow() {
+            let chunk = body::next_chunk(payload, &self.state.stopping).await?;
             let mut lines = Lines::default();
             match &chunk {
                 Some(chunk) => self.reader.feed(chunk, &mut lines),
@@ -89,6 +85,7 @@ impl Stream<'_> {
                 return Ok(());
             }
         }
+        Err(IngestError::Stopping.into())
     }
 
     async fn send(&mut self, lines: Lines) -> Result<(), Problem> {

@@ -102,11 +102,13 @@ fn termination_answers_what_was_taken() {
     let database = directory.path().join("rockets.db");
     let mut service = Service::start(&database);
     let (address, started) = (service.address, std::time::Instant::now());
-    // An idle connection, one in the middle of a head, one in the middle of a stream.
+    // An idle connection, one in the middle of a head, one in the middle of a body, one in the middle of a stream.
     let mut idle = Client::new(address);
     assert_eq!(idle.get("/livez").status, 200);
     let mut half = Client::new(address);
     half.send(b"POST /messages HTTP/1.1\r\n").unwrap();
+    let mut stalled = Client::new(address);
+    stalled.send(b"POST /messages HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{").unwrap();
     let mut stream = Client::new(address);
     let line = launched("stream", 1).to_string() + "\n";
     let head = "POST /messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -139,6 +141,7 @@ fn termination_answers_what_was_taken() {
     assert!(started.elapsed() < crate::support::DEADLINE);
     let problem = stream.answer(false).unwrap().problem(503);
     assert_eq!((&problem["received"], &problem["applied"]), (&json!(1), &json!(1)));
+    stalled.answer(false).unwrap().problem(503);
     for (client, acknowledged) in acknowledged.into_iter().enumerate() {
         let rows = query(&database, &format!("SELECT complete_through FROM rockets WHERE channel = 'c{client}'"));
         assert!(rows[0][0].as_u64().unwrap() >= acknowledged.into(), "{client}");

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{App, Backend, faster, launched, query};
+use crate::support::{App, Backend, faster, launched, query, sql};
 
 fn columns(database: &std::path::Path, table: &str) -> Vec<String> {
     let rows = query(database, &format!("SELECT name FROM pragma_table_xinfo('{table}')"));
@@ -139,4 +139,24 @@ fn a_reader_of_the_file_does_not_hold_up_ingestion() {
     analyst.execute_batch("COMMIT").unwrap();
     let seen: i64 = analyst.query_row("SELECT speed FROM rockets", [], |row| row.get(0)).unwrap();
     assert_eq!(seen, 698);
+}
+
+#[test]
+fn the_queries_of_the_readme_run() {
+    let app = App::spawn(Backend::SqliteFile);
+    let mut client = app.client();
+    for message in [launched("a", 1), faster("a", 4, 1), launched("b", 1), faster("c", 3, 7)] {
+        assert_eq!(client.post(&message).status, 204);
+    }
+    // As if it had been silent for long.
+    sql(&app.database(), "UPDATE rockets SET last_received = '2022-02-02T00:00:00.000000Z' WHERE channel = 'c'");
+    let readme = include_str!("../../README.md");
+    let queries = readme.split("```sql").nth(1).unwrap().split("```").next().unwrap();
+    let answers: Vec<_> = queries
+        .split(';')
+        .filter(|statement| !statement.trim().is_empty())
+        .map(|statement| query(&app.database(), statement))
+        .collect();
+    // The fleet; one mission; the two that fly; the two that lag; the one that is silent.
+    assert_eq!(answers.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 2, 2, 1], "{answers:?}");
 }

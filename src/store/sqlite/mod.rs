@@ -163,7 +163,7 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     configure(&mut connection)?;
     connection.execute_batch(
         "PRAGMA synchronous = FULL;
-         PRAGMA wal_autocheckpoint = 4000;
+         PRAGMA wal_autocheckpoint = 8000;
          PRAGMA cache_size = -65536;",
     )?;
     Ok(connection)
