@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+/// Messages are allocated by the threads that read requests and freed by the one that commits, which the C library's
+/// allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     rocket_monitor::cli::run()
 }

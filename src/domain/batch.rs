@@ -91,6 +91,19 @@ impl<'m> Group<'m> {
         })
     }
 
+    /// Those of the channel's ranges that overlap or touch the windows; all of them in ascending order, as are these.
+    pub fn near(&self, ranges: &[ProcessedRange]) -> Vec<ProcessedRange> {
+        let mut near = Vec::new();
+        let mut rest = ranges;
+        for window in self.windows() {
+            rest = rest.get(rest.partition_point(|range| range.last < window.first - 1)..).unwrap_or_default();
+            let (these, others) = rest.split_at(rest.partition_point(|range| range.first <= window.last + 1));
+            near.extend_from_slice(these);
+            rest = others;
+        }
+        near
+    }
+
     /// Joins the messages to the stored ranges of all windows (each once, in ascending order), and puts each message's
     /// outcome at its index in the batch.
     pub fn join(&self, stored: Vec<ProcessedRange>, outcomes: &mut [Outcome]) -> Joined {

@@ -23,6 +23,11 @@ impl ProcessedRange {
         Self { first: number, last: number, summary: Summary::of(message) }
     }
 
+    /// A copy whose texts don't keep the buffers in memory that their messages arrived in.
+    pub fn detached(&self) -> Self {
+        Self { summary: self.summary.detached(), ..*self }
+    }
+
     /// How many messages it holds.
     pub fn count(&self) -> i64 {
         self.last - self.first + 1

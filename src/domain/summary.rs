@@ -51,6 +51,19 @@ impl Summary {
         summary
     }
 
+    /// A copy whose texts don't keep the buffers in memory that their messages arrived in.
+    pub fn detached(&self) -> Self {
+        let detached = |latest: &Option<Latest>| {
+            latest.as_ref().map(|Latest { number, value }| Latest { number: *number, value: value.detached() })
+        };
+        Self {
+            launch: detached(&self.launch),
+            mission: detached(&self.mission),
+            explosion: detached(&self.explosion),
+            ..*self
+        }
+    }
+
     /// Adds the summary of other messages. No message may be in both.
     pub fn combine(&mut self, other: Self) {
         // With the bounds of message numbers and speed changes the sum fits; only a damaged database could saturate it.

@@ -26,6 +26,11 @@ impl Text {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// A copy that doesn't keep the buffer in memory that the message arrived in.
+    pub fn detached(&self) -> Self {
+        Self(self.as_str().into())
+    }
 }
 
 fn check(value: &str) -> Result<(), String> {

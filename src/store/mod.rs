@@ -96,6 +96,9 @@ pub enum StoreError {
     /// SQLite failed or is locked by another process.
     #[error("SQLite: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// SQLite's write-ahead log can't be synced.
+    #[error("the write-ahead log can't be synced: {0}")]
+    Log(std::io::Error),
     /// A row holds what no version of the program writes.
     #[error("the database is damaged (the command `check` tells where): {0}")]
     Damaged(String),

@@ -36,7 +36,10 @@ impl Model {
             let near = |range: &&ProcessedRange| {
                 windows.iter().any(|window| range.first <= window.last + 1 && range.last >= window.first - 1)
             };
-            let joined = group.join(stored.values().filter(near).cloned().collect(), &mut outcomes);
+            let all: Vec<_> = stored.values().cloned().collect();
+            let near: Vec<_> = all.iter().filter(near).cloned().collect();
+            assert_eq!(group.near(&all), near);
+            let joined = group.join(near, &mut outcomes);
             for first in joined.removed {
                 assert!(stored.remove(&first).is_some(), "{first} was not there to remove");
             }

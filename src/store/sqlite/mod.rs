@@ -1,13 +1,15 @@
 //! SQLite, embedded: one file in WAL mode with one writer at a time and readers that never wait for it; or a database
 //! in memory, which everybody takes turns with.
 //!
-//! What lives here: opening and migrating (`schema`), the write path (`write`), reads (`read`), the audit
-//! (`check`). What must not: rules about messages, which are the domain's.
+//! What lives here: opening and migrating (`schema`), the write path (`write`, what it knows without asking in `known`,
+//! its way to the disk in `wal_vfs`), reads (`read`), the audit (`check`). What must not: rules about messages, which are the domain's.
 
 mod check;
+mod known;
 mod read;
 mod rows;
 mod schema;
+mod wal_vfs;
 mod write;
 
 use std::cell::Cell;
@@ -17,6 +19,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::failure::Failures;
@@ -65,6 +68,7 @@ impl SqliteStore {
     pub fn open(database: &Database, options: &OpenOptions) -> Result<Self, OpenError> {
         let connections = match database {
             Database::File(path) => {
+                sync_log(path).map_err(|source| OpenError::Engine { database: database.clone(), source })?;
                 schema::prepare_file(path, options.migrate)?;
                 Connections::File { path: path.as_path().into(), idle_readers: Arc::default() }
             }
@@ -124,6 +128,10 @@ enum Lent<'c> {
 }
 
 impl Shared {
+    fn is_own(&self) -> bool {
+        matches!(self, Self::Own(_))
+    }
+
     fn lend(&mut self) -> Lent<'_> {
         match self {
             Self::Own(connection) => Lent::Own(connection),
@@ -157,10 +165,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Makes durable what a killed process may have left in the log without syncing it: SQLite will take it for committed,
+/// and duplicates of it are acknowledged. SQLite holds no lock on the log that closing it here could drop.
+fn sync_log(database: &Path) -> Result<(), StoreError> {
+    let mut log = database.as_os_str().to_owned();
+    log.push("-wal");
+    match std::fs::File::open(log).and_then(|log| log.sync_data()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::Log(error)),
+        _ => Ok(()),
+    }
+}
+
 /// Opens an existing file to write to.
 fn connect(path: &Path) -> Result<Connection, StoreError> {
-    let mut connection = Connection::open_with_flags(path, OPEN_FLAGS)?;
+    // Without the VFS of ours a commit is as right, only slower.
+    let mut connection = if wal_vfs::register() {
+        Connection::open_with_flags_and_vfs(path, OPEN_FLAGS, wal_vfs::NAME)?
+    } else {
+        Connection::open_with_flags(path, OPEN_FLAGS)?
+    };
     configure(&mut connection)?;
+    // The VFS relies on FULL.
     connection.execute_batch(
         "PRAGMA synchronous = FULL;
          PRAGMA wal_autocheckpoint = 8000;
@@ -180,6 +205,8 @@ fn connect_reader(path: &Path) -> Result<Connection, StoreError> {
 fn configure(connection: &mut Connection) -> Result<(), StoreError> {
     connection.busy_handler(Some(wait_for_lock))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    // Otherwise SQLite may prepare a statement anew whenever its parameters change, to find a better plan for them.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.execute_batch("PRAGMA temp_store = MEMORY;")?;
     Ok(())
 }

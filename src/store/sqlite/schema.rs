@@ -13,9 +13,9 @@ mod migrations {
     refinery::embed_migrations!("migrations/sqlite");
 }
 
-/// Two kilobytes hold a dozen rows. A commit writes every page that it touched to the WAL, so that small pages make
-/// small commits; below this the trees of a large fleet get too deep.
-const PAGE_BYTES: u32 = 2_048;
+/// A page holds some seven rows. A commit writes every page that it touched to the WAL, and the channels of a batch are
+/// spread over all pages, so that small pages make small commits. Below this rows of ordinary length need two pages.
+const PAGE_BYTES: u32 = 1_024;
 
 /// How long to go on when another process migrates the same file.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(30);

@@ -3,6 +3,7 @@
 
 use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
 
+use super::known::{Known, MOST_RANGES};
 use super::{Shared, SqliteStore, rows};
 use crate::domain::batch::{Batch, Group, Outcome, Window};
 use crate::domain::message::Message;
@@ -87,11 +88,12 @@ pub struct SqliteWriter {
     failures: Failures,
     /// How many rockets this writer has unlisted since it listed all. At first it is not known whether there are some.
     unlisted: usize,
+    known: Known,
 }
 
 impl SqliteWriter {
     pub(super) fn new(connection: Shared, failures: Failures) -> Self {
-        Self { connection, failures, unlisted: 1 }
+        Self { connection, failures, unlisted: 1, known: Known::default() }
     }
 
     /// See [`Writer::commit`](crate::store::Writer::commit).
@@ -99,11 +101,15 @@ impl SqliteWriter {
         // Grouped before the lock is taken.
         let batch = Batch::new(messages);
         let mut outcomes = vec![Outcome::Duplicate; messages.len()];
+        // Put back once all is committed: whoever fails knows nothing.
+        let mut known = std::mem::take(&mut self.known);
+        let own_connection = self.connection.is_own();
         let mut connection = self.connection.lend();
         // Dropped on an error, the transaction is rolled back.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         self.failures.check(FailurePoint::BeforeLoad)?;
-        let mut tables = Tables::prepare(&transaction, now)?;
+        known.refresh(&transaction, own_connection)?;
+        let mut tables = Tables::prepare(&transaction, now, &mut known)?;
         for group in batch.groups() {
             let stored = tables.load(group)?;
             tables.store(group.channel(), &group.join(stored, &mut outcomes))?;
@@ -112,11 +118,13 @@ impl SqliteWriter {
         drop(tables);
         if unlisted > UNLISTED_MOST {
             transaction.execute_batch(LIST_ROCKETS)?;
+            known.set_all_listed();
             unlisted = 0;
         }
         self.failures.check(FailurePoint::BeforeCommit)?;
         transaction.commit()?;
         self.unlisted = unlisted;
+        self.known = known;
         self.failures.check(FailurePoint::AfterCommit)?;
         Ok(outcomes)
     }
@@ -128,6 +136,7 @@ impl SqliteWriter {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             transaction.execute_batch(LIST_ROCKETS)?;
             transaction.commit()?;
+            self.known.set_all_listed();
             self.unlisted = 0;
         }
         Ok(())
@@ -152,13 +161,14 @@ struct Tables<'t> {
     upsert_rocket: CachedStatement<'t>,
     upsert_rocket_speed: CachedStatement<'t>,
     unlist_rocket: CachedStatement<'t>,
+    known: &'t mut Known,
     /// How many rockets were listed before.
     unlisted: usize,
     now: [u8; 27],
 }
 
 impl<'t> Tables<'t> {
-    fn prepare(transaction: &'t Connection, now: Timestamp) -> Result<Self, StoreError> {
+    fn prepare(transaction: &'t Connection, now: Timestamp, known: &'t mut Known) -> Result<Self, StoreError> {
         // From the last range that starts at or before the window's end downwards: the caller stops at the first that
         // ends below the window, so that one search finds them however many ranges the channel has.
         let load_ranges = format!(
@@ -172,6 +182,7 @@ impl<'t> Tables<'t> {
             upsert_rocket: transaction.prepare_cached(UPSERT_ROCKET)?,
             upsert_rocket_speed: transaction.prepare_cached(UPSERT_ROCKET_SPEED)?,
             unlist_rocket: transaction.prepare_cached(UNLIST_ROCKET)?,
+            known,
             unlisted: 0,
             now: now.to_text(),
         })
@@ -179,11 +190,33 @@ impl<'t> Tables<'t> {
 
     /// The ranges that overlap or touch the group's windows, in ascending order.
     fn load(&mut self, group: &Group<'_>) -> Result<Vec<ProcessedRange>, StoreError> {
+        let channel = group.channel();
+        if !self.known.has(channel) {
+            let ranges = self.load_last(channel)?;
+            self.known.remember(channel, ranges);
+        }
+        if let Some(ranges) = self.known.ranges(channel) {
+            return Ok(group.near(ranges));
+        }
         let mut stored = Vec::new();
         for window in group.windows() {
             self.load_window(group.channel(), window, &mut stored)?;
         }
         Ok(stored)
+    }
+
+    /// The channel's last ranges, in ascending order: all, or one more than can be known.
+    fn load_last(&mut self, channel: &Channel) -> Result<Vec<ProcessedRange>, StoreError> {
+        let mut ranges = Vec::new();
+        let mut found = self.load_ranges.query(params![channel.as_str(), i64::MAX])?;
+        while let Some(row) = found.next()? {
+            ranges.push(rows::range(row)?);
+            if ranges.len() > MOST_RANGES {
+                break;
+            }
+        }
+        ranges.reverse();
+        Ok(ranges)
     }
 
     /// Appends the ranges of one window, but for those that the window before it has loaded.
@@ -216,6 +249,7 @@ impl<'t> Tables<'t> {
         for range in &joined.written {
             self.store_range(channel, range)?;
         }
+        self.known.change(channel, joined);
         match &joined.applied {
             Some(applied) => self.store_rocket(channel, applied),
             None => Ok(()),
@@ -260,7 +294,10 @@ impl<'t> Tables<'t> {
             statement.raw_bind_parameter(index + 1, value)?;
         }
         statement.raw_execute()?;
-        self.unlisted += self.unlist_rocket.execute(params![channel.as_str()])?;
+        if !self.known.is_unlisted(channel) {
+            self.unlisted += self.unlist_rocket.execute(params![channel.as_str()])?;
+            self.known.set_unlisted(channel);
+        }
         Ok(())
     }
 }

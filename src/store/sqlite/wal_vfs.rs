@@ -1,0 +1,268 @@
+//! A VFS for the writer's connection that hands a commit to the operating system in one write.
+//!
+//! SQLite writes each page of a commit to the write-ahead log by itself, and the page's header before it: for a batch
+//! of small changes these calls cost about as much as the changes. This VFS is the native one, but for the log: writes
+//! that follow each other are kept together until SQLite syncs the log, at the end of the commit, or until it wants to
+//! read, measure, truncate or close it.
+//!
+//! That is safe as long as the connection has `synchronous=FULL`: SQLite tells nobody of a commit before it has synced
+//! it, and what nobody has been told of need not be in the file. Never open a connection with it that syncs less.
+//!
+//! SQLite's interface to file systems is one of C, so that this is the only module with unsafe code. See
+//! <https://sqlite.org/vfs.html> and <https://sqlite.org/c3ref/io_methods.html>.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_int, c_void};
+use std::sync::OnceLock;
+
+use rusqlite::ffi::{self, sqlite3_file, sqlite3_vfs};
+
+/// The name of the VFS, to open connections with.
+pub(super) const NAME: &CStr = c"rocket-monitor-wal";
+
+/// A commit that writes more than this is handed over in parts. SQLite's own VFS takes no more than 131,071 bytes at a
+/// time: it never expects more than a page.
+const MOST_KEPT_BYTES: usize = 120 * 1024;
+
+/// Makes the VFS known to SQLite, once in a process. Whether it is known.
+pub(super) fn register() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    *KNOWN.get_or_init(|| {
+        // SAFETY: the native VFS is never unregistered, and ours is leaked. A copy of the native one is a valid VFS;
+        // what `open` needs of the native one it finds by `pAppData`, which no other method that was copied uses.
+        unsafe {
+            let native = ffi::sqlite3_vfs_find(std::ptr::null());
+            let Some(mut ours) = native.as_ref().copied() else {
+                return false;
+            };
+            ours.zName = NAME.as_ptr();
+            ours.pNext = std::ptr::null_mut();
+            ours.pAppData = native.cast();
+            ours.szOsFile += size_of::<WalFile>() as c_int;
+            ours.xOpen = Some(open);
+            ffi::sqlite3_vfs_register(Box::leak(Box::new(ours)), 0) == ffi::SQLITE_OK
+        }
+    })
+}
+
+/// An open log, in memory that SQLite provides (aligned to 8 bytes, as both structures need). The native VFS's own
+/// structure of the file follows it.
+#[repr(C)]
+struct WalFile {
+    base: sqlite3_file,
+    /// Owned from open to close.
+    kept: *mut Kept,
+}
+
+/// Bytes to be written, and where.
+#[derive(Default)]
+struct Kept {
+    bytes: Vec<u8>,
+    offset: i64,
+}
+
+impl Kept {
+    /// The place where a write would follow what is kept.
+    fn end(&self) -> i64 {
+        self.offset + self.bytes.len() as i64
+    }
+
+    fn keep(&mut self, bytes: &[u8], offset: i64) {
+        if self.bytes.is_empty() {
+            self.offset = offset;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+}
+
+/// The native VFS's structure of the file.
+///
+/// # Safety
+/// `file` is a [`WalFile`] that SQLite allocated for us.
+unsafe fn native(file: *mut sqlite3_file) -> *mut sqlite3_file {
+    // SAFETY: SQLite allocated `szOsFile` bytes: ours and then the native VFS's.
+    unsafe { file.cast::<WalFile>().add(1).cast() }
+}
+
+/// # Safety
+/// `file` is a [`WalFile`] that is open, and no other reference to what it keeps is alive.
+unsafe fn kept<'f>(file: *mut sqlite3_file) -> &'f mut Kept {
+    // SAFETY: set when the file was opened, and freed when it is closed. SQLite uses a file on one thread at a time.
+    unsafe { &mut *(*file.cast::<WalFile>()).kept }
+}
+
+/// Calls a method of the native file.
+macro_rules! native_call {
+    ($file:expr, $method:ident $(, $argument:expr)*) => {{
+        // SAFETY: the file is open, so that its native part is and has its methods.
+        let native = unsafe { native($file) };
+        match unsafe { (*native).pMethods.as_ref() }.and_then(|methods| methods.$method) {
+            Some(method) => unsafe { method(native $(, $argument)*) },
+            None => ffi::SQLITE_IOERR,
+        }
+    }};
+}
+
+/// Writes what is kept. It is given up on an error: the transaction that it belongs to fails.
+///
+/// # Safety
+/// As for [`kept`].
+unsafe fn hand_over(file: *mut sqlite3_file) -> c_int {
+    // SAFETY: as of the caller.
+    let kept = unsafe { kept(file) };
+    if kept.bytes.is_empty() {
+        return ffi::SQLITE_OK;
+    }
+    let (bytes, length, offset) = (kept.bytes.as_ptr(), kept.bytes.len() as c_int, kept.offset);
+    let written = native_call!(file, xWrite, bytes.cast(), length, offset);
+    kept.bytes.clear();
+    written
+}
+
+unsafe extern "C" fn open(
+    vfs: *mut sqlite3_vfs,
+    name: ffi::sqlite3_filename,
+    file: *mut sqlite3_file,
+    flags: c_int,
+    out_flags: *mut c_int,
+) -> c_int {
+    // SAFETY: `vfs` is ours, for this is called through it; `file` has room for both structures.
+    unsafe {
+        let native_vfs: *mut sqlite3_vfs = (*vfs).pAppData.cast();
+        let Some(native_open) = (*native_vfs).xOpen else {
+            return ffi::SQLITE_CANTOPEN;
+        };
+        if flags & ffi::SQLITE_OPEN_WAL == 0 {
+            return native_open(native_vfs, name, file, flags, out_flags);
+        }
+        // Without methods SQLite doesn't close it.
+        (*file).pMethods = std::ptr::null();
+        let opened = native_open(native_vfs, name, native(file), flags, out_flags);
+        if opened == ffi::SQLITE_OK {
+            (*file.cast::<WalFile>()).kept = Box::into_raw(Box::default());
+            (*file).pMethods = &METHODS;
+        }
+        opened
+    }
+}
+
+unsafe extern "C" fn close(file: *mut sqlite3_file) -> c_int {
+    // SAFETY: SQLite closes an open file once.
+    let handed_over = unsafe { hand_over(file) };
+    drop(unsafe { Box::from_raw((*file.cast::<WalFile>()).kept) });
+    let closed = native_call!(file, xClose);
+    if handed_over == ffi::SQLITE_OK { closed } else { handed_over }
+}
+
+unsafe extern "C" fn write(file: *mut sqlite3_file, bytes: *const c_void, length: c_int, offset: i64) -> c_int {
+    // SAFETY: the file is open, and `bytes` are that many.
+    unsafe {
+        let bytes = std::slice::from_raw_parts(bytes.cast::<u8>(), usize::try_from(length).unwrap_or_default());
+        let (end, length) = (kept(file).end(), kept(file).bytes.len());
+        if length > 0 && (end != offset || length + bytes.len() > MOST_KEPT_BYTES) {
+            let written = hand_over(file);
+            if written != ffi::SQLITE_OK {
+                return written;
+            }
+        }
+        kept(file).keep(bytes, offset);
+        ffi::SQLITE_OK
+    }
+}
+
+/// Methods that look at the file, and so need it to be complete.
+macro_rules! after_handing_over {
+    ($($name:ident = $method:ident($($argument:ident: $type:ty),*);)*) => {$(
+        unsafe extern "C" fn $name(file: *mut sqlite3_file $(, $argument: $type)*) -> c_int {
+            // SAFETY: the file is open.
+            match unsafe { hand_over(file) } {
+                ffi::SQLITE_OK => native_call!(file, $method $(, $argument)*),
+                failed => failed,
+            }
+        }
+    )*};
+}
+
+after_handing_over! {
+    read = xRead(into: *mut c_void, length: c_int, offset: i64);
+    truncate = xTruncate(size: i64);
+    sync = xSync(flags: c_int);
+    file_size = xFileSize(size: *mut i64);
+    lock = xLock(level: c_int);
+    unlock = xUnlock(level: c_int);
+    check_reserved_lock = xCheckReservedLock(reserved: *mut c_int);
+    file_control = xFileControl(operation: c_int, argument: *mut c_void);
+    sector_size = xSectorSize();
+    device_characteristics = xDeviceCharacteristics();
+}
+
+/// Version 1: what later versions add concerns the database's own file.
+static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
+    iVersion: 1,
+    xClose: Some(close),
+    xRead: Some(read),
+    xWrite: Some(write),
+    xTruncate: Some(truncate),
+    xSync: Some(sync),
+    xFileSize: Some(file_size),
+    xLock: Some(lock),
+    xUnlock: Some(unlock),
+    xCheckReservedLock: Some(check_reserved_lock),
+    xFileControl: Some(file_control),
+    xSectorSize: Some(sector_size),
+    xDeviceCharacteristics: Some(device_characteristics),
+    xShmMap: None,
+    xShmLock: None,
+    xShmBarrier: None,
+    xShmUnmap: None,
+    xFetch: None,
+    xUnfetch: None,
+};
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use rusqlite::{Connection, OpenFlags};
+
+    use super::*;
+
+    /// 5,000 rows of 800 bytes: many times what is kept, and more than the cache holds, so that SQLite writes to the log
+    /// long before the commit and reads back from it.
+    fn fill(connection: &Connection, from: i64) {
+        let sql = "WITH RECURSIVE numbers(n) AS (SELECT ?1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?1 + 4999)
+                   INSERT INTO t SELECT n, hex(randomblob(400)) FROM numbers";
+        assert_eq!(connection.execute(sql, [from]).unwrap(), 5_000);
+        connection.execute("UPDATE t SET text = text || 'x' WHERE id % 7 = 0", []).unwrap();
+    }
+
+    #[test]
+    fn large_transactions_are_whole_and_abandoned_ones_leave_nothing() {
+        assert!(register());
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("test.db");
+        let writer = Connection::open_with_flags_and_vfs(&path, OpenFlags::default(), NAME).unwrap();
+        writer
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = 20;
+                 PRAGMA wal_autocheckpoint = 100; CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT);",
+            )
+            .unwrap();
+        let reader = Connection::open(&path).unwrap();
+        let count = |connection: &Connection| -> i64 {
+            connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap()
+        };
+        for round in 0..4 {
+            writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+            fill(&writer, round * 5_000);
+            assert_eq!((count(&writer), count(&reader)), ((round + 1) * 5_000, round * 5_000));
+            writer.execute_batch("COMMIT; BEGIN IMMEDIATE").unwrap();
+            assert_eq!(count(&reader), (round + 1) * 5_000);
+            fill(&writer, 100_000);
+            writer.execute_batch("ROLLBACK").unwrap();
+        }
+        for connection in [&writer, &reader, &Connection::open(&path).unwrap()] {
+            let sound: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+            assert_eq!((sound.as_str(), count(connection)), ("ok", 20_000));
+        }
+    }
+}
