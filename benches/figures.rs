@@ -2,7 +2,7 @@
 //! speed drifts more than what is compared. `./run bench` prints them all, `./run bench post pages` some.
 //!
 //! The load generator runs on the same machine as what it loads: it writes prepared requests to keep-alive
-//! connections and reads just enough of the answers.
+//! connections and reads just enough of the answers. What is posted is measured with wrk too, if it is installed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 use std::cell::Cell;
@@ -64,7 +64,53 @@ fn post(directory: &Path) -> String {
         let batch: Vec<Vec<u8>> = requests.by_ref().take(REQUESTS).collect();
         drive(if measured { ours.address } else { ceiling.address }, &batch)
     });
-    row("durable POST, 64 connections, of the ceiling", &ratios)
+    row("durable POST, 64 connections, of the ceiling", &ratios) + &post_by_wrk(directory)
+}
+
+/// The same by wrk, a load generator that many know (Debian has it). It takes more of the machine than ours, which takes
+/// hardly more than the system calls.
+fn post_by_wrk(directory: &Path) -> String {
+    const SECONDS: u64 = 2;
+    let what = "the same by wrk";
+    if Command::new("wrk").arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+        return format!("| {what} | | | wrk is not installed |\n");
+    }
+    let directory = directory.join("wrk");
+    std::fs::create_dir(&directory).unwrap();
+    let file = directory.join("messages.ndjson");
+    // More than any run can send, so that none starts again from its first message.
+    let each = 150_000 * SECONDS;
+    write_file(&file, fleet((PAIRS as u64 + 1) * each));
+    let (ours, ceiling) = (Server::ours(&directory), Server::ceiling());
+    let mut skip = 0_usize;
+    let ratios = pairs(|measured| {
+        let address = if measured { ours.address } else { ceiling.address };
+        let output = Command::new("wrk")
+            .args([
+                "-t1",
+                "-c64",
+                &format!("-d{SECONDS}s"),
+                "-s",
+                "benches/post.lua",
+                &format!("http://{address}"),
+                "--",
+            ])
+            .args([file.to_str().unwrap(), &skip.to_string(), &each.to_string()])
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && !said.contains("Non-2xx"), "{said}");
+        let tells = |what: &str| {
+            let line = said.lines().find(|line| line.contains(what)).expect("wrk tells it");
+            line.split_whitespace().find_map(|word| word.parse::<f64>().ok()).unwrap()
+        };
+        if measured {
+            // The next run goes on where this one ended.
+            skip += tells(" requests in ") as usize;
+        }
+        tells("Requests/sec:")
+    });
+    row(what, &ratios)
 }
 
 fn get(directory: &Path) -> String {

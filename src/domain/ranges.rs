@@ -39,8 +39,10 @@ impl ProcessedRange {
 pub struct Joined {
     /// The first numbers of stored ranges that another range has swallowed.
     pub removed: Vec<i64>,
-    /// The ranges that are new or have grown, in ascending order. Their first number is their key.
-    pub written: Vec<ProcessedRange>,
+    /// The ranges that are stored under their first number and have grown, in ascending order.
+    pub grown: Vec<ProcessedRange>,
+    /// The ranges whose first number no stored range has, in ascending order.
+    pub added: Vec<ProcessedRange>,
     /// The new messages alone; none if all were duplicates.
     pub applied: Option<Applied>,
 }
@@ -102,8 +104,17 @@ struct Joiner {
 
 struct Current {
     range: ProcessedRange,
-    /// Whether it differs from what is stored under its first number.
+    /// Whether a range is stored under its first number.
+    stored: bool,
+    /// Whether it differs from that.
     changed: bool,
+}
+
+impl Joined {
+    /// Every range that differs from what is stored.
+    pub fn written(&self) -> impl Iterator<Item = &ProcessedRange> {
+        self.grown.iter().chain(&self.added)
+    }
 }
 
 impl Joiner {
@@ -115,7 +126,7 @@ impl Joiner {
                 current.range.summary.combine(range.summary);
                 current.changed = true;
             }
-            _ => self.start(range, false),
+            _ => self.start(range, true),
         }
     }
 
@@ -133,7 +144,7 @@ impl Joiner {
                 current.range.summary.combine(single.summary);
                 current.changed = true;
             }
-            _ => self.start(single, true),
+            _ => self.start(single, false),
         }
         true
     }
@@ -146,19 +157,23 @@ impl Joiner {
         }
     }
 
-    fn start(&mut self, range: ProcessedRange, changed: bool) {
+    fn start(&mut self, range: ProcessedRange, stored: bool) {
         self.settle();
-        self.current = Some(Current { range, changed });
+        self.current = Some(Current { range, stored, changed: !stored });
     }
 
     fn settle(&mut self) {
-        let Some(Current { range, changed: true }) = self.current.take() else {
+        let Some(Current { range, stored, changed: true }) = self.current.take() else {
             return;
         };
         if let Some(applied) = self.joined.applied.as_mut().filter(|_| range.first == 1) {
             applied.complete_through = range.last;
         }
-        self.joined.written.push(range);
+        if stored {
+            self.joined.grown.push(range);
+        } else {
+            self.joined.added.push(range);
+        }
     }
 
     fn finish(mut self) -> Joined {

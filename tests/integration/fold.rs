@@ -43,8 +43,11 @@ impl Model {
             for first in joined.removed {
                 assert!(stored.remove(&first).is_some(), "{first} was not there to remove");
             }
-            for range in joined.written {
-                stored.insert(range.first, range);
+            for range in joined.grown {
+                assert!(stored.insert(range.first, range).is_some(), "it was not there to grow");
+            }
+            for range in joined.added {
+                assert!(stored.insert(range.first, range).is_none(), "it was there already");
             }
             if let Some(new) = joined.applied {
                 match self.applied.get_mut(&channel) {

@@ -88,7 +88,7 @@ impl Known {
                 ranges.remove(place);
             }
         }
-        for range in &joined.written {
+        for range in joined.written() {
             let place = ranges.binary_search_by_key(&range.first, |range| range.first);
             match place.map(|place| ranges.get_mut(place)) {
                 Ok(Some(there)) => *there = range.detached(),

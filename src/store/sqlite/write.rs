@@ -53,16 +53,16 @@ const UPSERT_ROCKET_SPEED: &str = "
         complete_through = max(rockets.complete_through, excluded.complete_through),
         highest = max(rockets.highest, excluded.highest)";
 
-const UPSERT_RANGE: &str = "
+const ADD_RANGE: &str = "
     INSERT INTO processed_ranges (channel, first_msg, last_msg, speed_change, launch_msg, launch_type, mission_msg,
                                   mission, exploded_msg, exploded_reason, latest_time)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-    ON CONFLICT (channel, first_msg) DO UPDATE SET
-        last_msg = excluded.last_msg, speed_change = excluded.speed_change,
-        launch_msg = excluded.launch_msg, launch_type = excluded.launch_type,
-        mission_msg = excluded.mission_msg, mission = excluded.mission,
-        exploded_msg = excluded.exploded_msg, exploded_reason = excluded.exploded_reason,
-        latest_time = excluded.latest_time";
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+
+/// The same parameters. The row is there: it was loaded in the same transaction.
+const GROW_RANGE: &str = "
+    UPDATE processed_ranges SET last_msg = ?3, speed_change = ?4, launch_msg = ?5, launch_type = ?6, mission_msg = ?7,
+                                mission = ?8, exploded_msg = ?9, exploded_reason = ?10, latest_time = ?11
+    WHERE channel = ?1 AND first_msg = ?2";
 
 const DELETE_RANGE: &str = "DELETE FROM processed_ranges WHERE channel = ?1 AND first_msg = ?2";
 
@@ -157,7 +157,8 @@ impl SqliteWriter {
 struct Tables<'t> {
     load_ranges: CachedStatement<'t>,
     delete_range: CachedStatement<'t>,
-    upsert_range: CachedStatement<'t>,
+    grow_range: CachedStatement<'t>,
+    add_range: CachedStatement<'t>,
     upsert_rocket: CachedStatement<'t>,
     upsert_rocket_speed: CachedStatement<'t>,
     unlist_rocket: CachedStatement<'t>,
@@ -178,7 +179,8 @@ impl<'t> Tables<'t> {
         Ok(Self {
             load_ranges: transaction.prepare_cached(&load_ranges)?,
             delete_range: transaction.prepare_cached(DELETE_RANGE)?,
-            upsert_range: transaction.prepare_cached(UPSERT_RANGE)?,
+            grow_range: transaction.prepare_cached(GROW_RANGE)?,
+            add_range: transaction.prepare_cached(ADD_RANGE)?,
             upsert_rocket: transaction.prepare_cached(UPSERT_ROCKET)?,
             upsert_rocket_speed: transaction.prepare_cached(UPSERT_ROCKET_SPEED)?,
             unlist_rocket: transaction.prepare_cached(UNLIST_ROCKET)?,
@@ -246,32 +248,17 @@ impl<'t> Tables<'t> {
         for first in &joined.removed {
             self.delete_range.execute(params![channel.as_str(), first])?;
         }
-        for range in &joined.written {
-            self.store_range(channel, range)?;
+        for range in &joined.grown {
+            store_range(&mut self.grow_range, channel, range)?;
+        }
+        for range in &joined.added {
+            store_range(&mut self.add_range, channel, range)?;
         }
         self.known.change(channel, joined);
         match &joined.applied {
             Some(applied) => self.store_rocket(channel, applied),
             None => Ok(()),
         }
-    }
-
-    fn store_range(&mut self, channel: &Channel, range: &ProcessedRange) -> Result<(), StoreError> {
-        let Summary { speed_change, launch, mission, explosion, latest_time } = &range.summary;
-        self.upsert_range.execute(params![
-            channel.as_str(),
-            range.first,
-            range.last,
-            speed_change,
-            number(launch),
-            text(launch),
-            number(mission),
-            text(mission),
-            number(explosion),
-            text(explosion),
-            ascii(&latest_time.to_text()),
-        ])?;
-        Ok(())
     }
 
     fn store_rocket(&mut self, channel: &Channel, applied: &Applied) -> Result<(), StoreError> {
@@ -300,6 +287,28 @@ impl<'t> Tables<'t> {
         }
         Ok(())
     }
+}
+
+fn store_range(
+    statement: &mut CachedStatement<'_>,
+    channel: &Channel,
+    range: &ProcessedRange,
+) -> Result<(), StoreError> {
+    let Summary { speed_change, launch, mission, explosion, latest_time } = &range.summary;
+    statement.execute(params![
+        channel.as_str(),
+        range.first,
+        range.last,
+        speed_change,
+        number(launch),
+        text(launch),
+        number(mission),
+        text(mission),
+        number(explosion),
+        text(explosion),
+        ascii(&latest_time.to_text()),
+    ])?;
+    Ok(())
 }
 
 fn number(latest: &Option<Latest>) -> Option<i64> {
