@@ -13,17 +13,18 @@ pub(super) struct MigrateArgs {
     #[command(flatten)]
     database: DatabaseArgs,
 
-    /// Distribute the tables over a Citus cluster: for Postgres only
+    /// Distribute the tables by channel over a Citus cluster: for Postgres with the extension citus only
     #[arg(long, env = "ROCKET_MONITOR_DISTRIBUTE")]
     distribute: bool,
 }
 
 #[allow(clippy::print_stdout)]
 pub(super) fn run(args: &MigrateArgs) -> Result<Finished, Failure> {
+    let store = args.database.open(true)?;
+    println!("{}: schema version {}, up to date", args.database.database, store.schema_version()?);
     if args.distribute {
-        return Err("--distribute: an SQLite database is one file, it can't be distributed".into());
+        let done = if store.distribute()? { "distributed by channel" } else { "distributed already" };
+        println!("{}: {done}", args.database.database);
     }
-    let version = args.database.open(true)?.schema_version()?;
-    println!("{}: schema version {version}, up to date", args.database.database);
     Ok(Finished::Well)
 }

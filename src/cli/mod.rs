@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::store::postgres::has_password;
 use crate::store::{Database, OpenError, OpenOptions, Store};
 
 /// How a command fails: what went wrong, for people. Its exit status is 1 unless it says otherwise.
@@ -39,6 +40,7 @@ const EXAMPLES: &str = "\
 Examples:
   rocket-monitor                                     serve on http://127.0.0.1:8088, state in ./rockets.db
   rocket-monitor serve --database /var/lib/rockets.db --listen 127.0.0.1:9000
+  rocket-monitor serve --database postgres://rocket@db.example/rockets?sslmode=verify-full
   rocket-monitor launch http://127.0.0.1:8088 --verify
   rocket-monitor ingest messages.ndjson --database rockets.db
   rocket-monitor check --database rockets.db
@@ -59,8 +61,15 @@ enum Command {
 /// Which database a command works on.
 #[derive(Clone, Debug, Args)]
 struct DatabaseArgs {
-    /// Where the state is kept: the path of an SQLite file, or `memory`, which is gone with the process
-    #[arg(long, value_name = "PATH", env = "ROCKET_MONITOR_DATABASE", default_value = "rockets.db")]
+    /// Where the state is kept: the path of an SQLite file, `memory`, which is gone with the process, or
+    /// postgres://user@host/database
+    #[arg(
+        long,
+        value_name = "DATABASE",
+        env = "ROCKET_MONITOR_DATABASE",
+        hide_env_values = true,
+        default_value = "rockets.db"
+    )]
     database: Database,
 }
 
@@ -81,6 +90,7 @@ enum Finished {
 /// Reads the command line and does what it says.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
+    warn_of_passwords();
     if cli.redis {
         return fail(
             "-r is gone, and Redis with it: the state is in a database. Use --database PATH for an SQLite file \
@@ -104,6 +114,17 @@ pub fn run() -> ExitCode {
         Ok(Finished::Well) => ExitCode::SUCCESS,
         Ok(Finished::With(status)) => ExitCode::from(status),
         Err(failure) => fail(&failure.to_string(), 1),
+    }
+}
+
+/// Everybody on the machine can read a process's arguments.
+#[allow(clippy::print_stderr)]
+fn warn_of_passwords() {
+    if std::env::args().any(|argument| has_password(&argument)) {
+        eprintln!(
+            "rocket-monitor: the --database argument holds a password, which others on this machine can see. Set \
+             ROCKET_MONITOR_DATABASE instead, or use a password file (~/.pgpass)."
+        );
     }
 }
 

@@ -43,11 +43,11 @@ pub(super) fn run(args: &ServeArgs) -> Result<Finished, Failure> {
     logging::start(args.log_level);
     let listeners = bind(args)?;
     let store = args.database.open(!args.no_migrate)?;
-    let (ingest, committer) = Ingest::start(store.clone(), Limits::default())?;
+    let (ingest, committers) = Ingest::start(&store, Limits::default())?;
     let served = actix_web::rt::System::new().block_on(serve(args, listeners, store, ingest.clone()));
     ingest.stop();
-    if committer.join().is_err() {
-        return Err("the committer ended in a panic".into());
+    for committer in committers {
+        committer.join().map_err(|_| "a committer ended in a panic")?;
     }
     served?;
     tracing::info!("stopped; everything that was taken is committed");

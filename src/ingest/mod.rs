@@ -10,10 +10,12 @@ pub mod ndjson;
 
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, oneshot};
 
+use self::committer::{Committer, Queue};
 use crate::domain::batch::Outcome;
 use crate::domain::message::Message;
 use crate::store::{Store, StoreError};
@@ -126,15 +128,19 @@ impl Pending {
 }
 
 impl Ingest {
-    /// Starts the committer on a thread of its own. It ends after [`stop`](Self::stop).
-    pub fn start(store: Store, limits: Limits) -> Result<(Self, std::thread::JoinHandle<()>), StoreError> {
-        let writer = store.writer()?;
-        let (queue, jobs) = mpsc::channel();
+    /// Starts the committers, each on a thread of its own. They end after [`stop`](Self::stop).
+    pub fn start(store: &Store, limits: Limits) -> Result<(Self, Vec<JoinHandle<()>>), StoreError> {
+        let (queue, entries) = mpsc::channel();
+        let entries = Queue::new(entries);
         let room = Arc::new(Semaphore::new(limits.queued_bytes as usize));
-        let committer = committer::Committer::new(store, writer, Arc::clone(&room), limits.patience);
-        let thread = std::thread::Builder::new().name("committer".to_owned()).spawn(move || committer.run(&jobs));
-        let thread = thread.map_err(|error| StoreError::Damaged(format!("can't start a thread: {error}")))?;
-        Ok((Self { queue, room, limits }, thread))
+        let start_one = |_| {
+            let committer = Committer::new(store.clone(), store.writer()?, Arc::clone(&room), limits.patience);
+            let entries = Arc::clone(&entries);
+            let thread = std::thread::Builder::new().name("committer".to_owned());
+            thread.spawn(move || committer.run(&entries)).map_err(StoreError::Thread)
+        };
+        let threads = (0..store.writers()).map(start_one).collect::<Result<_, _>>()?;
+        Ok((Self { queue, room, limits }, threads))
     }
 
     /// Queues messages that took `bytes` of input, waiting for room if there is none.
@@ -159,10 +165,10 @@ impl Ingest {
         self.queue(parcel, bytes).await?.answer().await
     }
 
-    /// Lets the committer end once everything that is queued now is committed and answered; join its thread to know.
+    /// Lets the committers end once everything that is queued now is committed and answered; join their threads to know.
     /// Whoever comes later is told that the service is stopping.
     pub fn stop(&self) {
-        // If the committer is gone already, so be it.
+        // If the committers are gone already, so be it.
         let _ = self.queue.send(Entry::Stop);
     }
 

@@ -4,7 +4,11 @@
 //! and which batch a message goes into is [ingest](crate::ingest)'s. This file is the only place where the engine is
 //! chosen; nobody else knows which one it is.
 
+mod audit;
 pub mod failure;
+mod listing;
+mod merge;
+pub mod postgres;
 pub mod query;
 pub mod sqlite;
 
@@ -17,6 +21,7 @@ use crate::domain::rocket::{Rocket, View};
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use failure::Failures;
+use postgres::{PostgresStore, PostgresUrl, PostgresWriter};
 use query::{Page, RocketQuery};
 use sqlite::{SqliteStore, SqliteWriter};
 
@@ -27,6 +32,8 @@ pub enum Database {
     File(PathBuf),
     /// SQLite in memory: gone with the process.
     Memory,
+    /// A Postgres server's.
+    Postgres(PostgresUrl),
 }
 
 impl FromStr for Database {
@@ -34,11 +41,10 @@ impl FromStr for Database {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "" => Err("must be the path of an SQLite file, or the word memory".to_owned()),
+            "" => Err("must be the path of an SQLite file, the word memory, or postgres://…".to_owned()),
             "memory" => Ok(Self::Memory),
             url if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
-                Err("this version can't store in Postgres yet; give the path of an SQLite file, or the word memory"
-                    .to_owned())
+                url.parse().map(Self::Postgres)
             }
             path => Ok(Self::File(path.into())),
         }
@@ -50,6 +56,7 @@ impl std::fmt::Display for Database {
         match self {
             Self::File(path) => path.display().fmt(formatter),
             Self::Memory => formatter.write_str("memory"),
+            Self::Postgres(url) => url.fmt(formatter),
         }
     }
 }
@@ -86,7 +93,7 @@ pub enum OpenError {
         /// Which database.
         database: Database,
         /// What the engine said.
-        source: StoreError,
+        source: Box<StoreError>,
     },
 }
 
@@ -96,6 +103,21 @@ pub enum StoreError {
     /// SQLite failed or is locked by another process.
     #[error("SQLite: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// Postgres failed, or can't be reached.
+    #[error("Postgres: {0}")]
+    Postgres(#[from] sqlx::Error),
+    /// The tables can't be distributed.
+    #[error(
+        "only Postgres with the extension citus can distribute the tables; install it on every node, and run CREATE \
+         EXTENSION citus in this database"
+    )]
+    NotACluster,
+    /// The database did not answer in time.
+    #[error("the database did not answer in time")]
+    TimedOut,
+    /// A thread can't be started.
+    #[error("can't start a thread: {0}")]
+    Thread(std::io::Error),
     /// SQLite's write-ahead log can't be synced.
     #[error("the write-ahead log can't be synced: {0}")]
     Log(std::io::Error),
@@ -148,18 +170,33 @@ pub const GAPS_TOLD: usize = 100;
 pub enum Store {
     /// Embedded SQLite.
     Sqlite(SqliteStore),
+    /// A Postgres server.
+    Postgres(PostgresStore),
 }
 
 impl Store {
     /// Opens a database.
     pub fn open(database: &Database, options: &OpenOptions) -> Result<Self, OpenError> {
-        SqliteStore::open(database, options).map(Self::Sqlite)
+        match database {
+            Database::File(path) => SqliteStore::open(path, options).map(Self::Sqlite),
+            Database::Memory => SqliteStore::in_memory(options).map(Self::Sqlite),
+            Database::Postgres(url) => PostgresStore::open(url, options).map(Self::Postgres),
+        }
+    }
+
+    /// How many writers it takes to keep the engine busy.
+    pub fn writers(&self) -> usize {
+        match self {
+            Self::Sqlite(_) => 1,
+            Self::Postgres(_) => postgres::WRITERS,
+        }
     }
 
     /// A new writer. Several are safe, also in several processes, but one at a time commits.
     pub fn writer(&self) -> Result<Writer, StoreError> {
         match self {
             Self::Sqlite(store) => store.writer().map(Writer::Sqlite),
+            Self::Postgres(store) => store.writer().map(Writer::Postgres),
         }
     }
 
@@ -168,6 +205,7 @@ impl Store {
     pub async fn rocket(&self, channel: &Channel, view: View) -> Result<Option<RocketWithGaps>, StoreError> {
         match self {
             Self::Sqlite(store) => store.rocket(channel, view),
+            Self::Postgres(store) => store.rocket(channel, view).await,
         }
     }
 
@@ -179,6 +217,7 @@ impl Store {
                 let read = tokio::task::spawn_blocking(move || store.rockets(&query));
                 read.await.unwrap_or(Err(StoreError::BrokenOff))
             }
+            Self::Postgres(store) => store.rockets(query).await,
         }
     }
 
@@ -186,6 +225,7 @@ impl Store {
     pub fn check(&self, found: &mut dyn FnMut(Finding)) -> Result<Audit, StoreError> {
         match self {
             Self::Sqlite(store) => store.check(found),
+            Self::Postgres(store) => store.check(found),
         }
     }
 
@@ -193,6 +233,15 @@ impl Store {
     pub fn forget(&self, channel: &Channel) -> Result<bool, StoreError> {
         match self {
             Self::Sqlite(store) => store.forget(channel),
+            Self::Postgres(store) => store.forget(channel),
+        }
+    }
+
+    /// Distributes the tables over a cluster; whether that was still to be done.
+    pub fn distribute(&self) -> Result<bool, StoreError> {
+        match self {
+            Self::Sqlite(_) => Err(StoreError::NotACluster),
+            Self::Postgres(store) => store.distribute(),
         }
     }
 
@@ -200,6 +249,7 @@ impl Store {
     pub fn schema_version(&self) -> Result<i64, StoreError> {
         match self {
             Self::Sqlite(store) => store.schema_version(),
+            Self::Postgres(store) => store.schema_version(),
         }
     }
 }
@@ -209,6 +259,8 @@ impl Store {
 pub enum Writer {
     /// Into SQLite.
     Sqlite(SqliteWriter),
+    /// Into Postgres.
+    Postgres(PostgresWriter),
 }
 
 impl Writer {
@@ -218,6 +270,7 @@ impl Writer {
     pub fn commit(&mut self, messages: &[Message], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
         match self {
             Self::Sqlite(writer) => writer.commit(messages, now),
+            Self::Postgres(writer) => writer.commit(messages, now),
         }
     }
 
@@ -225,6 +278,7 @@ impl Writer {
     pub fn tidy(&mut self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(writer) => writer.tidy(),
+            Self::Postgres(_) => Ok(()),
         }
     }
 
@@ -232,6 +286,7 @@ impl Writer {
     pub fn probe(&mut self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(writer) => writer.probe(),
+            Self::Postgres(writer) => writer.probe(),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::support::{Client, Service, faster, launched, program, query, run, std
 #[test]
 fn a_simulated_fleet_is_taken_and_agrees_with_its_fold() {
     let directory = tempfile::tempdir().unwrap();
-    let service = Service::start(&directory.path().join("rockets.db"));
+    let service = Service::start(directory.path().join("rockets.db"));
     let url = format!("http://{}", service.address);
     let fleet = ["--rockets", "30", "--connections", "8", "--duplicates", "20", "--displacement", "9", "--seed", "5"];
     let launch = |url: &str, more: &[&str]| run(&[&["launch", url, "--verify"][..], &fleet, more].concat());
@@ -157,8 +157,12 @@ fn mistakes_are_explained() {
     assert!(!open.status.success() && stderr(&open).contains("--allow-anonymous"), "{}", stderr(&open));
     let nonsense = run(&["serve", "--listen", "nonsense", "--database", "memory"]);
     assert!(!nonsense.status.success() && stderr(&nonsense).contains("--listen nonsense"), "{}", stderr(&nonsense));
-    let postgres = run(&["check", "--database", "postgres://localhost/rockets"]);
-    assert!(!postgres.status.success() && stderr(&postgres).contains("Postgres"), "{}", stderr(&postgres));
+    let postgres = run(&["check", "--database", "postgres://u:secret@127.0.0.1:1/rockets"]);
+    assert_eq!(postgres.status.code(), Some(2));
+    assert!(stderr(&postgres).contains("postgres://u@127.0.0.1:1/rockets: Postgres: "), "{}", stderr(&postgres));
+    assert!(stderr(&postgres).contains("others on this machine can see") && !stderr(&postgres).contains("secret"));
+    let alone = run(&["migrate", "--distribute", "--database", "memory"]);
+    assert!(!alone.status.success() && stderr(&alone).contains("citus"), "{}", stderr(&alone));
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let second = run(&["serve", "--listen", &address, "--database", "memory"]);

@@ -73,6 +73,11 @@ impl Oracle {
         self.channels.keys().map(String::as_str)
     }
 
+    /// How many different messages a channel has.
+    pub fn numbers(&self, channel: &str) -> usize {
+        self.channels[channel].len()
+    }
+
     /// What GET /rockets/{channel} must say, but for `lastReceived`.
     pub fn rocket(&self, channel: &str, exact: bool) -> Value {
         let all = &self.channels[channel];

@@ -1,5 +1,6 @@
 //! Services to test: started in this process or as a child, each on a database and a free port of its own.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use rocket_monitor::store::{Database, OpenOptions, Store};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::postgres::TestDatabase;
+
 /// How long anything may take before a test gives it up.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -20,6 +23,7 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 pub enum Backend {
     SqliteFile,
     SqliteMemory,
+    Postgres,
 }
 
 /// Runs each of the functions as a test on every backend.
@@ -27,6 +31,7 @@ macro_rules! conformance {
     ($($test:ident),* $(,)?) => {
         mod sqlite_file { $(#[test] fn $test() { super::$test($crate::support::Backend::SqliteFile); })* }
         mod sqlite_memory { $(#[test] fn $test() { super::$test($crate::support::Backend::SqliteMemory); })* }
+        mod postgres { $(#[test] fn $test() { super::$test($crate::support::Backend::Postgres); })* }
     };
 }
 pub(crate) use conformance;
@@ -36,6 +41,7 @@ pub struct App {
     pub address: SocketAddr,
     pub failures: Failures,
     pub directory: TempDir,
+    postgres: Option<TestDatabase>,
     stopper: Stopper,
     threads: Vec<std::thread::JoinHandle<()>>,
     ingest: Ingest,
@@ -48,13 +54,15 @@ impl App {
 
     pub fn spawn_with(backend: Backend, limits: Limits) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let postgres = matches!(backend, Backend::Postgres).then(TestDatabase::create);
         let database = match backend {
             Backend::SqliteFile => Database::File(directory.path().join("rockets.db")),
             Backend::SqliteMemory => Database::Memory,
+            Backend::Postgres => postgres.as_ref().unwrap().url.parse().unwrap(),
         };
         let failures = Failures::plannable();
         let store = Store::open(&database, &OpenOptions { migrate: true, failures: failures.clone() }).unwrap();
-        let (ingest, committer) = Ingest::start(store.clone(), limits).unwrap();
+        let (ingest, mut threads) = Ingest::start(&store, limits).unwrap();
         let (sender, receiver) = std::sync::mpsc::channel();
         let handed = ingest.clone();
         let serving = std::thread::spawn(move || {
@@ -66,11 +74,20 @@ impl App {
             });
         });
         let (address, stopper) = receiver.recv_timeout(DEADLINE).unwrap();
-        Self { address, failures, directory, stopper, threads: vec![serving, committer], ingest }
+        threads.push(serving);
+        Self { address, failures, directory, postgres, stopper, threads, ingest }
     }
 
     pub fn database(&self) -> PathBuf {
         self.directory.path().join("rockets.db")
+    }
+
+    /// What `--database` has to be for another process, unless it is in memory.
+    pub fn database_argument(&self) -> String {
+        match &self.postgres {
+            Some(postgres) => postgres.url.clone(),
+            None => self.database().to_str().unwrap().to_owned(),
+        }
     }
 
     pub fn client(&self) -> Client {
@@ -283,9 +300,9 @@ pub struct Service {
 }
 
 impl Service {
-    pub fn start(database: &Path) -> Self {
-        let arguments = ["serve", "--listen", "127.0.0.1:0", "--database", database.to_str().unwrap()];
-        let mut child = program(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+    pub fn start(database: impl AsRef<OsStr>) -> Self {
+        let mut command = program(&["serve", "--listen", "127.0.0.1:0", "--database"]);
+        let mut child = command.arg(database).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut seen = String::new();
         let address = loop {

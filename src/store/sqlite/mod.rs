@@ -64,16 +64,18 @@ impl fmt::Debug for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens a database, checks that it is ours, and migrates it if the options say so.
-    pub fn open(database: &Database, options: &OpenOptions) -> Result<Self, OpenError> {
-        let connections = match database {
-            Database::File(path) => {
-                sync_log(path).map_err(|source| OpenError::Engine { database: database.clone(), source })?;
-                schema::prepare_file(path, options.migrate)?;
-                Connections::File { path: path.as_path().into(), idle_readers: Arc::default() }
-            }
-            Database::Memory => Connections::Memory(Arc::new(Mutex::new(schema::new_in_memory()?))),
-        };
+    /// Opens a file, checks that it is ours, and migrates it if the options say so.
+    pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, OpenError> {
+        let engine = |source| OpenError::Engine { database: Database::File(path.to_owned()), source: Box::new(source) };
+        sync_log(path).map_err(engine)?;
+        schema::prepare_file(path, options.migrate)?;
+        let connections = Connections::File { path: path.into(), idle_readers: Arc::default() };
+        Ok(Self { connections, failures: options.failures.clone() })
+    }
+
+    /// Makes a database in memory.
+    pub fn in_memory(options: &OpenOptions) -> Result<Self, OpenError> {
+        let connections = Connections::Memory(Arc::new(Mutex::new(schema::new_in_memory()?)));
         Ok(Self { connections, failures: options.failures.clone() })
     }
 

@@ -12,14 +12,11 @@ use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
 
-/// The columns that [`rocket`] reads, of `rockets` or `rockets_exact`.
-pub(super) const ROCKET_COLUMNS: &str = "channel, status, type, speed, mission, exploded_reason, latest_launch_msg, \
-     latest_mission_msg, latest_exploded_msg, latest_update, last_received, processed, complete_through, highest";
-
 /// The columns of `processed_ranges` that [`range`] reads.
 pub(super) const RANGE_COLUMNS: &str = "first_msg, last_msg, speed_change, launch_msg, launch_type, mission_msg, \
      mission, exploded_msg, exploded_reason, latest_time";
 
+/// Reads the columns that [`ROCKET_COLUMNS`](crate::store::listing::ROCKET_COLUMNS) names.
 pub(super) fn rocket(row: &Row<'_>) -> Result<Rocket, StoreError> {
     let status: Status = parsed(row, 1, |name| name.parse().map_err(|()| "is no status".to_owned()))?;
     Ok(Rocket {

@@ -26,7 +26,7 @@ const OLDEST_SQLITE: i32 = 3_051_003;
 /// Brings the file to the current schema, or refuses it and leaves it untouched.
 pub(super) fn prepare_file(path: &Path, migrate: bool) -> Result<(), OpenError> {
     let database = || Database::File(path.to_owned());
-    let engine = |source: StoreError| OpenError::Engine { database: database(), source };
+    let engine = |source: StoreError| OpenError::Engine { database: database(), source: Box::new(source) };
     let refused = |reason: String| OpenError::Refused { database: database(), reason };
     if rusqlite::version_number() < OLDEST_SQLITE {
         return Err(refused(format!(
@@ -64,7 +64,7 @@ pub(super) fn prepare_file(path: &Path, migrate: bool) -> Result<(), OpenError> 
 
 /// A database in memory with the current schema.
 pub(super) fn new_in_memory() -> Result<Connection, OpenError> {
-    let engine = |source| OpenError::Engine { database: Database::Memory, source };
+    let engine = |source| OpenError::Engine { database: Database::Memory, source: Box::new(source) };
     let mut connection = Connection::open_in_memory().map_err(|error| engine(error.into()))?;
     super::configure(&mut connection).map_err(engine)?;
     run_migrations(&mut connection, Target::Latest).map_err(engine)?;

@@ -11,47 +11,27 @@ use crate::domain::ranges::{Applied, Joined, ProcessedRange};
 use crate::domain::summary::{Latest, Summary};
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
-use crate::store::StoreError;
 use crate::store::failure::{FailurePoint, Failures};
+use crate::store::{StoreError, merge};
 
-/// Adds what new messages came to. Every column is guarded by what stands there, so that an older message never
-/// overwrites a newer one, whoever wrote that.
-const UPSERT_ROCKET: &str = "
-    INSERT INTO rockets (channel, speed, latest_update, last_received, processed, complete_through, highest,
-                         type, latest_launch_msg, mission, latest_mission_msg, exploded_reason, latest_exploded_msg)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
-    ON CONFLICT (channel) DO UPDATE SET
-        speed = rockets.speed + excluded.speed,
-        latest_update = max(rockets.latest_update, excluded.latest_update),
-        last_received = max(rockets.last_received, excluded.last_received),
-        processed = rockets.processed + excluded.processed,
-        complete_through = max(rockets.complete_through, excluded.complete_through),
-        highest = max(rockets.highest, excluded.highest),
-        type = CASE WHEN excluded.latest_launch_msg > coalesce(rockets.latest_launch_msg, 0)
-                    THEN excluded.type ELSE rockets.type END,
-        latest_launch_msg = CASE WHEN excluded.latest_launch_msg > coalesce(rockets.latest_launch_msg, 0)
-                    THEN excluded.latest_launch_msg ELSE rockets.latest_launch_msg END,
-        mission = CASE WHEN excluded.latest_mission_msg > coalesce(rockets.latest_mission_msg, 0)
-                    THEN excluded.mission ELSE rockets.mission END,
-        latest_mission_msg = CASE WHEN excluded.latest_mission_msg > coalesce(rockets.latest_mission_msg, 0)
-                    THEN excluded.latest_mission_msg ELSE rockets.latest_mission_msg END,
-        exploded_reason = CASE WHEN excluded.latest_exploded_msg > coalesce(rockets.latest_exploded_msg, 0)
-                    THEN excluded.exploded_reason ELSE rockets.exploded_reason END,
-        latest_exploded_msg = CASE WHEN excluded.latest_exploded_msg > coalesce(rockets.latest_exploded_msg, 0)
-                    THEN excluded.latest_exploded_msg ELSE rockets.latest_exploded_msg END";
+/// Adds what new messages came to.
+fn upsert_rocket() -> String {
+    format!(
+        "INSERT INTO rockets (channel, speed, latest_update, last_received, processed, complete_through, highest,
+                              type, latest_launch_msg, mission, latest_mission_msg, exploded_reason, latest_exploded_msg)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) {}",
+        merge::on_conflict("max", true)
+    )
+}
 
-/// The same for messages that change nothing but the speed, which most do. SQLite rewrites the index of every column
-/// that a statement names, changed or not; this one names fewer.
-const UPSERT_ROCKET_SPEED: &str = "
-    INSERT INTO rockets (channel, speed, latest_update, last_received, processed, complete_through, highest)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-    ON CONFLICT (channel) DO UPDATE SET
-        speed = rockets.speed + excluded.speed,
-        latest_update = max(rockets.latest_update, excluded.latest_update),
-        last_received = max(rockets.last_received, excluded.last_received),
-        processed = rockets.processed + excluded.processed,
-        complete_through = max(rockets.complete_through, excluded.complete_through),
-        highest = max(rockets.highest, excluded.highest)";
+/// The same for messages that change nothing but the speed.
+fn upsert_rocket_speed() -> String {
+    format!(
+        "INSERT INTO rockets (channel, speed, latest_update, last_received, processed, complete_through, highest)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) {}",
+        merge::on_conflict("max", false)
+    )
+}
 
 const ADD_RANGE: &str = "
     INSERT INTO processed_ranges (channel, first_msg, last_msg, speed_change, launch_msg, launch_type, mission_msg,
@@ -89,11 +69,35 @@ pub struct SqliteWriter {
     /// How many rockets this writer has unlisted since it listed all. At first it is not known whether there are some.
     unlisted: usize,
     known: Known,
+    statements: Statements,
+}
+
+/// The statements that are put together.
+#[derive(Debug)]
+struct Statements {
+    load_ranges: String,
+    upsert_rocket: String,
+    upsert_rocket_speed: String,
+}
+
+impl Default for Statements {
+    fn default() -> Self {
+        Self {
+            // From the last range that starts at or before the window's end downwards: the caller stops at the first
+            // that ends below the window, so that one search finds them however many ranges the channel has.
+            load_ranges: format!(
+                "SELECT {} FROM processed_ranges WHERE channel = ?1 AND first_msg <= ?2 ORDER BY first_msg DESC",
+                rows::RANGE_COLUMNS
+            ),
+            upsert_rocket: upsert_rocket(),
+            upsert_rocket_speed: upsert_rocket_speed(),
+        }
+    }
 }
 
 impl SqliteWriter {
     pub(super) fn new(connection: Shared, failures: Failures) -> Self {
-        Self { connection, failures, unlisted: 1, known: Known::default() }
+        Self { connection, failures, unlisted: 1, known: Known::default(), statements: Statements::default() }
     }
 
     /// See [`Writer::commit`](crate::store::Writer::commit).
@@ -109,7 +113,7 @@ impl SqliteWriter {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         self.failures.check(FailurePoint::BeforeLoad)?;
         known.refresh(&transaction, own_connection)?;
-        let mut tables = Tables::prepare(&transaction, now, &mut known)?;
+        let mut tables = Tables::prepare(&transaction, &self.statements, now, &mut known)?;
         for group in batch.groups() {
             let stored = tables.load(group)?;
             tables.store(group.channel(), &group.join(stored, &mut outcomes))?;
@@ -169,20 +173,19 @@ struct Tables<'t> {
 }
 
 impl<'t> Tables<'t> {
-    fn prepare(transaction: &'t Connection, now: Timestamp, known: &'t mut Known) -> Result<Self, StoreError> {
-        // From the last range that starts at or before the window's end downwards: the caller stops at the first that
-        // ends below the window, so that one search finds them however many ranges the channel has.
-        let load_ranges = format!(
-            "SELECT {} FROM processed_ranges WHERE channel = ?1 AND first_msg <= ?2 ORDER BY first_msg DESC",
-            rows::RANGE_COLUMNS
-        );
+    fn prepare(
+        transaction: &'t Connection,
+        statements: &Statements,
+        now: Timestamp,
+        known: &'t mut Known,
+    ) -> Result<Self, StoreError> {
         Ok(Self {
-            load_ranges: transaction.prepare_cached(&load_ranges)?,
+            load_ranges: transaction.prepare_cached(&statements.load_ranges)?,
             delete_range: transaction.prepare_cached(DELETE_RANGE)?,
             grow_range: transaction.prepare_cached(GROW_RANGE)?,
             add_range: transaction.prepare_cached(ADD_RANGE)?,
-            upsert_rocket: transaction.prepare_cached(UPSERT_ROCKET)?,
-            upsert_rocket_speed: transaction.prepare_cached(UPSERT_ROCKET_SPEED)?,
+            upsert_rocket: transaction.prepare_cached(&statements.upsert_rocket)?,
+            upsert_rocket_speed: transaction.prepare_cached(&statements.upsert_rocket_speed)?,
             unlist_rocket: transaction.prepare_cached(UNLIST_ROCKET)?,
             known,
             unlisted: 0,

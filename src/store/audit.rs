@@ -1,0 +1,151 @@
+//! The audit: every row of `rockets` must be what its channel's processed ranges come to. Both tables are gone through
+//! side by side, in the order of the channels' bytes; an engine only reads them, in one snapshot.
+
+use std::cmp::Ordering;
+
+use super::{Audit, Finding, StoreError};
+use crate::domain::ranges::ProcessedRange;
+use crate::domain::rocket::{RangeFold, Rocket, View};
+use crate::domain::summary::Latest;
+use crate::domain::text::Text;
+use crate::domain::timestamp::Timestamp;
+
+/// Who is told of what is wrong.
+pub(super) type Found<'f> = &'f mut dyn FnMut(Finding);
+
+/// Something read of a row, or why it can't be.
+pub(super) type Readable<T> = Result<T, String>;
+
+/// A row and its channel, which may be no valid one.
+pub(super) type Row<T> = (String, Readable<T>);
+
+/// The rows of both tables in one snapshot, each in the order of the channel, ranges then by their first number.
+pub(super) trait Rows {
+    /// The next row of `rockets`.
+    fn next_rocket(&mut self) -> Result<Option<Row<Rocket>>, StoreError>;
+    /// The next row of `processed_ranges`.
+    fn next_range(&mut self) -> Result<Option<Row<ProcessedRange>>, StoreError>;
+}
+
+/// Goes through all rows, and tells of each thing that is wrong.
+pub(super) fn run(rows: &mut dyn Rows, found: Found<'_>) -> Result<Audit, StoreError> {
+    let mut audit = Audit::default();
+    let (mut next_rocket, mut next_range) = (rows.next_rocket()?, rows.next_range()?);
+    loop {
+        let order = match (&next_rocket, &next_range) {
+            (None, None) => return Ok(audit),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((rocket, _)), Some((range, _))) => rocket.as_bytes().cmp(range.as_bytes()),
+        };
+        audit.channels += 1;
+        let mut rocket = None;
+        if order.is_le() {
+            rocket = next_rocket.take();
+            next_rocket = rows.next_rocket()?;
+        }
+        let mut folded = None;
+        if let Some(range) = next_range.take_if(|_| order.is_ge()) {
+            let channel = range.0.clone();
+            let (fold, next) = fold_channel(rows, range, &mut audit, found)?;
+            folded = Some((channel, fold));
+            next_range = next;
+        }
+        let (channel, details) = match (rocket, folded) {
+            (Some((channel, _)), None) => (channel, vec!["is in rockets, but has no processed ranges".to_owned()]),
+            (None, Some((channel, _))) => (channel, vec!["has processed ranges, but is not in rockets".to_owned()]),
+            (Some((channel, Err(detail))), _) => (channel, vec![format!("its row in rockets can't be read: {detail}")]),
+            (Some((channel, Ok(rocket))), Some((_, Some(fold)))) => (channel, differences(&rocket, &fold)),
+            // Ranges that can't be read have been told already.
+            (Some((channel, Ok(_))), Some((_, None))) => (channel, Vec::new()),
+            (None, None) => return Ok(audit),
+        };
+        for detail in details {
+            found(Finding { channel: Some(channel.clone()), detail });
+        }
+    }
+}
+
+/// Folds all ranges of a channel, and tells of each that is wrong in itself or to its neighbour. No fold if one can't be
+/// read. Also gives the first range of the next channel.
+#[allow(clippy::type_complexity)]
+fn fold_channel(
+    rows: &mut dyn Rows,
+    first: Row<ProcessedRange>,
+    audit: &mut Audit,
+    found: Found<'_>,
+) -> Result<(Option<RangeFold>, Option<Row<ProcessedRange>>), StoreError> {
+    let channel = first.0.clone();
+    let mut fold = Some(RangeFold::default());
+    let mut below: Option<(i64, i64)> = None;
+    let mut next = Some(first);
+    while let Some((_, range)) = next.take_if(|(next, _)| *next == channel) {
+        audit.ranges += 1;
+        let mut tell = |detail| found(Finding { channel: Some(channel.clone()), detail });
+        match range {
+            Ok(range) => {
+                problems(&range, below).into_iter().for_each(&mut tell);
+                below = Some((range.first, range.last));
+                if let Some(fold) = &mut fold {
+                    fold.add(range);
+                }
+            }
+            Err(detail) => {
+                tell(format!("one of its processed ranges can't be read: {detail}"));
+                fold = None;
+            }
+        }
+        next = rows.next_range()?;
+    }
+    Ok((fold, next))
+}
+
+fn problems(range: &ProcessedRange, below: Option<(i64, i64)>) -> Vec<String> {
+    let ProcessedRange { first, last, summary } = range;
+    let mut problems = Vec::new();
+    if *first < 1 || last < first || *last > i64::from(u32::MAX) {
+        problems.push(format!("the range {first} to {last} is no range of message numbers"));
+    }
+    if let Some((below_first, below_last)) = below {
+        if below_last >= *first {
+            problems.push(format!("the ranges {below_first} to {below_last} and {first} to {last} overlap"));
+        } else if below_last + 1 == *first {
+            problems.push(format!("the ranges {below_first} to {below_last} and {first} to {last} touch"));
+        }
+    }
+    let parts = [("launch", &summary.launch), ("mission", &summary.mission), ("explosion", &summary.explosion)];
+    for (name, latest) in parts {
+        if let Some(Latest { number, .. }) = latest.as_ref().filter(|latest| !(first..=last).contains(&&latest.number))
+        {
+            problems
+                .push(format!("the {name} of the range {first} to {last} is of message {number}, which is outside"));
+        }
+    }
+    problems
+}
+
+fn differences(rocket: &Rocket, fold: &RangeFold) -> Vec<String> {
+    let (is, must) = (&rocket.state, fold.state(View::BestEffort));
+    let (progress, must_progress) = (rocket.progress, fold.progress());
+    let mut differences = Vec::new();
+    let mut compare = |column: &str, is: String, must: String| {
+        if is != must {
+            differences.push(format!("{column} is {is}, but its processed ranges come to {must}"));
+        }
+    };
+    let shown = |value: &Option<Text>| value.as_ref().map_or("null".to_owned(), |text| format!("{:?}", text.as_str()));
+    let number = |value: Option<i64>| value.map_or("null".to_owned(), |number| number.to_string());
+    let time = |value: Option<Timestamp>| value.map_or("null".to_owned(), |time| time.to_string());
+    compare("type", shown(&is.rocket_type), shown(&must.rocket_type));
+    compare("speed", is.speed.to_string(), must.speed.to_string());
+    compare("mission", shown(&is.mission), shown(&must.mission));
+    compare("exploded_reason", shown(&is.exploded_reason), shown(&must.exploded_reason));
+    compare("latest_launch_msg", number(is.latest_launch_message), number(must.latest_launch_message));
+    compare("latest_mission_msg", number(is.latest_mission_message), number(must.latest_mission_message));
+    compare("latest_exploded_msg", number(is.latest_exploded_message), number(must.latest_exploded_message));
+    compare("latest_update", time(is.latest_update), time(must.latest_update));
+    compare("processed", progress.processed.to_string(), must_progress.processed.to_string());
+    compare("complete_through", progress.complete_through.to_string(), must_progress.complete_through.to_string());
+    compare("highest", progress.highest.to_string(), must_progress.highest.to_string());
+    differences
+}

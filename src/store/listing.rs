@@ -1,0 +1,150 @@
+//! Pages of rockets by keyset: how a [`RocketQuery`] is asked in SQL, the same for every engine.
+//!
+//! A page is read in up to two parts, each in the order of an index: the rockets that have the sort's key, then those
+//! that lack it.
+
+use super::query::{Filters, Order, Page, Position, RocketQuery, Sort, SortKey};
+use crate::domain::rocket::{Rocket, View};
+use crate::domain::text::Channel;
+use crate::domain::timestamp::Timestamp;
+
+/// The columns of `rockets` and `rockets_exact` that a [`Rocket`] is made of.
+pub(super) const ROCKET_COLUMNS: &str = "channel, status, type, speed, mission, exploded_reason, latest_launch_msg, \
+     latest_mission_msg, latest_exploded_msg, latest_update, last_received, processed, complete_through, highest";
+
+/// The table or view that holds a view of the rockets.
+pub(super) fn table(view: View) -> &'static str {
+    match view {
+        View::BestEffort => "rockets",
+        View::Exact => "rockets_exact",
+    }
+}
+
+/// A part of a page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The rockets that have the sort's key.
+    Keyed,
+    /// Those that lack it.
+    Unkeyed,
+}
+
+/// The parts that a page may have rockets of.
+pub(super) fn parts(query: &RocketQuery) -> impl Iterator<Item = Part> {
+    let keyed = !matches!(&query.after, Some(Position { key: SortKey::Null, .. }));
+    let unkeyed = query.sort.nullable(query.view);
+    [(keyed, Part::Keyed), (unkeyed, Part::Unkeyed)].into_iter().filter_map(|(wanted, part)| wanted.then_some(part))
+}
+
+/// How many rockets to ask for: one more than wanted tells whether another page follows.
+pub(super) fn wanted(query: &RocketQuery, have: usize) -> i64 {
+    i64::try_from((query.limit + 1).saturating_sub(have)).unwrap_or(i64::MAX)
+}
+
+/// The page that the rockets of all parts make.
+pub(super) fn page(query: &RocketQuery, mut rockets: Vec<Rocket>) -> Page {
+    let more = rockets.len() > query.limit;
+    rockets.truncate(query.limit);
+    let last = rockets.last().filter(|_| more);
+    let next = last.map(|rocket| Position { key: query.sort.key(rocket), channel: rocket.channel.clone() });
+    Page { rockets, next }
+}
+
+/// A parameter of a statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Parameter {
+    /// A number.
+    Integer(i64),
+    /// A text.
+    Text(String),
+    /// An instant.
+    Time(Timestamp),
+}
+
+/// A statement that reads a part of a page. Its parameters are `$1`, `$2` and so on.
+pub(super) struct PartStatement {
+    /// What must hold, all of it.
+    pub(super) conditions: Vec<String>,
+    /// What to sort by.
+    pub(super) order: String,
+    /// The placeholder of the greatest number of rows.
+    pub(super) limit: String,
+    /// The values of the placeholders.
+    pub(super) parameters: Vec<Parameter>,
+}
+
+impl PartStatement {
+    /// Asks for at most `limit` rockets of a part.
+    pub(super) fn new(query: &RocketQuery, part: Part, limit: i64) -> Self {
+        let key = query.sort.column();
+        let (direction, beyond) = match query.order {
+            Order::Asc => ("ASC", ">"),
+            Order::Desc => ("DESC", "<"),
+        };
+        let by_channel = part == Part::Unkeyed || query.sort == Sort::Channel;
+        let order =
+            if by_channel { format!("channel {direction}") } else { format!("{key} {direction}, channel {direction}") };
+        let mut statement = Self { conditions: Vec::new(), order, limit: String::new(), parameters: Vec::new() };
+        statement.filter(&query.filters);
+        if part == Part::Unkeyed {
+            statement.conditions.push(format!("{key} IS NULL"));
+        } else if query.sort.nullable(query.view) && query.after.is_none() {
+            statement.conditions.push(format!("{key} IS NOT NULL"));
+        }
+        // Where the page before ended in the other part, this one starts at its beginning.
+        let after = query.after.as_ref().filter(|after| (after.key == SortKey::Null) == (part == Part::Unkeyed));
+        if let Some(after) = after {
+            let condition = match value(query.sort, &after.key).filter(|_| !by_channel) {
+                Some(key_value) => {
+                    let (key_value, channel) = (statement.parameter(key_value), statement.channel(&after.channel));
+                    format!("({key}, channel) {beyond} ({key_value}, {channel})")
+                }
+                None => format!("channel {beyond} {}", statement.channel(&after.channel)),
+            };
+            statement.conditions.push(condition);
+        }
+        statement.limit = statement.parameter(Parameter::Integer(limit));
+        statement
+    }
+
+    /// Its SQL.
+    pub(super) fn sql(&self, columns: &str, view: View) -> String {
+        let Self { conditions, order, limit, .. } = self;
+        let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
+        format!("SELECT {columns} FROM {} {filter} ORDER BY {order} LIMIT {limit}", table(view))
+    }
+
+    fn filter(&mut self, filters: &Filters) {
+        let Filters { channel, rocket_type, mission, status } = filters;
+        for (column, wanted) in [
+            ("channel", channel.as_ref().map(Channel::as_str)),
+            ("type", rocket_type.as_ref().map(|text| text.as_str())),
+            ("mission", mission.as_ref().map(|text| text.as_str())),
+            ("status", status.map(|status| status.name())),
+        ] {
+            if let Some(wanted) = wanted {
+                let placeholder = self.parameter(Parameter::Text(wanted.to_owned()));
+                self.conditions.push(format!("{column} = {placeholder}"));
+            }
+        }
+    }
+
+    fn channel(&mut self, channel: &Channel) -> String {
+        self.parameter(Parameter::Text(channel.as_str().to_owned()))
+    }
+
+    /// The placeholder of a new parameter.
+    fn parameter(&mut self, value: Parameter) -> String {
+        self.parameters.push(value);
+        format!("${}", self.parameters.len())
+    }
+}
+
+fn value(sort: Sort, key: &SortKey) -> Option<Parameter> {
+    match (sort, key) {
+        (_, SortKey::Null) => None,
+        (_, SortKey::Integer(integer)) => Some(Parameter::Integer(*integer)),
+        (Sort::LatestUpdate, SortKey::Text(text)) => Timestamp::parse(text).ok().map(Parameter::Time),
+        (_, SortKey::Text(text)) => Some(Parameter::Text(text.clone())),
+    }
+}

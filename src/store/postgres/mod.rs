@@ -1,0 +1,138 @@
+//! Postgres: a server that several instances share, and that analysts query.
+//!
+//! What lives here: connecting (`url` and this file), opening and migrating (`schema`), the write path (`write`), reads
+//! (`read`), the audit's reading (`check`). What must not: rules about messages, which are the domain's.
+
+mod check;
+mod read;
+mod rows;
+mod schema;
+mod url;
+mod write;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{Connection, PgConnection, PgPool};
+use tokio::runtime::Runtime;
+
+use super::failure::Failures;
+use super::{Database, OpenError, OpenOptions, StoreError};
+use crate::domain::text::Channel;
+pub use url::{PostgresUrl, has_password};
+pub use write::PostgresWriter;
+
+/// How many batches may be under way at a time: while one waits for its commit, another one works.
+pub(super) const WRITERS: usize = 2;
+
+/// How long starting a program waits for a server that does not answer.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An open Postgres database. Clones are the same database.
+#[derive(Clone)]
+pub struct PostgresStore {
+    url: PostgresUrl,
+    pool: PgPool,
+    failures: Failures,
+    /// Drives the connections of readers, on a thread of its own.
+    runtime: Arc<Background>,
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("PostgresStore").field(&self.url).finish()
+    }
+}
+
+/// A runtime that may be dropped anywhere.
+struct Background(Option<Runtime>);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // Dropped in an asynchronous context, a runtime would panic.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl PostgresStore {
+    /// Opens a database, checks that it is ours, and migrates it if the options say so. Not to be called in an
+    /// asynchronous context.
+    pub fn open(url: &PostgresUrl, options: &OpenOptions) -> Result<Self, OpenError> {
+        let database = || Database::Postgres(url.clone());
+        let engine = |source: StoreError| OpenError::Engine { database: database(), source: Box::new(source) };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.map_err(|error| engine(StoreError::Thread(error)))?;
+        let refused = runtime.block_on(async {
+            tokio::time::timeout(OPEN_TIMEOUT.max(url.acquire_timeout), async {
+                let mut connection = PgConnection::connect_with(&url.connect).await?;
+                let refused = schema::prepare(&mut connection, options.migrate).await?;
+                connection.close().await?;
+                Ok(refused)
+            })
+            .await
+            .unwrap_or(Err(StoreError::TimedOut))
+        });
+        match refused.map_err(engine)? {
+            Some(reason) => Err(OpenError::Refused { database: database(), reason }),
+            None => {
+                // The pool wants to be in a runtime when it is made.
+                let _entered = runtime.enter();
+                let pool = PgPoolOptions::new()
+                    .max_connections(url.pool_size)
+                    .acquire_timeout(url.acquire_timeout)
+                    .connect_lazy_with((*url.connect).clone());
+                drop(_entered);
+                Ok(Self {
+                    url: url.clone(),
+                    pool,
+                    failures: options.failures.clone(),
+                    runtime: Arc::new(Background(Some(runtime))),
+                })
+            }
+        }
+    }
+
+    /// A writer with a connection of its own, which it makes when it first needs it.
+    pub fn writer(&self) -> Result<PostgresWriter, StoreError> {
+        PostgresWriter::new(self.url.clone(), self.failures.clone())
+    }
+
+    /// The number of the last migration.
+    pub fn schema_version(&self) -> Result<i64, StoreError> {
+        self.wait(async |connection| Ok(schema::version(connection).await?.unwrap_or(0)))
+    }
+
+    /// See [`Store::distribute`](crate::store::Store::distribute).
+    pub fn distribute(&self) -> Result<bool, StoreError> {
+        self.wait(schema::distribute)
+    }
+
+    /// Removes a rocket with all that was processed of it; whether there was one.
+    pub fn forget(&self, channel: &Channel) -> Result<bool, StoreError> {
+        self.wait(async |connection| {
+            let mut transaction = connection.begin().await?;
+            // Its row first, which every writer of the channel locks first.
+            let [rocket, ranges] =
+                ["DELETE FROM rockets WHERE channel = $1", "DELETE FROM processed_ranges WHERE channel = $1"];
+            let removed = sqlx::query(rocket).bind(channel.as_str()).execute(&mut *transaction).await?;
+            sqlx::query(ranges).bind(channel.as_str()).execute(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(removed.rows_affected() > 0)
+        })
+    }
+
+    /// Does something over a connection of its own, and waits for it. Not to be called in an asynchronous context.
+    fn wait<T>(&self, work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let runtime = self.runtime.0.as_ref().ok_or(StoreError::BrokenOff)?;
+        runtime.block_on(async {
+            let mut connection = PgConnection::connect_with(&self.url.connect).await?;
+            let done = work(&mut connection).await?;
+            connection.close().await?;
+            Ok(done)
+        })
+    }
+}

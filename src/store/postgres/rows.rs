@@ -1,0 +1,130 @@
+//! Between rows and the domain's values. What a row holds is checked when it is read: another program may have
+//! written to the tables.
+
+use bytestring::ByteString;
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgRow, PgTypeInfo, PgValueRef};
+use sqlx::{Column, Decode, Encode, Postgres, Row, Type};
+
+use crate::domain::ranges::ProcessedRange;
+use crate::domain::rocket::{Progress, Rocket, State, Status};
+use crate::domain::summary::{Latest, Summary};
+use crate::domain::text::{Channel, Text};
+use crate::domain::timestamp::Timestamp;
+use crate::store::StoreError;
+
+/// The columns of `processed_ranges` that [`range`] reads.
+pub(super) const RANGE_COLUMNS: &str = "ranges.channel, ranges.first_msg, ranges.last_msg, ranges.speed_change, \
+     ranges.launch_msg, ranges.launch_type, ranges.mission_msg, ranges.mission, ranges.exploded_msg, \
+     ranges.exploded_reason, ranges.latest_time";
+
+/// The object identifiers of `timestamptz` and `timestamptz[]`, which are the same in every database.
+const TIMESTAMPTZ: PgTypeInfo = PgTypeInfo::with_oid(Oid(1184));
+const TIMESTAMPTZ_ARRAY: PgTypeInfo = PgTypeInfo::with_oid(Oid(1185));
+
+/// Postgres counts from 2000-01-01T00:00:00Z: so many microseconds after 1970.
+const EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+/// An instant as `timestamptz`: in binary, microseconds since 2000 in 64 bits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PgTime(pub(super) Timestamp);
+
+impl Type<Postgres> for PgTime {
+    fn type_info() -> PgTypeInfo {
+        TIMESTAMPTZ
+    }
+}
+
+impl PgHasArrayType for PgTime {
+    fn array_type_info() -> PgTypeInfo {
+        TIMESTAMPTZ_ARRAY
+    }
+}
+
+impl Encode<'_, Postgres> for PgTime {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        Encode::<Postgres>::encode(self.0.unix_micros() - EPOCH_MICROS, buffer)
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for PgTime {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        // In binary, for every statement of ours that reads one has been prepared. Infinity is beyond the year 9999.
+        let micros = <i64 as Decode<Postgres>>::decode(value)?;
+        let time = micros.checked_add(EPOCH_MICROS).and_then(Timestamp::from_unix_micros);
+        time.map(Self).ok_or_else(|| "is not in the years 0001 to 9999".into())
+    }
+}
+
+/// Reads the columns that [`ROCKET_COLUMNS`](crate::store::listing::ROCKET_COLUMNS) names.
+pub(super) fn rocket(row: &PgRow) -> Result<Rocket, StoreError> {
+    Ok(Rocket {
+        channel: channel(row, 0)?,
+        state: State {
+            status: required(row, 1, |name| name.parse::<Status>().map_err(|()| "is no status".to_owned()))?,
+            rocket_type: optional(row, 2, |text| Text::new(ByteString::from(text)))?,
+            speed: row.try_get(3)?,
+            mission: optional(row, 4, |text| Text::new(ByteString::from(text)))?,
+            exploded_reason: optional(row, 5, |text| Text::new(ByteString::from(text)))?,
+            latest_launch_message: row.try_get(6)?,
+            latest_mission_message: row.try_get(7)?,
+            latest_exploded_message: row.try_get(8)?,
+            latest_update: row.try_get::<Option<PgTime>, _>(9)?.map(|time| time.0),
+        },
+        last_received: row.try_get::<PgTime, _>(10)?.0,
+        progress: Progress {
+            processed: row.try_get(11)?,
+            complete_through: row.try_get(12)?,
+            highest: row.try_get(13)?,
+        },
+    })
+}
+
+pub(super) fn channel(row: &PgRow, index: usize) -> Result<Channel, StoreError> {
+    required(row, index, |text| Channel::new(ByteString::from(text)))
+}
+
+/// Reads the columns of [`RANGE_COLUMNS`] after the channel.
+pub(super) fn range(row: &PgRow) -> Result<ProcessedRange, StoreError> {
+    Ok(ProcessedRange {
+        first: row.try_get(1)?,
+        last: row.try_get(2)?,
+        summary: Summary {
+            speed_change: row.try_get(3)?,
+            launch: latest(row, 4)?,
+            mission: latest(row, 6)?,
+            explosion: latest(row, 8)?,
+            latest_time: row.try_get::<PgTime, _>(10)?.0,
+        },
+    })
+}
+
+/// A number and the text that its message set, from two neighbouring columns.
+fn latest(row: &PgRow, index: usize) -> Result<Option<Latest>, StoreError> {
+    let number: Option<i64> = row.try_get(index)?;
+    let value = optional(row, index + 1, |text| Text::new(ByteString::from(text)))?;
+    match (number, value) {
+        (Some(number), Some(value)) => Ok(Some(Latest { number, value })),
+        (None, None) => Ok(None),
+        _ => Err(damaged(row, index, "is there without its counterpart, or lacks it")),
+    }
+}
+
+fn required<T>(row: &PgRow, index: usize, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, StoreError> {
+    optional(row, index, parse)?.ok_or_else(|| damaged(row, index, "is null"))
+}
+
+fn optional<T>(
+    row: &PgRow,
+    index: usize,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<Option<T>, StoreError> {
+    let text: Option<&str> = row.try_get(index)?;
+    text.map(parse).transpose().map_err(|detail| damaged(row, index, &detail))
+}
+
+fn damaged(row: &PgRow, index: usize, detail: &str) -> StoreError {
+    StoreError::Damaged(format!("{} {detail}", row.columns().get(index).map_or("a column", |column| column.name())))
+}

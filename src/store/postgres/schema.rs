@@ -1,0 +1,216 @@
+//! Opening a database as ours: checked before anything is written to it, then migrated.
+
+use refinery::Migration;
+use refinery_core::AsyncMigrate;
+use refinery_core::traits::r#async::{AsyncQuery, AsyncTransaction};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::store::StoreError;
+
+mod migrations {
+    #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+    refinery::embed_migrations!("migrations/postgres");
+}
+
+/// The history of our migrations. The database may have another program's beside it.
+const HISTORY: &str = "rocket_monitor_schema_history";
+
+/// The key of the advisory lock that is held while the schema is looked at and changed: "rockets!" in ASCII.
+const LOCK: i64 = 0x726f_636b_6574_7321;
+
+/// The tables and views with their columns, as of the last migration.
+const SHAPE: [(&str, &str); 8] = [
+    ("rockets", ROCKETS),
+    ("rockets_exact", ROCKETS),
+    (
+        "processed_ranges",
+        "channel text, first_msg bigint, last_msg bigint, speed_change bigint, launch_msg bigint, launch_type text, \
+         mission_msg bigint, mission text, exploded_msg bigint, exploded_reason text, \
+         latest_time timestamp with time zone",
+    ),
+    ("gaps", "channel text, first_missing bigint, last_missing bigint, after_time timestamp with time zone"),
+    (
+        "report_missions",
+        "mission text, rockets bigint, launched bigint, exploded bigint, mean_speed double precision, max_speed bigint",
+    ),
+    (
+        "report_types",
+        "type text, rockets bigint, launched bigint, exploded bigint, mean_speed double precision, max_speed bigint",
+    ),
+    ("report_explosions", "reason text, rockets bigint, latest_update timestamp with time zone"),
+    (
+        "report_fleet",
+        "rockets bigint, awaiting_launch bigint, launched bigint, exploded bigint, processed bigint, missing bigint, \
+         rockets_with_gaps bigint, latest_update timestamp with time zone",
+    ),
+];
+
+const ROCKETS: &str = "channel text, status text, type text, speed bigint, mission text, exploded_reason text, \
+     latest_launch_msg bigint, latest_mission_msg bigint, latest_exploded_msg bigint, \
+     latest_update timestamp with time zone, last_received timestamp with time zone, processed bigint, \
+     complete_through bigint, highest bigint";
+
+/// Brings the database to the current schema, or says why it is not ours to write to. Several processes may do so at
+/// the same time: one after the other.
+pub(super) async fn prepare(connection: &mut PgConnection, migrate: bool) -> Result<Option<String>, StoreError> {
+    if let Some(reason) = unfit_server(connection).await? {
+        return Ok(Some(reason));
+    }
+    // Held by the session, for the migration's own transaction would let go of it too early. It ends with the
+    // connection at the latest.
+    sqlx::query("SELECT pg_advisory_lock($1)").bind(LOCK).execute(&mut *connection).await?;
+    let prepared = prepare_locked(connection, migrate).await;
+    sqlx::query("SELECT pg_advisory_unlock($1)").bind(LOCK).execute(&mut *connection).await?;
+    prepared
+}
+
+/// Why we can't work with this server at all.
+async fn unfit_server(connection: &mut PgConnection) -> Result<Option<String>, StoreError> {
+    let settings = "SELECT current_setting('server_encoding'), current_setting('synchronous_commit'), \
+                    current_setting('server_version_num')::bigint";
+    let row = sqlx::query(settings).fetch_one(connection).await?;
+    let (encoding, synchronous): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+    if synchronous == "off" {
+        tracing::warn!("synchronous_commit is off: an acknowledged message may be lost when the server crashes");
+    }
+    Ok((encoding != "UTF8")
+        .then(|| format!("its encoding is {encoding}, which can't hold every message; make it with ENCODING 'UTF8'")))
+}
+
+async fn prepare_locked(connection: &mut PgConnection, migrate: bool) -> Result<Option<String>, StoreError> {
+    let latest = migrations::migrations::runner().get_migrations().iter().map(|it| i64::from(it.version())).max();
+    let latest = latest.unwrap_or(0);
+    match version(connection).await? {
+        None if !migrate => Ok(Some("it has no schema; run `migrate`, or leave out --no-migrate".to_owned())),
+        None => match first_of_our_names(connection).await? {
+            Some(name) => Ok(Some(format!(
+                "it has a {name} that this program did not make; give another database, or another schema by \
+                 ?options=-csearch_path%3DNAME"
+            ))),
+            None => run_migrations(connection).await.map(|()| None),
+        },
+        Some(version) if version > latest => Ok(Some(format!(
+            "its schema has version {version}, but this program knows versions up to {latest}; use a newer program"
+        ))),
+        Some(version) if version < latest && !migrate => {
+            Ok(Some("its schema is not up to date; run `migrate`, or leave out --no-migrate".to_owned()))
+        }
+        Some(version) => {
+            if version < latest {
+                run_migrations(connection).await?;
+            }
+            Ok(first_difference(connection).await?.map(|difference| {
+                format!("{difference}, which is not the shape that this program made; restore a backup")
+            }))
+        }
+    }
+}
+
+/// The number of the last migration that was applied; none if there were none.
+pub(super) async fn version(connection: &mut PgConnection) -> Result<Option<i64>, StoreError> {
+    let exists = sqlx::query("SELECT to_regclass($1) IS NOT NULL").bind(HISTORY).fetch_one(&mut *connection).await?;
+    if !exists.try_get::<bool, _>(0)? {
+        return Ok(None);
+    }
+    let sql = format!("SELECT max(version)::bigint FROM {HISTORY}");
+    Ok(sqlx::query(AssertSqlSafe(sql)).fetch_one(connection).await?.try_get(0)?)
+}
+
+/// Distributes both tables by channel over the nodes of a Citus cluster, each channel's rows together. Whether that was
+/// still to be done.
+pub(super) async fn distribute(connection: &mut PgConnection) -> Result<bool, StoreError> {
+    let installed = "SELECT count(*) FROM pg_extension WHERE extname = 'citus'";
+    if sqlx::query(installed).fetch_one(&mut *connection).await?.try_get::<i64, _>(0)? == 0 {
+        return Err(StoreError::NotACluster);
+    }
+    let distributed = "SELECT count(*) FROM pg_dist_partition WHERE logicalrelid = 'rockets'::regclass";
+    if sqlx::query(distributed).fetch_one(&mut *connection).await?.try_get::<i64, _>(0)? > 0 {
+        return Ok(false);
+    }
+    let mut transaction = connection.begin().await?;
+    for table in ["rockets", "processed_ranges"] {
+        let colocated = if table == "rockets" { "default" } else { "rockets" };
+        let distribute =
+            sqlx::query("SELECT create_distributed_table($1::text::regclass, 'channel', colocate_with => $2)");
+        distribute.bind(table).bind(colocated).execute(&mut *transaction).await?;
+    }
+    transaction.commit().await?;
+    Ok(true)
+}
+
+async fn first_of_our_names(connection: &mut PgConnection) -> Result<Option<&'static str>, StoreError> {
+    for (name, _) in SHAPE {
+        if !columns(connection, name).await?.is_empty() {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+async fn first_difference(connection: &mut PgConnection) -> Result<Option<String>, StoreError> {
+    for (name, must) in SHAPE {
+        let is = columns(connection, name).await?;
+        if is.is_empty() {
+            return Ok(Some(format!("the table or view {name} is missing")));
+        }
+        if is != must {
+            return Ok(Some(format!("{name} has the columns {is}, not {must}")));
+        }
+    }
+    Ok(None)
+}
+
+/// The columns of a table or view with their types; empty if there is none.
+async fn columns(connection: &mut PgConnection, name: &str) -> Result<String, StoreError> {
+    let sql =
+        "SELECT coalesce(string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum), '')
+               FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped";
+    Ok(sqlx::query(sql).bind(name).fetch_one(connection).await?.try_get(0)?)
+}
+
+async fn run_migrations(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let mut runner = migrations::migrations::runner().set_grouped(true);
+    runner.set_migration_table_name(HISTORY);
+    let migrated = runner.run_async(&mut Migrator(connection)).await;
+    migrated.map(|_| ()).map_err(|error| StoreError::Migration(error.to_string()))
+}
+
+/// Runs refinery's statements over a connection, each call in a transaction of its own.
+struct Migrator<'c>(&'c mut PgConnection);
+
+impl AsyncTransaction for Migrator<'_> {
+    type Error = sqlx::Error;
+
+    async fn execute<'a, T: Iterator<Item = &'a str> + Send + 'a>(
+        &'a mut self,
+        queries: T,
+    ) -> Result<usize, Self::Error> {
+        let mut transaction = self.0.begin().await?;
+        let mut count = 0;
+        for query in queries {
+            sqlx::raw_sql(AssertSqlSafe(query)).execute(&mut *transaction).await?;
+            count += 1;
+        }
+        transaction.commit().await?;
+        Ok(count)
+    }
+}
+
+impl AsyncQuery<Vec<Migration>> for Migrator<'_> {
+    async fn query<'a>(&'a mut self, query: &'a str) -> Result<Vec<Migration>, Self::Error> {
+        let rows = sqlx::query(AssertSqlSafe(query)).fetch_all(&mut *self.0).await?;
+        rows.iter().map(applied_migration).collect()
+    }
+}
+
+fn applied_migration(row: &sqlx::postgres::PgRow) -> Result<Migration, sqlx::Error> {
+    let undecodable = |error: Box<dyn std::error::Error + Send + Sync>| sqlx::Error::Decode(error);
+    let applied_on = OffsetDateTime::parse(row.try_get(2)?, &Rfc3339).map_err(|error| undecodable(error.into()))?;
+    let checksum =
+        row.try_get::<&str, _>(3)?.parse().map_err(|error: std::num::ParseIntError| undecodable(error.into()))?;
+    Ok(Migration::applied(row.try_get(0)?, row.try_get(1)?, applied_on, checksum))
+}
+
+impl AsyncMigrate for Migrator<'_> {}

@@ -1,0 +1,257 @@
+//! What only Postgres can: several instances on one database, a server that goes away and comes back, analysts.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::TestRunner;
+use serde_json::{Value, json};
+
+use crate::oracle::{Oracle, Sent, arrivals};
+use crate::postgres::{Cluster, TestDatabase, execute, query};
+use crate::support::{Client, Service, eventually, faster, launched, rocket, run, stderr, stdout};
+
+fn check(database: &TestDatabase) -> (Option<i32>, String) {
+    let checked = run(&["check", "--database", &database.url]);
+    (checked.status.code(), stdout(&checked) + &stderr(&checked))
+}
+
+fn refused(database: &TestDatabase, why: &str) {
+    for command in [&["serve", "--listen", "127.0.0.1:0"][..], &["migrate"], &["check"], &["forget", "r"]] {
+        let output = run(&[command, &["--database", &database.url]].concat());
+        assert!(!output.status.success());
+        assert!(stderr(&output).contains(why), "{command:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn copies_sent_to_several_instances_count_once() {
+    let database = TestDatabase::create();
+    let services = [Service::start(&database.url), Service::start(&database.url)];
+    let mut runner = TestRunner::deterministic();
+    // Copies of a message say the same within one draw only: each has channels of its own.
+    let draw = |number| {
+        let batches = arrivals().new_tree(&mut runner).unwrap().current();
+        let own = move |sent: Sent| Sent { channel: format!("{} {number}", sent.channel), ..sent };
+        batches.concat().into_iter().map(own)
+    };
+    let sent: Vec<Sent> = (0..30).flat_map(draw).collect();
+    let oracle = Oracle::of(&sent);
+    // Each instance is sent everything by two clients, in different orders, one of them as lines.
+    let applied: usize = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4_usize)
+            .map(|client| {
+                let (sent, service) = (&sent, &services[client % 2]);
+                scope.spawn(move || send_all(service, sent, client))
+            })
+            .collect();
+        clients.into_iter().map(|client| client.join().unwrap()).sum()
+    });
+    let distinct: usize = oracle.channels().map(|channel| oracle.numbers(channel)).sum();
+    assert_eq!(applied, distinct, "each was new to exactly one client");
+    for service in &services {
+        let mut client = Client::new(service.address);
+        for channel in oracle.channels() {
+            assert_eq!(rocket(&mut client, channel, "best-effort"), oracle.rocket(channel, false));
+            assert_eq!(rocket(&mut client, channel, "exact"), oracle.rocket(channel, true));
+        }
+    }
+    assert_eq!(check(&database).0, Some(0));
+}
+
+/// How many of the messages were new.
+fn send_all(service: &Service, sent: &[Sent], client: usize) -> usize {
+    let mut connection = Client::new(service.address);
+    let start = client * sent.len() / 4;
+    let order = sent[start..].iter().chain(&sent[..start]);
+    if client < 2 {
+        let lines: Vec<String> = order.map(|sent| sent.json().to_string()).collect();
+        let counts = lines.chunks(50).map(|lines| connection.post_lines(lines.join("\n").as_bytes()).json());
+        return counts.map(|counts| counts["applied"].as_u64().unwrap() as usize).sum();
+    }
+    order
+        .filter(|sent| {
+            let answer = connection.post(&sent.json());
+            assert_eq!(answer.status, 204, "{answer:?}");
+            answer.header("idempotent-replayed").is_none()
+        })
+        .count()
+}
+
+#[test]
+fn twenty_may_start_at_once_on_an_empty_database() {
+    let database = TestDatabase::create();
+    let services: Vec<_> = std::thread::scope(|scope| {
+        let starting: Vec<_> = (0..20).map(|_| scope.spawn(|| Service::start(&database.url))).collect();
+        starting.into_iter().map(|service| service.join().unwrap()).collect()
+    });
+    for (number, service) in (1..).zip(&services) {
+        assert_eq!(Client::new(service.address).post(&faster("r", number, 1)).status, 204);
+    }
+    assert_eq!(Client::new(services[7].address).get("/rockets/r").json()["speed"], 20);
+}
+
+#[test]
+fn a_server_that_is_killed_under_load_loses_nothing() {
+    const MESSAGES: u32 = 6_000;
+    let mut cluster = Cluster::start();
+    let service = Service::start(cluster.url("postgres"));
+    let (next, acknowledged) = (AtomicU32::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = Client::new(service.address);
+                loop {
+                    let index = next.fetch_add(1, Ordering::SeqCst);
+                    if index >= MESSAGES {
+                        return;
+                    }
+                    let message = faster(&format!("c{}", index % 10), index / 10 + 1, 1);
+                    // Sent until it is taken: 503 says that this is safe.
+                    eventually("it is taken", || {
+                        let answer = client.post(&message);
+                        if answer.status != 204 {
+                            answer.problem(503);
+                            assert!(answer.header("retry-after").is_some());
+                        }
+                        answer.status == 204
+                    });
+                    acknowledged.lock().unwrap().push(index);
+                }
+            });
+        }
+        for part in 1..=3 {
+            let wanted = part * MESSAGES as usize / 5;
+            eventually("enough are acknowledged", || acknowledged.lock().unwrap().len() >= wanted);
+            cluster.kill();
+            let mut client = Client::new(service.address);
+            eventually("it is noticed", || client.get("/readyz").status == 503);
+            assert_eq!(client.get("/livez").status, 200);
+            client.get("/rockets/c1").problem(503);
+            cluster.restart();
+            eventually("it has recovered", || client.get("/readyz").status == 200);
+        }
+    });
+    let state = query(&cluster.url("postgres"), "SELECT channel, speed, processed, complete_through FROM rockets");
+    assert_eq!(state.len(), 10);
+    for row in state {
+        assert_eq!(
+            (&row["speed"], &row["processed"], &row["complete_through"]),
+            (&json!(600), &json!(600), &json!(600))
+        );
+    }
+}
+
+#[test]
+fn what_is_not_ours_is_refused() {
+    for statements in ["CREATE TABLE rockets (name text)", "CREATE VIEW gaps AS SELECT 1 AS one"] {
+        let database = TestDatabase::create();
+        execute(&database.url, statements);
+        refused(&database, "");
+        let migrated = run(&["migrate", "--database", &database.url]);
+        assert!(stderr(&migrated).contains("did not make"), "{}", stderr(&migrated));
+        assert!(query(&database.url, "SELECT 1 AS one FROM pg_tables WHERE tablename LIKE 'processed%'").is_empty());
+    }
+    for (statements, why) in [
+        ("UPDATE rocket_monitor_schema_history SET version = 999", "use a newer program"),
+        ("ALTER TABLE rockets ADD COLUMN crew integer", "rockets has the columns"),
+        ("DROP VIEW gaps", "gaps is missing"),
+    ] {
+        let database = TestDatabase::create();
+        assert!(run(&["migrate", "--database", &database.url]).status.success());
+        execute(&database.url, statements);
+        refused(&database, why);
+    }
+    let ascii = TestDatabase::create_with("ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'");
+    refused(&ascii, "its encoding is SQL_ASCII");
+    let empty = TestDatabase::create();
+    let unprepared = run(&["serve", "--no-migrate", "--listen", "127.0.0.1:0", "--database", &empty.url]);
+    assert!(stderr(&unprepared).contains("it has no schema"), "{}", stderr(&unprepared));
+}
+
+#[test]
+fn other_programs_tables_may_be_beside_ours() {
+    let database = TestDatabase::create();
+    execute(&database.url, "CREATE TABLE refinery_schema_history (version int); CREATE TABLE notes (text text)");
+    let migrated = run(&["migrate", "--database", &database.url]);
+    assert!(stdout(&migrated).contains("schema version 1, up to date"), "{migrated:?}");
+    let alone = run(&["migrate", "--distribute", "--database", &database.url]);
+    assert!(!alone.status.success() && stderr(&alone).contains("CREATE EXTENSION citus"), "{}", stderr(&alone));
+}
+
+#[test]
+fn tables_and_views_say_the_same_as_on_sqlite() {
+    let database = TestDatabase::create();
+    let service = Service::start(&database.url);
+    let mut client = Client::new(service.address);
+    for message in [launched("a", 1), faster("a", 4, 1), faster("c", 3, 7), faster("d", 1, 8), faster("e", 1, 8)] {
+        assert_eq!(client.post(&message).status, 204);
+    }
+    let rows = |sql: &str| query(&database.url, sql);
+    assert_eq!(
+        rows("SELECT channel, first_missing, last_missing, after_time IS NULL AS start FROM gaps ORDER BY 1, 2"),
+        [
+            json!({ "channel": "a", "first_missing": 2, "last_missing": 3, "start": false }),
+            json!({ "channel": "c", "first_missing": 1, "last_missing": 2, "start": true }),
+        ]
+    );
+    let unknown =
+        json!({ "mission": null, "rockets": 3, "launched": 0, "exploded": 0, "mean_speed": 7.667, "max_speed": 8 });
+    assert_eq!(rows("SELECT * FROM report_missions WHERE mission IS NULL"), [unknown]);
+    assert_eq!(
+        rows("SELECT rockets, awaiting_launch, launched, processed, missing, rockets_with_gaps FROM report_fleet"),
+        [
+            json!({ "rockets": 4, "awaiting_launch": 3, "launched": 1, "processed": 5, "missing": 4, "rockets_with_gaps": 2 })
+        ]
+    );
+    assert_eq!(
+        rows("SELECT status, speed, latest_update FROM rockets_exact WHERE channel = 'c'"),
+        [json!({ "status": "awaitingLaunch", "speed": 0, "latest_update": Value::Null })]
+    );
+    assert!(rows("SELECT * FROM report_explosions").is_empty());
+    assert_eq!(rows("SELECT type FROM report_types ORDER BY type")[0], json!({ "type": "Falcon-9" }));
+}
+
+#[test]
+fn check_finds_damage_and_forget_forgets() {
+    let database = TestDatabase::create();
+    let service = Service::start(&database.url);
+    let mut client = Client::new(service.address);
+    for message in [launched("r", 1), faster("r", 2, 5), faster("r", 5, 1), launched("s", 1)] {
+        assert_eq!(client.post(&message).status, 204);
+    }
+    assert_eq!(check(&database), (Some(0), "2 channels with 3 processed ranges checked: 0 problems\n".to_owned()));
+    for (damage, mend, told) in [
+        (
+            "UPDATE rockets SET speed = 1 WHERE channel = 'r'",
+            "UPDATE rockets SET speed = 506 WHERE channel = 'r'",
+            "r: speed is 1",
+        ),
+        (
+            "UPDATE processed_ranges SET last_msg = 4 WHERE channel = 'r' AND first_msg = 1",
+            "UPDATE processed_ranges SET last_msg = 2 WHERE channel = 'r' AND first_msg = 1",
+            "touch",
+        ),
+        (
+            "UPDATE processed_ranges SET channel = 't' WHERE channel = 's'",
+            "UPDATE processed_ranges SET channel = 's' WHERE channel = 't'",
+            "t: has processed ranges",
+        ),
+        (
+            "UPDATE rockets SET mission = E'a\\nb' WHERE channel = 's'",
+            "UPDATE rockets SET mission = 'ARTEMIS' WHERE channel = 's'",
+            "can't be read",
+        ),
+    ] {
+        execute(&database.url, damage);
+        let (status, lines) = check(&database);
+        assert_eq!(status, Some(1), "{damage}");
+        assert!(lines.contains(told), "{damage}: {lines}");
+        execute(&database.url, mend);
+        assert_eq!(check(&database).0, Some(0));
+    }
+    assert!(run(&["forget", "r", "--database", &database.url]).status.success());
+    assert_eq!(client.get("/rockets/r").status, 404);
+    assert_eq!(run(&["forget", "r", "--database", &database.url]).status.code(), Some(1));
+    assert_eq!(client.post(&launched("r", 1)).header("idempotent-replayed"), None);
+}

@@ -1,0 +1,194 @@
+//! A Postgres server for the tests: that of `ROCKET_MONITOR_TEST_POSTGRES` (the URL of a database in which databases may
+//! be made), or a private one that is started from the installed programs, and stopped and removed when the tests end.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
+
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+
+/// Where the server is.
+pub struct Server {
+    /// The URL of a database, before and after the database's name.
+    before: String,
+    after: String,
+    /// The name in the URL that the server was told by.
+    maintenance: String,
+}
+
+/// A database of one test, removed at its end.
+pub struct TestDatabase {
+    pub name: String,
+    pub url: String,
+}
+
+impl TestDatabase {
+    pub fn create() -> Self {
+        Self::create_with("")
+    }
+
+    /// With further options of CREATE DATABASE.
+    pub fn create_with(options: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("rm_test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let server = server();
+        execute(&server.url(&server.maintenance), &format!("CREATE DATABASE {name} TEMPLATE template0 {options}"));
+        Self { url: server.url(&name), name }
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let server = server();
+        execute(&server.url(&server.maintenance), &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
+    }
+}
+
+impl Server {
+    fn url(&self, database: &str) -> String {
+        format!("{}{database}{}", self.before, self.after)
+    }
+}
+
+fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(|| match std::env::var("ROCKET_MONITOR_TEST_POSTGRES") {
+        Ok(url) => {
+            let (place, after) = url.split_at(url.find('?').unwrap_or(url.len()));
+            let (before, name) = place.rsplit_once('/').expect("ROCKET_MONITOR_TEST_POSTGRES names a database");
+            Server { before: format!("{before}/"), after: after.to_owned(), maintenance: name.to_owned() }
+        }
+        Err(_) => {
+            static PRIVATE: OnceLock<Mutex<Cluster>> = OnceLock::new();
+            let cluster = PRIVATE.get_or_init(|| Mutex::new(Cluster::start())).lock().unwrap();
+            let url = cluster.url("");
+            let (before, after) = url.split_at(url.find('?').unwrap());
+            Server { before: before.to_owned(), after: after.to_owned(), maintenance: "postgres".to_owned() }
+        }
+    })
+}
+
+/// A private server that listens on a socket in a directory of its own.
+pub struct Cluster {
+    directory: PathBuf,
+    /// A shell that ends the server and removes the directory once its standard input is closed: when the tests end,
+    /// however they do.
+    guard: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+/// Its arguments are the directory, the folder of the programs, and what runs a command as the server's user. It starts
+/// and kills the server as its standard input says, and says when that is done.
+const GUARD: &str = r#"
+directory=$1; programs=$2; shift 2
+options="-c listen_addresses= -c unix_socket_directories=$directory -c fsync=off -c max_connections=300"
+as_server() { "$@" </dev/null >>"$directory/log" 2>&1 || { cat "$directory/log" >&2; echo failed; exit 1; }; }
+start() { as_server "$@" "$programs/pg_ctl" -D "$directory/data" -w -o "$options" start; }
+stop() { as_server "$@" "$programs/pg_ctl" -D "$directory/data" -m immediate stop; }
+as_server "$@" "$programs/initdb" -D "$directory/data" -U postgres -A trust -E UTF8 --locale=C --no-sync
+start "$@"; echo ready
+while read -r command; do "$command" "$@"; echo ready; done
+"$@" "$programs/pg_ctl" -D "$directory/data" -m immediate stop </dev/null >/dev/null 2>&1
+rm -rf "$directory"
+"#;
+
+impl Cluster {
+    pub fn start() -> Self {
+        let root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
+        let directory = tempfile::Builder::new().prefix("rm-pg-").tempdir().unwrap().keep();
+        let mut guard = Command::new("bash");
+        guard.args(["-c", GUARD, "guard"]).arg(&directory).arg(programs());
+        if root {
+            // The server refuses to be run by root.
+            let owned = Command::new("chown").arg("postgres").arg(&directory).status().unwrap();
+            assert!(owned.success(), "there is a user postgres, for Debian's package makes it");
+            guard.args(["runuser", "-u", "postgres", "--"]);
+        } else {
+            guard.arg("env");
+        }
+        let mut guard = guard.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let answers = BufReader::new(guard.stdout.take().unwrap());
+        let mut cluster = Self { directory, guard, answers };
+        cluster.is_ready();
+        cluster
+    }
+
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@localhost/{database}?host={}", self.directory.display())
+    }
+
+    /// Ends the server as a crash would.
+    pub fn kill(&mut self) {
+        self.command("stop\n");
+    }
+
+    pub fn restart(&mut self) {
+        self.command("start\n");
+    }
+
+    fn command(&mut self, command: &str) {
+        self.guard.stdin.as_mut().unwrap().write_all(command.as_bytes()).unwrap();
+        self.is_ready();
+    }
+
+    fn is_ready(&mut self) {
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).unwrap();
+        assert_eq!(answer, "ready\n", "the server failed; what it said is above");
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        drop(self.guard.stdin.take());
+        // It may have ended by itself.
+        let _ = self.guard.wait();
+    }
+}
+
+/// The folder of the server's programs, which Debian keeps out of the PATH.
+fn programs() -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut debian: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
+    debian.retain(|folder| folder.join("initdb").exists());
+    debian.sort();
+    let elsewhere = || {
+        let output = Command::new("pg_config").arg("--bindir").output().ok()?;
+        let folder = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
+        Path::new(&folder).join("initdb").exists().then_some(folder)
+    };
+    debian.pop().or_else(elsewhere).expect(
+        "there is no Postgres server to start: install it (on Debian: apt-get install postgresql), or name one by \
+         ROCKET_MONITOR_TEST_POSTGRES=postgres://…",
+    )
+}
+
+/// Runs SQL as another program would.
+pub fn execute(url: &str, statements: &str) {
+    with_connection(url, async |connection| {
+        sqlx::raw_sql(AssertSqlSafe(statements)).execute(connection).await.map(|_| ())
+    });
+}
+
+/// All rows of a query, each as a JSON object.
+pub fn query(url: &str, query: &str) -> Vec<Value> {
+    let sql = format!("SELECT to_jsonb(answer)::text FROM ({query}) AS answer");
+    with_connection(url, async |connection| {
+        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(connection).await?;
+        Ok(rows.iter().map(|row| serde_json::from_str(row.get(0)).unwrap()).collect())
+    })
+}
+
+fn with_connection<T>(url: &str, work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let worked = runtime.block_on(async {
+        let mut connection = PgConnection::connect(url).await?;
+        let worked = work(&mut connection).await?;
+        connection.close().await?;
+        Ok::<_, sqlx::Error>(worked)
+    });
+    worked.unwrap_or_else(|error| panic!("{error}"))
+}
