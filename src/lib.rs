@@ -7,7 +7,7 @@
 //! The data goes one way down and its outcome back:
 //!
 //! ```text
-//! http (extract, answer) -> ingest (queue, group commit) -> domain (fold) -> store (sqlite)
+//! http (extract, answer) -> ingest (queue, group commit) -> domain (fold) -> store (sqlite | postgres)
 //!                        <- outcome of each message      <- what to write
 //! ```
 //!
@@ -25,11 +25,13 @@
 //! 1. `POST /messages` reads the body, at most 64 KiB, and [`domain::parse`] makes a valid
 //!    [`Message`](domain::message::Message) of it, or a list of all of its faults. Its texts are slices of the body.
 //! 2. [`ingest::Ingest`] queues it; when the queue is full, the request waits for room, and not for ever.
-//! 3. The committer, a thread, takes all that waits. While it commits one batch, the next one gathers.
+//! 3. A committer, a thread, takes all that waits. While it commits one batch, the next one gathers. SQLite has one
+//!    committer; Postgres has two, each for its own channels.
 //! 4. The store opens a write transaction. For each channel of the [`Batch`](domain::batch::Batch), in the order of the
 //!    keys, it loads the few processed ranges around the new numbers; the domain [joins](domain::ranges::join) them,
 //!    which tells new messages from duplicates; the store writes the ranges that changed, and adds what the new messages
-//!    come to, to the channel's row in `rockets`.
+//!    come to, to the channel's row in `rockets`. SQLite goes from channel to channel; Postgres does each step for all
+//!    channels at once.
 //! 5. The transaction is committed, which for SQLite means that the write-ahead log is synced to the disk. Only then the
 //!    request is answered, with its own outcome.
 //!
@@ -38,8 +40,9 @@
 //! - What is acknowledged is on disk. What is answered 503 may be sent again.
 //! - A row of `rockets` is the combination of its channel's ranges; ranges neither overlap nor touch; there is no row
 //!   without ranges, and there are no ranges without a row. `check` audits all of it.
-//! - Everything that a batch decides on is read inside its own write transaction, so that any number of processes can
-//!   write to one file.
+//! - Everything that a batch decides on is read inside its own write transaction, under its locks, so that any number of
+//!   processes can write to one file, or to one server.
+//! - Every statement's keys and joins include the channel, so that Postgres's tables can be distributed by it.
 //! - Memory is bounded: the queue by bytes, lines and bodies by 64 KiB, answers by their limits. What is kept of processed
 //!   numbers grows with the gaps, not with the messages.
 

@@ -1,9 +1,8 @@
-//! The other end of the queue: threads that take turns. Whose turn it is takes all that waits and makes room for the
-//! next one, then commits it as one batch, and answers. How many there are is the store's to say.
+//! The other end of a queue: one thread that takes all that waits, commits it as one batch, and answers.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
@@ -40,20 +39,6 @@ fn batch_stop(messages: usize, another_waits: bool) -> Option<BatchStop> {
     }
 }
 
-/// The queue's end, which one committer holds at a time.
-pub(super) struct Queue {
-    entries: Receiver<Entry>,
-    /// An entry that found no place in the last batch.
-    next: Option<Entry>,
-    stopped: bool,
-}
-
-impl Queue {
-    pub(super) fn new(entries: Receiver<Entry>) -> Arc<Mutex<Self>> {
-        Arc::new(Mutex::new(Self { entries, next: None, stopped: false }))
-    }
-}
-
 pub(super) struct Committer {
     store: Store,
     /// None after a failure: the next batch starts with a fresh one.
@@ -81,25 +66,15 @@ impl Committer {
     }
 
     /// Commits until it is told to stop.
-    pub(super) fn run(mut self, queue: &Mutex<Queue>) {
-        while let Some(batch) = self.next_batch(&mut queue.lock().unwrap_or_else(PoisonError::into_inner)) {
+    pub(super) fn run(mut self, queue: &Receiver<Entry>) {
+        let mut next = None;
+        while let Some(Entry::Job(first)) = next.take().or_else(|| self.wait(queue)) {
+            let mut batch = Gathered::default();
+            next = self.gather(first, queue, &mut batch);
             let outcome = self.commit(&batch.messages);
             self.answer(batch.waiting, outcome);
         }
         self.tidy();
-    }
-
-    /// Waits for entries and takes all there are; none when everything is done.
-    fn next_batch(&mut self, queue: &mut Queue) -> Option<Gathered> {
-        if queue.stopped {
-            return None;
-        }
-        let mut batch = Gathered::default();
-        match queue.next.take().or_else(|| self.wait(&queue.entries)) {
-            Some(Entry::Job(first)) => queue.next = self.gather(first, &queue.entries, &mut batch),
-            Some(Entry::Stop) | None => queue.stopped = true,
-        }
-        (!queue.stopped).then_some(batch)
     }
 
     /// Waits for the next entry, and uses a pause to tidy up.

@@ -1,7 +1,7 @@
-//! Group commit: whoever has messages waits in one bounded queue, and all that wait when a commit ends go into the
-//! next one together. Each is answered after its commit, with its own outcome.
+//! Group commit: whoever has messages waits in a bounded queue, and all that wait when a commit ends go into the next
+//! one together. Each is answered after its commit, with its own outcome.
 //!
-//! [`Ingest`] is the queue's entrance, the `committer` its other end, [`ndjson`] turns bytes into messages for the
+//! [`Ingest`] is the queue's entrance, a `committer` its other end (a store may want several of both), [`ndjson`] turns bytes into messages for the
 //! HTTP API and for [`file`](mod@file)s alike. No HTTP, no SQL and no rule about messages lives here.
 
 mod committer;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, oneshot};
 
-use self::committer::{Committer, Queue};
+use self::committer::Committer;
 use crate::domain::batch::Outcome;
 use crate::domain::message::Message;
 use crate::store::{Store, StoreError};
@@ -108,39 +108,51 @@ struct Job {
     answer: oneshot::Sender<Answer>,
 }
 
-/// The way in for messages. Clones are the same queue.
+/// The way in for messages. Clones are the same.
 #[derive(Clone, Debug)]
 pub struct Ingest {
-    queue: mpsc::Sender<Entry>,
+    /// One queue for each committer. A channel's messages all go into the same one, so that batches that are committed at
+    /// the same time never wait for each other's rows.
+    queues: Arc<[mpsc::Sender<Entry>]>,
+    hasher: foldhash::fast::RandomState,
     room: Arc<Semaphore>,
     limits: Limits,
 }
 
-/// A parcel's place in the queue: its answer is to come.
+/// A parcel's places in the queues: its answers are to come.
 #[derive(Debug)]
-pub struct Pending(oneshot::Receiver<Answer>);
+pub struct Pending {
+    answers: Vec<oneshot::Receiver<Answer>>,
+}
 
 impl Pending {
-    /// Waits until the parcel is committed, or isn't.
+    /// Waits until the parcel is committed, or isn't. If a part of it isn't, the answer is that.
     pub async fn answer(self) -> Answer {
-        self.0.await.unwrap_or(Err(IngestError::Stopping))
+        let mut tally = Ok(Tally::default());
+        for answer in self.answers {
+            match (answer.await.unwrap_or(Err(IngestError::Stopping)), &mut tally) {
+                (Ok(part), Ok(tally)) => tally.add(part),
+                (Err(error), tally) => *tally = Err(error),
+                (Ok(_), Err(_)) => {}
+            }
+        }
+        tally
     }
 }
 
 impl Ingest {
-    /// Starts the committers, each on a thread of its own. They end after [`stop`](Self::stop).
+    /// Starts as many committers as the store wants, each on a thread of its own. They end after [`stop`](Self::stop).
     pub fn start(store: &Store, limits: Limits) -> Result<(Self, Vec<JoinHandle<()>>), StoreError> {
-        let (queue, entries) = mpsc::channel();
-        let entries = Queue::new(entries);
         let room = Arc::new(Semaphore::new(limits.queued_bytes as usize));
-        let start_one = |_| {
+        let (mut queues, mut threads) = (Vec::new(), Vec::new());
+        for _ in 0..store.writers() {
+            let (queue, entries) = mpsc::channel();
             let committer = Committer::new(store.clone(), store.writer()?, Arc::clone(&room), limits.patience);
-            let entries = Arc::clone(&entries);
             let thread = std::thread::Builder::new().name("committer".to_owned());
-            thread.spawn(move || committer.run(&entries)).map_err(StoreError::Thread)
-        };
-        let threads = (0..store.writers()).map(start_one).collect::<Result<_, _>>()?;
-        Ok((Self { queue, room, limits }, threads))
+            threads.push(thread.spawn(move || committer.run(&entries)).map_err(StoreError::Thread)?);
+            queues.push(queue);
+        }
+        Ok((Self { queues: queues.into(), hasher: foldhash::fast::RandomState::default(), room, limits }, threads))
     }
 
     /// Queues messages that took `bytes` of input, waiting for room if there is none.
@@ -154,10 +166,48 @@ impl Ingest {
                 room.map_err(|_| IngestError::Overloaded)?.map_err(|_| IngestError::Stopping)?.forget();
             }
         }
-        let (answer, pending) = oneshot::channel();
-        let job = Job { parcel, bytes, queued_at: Instant::now(), answer };
-        self.queue.send(Entry::Job(job)).map_err(|_| IngestError::Stopping)?;
-        Ok(Pending(pending))
+        // The room is given back with the first part's answer.
+        let mut bytes = Some(bytes);
+        let queued_at = Instant::now();
+        let mut answers = Vec::with_capacity(1);
+        for (queue, parcel) in self.parts(parcel) {
+            let (answer, pending) = oneshot::channel();
+            let job = Job { parcel, bytes: bytes.take().unwrap_or(0), queued_at, answer };
+            queue.send(Entry::Job(job)).map_err(|_| IngestError::Stopping)?;
+            answers.push(pending);
+        }
+        Ok(Pending { answers })
+    }
+
+    /// The parts of a parcel, and the queues that they go into.
+    fn parts(&self, parcel: Parcel) -> Vec<(&mpsc::Sender<Entry>, Parcel)> {
+        match (&*self.queues, parcel) {
+            ([only], parcel) => vec![(only, parcel)],
+            (queues, Parcel::One(message)) => {
+                let queue = queues.get(self.queue_of(&message)).into_iter();
+                queue.map(|queue| (queue, Parcel::One(message.clone()))).collect()
+            }
+            // Asking whether the store could commit something: each committer is asked.
+            (queues, Parcel::Many(messages)) if messages.is_empty() => {
+                queues.iter().map(|queue| (queue, Parcel::Many(Vec::new()))).collect()
+            }
+            (queues, Parcel::Many(messages)) => {
+                let mut parts: Vec<Vec<Message>> = queues.iter().map(|_| Vec::new()).collect();
+                for message in messages {
+                    if let Some(part) = parts.get_mut(self.queue_of(&message)) {
+                        part.push(message);
+                    }
+                }
+                let parts = queues.iter().zip(parts).filter(|(_, part)| !part.is_empty());
+                parts.map(|(queue, part)| (queue, Parcel::Many(part))).collect()
+            }
+        }
+    }
+
+    fn queue_of(&self, message: &Message) -> usize {
+        use std::hash::BuildHasher;
+        let hash = self.hasher.hash_one(&message.channel);
+        usize::try_from(hash % self.queues.len() as u64).unwrap_or_default()
     }
 
     /// Commits messages that took `bytes` of input, together with whatever else waits.
@@ -168,8 +218,10 @@ impl Ingest {
     /// Lets the committers end once everything that is queued now is committed and answered; join their threads to know.
     /// Whoever comes later is told that the service is stopping.
     pub fn stop(&self) {
-        // If the committers are gone already, so be it.
-        let _ = self.queue.send(Entry::Stop);
+        for queue in &*self.queues {
+            // If the committer is gone already, so be it.
+            let _ = queue.send(Entry::Stop);
+        }
     }
 
     /// Whether a message could be committed now.

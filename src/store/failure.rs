@@ -41,6 +41,11 @@ impl Failures {
         Self { planned: Some(Arc::default()) }
     }
 
+    /// Whether failures can be planned at all.
+    pub fn are_plannable(&self) -> bool {
+        self.planned.is_some()
+    }
+
     /// Lets the next `count` batches that reach the point fail there.
     pub fn plan(&self, point: FailurePoint, count: u32) {
         if let Some(left) = self.left(point) {

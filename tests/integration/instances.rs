@@ -213,6 +213,28 @@ fn tables_and_views_say_the_same_as_on_sqlite() {
 }
 
 #[test]
+fn the_queries_of_the_readme_run() {
+    let database = TestDatabase::create();
+    let service = Service::start(&database.url);
+    let mut client = Client::new(service.address);
+    for message in [launched("a", 1), faster("a", 4, 1), launched("b", 1), faster("c", 3, 7)] {
+        assert_eq!(client.post(&message).status, 204);
+    }
+    execute(&database.url, "UPDATE rockets SET last_received = '2022-02-02T00:00:00Z' WHERE channel = 'c'");
+    let readme = include_str!("../../README.md");
+    let blocks: Vec<&str> = readme.split("```sql").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let [on_both, roles, on_postgres] = blocks[..] else { panic!("{blocks:?}") };
+    assert!(roles.contains("CREATE ROLE"));
+    let queries = on_both.split(';').filter(|query| !query.contains("julianday")).chain(on_postgres.split(';'));
+    let answers: Vec<usize> = queries
+        .filter(|statement| !statement.trim().is_empty())
+        .map(|statement| query(&database.url, statement).len())
+        .collect();
+    // The fleet; one mission; the two that fly; the two that lag; the one that is silent.
+    assert_eq!(answers, [1, 1, 2, 2, 1]);
+}
+
+#[test]
 fn check_finds_damage_and_forget_forgets() {
     let database = TestDatabase::create();
     let service = Service::start(&database.url);

@@ -4,6 +4,7 @@
 //! (`read`), the audit's reading (`check`). What must not: rules about messages, which are the domain's.
 
 mod check;
+mod literal;
 mod read;
 mod rows;
 mod schema;
@@ -24,7 +25,8 @@ use crate::domain::text::Channel;
 pub use url::{PostgresUrl, has_password};
 pub use write::PostgresWriter;
 
-/// How many batches may be under way at a time: while one waits for its commit, another one works.
+/// How many batches may be under way at a time: while one waits for its commit, another one works. With more of them,
+/// each would hold fewer messages.
 pub(super) const WRITERS: usize = 2;
 
 /// How long starting a program waits for a server that does not answer.

@@ -5,7 +5,7 @@ use bytestring::ByteString;
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
-use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgRow, PgTypeInfo, PgValueRef};
+use sqlx::postgres::{PgArgumentBuffer, PgRow, PgTypeInfo, PgValueFormat, PgValueRef};
 use sqlx::{Column, Decode, Encode, Postgres, Row, Type};
 
 use crate::domain::ranges::ProcessedRange;
@@ -20,9 +20,8 @@ pub(super) const RANGE_COLUMNS: &str = "ranges.channel, ranges.first_msg, ranges
      ranges.launch_msg, ranges.launch_type, ranges.mission_msg, ranges.mission, ranges.exploded_msg, \
      ranges.exploded_reason, ranges.latest_time";
 
-/// The object identifiers of `timestamptz` and `timestamptz[]`, which are the same in every database.
+/// The object identifier of `timestamptz`, which is the same in every database.
 const TIMESTAMPTZ: PgTypeInfo = PgTypeInfo::with_oid(Oid(1184));
-const TIMESTAMPTZ_ARRAY: PgTypeInfo = PgTypeInfo::with_oid(Oid(1185));
 
 /// Postgres counts from 2000-01-01T00:00:00Z: so many microseconds after 1970.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
@@ -37,12 +36,6 @@ impl Type<Postgres> for PgTime {
     }
 }
 
-impl PgHasArrayType for PgTime {
-    fn array_type_info() -> PgTypeInfo {
-        TIMESTAMPTZ_ARRAY
-    }
-}
-
 impl Encode<'_, Postgres> for PgTime {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
         Encode::<Postgres>::encode(self.0.unix_micros() - EPOCH_MICROS, buffer)
@@ -51,10 +44,17 @@ impl Encode<'_, Postgres> for PgTime {
 
 impl<'r> Decode<'r, Postgres> for PgTime {
     fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
-        // In binary, for every statement of ours that reads one has been prepared. Infinity is beyond the year 9999.
-        let micros = <i64 as Decode<Postgres>>::decode(value)?;
-        let time = micros.checked_add(EPOCH_MICROS).and_then(Timestamp::from_unix_micros);
-        time.map(Self).ok_or_else(|| "is not in the years 0001 to 9999".into())
+        // What is not in the years 0001 to 9999, infinity for one, is longer or has another end.
+        let outside = || "is not in the years 0001 to 9999".into();
+        if value.format() == PgValueFormat::Binary {
+            let micros = <i64 as Decode<Postgres>>::decode(value)?;
+            let time = micros.checked_add(EPOCH_MICROS).and_then(Timestamp::from_unix_micros);
+            return time.map(Self).ok_or_else(outside);
+        }
+        // Like 2022-02-02 18:39:05.86337+00: our connections are set to UTC and to ISO 8601.
+        let text = value.as_str()?.strip_suffix("+00").and_then(|text| text.split_once(' '));
+        let time = text.and_then(|(date, time)| Timestamp::parse(&format!("{date}T{time}Z")).ok());
+        time.map(Self).ok_or_else(outside)
     }
 }
 

@@ -1,16 +1,22 @@
-//! The write path: one transaction a batch, and the same few statements however many messages and channels it holds.
+//! The write path: one transaction a batch, in two messages to the server, and the same seven statements however many
+//! messages and channels it holds.
 //!
 //! Rows of `rockets` are locked in the order of their channels, so that batches which share channels wait for each other
 //! and don't deadlock; only then the ranges are read, as of after that wait. The statements are such that a cluster can
 //! run them which holds both tables distributed by channel: every join is by channel.
+//!
+//! Statements that go together in one message take no parameters: what they work on is written into them, by `literal`.
+//! They are prepared when the connection is made, so that they are parsed and planned once.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::runtime::Runtime;
 
-use super::rows::{self, PgTime};
+use super::literal::array;
+use super::rows;
 use super::url::PostgresUrl;
 use crate::domain::batch::{Batch, Group, Outcome};
 use crate::domain::message::Message;
@@ -26,29 +32,71 @@ const TRIES: usize = 5;
 /// The states of a deadlock and of a serialization failure, after which trying again is right.
 const TRY_AGAIN: [&str; 2] = ["40P01", "40001"];
 
+/// Each statement sees what has been committed before it, also by those whose locks were waited for.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;";
+
+/// How a writer's connection is set up. Plans are made once and kept: all statements look up rows by the channels of a
+/// batch, which are few, but the planner, who knows nothing of what arrays hold, would at times rather read whole tables.
+const SET_UP: &str = "
+    SET standard_conforming_strings = on;
+    SET plan_cache_mode = force_generic_plan;
+    SET enable_seqscan = off;
+    SET enable_hashjoin = off;
+    SET enable_mergejoin = off;
+    SET enable_bitmapscan = off;";
+
 /// Locks the channels' rows, and makes those that are missing. What a new one holds is of no account: nobody sees it
 /// before the end of the transaction, and by then it has taken in its first messages.
 const LOCK_ROCKETS: &str = "
+    PREPARE lock_rockets (text[]) AS
     INSERT INTO rockets (channel, speed, latest_update, last_received, processed, complete_through, highest)
-    SELECT channel, 0, '-infinity', '-infinity', 0, 0, 0 FROM unnest($1::text[]) AS batch (channel)
-    ON CONFLICT (channel) DO UPDATE SET speed = rockets.speed";
+    SELECT channel, 0, '-infinity', '-infinity', 0, 0, 0 FROM unnest($1) AS batch (channel)
+    ON CONFLICT (channel) DO UPDATE SET speed = rockets.speed;";
+
+/// The ranges that overlap or touch windows of message numbers. Most messages belong near the end of their channel,
+/// where the index by the last number finds few; the other condition is not for an index to search by.
+fn load_ranges() -> String {
+    format!(
+        "PREPARE load_ranges (text[], bigint[], bigint[]) AS
+         SELECT {} FROM unnest($1, $2, $3) AS batch (channel, first_msg, last_msg)
+         JOIN processed_ranges AS ranges ON ranges.channel = batch.channel
+             AND ranges.last_msg >= batch.first_msg - 1 AND ranges.first_msg + 0 <= batch.last_msg + 1
+         ORDER BY ranges.channel, ranges.first_msg;",
+        rows::RANGE_COLUMNS
+    )
+}
 
 const REMOVE_RANGES: &str = "
+    PREPARE remove_ranges (text[], bigint[]) AS
     DELETE FROM processed_ranges AS ranges
-    USING unnest($1::text[], $2::bigint[]) AS batch (channel, first_msg)
-    WHERE ranges.channel = batch.channel AND ranges.first_msg = batch.first_msg";
+    USING unnest($1, $2) AS batch (channel, first_msg)
+    WHERE ranges.channel = batch.channel AND ranges.first_msg = batch.first_msg;";
 
 const WRITE_RANGES: &str = "
+    PREPARE write_ranges (text[], bigint[], bigint[], bigint[], bigint[], text[], bigint[], text[], bigint[], text[],
+                          timestamptz[]) AS
     INSERT INTO processed_ranges (channel, first_msg, last_msg, speed_change, launch_msg, launch_type, mission_msg,
                                   mission, exploded_msg, exploded_reason, latest_time)
-    SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bigint[],
-                         $8::text[], $9::bigint[], $10::text[], $11::timestamptz[])
+    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
     ON CONFLICT (channel, first_msg) DO UPDATE SET
         last_msg = excluded.last_msg, speed_change = excluded.speed_change,
         launch_msg = excluded.launch_msg, launch_type = excluded.launch_type,
         mission_msg = excluded.mission_msg, mission = excluded.mission,
         exploded_msg = excluded.exploded_msg, exploded_reason = excluded.exploded_reason,
-        latest_time = excluded.latest_time";
+        latest_time = excluded.latest_time;";
+
+/// Adds what new messages came to. The last parameter is when they were received.
+fn merge_rockets() -> String {
+    format!(
+        "PREPARE merge_rockets (text[], bigint[], bigint[], bigint[], bigint[], bigint[], text[], bigint[], text[],
+                                bigint[], text[], timestamptz[], timestamptz[]) AS
+         INSERT INTO rockets (channel, processed, complete_through, highest, speed, latest_launch_msg, type,
+                              latest_mission_msg, mission, latest_exploded_msg, exploded_reason, latest_update,
+                              last_received)
+         SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) {};",
+        merge::on_conflict("greatest", true)
+    )
+}
 
 /// Commits batches to Postgres, over a connection of its own that the calling thread drives.
 #[derive(Debug)]
@@ -57,42 +105,12 @@ pub struct PostgresWriter {
     failures: Failures,
     runtime: Runtime,
     connection: Option<PgConnection>,
-    statements: Statements,
-}
-
-/// The statements that are put together.
-#[derive(Clone, Debug)]
-struct Statements {
-    load_ranges: String,
-    merge_rockets: String,
 }
 
 impl PostgresWriter {
     pub(super) fn new(url: PostgresUrl, failures: Failures) -> Result<Self, StoreError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
-        let statements = Statements {
-            load_ranges: format!(
-                "SELECT {} FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS batch (channel, first_msg, last_msg)
-                 JOIN processed_ranges AS ranges ON ranges.channel = batch.channel
-                     AND ranges.first_msg <= batch.last_msg + 1 AND ranges.last_msg >= batch.first_msg - 1
-                 ORDER BY ranges.channel, ranges.first_msg",
-                rows::RANGE_COLUMNS
-            ),
-            merge_rockets: format!(
-                "INSERT INTO rockets (channel, speed, latest_update, last_received, processed, complete_through, highest,
-                                      type, latest_launch_msg, mission, latest_mission_msg, exploded_reason,
-                                      latest_exploded_msg)
-                 SELECT channel, speed, latest_update, $4, processed, complete_through, highest, type,
-                        latest_launch_msg, mission, latest_mission_msg, exploded_reason, latest_exploded_msg
-                 FROM unnest($1::text[], $2::bigint[], $3::timestamptz[], $5::bigint[], $6::bigint[], $7::bigint[],
-                             $8::text[], $9::bigint[], $10::text[], $11::bigint[], $12::text[], $13::bigint[])
-                     AS batch (channel, speed, latest_update, processed, complete_through, highest, type,
-                               latest_launch_msg, mission, latest_mission_msg, exploded_reason, latest_exploded_msg)
-                 {}",
-                merge::on_conflict("greatest", true)
-            ),
-        };
-        Ok(Self { url, failures, runtime, connection: None, statements })
+        Ok(Self { url, failures, runtime, connection: None })
     }
 
     /// See [`Writer::commit`](crate::store::Writer::commit).
@@ -100,8 +118,8 @@ impl PostgresWriter {
         let batch = Batch::new(messages);
         let mut tries = 1;
         loop {
-            let outcomes = self.within_time(async |connection, statements, failures| {
-                commit(connection, statements, failures, &batch, messages.len(), now).await
+            let outcomes = self.within_time(async |connection, failures| {
+                commit(connection, failures, &batch, messages.len(), now).await
             });
             match outcomes {
                 Err(error) if tries < TRIES && is_to_be_tried_again(&error) => {
@@ -115,7 +133,7 @@ impl PostgresWriter {
 
     /// See [`Writer::probe`](crate::store::Writer::probe).
     pub fn probe(&mut self) -> Result<(), StoreError> {
-        self.within_time(async |connection, _, _| {
+        self.within_time(async |connection, _| {
             // Locks nothing and changes nothing, but is refused where nothing can be written.
             let sql = "DELETE FROM processed_ranges WHERE channel = ''";
             sqlx::query(sql).execute(connection).await?;
@@ -127,15 +145,15 @@ impl PostgresWriter {
     /// went well: after a failure, what state it is in is anybody's guess.
     fn within_time<T>(
         &mut self,
-        work: impl AsyncFnOnce(&mut PgConnection, &Statements, &Failures) -> Result<T, StoreError>,
+        work: impl AsyncFnOnce(&mut PgConnection, &Failures) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let Self { url, failures, runtime, connection, statements } = self;
+        let Self { url, failures, runtime, connection } = self;
         runtime.block_on(async {
             let mut open = match connection.take() {
                 Some(open) => open,
-                None => within(url.acquire_timeout, PgConnection::connect_with(&url.connect)).await?,
+                None => within(url.acquire_timeout, connect(url)).await?,
             };
-            let worked = tokio::time::timeout(url.statement_timeout, work(&mut open, statements, failures)).await;
+            let worked = tokio::time::timeout(url.statement_timeout, work(&mut open, failures)).await;
             match worked.unwrap_or(Err(StoreError::TimedOut)) {
                 Ok(done) => {
                     *connection = Some(open);
@@ -149,6 +167,15 @@ impl PostgresWriter {
             }
         })
     }
+}
+
+/// A connection on which the statements are prepared.
+async fn connect(url: &PostgresUrl) -> Result<PgConnection, sqlx::Error> {
+    let mut connection = PgConnection::connect_with(&url.connect).await?;
+    let (load_ranges, merge_rockets) = (load_ranges(), merge_rockets());
+    let all = [SET_UP, LOCK_ROCKETS, &load_ranges, REMOVE_RANGES, WRITE_RANGES, &merge_rockets].concat();
+    sqlx::raw_sql(AssertSqlSafe(all)).execute(&mut connection).await?;
+    Ok(connection)
 }
 
 async fn within<T>(timeout: Duration, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
@@ -169,47 +196,49 @@ fn is_to_be_tried_again(error: &StoreError) -> bool {
 
 async fn commit(
     connection: &mut PgConnection,
-    statements: &Statements,
     failures: &Failures,
     batch: &Batch<'_>,
     messages: usize,
     now: Timestamp,
 ) -> Result<Vec<Outcome>, StoreError> {
     let mut outcomes = vec![Outcome::Duplicate; messages];
-    let mut transaction = connection.begin().await?;
     failures.check(FailurePoint::BeforeLoad)?;
-    let channels: Vec<&str> = batch.groups().iter().map(|group| group.channel().as_str()).collect();
-    sqlx::query(LOCK_ROCKETS).bind(&channels).execute(&mut *transaction).await?;
-    let stored = load_ranges(&mut transaction, statements, batch.groups()).await?;
+    let lock_and_load = sqlx::raw_sql(AssertSqlSafe(lock_and_load(batch.groups())));
+    let rows = lock_and_load.fetch_all(&mut *connection).await?;
     let mut changes = Changes::default();
-    for (group, stored) in batch.groups().iter().zip(stored) {
-        changes.add(group, stored, &mut outcomes);
+    let mut rows = rows.iter().peekable();
+    for group in batch.groups() {
+        changes.add(group, take_ranges(group, &mut rows)?, &mut outcomes);
     }
-    changes.write(&mut transaction, statements, now).await?;
-    failures.check(FailurePoint::BeforeCommit)?;
-    transaction.commit().await?;
+    let mut write = changes.write(now);
+    if failures.are_plannable() {
+        sqlx::raw_sql(AssertSqlSafe(std::mem::take(&mut write))).execute(&mut *connection).await?;
+        failures.check(FailurePoint::BeforeCommit)?;
+    }
+    write.push_str("COMMIT");
+    sqlx::raw_sql(AssertSqlSafe(write)).execute(&mut *connection).await?;
     failures.check(FailurePoint::AfterCommit)?;
     Ok(outcomes)
 }
 
-/// The ranges that overlap or touch each group's windows, in ascending order.
-async fn load_ranges(
-    connection: &mut PgConnection,
-    statements: &Statements,
-    groups: &[Group<'_>],
-) -> Result<Vec<Vec<ProcessedRange>>, StoreError> {
-    let (mut channels, mut firsts, mut lasts) = (Vec::new(), Vec::new(), Vec::new());
-    for group in groups {
-        for window in group.windows() {
-            channels.push(group.channel().as_str());
-            firsts.push(window.first);
-            lasts.push(window.last);
-        }
-    }
-    let load = sqlx::query(AssertSqlSafe(statements.load_ranges.as_str())).bind(channels).bind(firsts).bind(lasts);
-    let rows = load.fetch_all(connection).await?;
-    let mut rows = rows.iter().peekable();
-    groups.iter().map(|group| take_ranges(group, &mut rows)).collect()
+/// The first message: begins the transaction, locks the channels, and reads the ranges that overlap or touch each
+/// group's windows, in the order of the groups and then in ascending order.
+fn lock_and_load(groups: &[Group<'_>]) -> String {
+    let channels = array(groups.iter().map(|group| group.channel().as_str()));
+    let windows = || groups.iter().flat_map(|group| group.windows().map(|window| (group.channel(), window)));
+    let mut sql = format!("{BEGIN} EXECUTE lock_rockets({channels});");
+    let load = [
+        array(windows().map(|(channel, _)| channel.as_str())),
+        array(windows().map(|(_, window)| window.first)),
+        array(windows().map(|(_, window)| window.last)),
+    ];
+    execute(&mut sql, "load_ranges", &load);
+    sql
+}
+
+fn execute(sql: &mut String, statement: &str, parameters: &[String]) {
+    // Writing to memory doesn't fail.
+    let _ = write!(sql, "EXECUTE {statement}({});", parameters.join(","));
 }
 
 /// Takes the rows of one channel. A range that reaches into two windows is there twice.
@@ -248,93 +277,50 @@ impl<'m> Changes<'m> {
         self.applied.extend(joined.applied.map(|applied| (channel, applied)));
     }
 
-    /// Writes all of it. Each statement is sent even if it has nothing to do, so that a batch's cost is the same
-    /// whatever it holds.
-    async fn write(
-        &self,
-        connection: &mut PgConnection,
-        statements: &Statements,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let (channels, firsts): (Vec<&str>, Vec<i64>) = self.removed.iter().copied().unzip();
-        sqlx::query(REMOVE_RANGES).bind(channels).bind(firsts).execute(&mut *connection).await?;
+    /// The second message but for its end: writes all of it. Each statement is sent even if it has nothing to do, so
+    /// that the cost of a batch is the same whatever it holds.
+    fn write(&self, now: Timestamp) -> String {
+        let mut sql = String::new();
+        let Self { removed, ranges, applied } = self;
+        let removed =
+            [array(removed.iter().map(|(channel, _)| *channel)), array(removed.iter().map(|(_, first)| *first))];
+        execute(&mut sql, "remove_ranges", &removed);
 
-        let ranges = &self.ranges;
-        let summaries: Vec<&Summary> = ranges.iter().map(|(_, range)| &range.summary).collect();
-        let columns = SummaryColumns::of(&summaries);
-        sqlx::query(WRITE_RANGES)
-            .bind(column(ranges, |(channel, _)| *channel))
-            .bind(column(ranges, |(_, range)| range.first))
-            .bind(column(ranges, |(_, range)| range.last))
-            .bind(columns.speed_change)
-            .bind(columns.launch_msg)
-            .bind(columns.launch_type)
-            .bind(columns.mission_msg)
-            .bind(columns.mission)
-            .bind(columns.exploded_msg)
-            .bind(columns.exploded_reason)
-            .bind(columns.latest_time)
-            .execute(&mut *connection)
-            .await?;
+        let keys = [
+            array(ranges.iter().map(|(channel, _)| *channel)),
+            array(ranges.iter().map(|(_, range)| range.first)),
+            array(ranges.iter().map(|(_, range)| range.last)),
+        ];
+        let columns = summary_columns(ranges.iter().map(|(_, range)| &range.summary));
+        execute(&mut sql, "write_ranges", &[&keys[..], &columns].concat());
 
-        let applied = &self.applied;
-        let summaries: Vec<&Summary> = applied.iter().map(|(_, applied)| &applied.summary).collect();
-        let columns = SummaryColumns::of(&summaries);
-        sqlx::query(AssertSqlSafe(statements.merge_rockets.as_str()))
-            .bind(column(applied, |(channel, _)| *channel))
-            .bind(columns.speed_change)
-            .bind(columns.latest_time)
-            .bind(PgTime(now))
-            .bind(column(applied, |(_, applied)| applied.processed))
-            .bind(column(applied, |(_, applied)| applied.complete_through))
-            .bind(column(applied, |(_, applied)| applied.highest))
-            .bind(columns.launch_type)
-            .bind(columns.launch_msg)
-            .bind(columns.mission)
-            .bind(columns.mission_msg)
-            .bind(columns.exploded_reason)
-            .bind(columns.exploded_msg)
-            .execute(&mut *connection)
-            .await?;
-        Ok(())
+        let progress = [
+            array(applied.iter().map(|(channel, _)| *channel)),
+            array(applied.iter().map(|(_, applied)| applied.processed)),
+            array(applied.iter().map(|(_, applied)| applied.complete_through)),
+            array(applied.iter().map(|(_, applied)| applied.highest)),
+        ];
+        let columns = summary_columns(applied.iter().map(|(_, applied)| &applied.summary));
+        let received = [array(applied.iter().map(|_| now))];
+        execute(&mut sql, "merge_rockets", &[&progress[..], &columns, &received].concat());
+        sql
     }
 }
 
-/// One array for each column.
-struct SummaryColumns<'s> {
-    speed_change: Vec<i64>,
-    launch_msg: Vec<Option<i64>>,
-    launch_type: Vec<Option<&'s str>>,
-    mission_msg: Vec<Option<i64>>,
-    mission: Vec<Option<&'s str>>,
-    exploded_msg: Vec<Option<i64>>,
-    exploded_reason: Vec<Option<&'s str>>,
-    latest_time: Vec<PgTime>,
-}
-
-impl<'s> SummaryColumns<'s> {
-    fn of(summaries: &[&'s Summary]) -> Self {
-        Self {
-            speed_change: column(summaries, |summary| summary.speed_change),
-            launch_msg: column(summaries, |summary| number(&summary.launch)),
-            launch_type: column(summaries, |summary| text(&summary.launch)),
-            mission_msg: column(summaries, |summary| number(&summary.mission)),
-            mission: column(summaries, |summary| text(&summary.mission)),
-            exploded_msg: column(summaries, |summary| number(&summary.explosion)),
-            exploded_reason: column(summaries, |summary| text(&summary.explosion)),
-            latest_time: column(summaries, |summary| PgTime(summary.latest_time)),
-        }
+/// An array for each column: speed change; number and text of launch, mission and explosion; latest time.
+fn summary_columns<'s>(summaries: impl Iterator<Item = &'s Summary> + Clone) -> [String; 8] {
+    let number = |latest: &Option<Latest>| latest.as_ref().map(|latest| latest.number);
+    fn text(latest: &Option<Latest>) -> Option<&str> {
+        latest.as_ref().map(|latest| latest.value.as_str())
     }
-}
-
-fn column<'r, R, T>(rows: &'r [R], value: impl FnMut(&'r R) -> T) -> Vec<T> {
-    rows.iter().map(value).collect()
-}
-
-fn number(latest: &Option<Latest>) -> Option<i64> {
-    latest.as_ref().map(|latest| latest.number)
-}
-
-fn text(latest: &Option<Latest>) -> Option<&str> {
-    latest.as_ref().map(|latest| latest.value.as_str())
+    [
+        array(summaries.clone().map(|summary| summary.speed_change)),
+        array(summaries.clone().map(|summary| number(&summary.launch))),
+        array(summaries.clone().map(|summary| text(&summary.launch))),
+        array(summaries.clone().map(|summary| number(&summary.mission))),
+        array(summaries.clone().map(|summary| text(&summary.mission))),
+        array(summaries.clone().map(|summary| number(&summary.explosion))),
+        array(summaries.clone().map(|summary| text(&summary.explosion))),
+        array(summaries.map(|summary| summary.latest_time)),
+    ]
 }

@@ -1,0 +1,77 @@
+//! Arrays as SQL literals, for statements that are sent together in one message, which takes no parameters.
+//!
+//! A literal is safe whatever the text holds: within the array, quotation marks and backslashes are escaped; within the
+//! SQL string around it, apostrophes are doubled (with `standard_conforming_strings`, nothing else means anything there).
+
+use std::fmt::Write;
+
+use crate::domain::timestamp::Timestamp;
+
+/// A value of an array.
+pub(super) trait Element {
+    /// Writes it as an element of an array literal within an SQL string.
+    fn write(&self, literal: &mut String);
+}
+
+impl Element for i64 {
+    fn write(&self, literal: &mut String) {
+        // Writing to memory doesn't fail.
+        let _ = write!(literal, "{self}");
+    }
+}
+
+impl Element for &str {
+    fn write(&self, literal: &mut String) {
+        literal.push('"');
+        for char in self.chars() {
+            match char {
+                '"' | '\\' => literal.extend(['\\', char]),
+                '\'' => literal.push_str("''"),
+                _ => literal.push(char),
+            }
+        }
+        literal.push('"');
+    }
+}
+
+impl Element for Timestamp {
+    fn write(&self, literal: &mut String) {
+        let _ = write!(literal, "\"{self}\"");
+    }
+}
+
+impl<T: Element> Element for Option<T> {
+    fn write(&self, literal: &mut String) {
+        match self {
+            Some(value) => value.write(literal),
+            None => literal.push_str("NULL"),
+        }
+    }
+}
+
+/// An array of values, as an SQL string.
+pub(super) fn array<T: Element>(values: impl IntoIterator<Item = T>) -> String {
+    let mut literal = "'{".to_owned();
+    for (index, value) in values.into_iter().enumerate() {
+        if index > 0 {
+            literal.push(',');
+        }
+        value.write(&mut literal);
+    }
+    literal.push_str("}'");
+    literal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_text_holds_stays_in_it() {
+        let texts = [Some("a"), None, Some("NULL"), Some(""), Some(r#"'";\{},"#), Some("$1 -- 🚀")];
+        assert_eq!(array(texts), r#"'{"a",NULL,"NULL","","''\";\\{},","$1 -- 🚀"}'"#);
+        assert_eq!(array([1, -2]), "'{1,-2}'");
+        assert_eq!(array(Vec::<i64>::new()), "'{}'");
+        assert_eq!(array(Timestamp::from_unix_micros(-1)), "'{\"1969-12-31T23:59:59.999999Z\"}'");
+    }
+}
