@@ -1,5 +1,7 @@
 //! A Postgres server for the tests: that of `ROCKET_MONITOR_TEST_POSTGRES` (the URL of a database in which databases may
 //! be made), or a private one that is started from the installed programs, and stopped and removed when the tests end.
+//! The benchmark uses it too.
+#![allow(dead_code)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -84,7 +86,7 @@ pub struct Cluster {
 /// and kills the server as its standard input says, and says when that is done.
 const GUARD: &str = r#"
 directory=$1; programs=$2; shift 2
-options="-c listen_addresses= -c unix_socket_directories=$directory -c fsync=off -c max_connections=300"
+options="-c listen_addresses= -c unix_socket_directories=$directory -c max_connections=300 $SETTINGS"
 as_server() { "$@" </dev/null >>"$directory/log" 2>&1 || { cat "$directory/log" >&2; echo failed; exit 1; }; }
 start() { as_server "$@" "$programs/pg_ctl" -D "$directory/data" -w -o "$options" start; }
 stop() { as_server "$@" "$programs/pg_ctl" -D "$directory/data" -m immediate stop; }
@@ -96,11 +98,17 @@ rm -rf "$directory"
 "#;
 
 impl Cluster {
+    /// One for tests, in which the machine doesn't crash: it syncs nothing.
     pub fn start() -> Self {
+        Self::start_with("-c fsync=off")
+    }
+
+    /// With settings of the server, as its program takes them.
+    pub fn start_with(settings: &str) -> Self {
         let root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
         let directory = tempfile::Builder::new().prefix("rm-pg-").tempdir().unwrap().keep();
         let mut guard = Command::new("bash");
-        guard.args(["-c", GUARD, "guard"]).arg(&directory).arg(programs());
+        guard.env("SETTINGS", settings).args(["-c", GUARD, "guard"]).arg(&directory).arg(programs());
         if root {
             // The server refuses to be run by root.
             let owned = Command::new("chown").arg("postgres").arg(&directory).status().unwrap();
@@ -114,6 +122,11 @@ impl Cluster {
         let mut cluster = Self { directory, guard, answers };
         cluster.is_ready();
         cluster
+    }
+
+    /// Where its socket is.
+    pub fn socket(&self) -> &Path {
+        &self.directory
     }
 
     pub fn url(&self, database: &str) -> String {
@@ -150,7 +163,7 @@ impl Drop for Cluster {
 }
 
 /// The folder of the server's programs, which Debian keeps out of the PATH.
-fn programs() -> PathBuf {
+pub fn programs() -> PathBuf {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut debian: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
     debian.retain(|folder| folder.join("initdb").exists());
