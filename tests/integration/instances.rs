@@ -79,6 +79,26 @@ fn send_all(service: &Service, sent: &[Sent], client: usize) -> usize {
 }
 
 #[test]
+fn files_and_simulated_fleets_are_taken_and_agree() {
+    let database = TestDatabase::create();
+    let service = Service::start(&database.url);
+    let url = format!("http://{}", service.address);
+    let launched_fleet = run(&["launch", &url, "--verify", "--rockets", "20", "--messages", "2000"]);
+    assert!(stdout(&launched_fleet).contains("20 rockets in both views: 0 disagree"), "{launched_fleet:?}");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("messages.ndjson");
+    let lines: String =
+        (1..=3_000).map(|number| faster(&format!("f{}", number % 7), number, 1).to_string() + "\n").collect();
+    std::fs::write(&file, lines).unwrap();
+    for expected in ["3000 applied, 0 duplicates", "0 applied, 3000 duplicates"] {
+        let ingested = run(&["ingest", file.to_str().unwrap(), "--database", &database.url]);
+        assert!(ingested.status.success() && stdout(&ingested).contains(expected), "{ingested:?}");
+    }
+    // While the audit reads its snapshot, others may write.
+    assert_eq!(check(&database).0, Some(0));
+}
+
+#[test]
 fn twenty_may_start_at_once_on_an_empty_database() {
     let database = TestDatabase::create();
     let services: Vec<_> = std::thread::scope(|scope| {

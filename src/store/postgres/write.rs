@@ -325,3 +325,35 @@ fn summary_columns<'s>(summaries: impl Iterator<Item = &'s Summary> + Clone) -> 
         array(summaries.map(|summary| summary.latest_time)),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::domain::parse::parse;
+
+    fn message(channel: usize, number: usize) -> Message {
+        let json = format!(
+            r#"{{"metadata":{{"channel":"c{channel}","messageNumber":{number},"messageTime":"2022-02-02T19:39:05Z",
+            "messageType":"RocketSpeedIncreased"}},"message":{{"by":1}}}}"#
+        );
+        parse(json.into()).unwrap()
+    }
+
+    #[test]
+    fn a_batch_is_the_same_few_statements_whatever_it_holds() {
+        for messages in [1, 100, 1_000] {
+            let messages: Vec<Message> = (0..messages).map(|index| message(index % 70, index * 3 + 1)).collect();
+            let batch = Batch::new(&messages);
+            let mut outcomes = vec![Outcome::Duplicate; messages.len()];
+            let mut changes = Changes::default();
+            for group in batch.groups() {
+                changes.add(group, Vec::new(), &mut outcomes);
+            }
+            let statements = |sql: &str| sql.matches(';').count();
+            // Begin, lock, load; remove, write, merge; and COMMIT alone remains.
+            assert_eq!(statements(&lock_and_load(batch.groups())), 3);
+            assert_eq!(statements(&changes.write(messages[0].time)), 3);
+        }
+    }
+}
