@@ -184,8 +184,8 @@ impl Ingest {
         match (&*self.queues, parcel) {
             ([only], parcel) => vec![(only, parcel)],
             (queues, Parcel::One(message)) => {
-                let queue = queues.get(self.queue_of(&message)).into_iter();
-                queue.map(|queue| (queue, Parcel::One(message.clone()))).collect()
+                let queue = queues.get(self.queue_of(&message));
+                queue.map(|queue| (queue, Parcel::One(message))).into_iter().collect()
             }
             // Asking whether the store could commit something: each committer is asked.
             (queues, Parcel::Many(messages)) if messages.is_empty() => {
