@@ -1,8 +1,8 @@
 //! Group commit: whoever has messages waits in a bounded queue, and all that wait when a commit ends go into the next
 //! one together. Each is answered after its commit, with its own outcome.
 //!
-//! [`Ingest`] is the queue's entrance, a `committer` its other end (a store may want several of both), [`ndjson`] turns bytes into messages for the
-//! HTTP API and for [`file`](mod@file)s alike. No HTTP, no SQL and no rule about messages lives here.
+//! [`Ingest`] is the queue's entrance, a `committer` its other end (a store may want several of both), [`ndjson`] turns
+//! bytes into messages for the HTTP API and for [`file`](mod@file)s alike. No HTTP, no SQL and no rule about messages lives here.
 
 mod committer;
 pub mod file;
@@ -122,22 +122,28 @@ pub struct Ingest {
 /// A parcel's places in the queues: its answers are to come.
 #[derive(Debug)]
 pub struct Pending {
-    answers: Vec<oneshot::Receiver<Answer>>,
+    first: oneshot::Receiver<Answer>,
+    /// Those of the other queues, if it was divided.
+    others: Vec<oneshot::Receiver<Answer>>,
 }
 
 impl Pending {
     /// Waits until the parcel is committed, or isn't. If a part of it isn't, the answer is that.
     pub async fn answer(self) -> Answer {
-        let mut tally = Ok(Tally::default());
-        for answer in self.answers {
-            match (answer.await.unwrap_or(Err(IngestError::Stopping)), &mut tally) {
-                (Ok(part), Ok(tally)) => tally.add(part),
-                (Err(error), tally) => *tally = Err(error),
-                (Ok(_), Err(_)) => {}
-            }
+        let mut tally = answer_of(self.first).await;
+        for other in self.others {
+            let answer = answer_of(other).await;
+            tally = tally.and_then(|mut tally| {
+                tally.add(answer?);
+                Ok(tally)
+            });
         }
         tally
     }
+}
+
+async fn answer_of(pending: oneshot::Receiver<Answer>) -> Answer {
+    pending.await.unwrap_or(Err(IngestError::Stopping))
 }
 
 impl Ingest {
@@ -166,48 +172,50 @@ impl Ingest {
                 room.map_err(|_| IngestError::Overloaded)?.map_err(|_| IngestError::Stopping)?.forget();
             }
         }
-        // The room is given back with the first part's answer.
-        let mut bytes = Some(bytes);
-        let queued_at = Instant::now();
-        let mut answers = Vec::with_capacity(1);
-        for (queue, parcel) in self.parts(parcel) {
-            let (answer, pending) = oneshot::channel();
-            let job = Job { parcel, bytes: bytes.take().unwrap_or(0), queued_at, answer };
-            queue.send(Entry::Job(job)).map_err(|_| IngestError::Stopping)?;
-            answers.push(pending);
-        }
-        Ok(Pending { answers })
-    }
-
-    /// The parts of a parcel, and the queues that they go into.
-    fn parts(&self, parcel: Parcel) -> Vec<(&mpsc::Sender<Entry>, Parcel)> {
         match (&*self.queues, parcel) {
-            ([only], parcel) => vec![(only, parcel)],
-            (queues, Parcel::One(message)) => {
-                let queue = queues.get(self.queue_of(&message));
-                queue.map(|queue| (queue, Parcel::One(message))).into_iter().collect()
-            }
-            // Asking whether the store could commit something: each committer is asked.
-            (queues, Parcel::Many(messages)) if messages.is_empty() => {
-                queues.iter().map(|queue| (queue, Parcel::Many(Vec::new()))).collect()
-            }
-            (queues, Parcel::Many(messages)) => {
-                let mut parts: Vec<Vec<Message>> = queues.iter().map(|_| Vec::new()).collect();
-                for message in messages {
-                    if let Some(part) = parts.get_mut(self.queue_of(&message)) {
-                        part.push(message);
-                    }
-                }
-                let parts = queues.iter().zip(parts).filter(|(_, part)| !part.is_empty());
-                parts.map(|(queue, part)| (queue, Parcel::Many(part))).collect()
+            ([_, _, ..], Parcel::Many(messages)) => self.send_divided(messages, bytes),
+            (_, parcel) => {
+                let queue = if let Parcel::One(message) = &parcel { self.queue_of(message) } else { 0 };
+                Ok(Pending { first: self.send(queue, parcel, bytes)?, others: Vec::new() })
             }
         }
     }
 
+    /// Divides messages among the queues; no messages ask each committer whether it could commit some.
+    fn send_divided(&self, messages: Vec<Message>, bytes: u32) -> Result<Pending, IngestError> {
+        let asking = messages.is_empty();
+        let mut parts: Vec<Vec<Message>> = self.queues.iter().map(|_| Vec::new()).collect();
+        for message in messages {
+            if let Some(part) = parts.get_mut(self.queue_of(&message)) {
+                part.push(message);
+            }
+        }
+        let parts: Vec<_> = parts.into_iter().enumerate().filter(|(_, part)| asking || !part.is_empty()).collect();
+        // Each part holds its share of the room, the first also what is left over.
+        let count = u32::try_from(parts.len()).unwrap_or(u32::MAX).max(1);
+        let (share, left_over) = (bytes / count, bytes % count);
+        let mut parts = parts.into_iter();
+        let (queue, part) = parts.next().ok_or(IngestError::Stopping)?;
+        let first = self.send(queue, Parcel::Many(part), share + left_over)?;
+        let others = parts.map(|(queue, part)| self.send(queue, Parcel::Many(part), share));
+        Ok(Pending { first, others: others.collect::<Result<_, _>>()? })
+    }
+
+    fn send(&self, queue: usize, parcel: Parcel, bytes: u32) -> Result<oneshot::Receiver<Answer>, IngestError> {
+        let (answer, pending) = oneshot::channel();
+        let job = Job { parcel, bytes, queued_at: Instant::now(), answer };
+        let queue = self.queues.get(queue).ok_or(IngestError::Stopping)?;
+        queue.send(Entry::Job(job)).map_err(|_| IngestError::Stopping)?;
+        Ok(pending)
+    }
+
+    /// The queue of a message's channel.
     fn queue_of(&self, message: &Message) -> usize {
         use std::hash::BuildHasher;
-        let hash = self.hasher.hash_one(&message.channel);
-        usize::try_from(hash % self.queues.len() as u64).unwrap_or_default()
+        match self.queues.len() {
+            1 => 0,
+            queues => usize::try_from(self.hasher.hash_one(&message.channel) % queues as u64).unwrap_or(0),
+        }
     }
 
     /// Commits messages that took `bytes` of input, together with whatever else waits.

@@ -68,7 +68,6 @@ pub(super) fn run(rows: &mut dyn Rows, found: Found<'_>) -> Result<Audit, StoreE
 
 /// Folds all ranges of a channel, and tells of each that is wrong in itself or to its neighbour. No fold if one can't be
 /// read. Also gives the first range of the next channel.
-#[allow(clippy::type_complexity)]
 fn fold_channel(
     rows: &mut dyn Rows,
     first: Row<ProcessedRange>,

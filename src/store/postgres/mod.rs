@@ -81,13 +81,14 @@ impl PostgresStore {
         match refused.map_err(engine)? {
             Some(reason) => Err(OpenError::Refused { database: database(), reason }),
             None => {
-                // The pool wants to be in a runtime when it is made.
-                let _entered = runtime.enter();
-                let pool = PgPoolOptions::new()
-                    .max_connections(url.pool_size)
-                    .acquire_timeout(url.acquire_timeout)
-                    .connect_lazy_with((*url.connect).clone());
-                drop(_entered);
+                let pool = {
+                    // The pool wants to be in a runtime when it is made.
+                    let _entered = runtime.enter();
+                    PgPoolOptions::new()
+                        .max_connections(url.pool_size)
+                        .acquire_timeout(url.acquire_timeout)
+                        .connect_lazy_with((*url.connect).clone())
+                };
                 Ok(Self {
                     url: url.clone(),
                     pool,

@@ -46,12 +46,12 @@ const SET_UP: &str = "
     SET enable_bitmapscan = off;";
 
 /// Locks the channels' rows, and makes those that are missing. What a new one holds is of no account: nobody sees it
-/// before the end of the transaction, and by then it has taken in its first messages. A row that is there is locked
+/// before the end of the transaction, and by then it has taken in its first messages; no message is older. A row that is there is locked
 /// before the condition is looked at, and then left as it is.
 const LOCK_ROCKETS: &str = "
     PREPARE lock_rockets (text[]) AS
     INSERT INTO rockets (channel, speed, latest_update, last_received, processed, complete_through, highest)
-    SELECT channel, 0, '-infinity', '-infinity', 0, 0, 0 FROM unnest($1) AS batch (channel)
+    SELECT channel, 0, '0001-01-01T00:00:00Z', '0001-01-01T00:00:00Z', 0, 0, 0 FROM unnest($1) AS batch (channel)
     ON CONFLICT (channel) DO UPDATE SET speed = rockets.speed WHERE false;";
 
 /// The ranges that overlap or touch windows of message numbers. Most messages belong near the end of their channel,

@@ -66,11 +66,12 @@ impl Known {
 
     /// Remembers all ranges of a channel, in ascending order.
     pub(super) fn remember(&mut self, channel: &Channel, ranges: Vec<ProcessedRange>) {
-        if self.entries + 1 + ranges.len() > MOST_ENTRIES {
+        let ranges = (ranges.len() <= MOST_RANGES).then_some(ranges);
+        let entries = 1 + ranges.as_ref().map_or(0, Vec::len);
+        if self.entries + entries > MOST_ENTRIES {
             self.forget();
         }
-        self.entries += 1 + ranges.len();
-        let ranges = (ranges.len() <= MOST_RANGES).then_some(ranges);
+        self.entries += entries;
         self.channels.insert(channel.as_str().into(), KnownChannel { ranges, unlisted: false });
     }
 
@@ -96,8 +97,9 @@ impl Known {
                 Err(place) => ranges.insert(place, range.detached()),
             }
         }
-        self.entries += ranges.len();
-        if ranges.len() > MOST_RANGES {
+        if ranges.len() <= MOST_RANGES {
+            self.entries += ranges.len();
+        } else {
             known.ranges = None;
         }
     }

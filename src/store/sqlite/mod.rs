@@ -2,7 +2,8 @@
 //! in memory, which everybody takes turns with.
 //!
 //! What lives here: opening and migrating (`schema`), the write path (`write`, what it knows without asking in `known`,
-//! its way to the disk in `wal_vfs`), reads (`read`), the audit (`check`). What must not: rules about messages, which are the domain's.
+//! its way to the disk in `wal_vfs`), reads (`read`), the audit (`check`). What must not: rules about messages, which are
+//! the domain's.
 
 mod check;
 mod known;
