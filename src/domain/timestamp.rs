@@ -21,6 +21,9 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
+    /// 0001-01-01T00:00:00.000000Z.
+    pub const FIRST: Self = Self { micros: FIRST };
+
     /// From microseconds since 1970-01-01T00:00:00Z; none outside the years 0001 to 9999.
     pub fn from_unix_micros(micros: i64) -> Option<Self> {
         (FIRST..=LAST).contains(&micros).then_some(Self { micros })
@@ -38,6 +41,11 @@ impl Timestamp {
     /// Microseconds since 1970-01-01T00:00:00Z.
     pub fn unix_micros(self) -> i64 {
         self.micros
+    }
+
+    /// The next microsecond.
+    pub fn next(self) -> Self {
+        Self { micros: (self.micros + 1).min(LAST) }
     }
 
     /// Reads `YYYY-MM-DD`, `T` or `t`, `HH:MM:SS`, optionally `.` and digits, then `Z`, `z` or `±HH:MM`.

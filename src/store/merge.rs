@@ -4,14 +4,16 @@
 /// The end of an upsert into `rockets` whose proposed row holds what the new messages came to. Every column is guarded
 /// by what stands there, so that an older message never overwrites a newer one, whoever wrote that.
 ///
-/// Messages that change nothing but the speed, which most do, can leave out the columns that `guarded` says: an engine
-/// may rewrite the index of every column that a statement names, changed or not.
-pub(super) fn on_conflict(greatest: &str, guarded: bool) -> String {
+/// `received` is where the time of receipt is, which most statements propose as `excluded.last_received`. Messages that
+/// change nothing but the speed, which most do, can leave out the columns that `guarded` says: an engine may rewrite the
+/// index of every column that a statement names, changed or not.
+pub(super) fn on_conflict(greatest: &str, received: &str, guarded: bool) -> String {
     let mut assignments = vec!["speed = rockets.speed + excluded.speed".to_owned()];
     assignments.push("processed = rockets.processed + excluded.processed".to_owned());
-    for column in ["latest_update", "last_received", "complete_through", "highest"] {
+    for column in ["latest_update", "complete_through", "highest"] {
         assignments.push(format!("{column} = {greatest}(rockets.{column}, excluded.{column})"));
     }
+    assignments.push(format!("last_received = {greatest}(rockets.last_received, {received})"));
     let guards =
         [("latest_launch_msg", "type"), ("latest_mission_msg", "mission"), ("latest_exploded_msg", "exploded_reason")];
     for (number, value) in guards.into_iter().filter(|_| guarded) {

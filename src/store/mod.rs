@@ -6,6 +6,7 @@
 
 mod audit;
 pub mod failure;
+mod known;
 mod listing;
 mod merge;
 pub mod postgres;

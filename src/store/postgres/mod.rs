@@ -8,6 +8,7 @@ mod literal;
 mod read;
 mod rows;
 mod schema;
+mod statements;
 mod url;
 mod write;
 

@@ -1,30 +1,32 @@
-//! The write path: one transaction a batch, in two messages to the server, and the same seven statements however many
+//! The write path: one transaction a batch, in two messages to the server, and the same few statements however many
 //! messages and channels it holds.
 //!
-//! Rows of `rockets` are locked in the order of their channels, so that batches which share channels wait for each other
-//! and don't deadlock; only then the ranges are read, as of after that wait. The statements are such that a cluster can
-//! run them which holds both tables distributed by channel: every join is by channel.
+//! Rows of `rockets` are taken in the order of their channels, so that batches which share channels wait for each other
+//! and don't deadlock; what is read of a rocket is read after its row is locked.
 //!
-//! Statements that go together in one message take no parameters: what they work on is written into them, by `literal`.
-//! They are prepared when the connection is made, so that they are parsed and planned once.
+//! Most of a batch's rockets are [known](crate::store::known) as they were when their `last_received` was set: it is
+//! strictly later with every change, whatever the clocks of the instances say, and so is the version of a rocket. The first message adds what is new to them
+//! as it locks them, unless somebody else has changed them since; if so, the transaction is rolled back, and the next
+//! one asks. Of the other rockets it reads what is to be known. The second message writes the ranges, adds what is new
+//! to these other rockets, and commits.
 
-use std::fmt::Write;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use tokio::runtime::Runtime;
 
-use super::literal::array;
-use super::rows;
+use super::rows::{self, PgTime};
+use super::statements::{self, Take};
 use super::url::PostgresUrl;
 use crate::domain::batch::{Batch, Group, Outcome};
 use crate::domain::message::Message;
-use crate::domain::ranges::{Applied, ProcessedRange};
-use crate::domain::summary::{Latest, Summary};
+use crate::domain::ranges::{Joined, ProcessedRange};
 use crate::domain::timestamp::Timestamp;
+use crate::store::StoreError;
 use crate::store::failure::{FailurePoint, Failures};
-use crate::store::{StoreError, merge};
+use crate::store::known::Known;
 
 /// How often a batch is tried that the server broke off because others were in its way.
 const TRIES: usize = 5;
@@ -32,71 +34,40 @@ const TRIES: usize = 5;
 /// The states of a deadlock and of a serialization failure, after which trying again is right.
 const TRY_AGAIN: [&str; 2] = ["40P01", "40001"];
 
-/// Each statement sees what has been committed before it, also by those whose locks were waited for.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;";
-
-/// How a writer's connection is set up. Plans are made once and kept: all statements look up rows by the channels of a
-/// batch, which are few, but the planner, who knows nothing of what arrays hold, would at times rather read whole tables.
-const SET_UP: &str = "
-    SET standard_conforming_strings = on;
-    SET plan_cache_mode = force_generic_plan;
-    SET enable_seqscan = off;
-    SET enable_hashjoin = off;
-    SET enable_mergejoin = off;
-    SET enable_bitmapscan = off;";
-
-/// Locks the channels' rows, and makes those that are missing. What a new one holds is of no account: nobody sees it
-/// before the end of the transaction, and by then it has taken in its first messages; no message is older. A row that is there is locked
-/// before the condition is looked at, and then left as it is.
-const LOCK_ROCKETS: &str = "
-    PREPARE lock_rockets (text[]) AS
-    INSERT INTO rockets (channel, speed, latest_update, last_received, processed, complete_through, highest)
-    SELECT channel, 0, '0001-01-01T00:00:00Z', '0001-01-01T00:00:00Z', 0, 0, 0 FROM unnest($1) AS batch (channel)
-    ON CONFLICT (channel) DO UPDATE SET speed = rockets.speed WHERE false;";
-
-/// The ranges that overlap or touch windows of message numbers. Most messages belong near the end of their channel,
-/// where the index by the last number finds few; the other condition is not for an index to search by.
-fn load_ranges() -> String {
-    format!(
-        "PREPARE load_ranges (text[], bigint[], bigint[]) AS
-         SELECT {} FROM unnest($1, $2, $3) AS batch (channel, first_msg, last_msg)
-         JOIN processed_ranges AS ranges ON ranges.channel = batch.channel
-             AND ranges.last_msg >= batch.first_msg - 1 AND ranges.first_msg + 0 <= batch.last_msg + 1
-         ORDER BY ranges.channel, ranges.first_msg;",
-        rows::RANGE_COLUMNS
-    )
+/// What is noted of a known rocket.
+#[derive(Clone, Copy, Debug)]
+struct Note {
+    /// The `last_received` that it had when it was as it is known.
+    stamp: Timestamp,
+    /// How much it is to be doubted that nobody else changes it: for so many batches it is not relied upon after it has
+    /// turned out that somebody did.
+    doubt: u16,
+    /// For how many of them still.
+    pause: u16,
 }
 
-const REMOVE_RANGES: &str = "
-    PREPARE remove_ranges (text[], bigint[]) AS
-    DELETE FROM processed_ranges AS ranges
-    USING unnest($1, $2) AS batch (channel, first_msg)
-    WHERE ranges.channel = batch.channel AND ranges.first_msg = batch.first_msg;";
+/// A rocket that others change all the time is tried once in so many batches.
+const MOST_DOUBT: u16 = 1_023;
 
-const WRITE_RANGES: &str = "
-    PREPARE write_ranges (text[], bigint[], bigint[], bigint[], bigint[], text[], bigint[], text[], bigint[], text[],
-                          timestamptz[]) AS
-    INSERT INTO processed_ranges (channel, first_msg, last_msg, speed_change, launch_msg, launch_type, mission_msg,
-                                  mission, exploded_msg, exploded_reason, latest_time)
-    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-    ON CONFLICT (channel, first_msg) DO UPDATE SET
-        last_msg = excluded.last_msg, speed_change = excluded.speed_change,
-        launch_msg = excluded.launch_msg, launch_type = excluded.launch_type,
-        mission_msg = excluded.mission_msg, mission = excluded.mission,
-        exploded_msg = excluded.exploded_msg, exploded_reason = excluded.exploded_reason,
-        latest_time = excluded.latest_time;";
+impl Note {
+    /// Whether it may be relied upon in a batch that is received now.
+    fn is_reliable(&mut self, now: Timestamp) -> bool {
+        if self.pause > 0 {
+            self.pause -= 1;
+            return false;
+        }
+        // Without a later time the change would not be seen by others who know the rocket.
+        now > self.stamp
+    }
 
-/// Adds what new messages came to. The last parameter is when they were received.
-fn merge_rockets() -> String {
-    format!(
-        "PREPARE merge_rockets (text[], bigint[], bigint[], bigint[], bigint[], bigint[], text[], bigint[], text[],
-                                bigint[], text[], timestamptz[], timestamptz[]) AS
-         INSERT INTO rockets (channel, processed, complete_through, highest, speed, latest_launch_msg, type,
-                              latest_mission_msg, mission, latest_exploded_msg, exploded_reason, latest_update,
-                              last_received)
-         SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) {};",
-        merge::on_conflict("greatest", true)
-    )
+    fn was_wrong(&mut self) {
+        self.doubt = (2 * self.doubt + 1).min(MOST_DOUBT);
+        self.pause = self.doubt;
+    }
+
+    fn was_right(&mut self) {
+        self.doubt /= 2;
+    }
 }
 
 /// Commits batches to Postgres, over a connection of its own that the calling thread drives.
@@ -106,28 +77,37 @@ pub struct PostgresWriter {
     failures: Failures,
     runtime: Runtime,
     connection: Option<PgConnection>,
+    known: Known<Note>,
 }
 
 impl PostgresWriter {
     pub(super) fn new(url: PostgresUrl, failures: Failures) -> Result<Self, StoreError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
-        Ok(Self { url, failures, runtime, connection: None })
+        Ok(Self { url, failures, runtime, connection: None, known: Known::default() })
     }
 
     /// See [`Writer::commit`](crate::store::Writer::commit).
     pub fn commit(&mut self, messages: &[Message], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
         let batch = Batch::new(messages);
         let mut tries = 1;
+        let mut rely = true;
         loop {
-            let outcomes = self.within_time(async |connection, failures| {
-                commit(connection, failures, &batch, messages.len(), now).await
-            });
-            match outcomes {
+            let mut known = std::mem::take(&mut self.known);
+            let work = async |connection: &mut PgConnection, failures: &Failures| {
+                let mut transaction = Transaction::new(&batch, messages.len(), rely.then_some(&mut known), now);
+                transaction.run(connection, failures, &mut known).await
+            };
+            let committed = self.within_time(work);
+            // What is known is checked whenever it is relied upon: it is as good after a failure.
+            self.known = known;
+            match committed {
+                Ok(Some(outcomes)) => return Ok(outcomes),
+                Ok(None) => rely = false,
                 Err(error) if tries < TRIES && is_to_be_tried_again(&error) => {
                     tracing::debug!(%error, tries, "trying a batch again");
                     tries += 1;
                 }
-                outcomes => return outcomes,
+                Err(error) => return Err(error),
             }
         }
     }
@@ -148,7 +128,7 @@ impl PostgresWriter {
         &mut self,
         work: impl AsyncFnOnce(&mut PgConnection, &Failures) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let Self { url, failures, runtime, connection } = self;
+        let Self { url, failures, runtime, connection, .. } = self;
         runtime.block_on(async {
             let mut open = match connection.take() {
                 Some(open) => open,
@@ -173,9 +153,7 @@ impl PostgresWriter {
 /// A connection on which the statements are prepared.
 async fn connect(url: &PostgresUrl) -> Result<PgConnection, sqlx::Error> {
     let mut connection = PgConnection::connect_with(&url.connect).await?;
-    let (load_ranges, merge_rockets) = (load_ranges(), merge_rockets());
-    let all = [SET_UP, LOCK_ROCKETS, &load_ranges, REMOVE_RANGES, WRITE_RANGES, &merge_rockets].concat();
-    sqlx::raw_sql(AssertSqlSafe(all)).execute(&mut connection).await?;
+    sqlx::raw_sql(AssertSqlSafe(statements::set_up())).execute(&mut connection).await?;
     Ok(connection)
 }
 
@@ -195,135 +173,232 @@ fn is_to_be_tried_again(error: &StoreError) -> bool {
     }
 }
 
-async fn commit(
-    connection: &mut PgConnection,
-    failures: &Failures,
-    batch: &Batch<'_>,
-    messages: usize,
+/// What a batch does to one rocket.
+struct Share<'b, 'm> {
+    group: &'b Group<'m>,
+    /// As of when the rocket is known, if it is; else it is asked for.
+    known: Option<Timestamp>,
+    /// The instant that becomes the rocket's `last_received`, if anything is new.
+    received: Timestamp,
+    /// What its messages come to; at first that is open, unless it is known.
+    joined: Joined,
+}
+
+impl Share<'_, '_> {
+    fn channel(&self) -> &str {
+        self.group.channel().as_str()
+    }
+
+    fn take(&self) -> Take<'_> {
+        match (self.known, &self.joined.applied) {
+            (None, _) => Take::Lock,
+            (Some(stamp), None) => Take::Verify(stamp),
+            (Some(stamp), Some(applied)) => Take::Merge(stamp, applied),
+        }
+    }
+
+    /// Whether the rocket was still as it was known, as the row tells that was written for it, if any.
+    fn is_as_known(&self, written: Option<Timestamp>) -> bool {
+        match self.take() {
+            Take::Lock => true,
+            Take::Verify(_) => written.is_none(),
+            // A rocket that has been forgotten meanwhile is made again by that statement, with its old stamp.
+            Take::Merge(..) => written == Some(self.received),
+        }
+    }
+}
+
+/// One try at committing a batch.
+struct Transaction<'b, 'm> {
+    /// In the order of the channels.
+    shares: Vec<Share<'b, 'm>>,
+    outcomes: Vec<Outcome>,
     now: Timestamp,
-) -> Result<Vec<Outcome>, StoreError> {
-    let mut outcomes = vec![Outcome::Duplicate; messages];
-    failures.check(FailurePoint::BeforeLoad)?;
-    let lock_and_load = sqlx::raw_sql(AssertSqlSafe(lock_and_load(batch.groups())));
-    let rows = lock_and_load.fetch_all(&mut *connection).await?;
-    let mut changes = Changes::default();
-    let mut rows = rows.iter().peekable();
-    for group in batch.groups() {
-        changes.add(group, take_ranges(group, &mut rows)?, &mut outcomes);
+}
+
+impl<'b, 'm> Transaction<'b, 'm> {
+    /// Joins the messages of known rockets to what is known of them.
+    fn new(batch: &'b Batch<'m>, messages: usize, mut known: Option<&mut Known<Note>>, now: Timestamp) -> Self {
+        let mut outcomes = vec![Outcome::Duplicate; messages];
+        let share = |group: &'b Group<'m>| {
+            let stored = known.as_mut().and_then(|known| {
+                let note = known.note_mut(group.channel())?;
+                let stamp = note.is_reliable(now).then_some(note.stamp)?;
+                Some((stamp, known.near(group)?))
+            });
+            match stored {
+                Some((stamp, ranges)) => {
+                    Share { group, known: Some(stamp), received: now, joined: group.join(ranges, &mut outcomes) }
+                }
+                None => Share { group, known: None, received: now, joined: Joined::default() },
+            }
+        };
+        let shares = batch.groups().iter().map(share).collect();
+        Self { shares, outcomes, now }
     }
-    let mut write = changes.write(now);
-    if failures.are_plannable() {
-        sqlx::raw_sql(AssertSqlSafe(std::mem::take(&mut write))).execute(&mut *connection).await?;
-        failures.check(FailurePoint::BeforeCommit)?;
-    }
-    write.push_str("COMMIT");
-    sqlx::raw_sql(AssertSqlSafe(write)).execute(&mut *connection).await?;
-    failures.check(FailurePoint::AfterCommit)?;
-    Ok(outcomes)
-}
 
-/// The first message: begins the transaction, locks the channels, and reads the ranges that overlap or touch each
-/// group's windows, in the order of the groups and then in ascending order.
-fn lock_and_load(groups: &[Group<'_>]) -> String {
-    let channels = array(groups.iter().map(|group| group.channel().as_str()));
-    let windows = || groups.iter().flat_map(|group| group.windows().map(|window| (group.channel(), window)));
-    let mut sql = format!("{BEGIN} EXECUTE lock_rockets({channels});");
-    let load = [
-        array(windows().map(|(channel, _)| channel.as_str())),
-        array(windows().map(|(_, window)| window.first)),
-        array(windows().map(|(_, window)| window.last)),
-    ];
-    execute(&mut sql, "load_ranges", &load);
-    sql
-}
-
-fn execute(sql: &mut String, statement: &str, parameters: &[String]) {
-    // Writing to memory doesn't fail.
-    let _ = write!(sql, "EXECUTE {statement}({});", parameters.join(","));
-}
-
-/// Takes the rows of one channel. A range that reaches into two windows is there twice.
-fn take_ranges<'r>(
-    group: &Group<'_>,
-    rows: &mut std::iter::Peekable<impl Iterator<Item = &'r PgRow>>,
-) -> Result<Vec<ProcessedRange>, StoreError> {
-    let mut ranges: Vec<ProcessedRange> = Vec::new();
-    while let Some(row) = rows.peek() {
-        if rows::channel(row, 0)? != *group.channel() {
-            break;
+    /// Commits the batch, and gives the outcomes; none if something is not as it was known, and nothing was done.
+    async fn run(
+        &mut self,
+        connection: &mut PgConnection,
+        failures: &Failures,
+        known: &mut Known<Note>,
+    ) -> Result<Option<Vec<Outcome>>, StoreError> {
+        failures.check(FailurePoint::BeforeLoad)?;
+        let first = sqlx::raw_sql(AssertSqlSafe(self.first_message()));
+        let answer = Answer::read(&first.fetch_all(&mut *connection).await?)?;
+        if self.doubt(&answer, known) {
+            sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
+            return Ok(None);
         }
-        let range = rows::range(row)?;
-        if ranges.last().is_none_or(|last| last.first < range.first) {
-            ranges.push(range);
+        self.join_loaded(answer, known);
+        let mut second = self.second_message();
+        if failures.are_plannable() {
+            sqlx::raw_sql(AssertSqlSafe(std::mem::take(&mut second))).execute(&mut *connection).await?;
+            failures.check(FailurePoint::BeforeCommit)?;
         }
-        rows.next();
-    }
-    Ok(ranges)
-}
-
-/// What a batch writes.
-#[derive(Default)]
-struct Changes<'m> {
-    removed: Vec<(&'m str, i64)>,
-    ranges: Vec<(&'m str, ProcessedRange)>,
-    applied: Vec<(&'m str, Applied)>,
-}
-
-impl<'m> Changes<'m> {
-    fn add(&mut self, group: &Group<'m>, stored: Vec<ProcessedRange>, outcomes: &mut [Outcome]) {
-        let channel = group.channel().as_str();
-        let joined = group.join(stored, outcomes);
-        self.removed.extend(joined.removed.into_iter().map(|first| (channel, first)));
-        self.ranges.extend(joined.grown.into_iter().chain(joined.added).map(|range| (channel, range)));
-        self.applied.extend(joined.applied.map(|applied| (channel, applied)));
+        second.push_str("COMMIT");
+        sqlx::raw_sql(AssertSqlSafe(second)).execute(&mut *connection).await?;
+        self.follow(known);
+        failures.check(FailurePoint::AfterCommit)?;
+        Ok(Some(std::mem::take(&mut self.outcomes)))
     }
 
-    /// The second message but for its end: writes all of it. Each statement is sent even if it has nothing to do, so
-    /// that the cost of a batch is the same whatever it holds.
-    fn write(&self, now: Timestamp) -> String {
-        let mut sql = String::new();
-        let Self { removed, ranges, applied } = self;
-        let removed =
-            [array(removed.iter().map(|(channel, _)| *channel)), array(removed.iter().map(|(_, first)| *first))];
-        execute(&mut sql, "remove_ranges", &removed);
-
-        let keys = [
-            array(ranges.iter().map(|(channel, _)| *channel)),
-            array(ranges.iter().map(|(_, range)| range.first)),
-            array(ranges.iter().map(|(_, range)| range.last)),
-        ];
-        let columns = summary_columns(ranges.iter().map(|(_, range)| &range.summary));
-        execute(&mut sql, "write_ranges", &[&keys[..], &columns].concat());
-
-        let progress = [
-            array(applied.iter().map(|(channel, _)| *channel)),
-            array(applied.iter().map(|(_, applied)| applied.processed)),
-            array(applied.iter().map(|(_, applied)| applied.complete_through)),
-            array(applied.iter().map(|(_, applied)| applied.highest)),
-        ];
-        let columns = summary_columns(applied.iter().map(|(_, applied)| &applied.summary));
-        let received = [array(applied.iter().map(|_| now))];
-        execute(&mut sql, "merge_rockets", &[&progress[..], &columns, &received].concat());
+    /// Begins, takes the rockets, and loads what is to be known of those that aren't.
+    fn first_message(&self) -> String {
+        let taken: Vec<_> = self.shares.iter().map(|share| (share.channel(), share.take())).collect();
+        let mut sql = statements::begin_and_take(&taken, self.now);
+        let unknown: Vec<_> =
+            self.shares.iter().filter(|share| share.known.is_none()).map(|share| share.group).collect();
+        if !unknown.is_empty() {
+            statements::load(&mut sql, &unknown);
+        }
         sql
     }
+
+    /// Notes which rockets are not as they were known; whether there are any.
+    fn doubt(&self, answer: &Answer, known: &mut Known<Note>) -> bool {
+        let mut doubtful = false;
+        for share in &self.shares {
+            if !share.is_as_known(answer.written.get(share.channel()).copied()) {
+                doubtful = true;
+                if let Some(note) = known.note_mut(share.group.channel()) {
+                    note.was_wrong();
+                }
+            }
+        }
+        doubtful
+    }
+
+    /// Joins the messages of the other rockets to what has been loaded of these, which is known from now on.
+    fn join_loaded(&mut self, mut answer: Answer, known: &mut Known<Note>) {
+        for share in self.shares.iter_mut().filter(|share| share.known.is_none()) {
+            let channel = share.group.channel();
+            let ranges = answer.ranges.remove(channel.as_str()).unwrap_or_default();
+            if let Some(&LoadedRocket { stamp, highest }) = answer.rockets.get(channel.as_str()) {
+                share.received = self.now.max(stamp.next());
+                if let Some(complete_from) = complete_from(share.group, &ranges, highest) {
+                    let note =
+                        known.note(channel).map_or(Note { stamp, doubt: 0, pause: 0 }, |note| Note { stamp, ..*note });
+                    known.remember(channel, complete_from, ranges.clone(), note);
+                }
+            }
+            share.joined = share.group.join(ranges, &mut self.outcomes);
+        }
+    }
+
+    /// Writes the ranges, and adds what is new to the rockets that were not known. Only the end is missing.
+    fn second_message(&self) -> String {
+        let mut sql = String::new();
+        let (mut removed, mut written, mut merged) = (Vec::new(), Vec::new(), Vec::new());
+        for share in &self.shares {
+            removed.extend(share.joined.removed.iter().map(|first| (share.channel(), *first)));
+            written.extend(share.joined.written().map(|range| (share.channel(), range)));
+            if let (None, Some(applied)) = (share.known, &share.joined.applied) {
+                merged.push((share.channel(), applied, share.received));
+            }
+        }
+        statements::remove_ranges(&mut sql, &removed);
+        statements::write_ranges(&mut sql, &written);
+        if self.shares.iter().any(|share| share.known.is_none()) {
+            statements::merge_rockets_with(&mut sql, &merged);
+        }
+        sql
+    }
+
+    /// What is known follows what has been committed.
+    fn follow(&self, known: &mut Known<Note>) {
+        for share in &self.shares {
+            known.change(share.group.channel(), &share.joined);
+            let Some(note) = known.note_mut(share.group.channel()) else { continue };
+            if share.joined.applied.is_some() {
+                note.stamp = share.received;
+            }
+            if share.known.is_some() {
+                note.was_right();
+            }
+        }
+    }
 }
 
-/// An array for each column: speed change; number and text of launch, mission and explosion; latest time.
-fn summary_columns<'s>(summaries: impl Iterator<Item = &'s Summary> + Clone) -> [String; 8] {
-    let number = |latest: &Option<Latest>| latest.as_ref().map(|latest| latest.number);
-    fn text(latest: &Option<Latest>) -> Option<&str> {
-        latest.as_ref().map(|latest| latest.value.as_str())
+/// From which number on all ranges that end there or later are among those that were loaded for a group, which are in
+/// ascending order. None if the channel has others above, or may have.
+fn complete_from(group: &Group<'_>, loaded: &[ProcessedRange], highest: i64) -> Option<i64> {
+    if highest == 0 {
+        return Some(0);
     }
-    [
-        array(summaries.clone().map(|summary| summary.speed_change)),
-        array(summaries.clone().map(|summary| number(&summary.launch))),
-        array(summaries.clone().map(|summary| text(&summary.launch))),
-        array(summaries.clone().map(|summary| number(&summary.mission))),
-        array(summaries.clone().map(|summary| text(&summary.mission))),
-        array(summaries.clone().map(|summary| number(&summary.explosion))),
-        array(summaries.clone().map(|summary| text(&summary.explosion))),
-        array(summaries.map(|summary| summary.latest_time)),
-    ]
+    let window = group.windows().last()?;
+    let last = loaded.last().map_or(0, |range| range.last);
+    if last != highest && highest >= window.first - 1 {
+        return None;
+    }
+    // What ends below the window was loaded for others, and there may be more between.
+    let lowest = loaded.iter().find(|range| range.last >= window.first - 1).map_or(window.first, |range| range.first);
+    Some(lowest.min(window.first) - 1)
+}
+
+struct LoadedRocket {
+    /// Its `last_received`.
+    stamp: Timestamp,
+    highest: i64,
+}
+
+/// What the server answers to the first message, by channel.
+#[derive(Default)]
+struct Answer {
+    /// The `last_received` of rockets that were written.
+    written: HashMap<String, Timestamp>,
+    rockets: HashMap<String, LoadedRocket>,
+    /// In ascending order.
+    ranges: HashMap<String, Vec<ProcessedRange>>,
+}
+
+impl Answer {
+    /// The rows of each statement are told by how many columns they have.
+    fn read(rows: &[PgRow]) -> Result<Self, StoreError> {
+        let mut answer = Self::default();
+        for row in rows {
+            let channel: String = row.try_get(0)?;
+            match row.len() {
+                2 => {
+                    answer.written.insert(channel, row.try_get::<PgTime, _>(1)?.0);
+                }
+                3 => {
+                    let loaded = LoadedRocket { stamp: row.try_get::<PgTime, _>(1)?.0, highest: row.try_get(2)? };
+                    answer.rockets.insert(channel, loaded);
+                }
+                _ => {
+                    let ranges = answer.ranges.entry(channel).or_default();
+                    let range = rows::range(row)?;
+                    // A range that reaches into two windows is there twice.
+                    if ranges.last().is_none_or(|last| last.first < range.first) {
+                        ranges.push(range);
+                    }
+                }
+            }
+        }
+        Ok(answer)
+    }
 }
 
 #[cfg(test)]
@@ -331,6 +406,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::domain::parse::parse;
+    use crate::domain::text::Channel;
 
     fn message(channel: usize, number: usize) -> Message {
         let json = format!(
@@ -342,18 +418,68 @@ mod tests {
 
     #[test]
     fn a_batch_is_the_same_few_statements_whatever_it_holds() {
-        for messages in [1, 100, 1_000] {
-            let messages: Vec<Message> = (0..messages).map(|index| message(index % 70, index * 3 + 1)).collect();
-            let batch = Batch::new(&messages);
-            let mut outcomes = vec![Outcome::Duplicate; messages.len()];
-            let mut changes = Changes::default();
-            for group in batch.groups() {
-                changes.add(group, Vec::new(), &mut outcomes);
+        let now = Timestamp::FIRST.next();
+        for (all_known, statements) in [(true, (2, 2)), (false, (4, 3))] {
+            for messages in [1, 100, 1_000] {
+                let messages: Vec<Message> = (0..messages).map(|index| message(index % 70, index * 3 + 1)).collect();
+                let mut known = Known::default();
+                for channel in 0..70 {
+                    let note = Note { stamp: Timestamp::FIRST, doubt: 0, pause: 0 };
+                    known.remember(&Channel::new(format!("c{channel}")).unwrap(), 0, Vec::new(), note);
+                }
+                let batch = Batch::new(&messages);
+                let mut transaction = Transaction::new(&batch, messages.len(), all_known.then_some(&mut known), now);
+                let first = transaction.first_message();
+                transaction.join_loaded(Answer::default(), &mut known);
+                let second = transaction.second_message();
+                let count = |sql: &str| sql.matches(';').count();
+                // Begin, take, and maybe load rockets and ranges; remove and write ranges, maybe merge; COMMIT is to come.
+                assert_eq!((count(&first), count(&second)), statements);
             }
-            let statements = |sql: &str| sql.matches(';').count();
-            // Begin, lock, load; remove, write, merge; and COMMIT alone remains.
-            assert_eq!(statements(&lock_and_load(batch.groups())), 3);
-            assert_eq!(statements(&changes.write(messages[0].time)), 3);
         }
+    }
+
+    fn ranges(ends: &[(i64, i64)]) -> Vec<ProcessedRange> {
+        let summary = crate::domain::summary::Summary::of(&message(0, 1));
+        ends.iter().map(|&(first, last)| ProcessedRange { first, last, summary: summary.clone() }).collect()
+    }
+
+    #[test]
+    fn what_is_loaded_is_known_if_it_reaches_the_end() {
+        for (numbers, loaded, highest, expected) in [
+            (&[7][..], &[][..], 0, Some(0)),
+            (&[7], &[(1, 6)], 6, Some(0)),
+            (&[7], &[(1, 6)], 9, None),
+            (&[7], &[], 3, Some(6)),
+            (&[7], &[(8, 9)], 9, Some(6)),
+            (&[7], &[], 20, None),
+            (&[7, 8], &[(5, 6), (9, 12)], 12, Some(4)),
+            (&[7, 8], &[(5, 6), (9, 12)], 15, None),
+            // Between the windows there may be others.
+            (&[7, 500], &[(5, 6), (501, 501)], 501, Some(499)),
+            (&[7, 500], &[(5, 6)], 6, Some(499)),
+            (&[7, 500], &[(5, 6)], 300, Some(499)),
+        ] {
+            let messages: Vec<Message> = numbers.iter().map(|number| message(0, *number)).collect();
+            let batch = Batch::new(&messages);
+            assert_eq!(complete_from(&batch.groups()[0], &ranges(loaded), highest), expected, "{numbers:?} {loaded:?}");
+        }
+    }
+
+    #[test]
+    fn a_rocket_that_others_change_is_relied_upon_ever_less_often() {
+        let stamp = Timestamp::FIRST;
+        let mut note = Note { stamp, doubt: 0, pause: 0 };
+        assert!(note.is_reliable(stamp.next()) && !note.is_reliable(stamp));
+        let batches_between = |note: &mut Note| {
+            note.was_wrong();
+            (0..).take_while(|_| !note.is_reliable(stamp.next())).count()
+        };
+        let between: Vec<usize> = (0..12).map(|_| batches_between(&mut note)).collect();
+        assert_eq!(between, [1, 3, 7, 15, 31, 63, 127, 255, 511, 1_023, 1_023, 1_023]);
+        note.was_right();
+        assert_eq!(batches_between(&mut note), 1_023);
+        (0..10).for_each(|_| note.was_right());
+        assert_eq!(batches_between(&mut note), 1);
     }
 }

@@ -1,12 +1,11 @@
 //! SQLite, embedded: one file in WAL mode with one writer at a time and readers that never wait for it; or a database
 //! in memory, which everybody takes turns with.
 //!
-//! What lives here: opening and migrating (`schema`), the write path (`write`, what it knows without asking in `known`,
+//! What lives here: opening and migrating (`schema`), the write path (`write`,
 //! its way to the disk in `wal_vfs`), reads (`read`), the audit (`check`). What must not: rules about messages, which are
 //! the domain's.
 
 mod check;
-mod known;
 mod read;
 mod rows;
 mod schema;

@@ -3,7 +3,6 @@
 
 use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
 
-use super::known::{Known, MOST_RANGES};
 use super::{Shared, SqliteStore, rows};
 use crate::domain::batch::{Batch, Group, Outcome, Window};
 use crate::domain::message::Message;
@@ -12,6 +11,7 @@ use crate::domain::summary::{Latest, Summary};
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::failure::{FailurePoint, Failures};
+use crate::store::known::{Known, MOST_RANGES};
 use crate::store::{StoreError, merge};
 
 /// Adds what new messages came to.
@@ -20,7 +20,7 @@ fn upsert_rocket() -> String {
         "INSERT INTO rockets (channel, speed, latest_update, last_received, processed, complete_through, highest,
                               type, latest_launch_msg, mission, latest_mission_msg, exploded_reason, latest_exploded_msg)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) {}",
-        merge::on_conflict("max", true)
+        merge::on_conflict("max", "excluded.last_received", true)
     )
 }
 
@@ -29,7 +29,7 @@ fn upsert_rocket_speed() -> String {
     format!(
         "INSERT INTO rockets (channel, speed, latest_update, last_received, processed, complete_through, highest)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) {}",
-        merge::on_conflict("max", false)
+        merge::on_conflict("max", "excluded.last_received", false)
     )
 }
 
@@ -68,7 +68,10 @@ pub struct SqliteWriter {
     failures: Failures,
     /// How many rockets this writer has unlisted since it listed all. At first it is not known whether there are some.
     unlisted: usize,
-    known: Known,
+    /// Noted of a channel is whether its rocket is unlisted for sure.
+    known: Known<bool>,
+    /// As of when what is known holds: this changes when another connection has committed.
+    data_version: Option<i64>,
     statements: Statements,
 }
 
@@ -97,7 +100,8 @@ impl Default for Statements {
 
 impl SqliteWriter {
     pub(super) fn new(connection: Shared, failures: Failures) -> Self {
-        Self { connection, failures, unlisted: 1, known: Known::default(), statements: Statements::default() }
+        let (known, statements) = (Known::default(), Statements::default());
+        Self { connection, failures, unlisted: 1, known, data_version: None, statements }
     }
 
     /// See [`Writer::commit`](crate::store::Writer::commit).
@@ -112,7 +116,12 @@ impl SqliteWriter {
         // Dropped on an error, the transaction is rolled back.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         self.failures.check(FailurePoint::BeforeLoad)?;
-        known.refresh(&transaction, own_connection)?;
+        let version: i64 = transaction.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
+        // There is no telling on a connection that is not this writer's own.
+        if !own_connection || self.data_version != Some(version) {
+            known.clear();
+            self.data_version = Some(version);
+        }
         let mut tables = Tables::prepare(&transaction, &self.statements, now, &mut known)?;
         for group in batch.groups() {
             let stored = tables.load(group)?;
@@ -122,7 +131,7 @@ impl SqliteWriter {
         drop(tables);
         if unlisted > UNLISTED_MOST {
             transaction.execute_batch(LIST_ROCKETS)?;
-            known.set_all_listed();
+            known.notes_mut().for_each(|unlisted| *unlisted = false);
             unlisted = 0;
         }
         self.failures.check(FailurePoint::BeforeCommit)?;
@@ -140,7 +149,7 @@ impl SqliteWriter {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             transaction.execute_batch(LIST_ROCKETS)?;
             transaction.commit()?;
-            self.known.set_all_listed();
+            self.known.notes_mut().for_each(|unlisted| *unlisted = false);
             self.unlisted = 0;
         }
         Ok(())
@@ -166,7 +175,7 @@ struct Tables<'t> {
     upsert_rocket: CachedStatement<'t>,
     upsert_rocket_speed: CachedStatement<'t>,
     unlist_rocket: CachedStatement<'t>,
-    known: &'t mut Known,
+    known: &'t mut Known<bool>,
     /// How many rockets were listed before.
     unlisted: usize,
     now: [u8; 27],
@@ -177,7 +186,7 @@ impl<'t> Tables<'t> {
         transaction: &'t Connection,
         statements: &Statements,
         now: Timestamp,
-        known: &'t mut Known,
+        known: &'t mut Known<bool>,
     ) -> Result<Self, StoreError> {
         Ok(Self {
             load_ranges: transaction.prepare_cached(&statements.load_ranges)?,
@@ -196,12 +205,12 @@ impl<'t> Tables<'t> {
     /// The ranges that overlap or touch the group's windows, in ascending order.
     fn load(&mut self, group: &Group<'_>) -> Result<Vec<ProcessedRange>, StoreError> {
         let channel = group.channel();
-        if !self.known.has(channel) {
+        if self.known.note(channel).is_none() {
             let ranges = self.load_last(channel)?;
-            self.known.remember(channel, ranges);
+            self.known.remember(channel, 0, ranges, false);
         }
-        if let Some(ranges) = self.known.ranges(channel) {
-            return Ok(group.near(ranges));
+        if let Some(ranges) = self.known.near(group) {
+            return Ok(ranges);
         }
         let mut stored = Vec::new();
         for window in group.windows() {
@@ -284,9 +293,11 @@ impl<'t> Tables<'t> {
             statement.raw_bind_parameter(index + 1, value)?;
         }
         statement.raw_execute()?;
-        if !self.known.is_unlisted(channel) {
+        if self.known.note(channel) != Some(&true) {
             self.unlisted += self.unlist_rocket.execute(params![channel.as_str()])?;
-            self.known.set_unlisted(channel);
+            if let Some(unlisted) = self.known.note_mut(channel) {
+                *unlisted = true;
+            }
         }
         Ok(())
     }

@@ -1,0 +1,204 @@
+//! What a writer knows of the database without asking: the processed ranges of channels that had messages lately. Most
+//! messages continue what the last ones of their channel began.
+//!
+//! It holds as long as nobody else has changed the channel, which each engine makes sure of in its own way, in every
+//! transaction, before anything relies on it. It is bounded; a writer that knows nothing is as right, only slower.
+
+use std::collections::HashMap;
+
+use crate::domain::batch::Group;
+use crate::domain::ranges::{Joined, ProcessedRange};
+use crate::domain::text::Channel;
+
+/// Of a channel with more ranges only the last ones are known.
+pub(super) const MOST_RANGES: usize = 32;
+/// How many channels and ranges are known at a time. One takes some 200 bytes, unless its texts are long.
+const MOST_ENTRIES: usize = 65_536;
+
+/// See the module. With the ranges of a channel goes a note of the engine's.
+#[derive(Debug)]
+pub(super) struct Known<N> {
+    channels: HashMap<Box<str>, KnownChannel<N>, foldhash::fast::RandomState>,
+    /// How many channels and ranges are known.
+    entries: usize,
+}
+
+#[derive(Debug)]
+struct KnownChannel<N> {
+    /// In ascending order, and among them every range that ends at `complete_from` or later. They share no memory with
+    /// messages.
+    ranges: Vec<ProcessedRange>,
+    complete_from: i64,
+    note: N,
+}
+
+impl<N> Default for Known<N> {
+    fn default() -> Self {
+        Self { channels: HashMap::default(), entries: 0 }
+    }
+}
+
+impl<N> Known<N> {
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.channels.clear();
+        self.entries = 0;
+    }
+
+    /// The ranges that overlap or touch the group's windows, in ascending order; none if they are not all known.
+    pub(super) fn near(&self, group: &Group<'_>) -> Option<Vec<ProcessedRange>> {
+        let known = self.channels.get(group.channel().as_str())?;
+        let lowest = group.windows().next()?.first;
+        (known.complete_from < lowest).then(|| group.near(&known.ranges))
+    }
+
+    /// What is noted of a channel, if anything is known of it.
+    pub(super) fn note(&self, channel: &Channel) -> Option<&N> {
+        self.channels.get(channel.as_str()).map(|known| &known.note)
+    }
+
+    /// The same, to change it.
+    pub(super) fn note_mut(&mut self, channel: &Channel) -> Option<&mut N> {
+        self.channels.get_mut(channel.as_str()).map(|known| &mut known.note)
+    }
+
+    /// The notes of all channels.
+    pub(super) fn notes_mut(&mut self) -> impl Iterator<Item = &mut N> {
+        self.channels.values_mut().map(|known| &mut known.note)
+    }
+
+    /// Remembers a channel's ranges, in ascending order, among which is every one that ends at `complete_from` or later
+    /// (0: all of them), in the place of what was known of it.
+    pub(super) fn remember(&mut self, channel: &Channel, complete_from: i64, ranges: Vec<ProcessedRange>, note: N) {
+        let mut known = KnownChannel { ranges, complete_from, note };
+        known.trim();
+        let entries = known.entries();
+        if self.entries + entries > MOST_ENTRIES {
+            self.clear();
+        }
+        self.entries += entries;
+        if let Some(replaced) = self.channels.insert(channel.as_str().into(), known) {
+            self.entries -= replaced.entries();
+        }
+    }
+
+    /// Follows a change of the channel's ranges.
+    pub(super) fn change(&mut self, channel: &Channel, joined: &Joined) {
+        if let Some(known) = self.channels.get_mut(channel.as_str()) {
+            self.entries -= known.entries();
+            known.change(joined);
+            self.entries += known.entries();
+        }
+    }
+}
+
+impl<N> KnownChannel<N> {
+    fn entries(&self) -> usize {
+        1 + self.ranges.len()
+    }
+
+    fn change(&mut self, joined: &Joined) {
+        for first in &joined.removed {
+            if let Ok(place) = self.ranges.binary_search_by_key(first, |range| range.first) {
+                self.ranges.remove(place);
+            }
+        }
+        for range in joined.written() {
+            let place = self.ranges.binary_search_by_key(&range.first, |range| range.first);
+            match place.map(|place| self.ranges.get_mut(place)) {
+                Ok(Some(there)) => *there = range.detached(),
+                Ok(None) => {}
+                Err(place) => self.ranges.insert(place, range.detached()),
+            }
+        }
+        self.trim();
+    }
+
+    /// Forgets the lowest ranges if there are too many.
+    fn trim(&mut self) {
+        let excess = self.ranges.len().saturating_sub(MOST_RANGES);
+        if let Some(lowest) = self.ranges.get(excess).filter(|_| excess > 0) {
+            // Those before it end at least two numbers lower: ranges don't touch.
+            self.complete_from = self.complete_from.max(lowest.first - 1);
+            self.ranges.drain(..excess);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::domain::batch::Batch;
+    use crate::domain::message::Message;
+    use crate::domain::parse::parse;
+
+    fn messages(numbers: &[i64]) -> Vec<Message> {
+        let json = |number| {
+            format!(
+                r#"{{"metadata":{{"channel":"c","messageNumber":{number},"messageTime":"2022-02-02T19:39:05Z",
+                "messageType":"RocketSpeedIncreased"}},"message":{{"by":1}}}}"#
+            )
+        };
+        numbers.iter().map(|number| parse(json(*number).into()).unwrap()).collect()
+    }
+
+    /// The ends of the known ranges near messages with these numbers.
+    fn near(known: &Known<()>, numbers: &[i64]) -> Option<Vec<(i64, i64)>> {
+        let messages = messages(numbers);
+        let ranges = known.near(&Batch::new(&messages).groups()[0])?;
+        Some(ranges.iter().map(|range| (range.first, range.last)).collect())
+    }
+
+    /// Joins messages with these numbers to what is known, as if they were committed.
+    fn take(known: &mut Known<()>, numbers: &[i64]) {
+        let messages = messages(numbers);
+        let batch = Batch::new(&messages);
+        let group = &batch.groups()[0];
+        let stored = known.near(group).unwrap_or_default();
+        let joined = group.join(stored, &mut vec![crate::domain::batch::Outcome::Duplicate; messages.len()]);
+        known.change(group.channel(), &joined);
+    }
+
+    fn channel() -> Channel {
+        Channel::new("c").unwrap()
+    }
+
+    #[test]
+    fn it_follows_what_is_committed() {
+        let mut known = Known::default();
+        assert_eq!(near(&known, &[1]), None);
+        known.remember(&channel(), 0, Vec::new(), ());
+        assert_eq!(near(&known, &[1]), Some(vec![]));
+        take(&mut known, &[1, 2, 5, 9]);
+        assert_eq!(near(&known, &[3]), Some(vec![(1, 2)]));
+        assert_eq!(near(&known, &[4, 7]), Some(vec![(5, 5)]));
+        take(&mut known, &[3, 4]);
+        assert_eq!(near(&known, &[1, 10]), Some(vec![(1, 5), (9, 9)]));
+        assert_eq!(known.entries, 3);
+    }
+
+    #[test]
+    fn of_many_ranges_the_last_are_known() {
+        let mut known = Known::default();
+        known.remember(&channel(), 0, Vec::new(), ());
+        let numbers: Vec<i64> = (1..=40).map(|index| index * 3).collect();
+        take(&mut known, &numbers);
+        assert_eq!(known.entries, 1 + MOST_RANGES);
+        // The lowest is that of 27; what 26 and lower ones touch is not known.
+        assert_eq!(near(&known, &[27]), Some(vec![(27, 27)]));
+        assert_eq!(near(&known, &[26]), None);
+        assert_eq!(near(&known, &[121]), Some(vec![(120, 120)]));
+    }
+
+    #[test]
+    fn it_is_bounded() {
+        let mut known = Known::default();
+        for index in 0..=MOST_ENTRIES {
+            known.remember(&Channel::new(index.to_string()).unwrap(), 0, Vec::new(), ());
+        }
+        assert_eq!(known.entries, 1);
+        known.remember(&Channel::new(MOST_ENTRIES.to_string()).unwrap(), 0, Vec::new(), ());
+        assert_eq!(known.entries, 1);
+    }
+}
