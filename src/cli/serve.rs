@@ -1,6 +1,7 @@
 //! `serve`: the service.
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,6 +13,9 @@ use crate::ingest::{Ingest, Limits};
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4_096;
+
+/// How long a store that does not answer may hold up the end, once all requests are answered or given up.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Serve the HTTP API (this is what happens without a command)
 ///
@@ -46,11 +50,12 @@ pub(super) fn run(args: &ServeArgs) -> Result<Finished, Failure> {
     let (ingest, committers) = Ingest::start(&store, Limits::default())?;
     let served = actix_web::rt::System::new().block_on(serve(args, listeners, store, ingest.clone()));
     ingest.stop();
-    for committer in committers {
-        committer.join().map_err(|_| "a committer ended in a panic")?;
-    }
+    let committed = committers.wait(COMMIT_PATIENCE);
     served?;
-    tracing::info!("stopped; everything that was taken is committed");
+    match committed {
+        Ok(()) => tracing::info!("stopped; everything that was taken is committed"),
+        Err(reason) => tracing::warn!(reason, "stopped; what could not be committed was not acknowledged"),
+    }
     Ok(Finished::Well)
 }
 

@@ -72,6 +72,10 @@ impl Committer {
             let mut batch = Gathered::default();
             next = self.gather(first, queue, &mut batch);
             let outcome = self.commit(&batch.messages);
+            let in_vain = outcome.as_ref().is_err_and(StoreError::was_waited_for);
+            if in_vain && !matches!(next, Some(Entry::Stop)) {
+                next = Self::gather_all(next, queue, &mut batch);
+            }
             self.answer(batch.waiting, outcome);
         }
         self.tidy();
@@ -110,6 +114,20 @@ impl Committer {
                 stop => return stop,
             }
         }
+    }
+
+    /// Adds whoever waits behind a batch that has failed after a long wait: they would wait as long, and then be told
+    /// the same. Gives back what was to be done next but for jobs.
+    fn gather_all(next: Option<Entry>, queue: &Receiver<Entry>, batch: &mut Gathered) -> Option<Entry> {
+        for entry in next.into_iter().chain(queue.try_iter()) {
+            match entry {
+                Entry::Job(Job { parcel, bytes, answer, .. }) => {
+                    batch.waiting.push(Waiting { messages: parcel.len(), bytes, answer });
+                }
+                Entry::Stop => return Some(Entry::Stop),
+            }
+        }
+        None
     }
 
     /// Adds a job to the batch, or turns it away if its caller has waited too long.

@@ -146,19 +146,48 @@ async fn answer_of(pending: oneshot::Receiver<Answer>) -> Answer {
     pending.await.unwrap_or(Err(IngestError::Stopping))
 }
 
+/// The threads that commit, to be waited for after [`Ingest::stop`].
+#[derive(Debug)]
+pub struct Committers {
+    threads: Vec<JoinHandle<()>>,
+    /// Closed once all have ended.
+    running: mpsc::Receiver<()>,
+}
+
+impl Committers {
+    /// Waits until they have ended, but no longer than this. Why not all was committed, if so.
+    pub fn wait(self, patience: Duration) -> Result<(), &'static str> {
+        match self.running.recv_timeout(patience) {
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                let ended_well = self.threads.into_iter().all(|thread| thread.join().is_ok());
+                if ended_well { Ok(()) } else { Err("a committer ended in a panic") }
+            }
+            // Nobody sends anything.
+            Ok(()) | Err(mpsc::RecvTimeoutError::Timeout) => Err("the store did not answer in time"),
+        }
+    }
+}
+
 impl Ingest {
     /// Starts as many committers as the store wants, each on a thread of its own. They end after [`stop`](Self::stop).
-    pub fn start(store: &Store, limits: Limits) -> Result<(Self, Vec<JoinHandle<()>>), StoreError> {
+    pub fn start(store: &Store, limits: Limits) -> Result<(Self, Committers), StoreError> {
         let room = Arc::new(Semaphore::new(limits.queued_bytes as usize));
         let (mut queues, mut threads) = (Vec::new(), Vec::new());
+        let (ends, running) = mpsc::channel::<()>();
         for _ in 0..store.writers() {
             let (queue, entries) = mpsc::channel();
             let committer = Committer::new(store.clone(), store.writer()?, Arc::clone(&room), limits.patience);
             let thread = std::thread::Builder::new().name("committer".to_owned());
-            threads.push(thread.spawn(move || committer.run(&entries)).map_err(StoreError::Thread)?);
+            let end = ends.clone();
+            let run = move || {
+                committer.run(&entries);
+                drop(end);
+            };
+            threads.push(thread.spawn(run).map_err(StoreError::Thread)?);
             queues.push(queue);
         }
-        Ok((Self { queues: queues.into(), hasher: foldhash::fast::RandomState::default(), room, limits }, threads))
+        let ingest = Self { queues: queues.into(), hasher: foldhash::fast::RandomState::default(), room, limits };
+        Ok((ingest, Committers { threads, running }))
     }
 
     /// Queues messages that took `bytes` of input, waiting for room if there is none.
@@ -223,7 +252,7 @@ impl Ingest {
         self.queue(parcel, bytes).await?.answer().await
     }
 
-    /// Lets the committers end once everything that is queued now is committed and answered; join their threads to know.
+    /// Lets the committers end once everything that is queued now is committed and answered; wait for them to know.
     /// Whoever comes later is told that the service is stopping.
     pub fn stop(&self) {
         for queue in &*self.queues {

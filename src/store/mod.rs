@@ -136,6 +136,17 @@ pub enum StoreError {
     BrokenOff,
 }
 
+impl StoreError {
+    /// Whether it took a wait for the store to find out, which the next one would have to wait again.
+    pub fn was_waited_for(&self) -> bool {
+        match self {
+            Self::TimedOut => true,
+            Self::Sqlite(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy),
+            _ => false,
+        }
+    }
+}
+
 /// Something that is wrong in a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {

@@ -13,6 +13,7 @@ mod instances;
 mod listing;
 mod messages;
 mod oracle;
+mod outages;
 mod postgres;
 mod reporting;
 mod schema;

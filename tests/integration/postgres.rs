@@ -186,6 +186,25 @@ pub fn execute(url: &str, statements: &str) {
     });
 }
 
+/// A connection that stays, for what takes more than one step.
+pub struct Session {
+    runtime: tokio::runtime::Runtime,
+    connection: PgConnection,
+}
+
+impl Session {
+    pub fn open(url: &str) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let connection = runtime.block_on(PgConnection::connect(url)).unwrap();
+        Self { runtime, connection }
+    }
+
+    pub fn execute(&mut self, statements: &str) {
+        let sql = AssertSqlSafe(statements.to_owned());
+        self.runtime.block_on(sqlx::raw_sql(sql).execute(&mut self.connection)).unwrap();
+    }
+}
+
 /// All rows of a query, each as a JSON object.
 pub fn query(url: &str, query: &str) -> Vec<Value> {
     let sql = format!("SELECT to_jsonb(answer)::text FROM ({query}) AS answer");

@@ -5,10 +5,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rocket_monitor::http::{Server, Stopper};
-use rocket_monitor::ingest::{Ingest, Limits};
+use rocket_monitor::ingest::{Committers, Ingest, Limits};
 use rocket_monitor::store::failure::Failures;
 use rocket_monitor::store::{Database, OpenOptions, Store};
 use serde_json::{Value, json};
@@ -43,7 +44,8 @@ pub struct App {
     pub directory: TempDir,
     postgres: Option<TestDatabase>,
     stopper: Stopper,
-    threads: Vec<std::thread::JoinHandle<()>>,
+    serving: Option<std::thread::JoinHandle<()>>,
+    committers: Mutex<Option<Committers>>,
     ingest: Ingest,
 }
 
@@ -62,7 +64,7 @@ impl App {
         };
         let failures = Failures::plannable();
         let store = Store::open(&database, &OpenOptions { migrate: true, failures: failures.clone() }).unwrap();
-        let (ingest, mut threads) = Ingest::start(&store, limits).unwrap();
+        let (ingest, committers) = Ingest::start(&store, limits).unwrap();
         let (sender, receiver) = std::sync::mpsc::channel();
         let handed = ingest.clone();
         let serving = std::thread::spawn(move || {
@@ -74,8 +76,8 @@ impl App {
             });
         });
         let (address, stopper) = receiver.recv_timeout(DEADLINE).unwrap();
-        threads.push(serving);
-        Self { address, failures, directory, postgres, stopper, threads, ingest }
+        let (serving, committers) = (Some(serving), Mutex::new(Some(committers)));
+        Self { address, failures, directory, postgres, stopper, serving, committers, ingest }
     }
 
     pub fn database(&self) -> PathBuf {
@@ -105,10 +107,9 @@ impl Drop for App {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(self.stopper.stop());
         self.ingest.stop();
-        for thread in self.threads.drain(..) {
-            // A panic there has failed the test already.
-            let _ = thread.join();
-        }
+        // A panic there has failed the test already.
+        let _ = self.serving.take().map(std::thread::JoinHandle::join);
+        let _ = self.committers.get_mut().unwrap().take().map(|committers| committers.wait(DEADLINE));
     }
 }
 

@@ -12,7 +12,7 @@ const POOL_SIZE: u32 = 8;
 /// How long to wait for a connection, unless the URL says otherwise.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a batch or a read may take, unless the URL says otherwise.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A Postgres database and how to be connected to it. It displays without the password.
 #[derive(Clone)]
