@@ -28,10 +28,10 @@
 //! 3. A committer, a thread, takes all that waits. While it commits one batch, the next one gathers. SQLite has one
 //!    committer; Postgres has two, each for its own channels.
 //! 4. The store opens a write transaction. For each channel of the [`Batch`](domain::batch::Batch), in the order of the
-//!    keys, it loads the few processed ranges around the new numbers; the domain [joins](domain::ranges::join) them,
-//!    which tells new messages from duplicates; the store writes the ranges that changed, and adds what the new messages
-//!    come to, to the channel's row in `rockets`. SQLite goes from channel to channel; Postgres does each step for all
-//!    channels at once.
+//!    keys, it has the few processed ranges around the new numbers, which it knows from the batches before or loads; the
+//!    domain [joins](domain::ranges::join) them, which tells new messages from duplicates; the store writes the ranges that
+//!    changed, and adds what the new messages come to, to the channel's row in `rockets`. SQLite goes from channel to
+//!    channel; Postgres does each step for all channels at once.
 //! 5. The transaction is committed, which for SQLite means that the write-ahead log is synced to the disk. Only then the
 //!    request is answered, with its own outcome.
 //!
@@ -40,8 +40,9 @@
 //! - What is acknowledged is on disk. What is answered 503 may be sent again.
 //! - A row of `rockets` is the combination of its channel's ranges; ranges neither overlap nor touch; there is no row
 //!   without ranges, and there are no ranges without a row. `check` audits all of it.
-//! - Everything that a batch decides on is read inside its own write transaction, under its locks, so that any number of
-//!   processes can write to one file, or to one server.
+//! - Everything that a batch decides on is read inside its own write transaction, under its locks, or was known before and
+//!   is found there to be as it was: by the file's `data_version` in SQLite, by the rocket's `last_received` in Postgres,
+//!   which is later with every change. So any number of processes can write to one file, or to one server.
 //! - Every statement's keys and joins include the channel, so that Postgres's tables can be distributed by it.
 //! - Memory is bounded: the queue by bytes, lines and bodies by 64 KiB, answers by their limits. What is kept of processed
 //!   numbers grows with the gaps, not with the messages.

@@ -1,6 +1,7 @@
 //! Postgres: a server that several instances share, and that analysts query.
 //!
-//! What lives here: connecting (`url` and this file), opening and migrating (`schema`), the write path (`write`), reads
+//! What lives here: connecting (`url` and this file), opening and migrating (`schema`), the write path (`write`, its SQL in
+//! `statements`, values in it in `literal`), reads
 //! (`read`), the audit's reading (`check`). What must not: rules about messages, which are the domain's.
 
 mod check;
