@@ -49,7 +49,9 @@
 
 pub mod cli;
 pub mod domain;
+pub mod feed;
 pub mod fleet;
 pub mod http;
 pub mod ingest;
+pub mod report_text;
 pub mod store;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, stdin};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -10,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{DatabaseArgs, Failure, Finished};
 use crate::ingest::file;
 use crate::ingest::ndjson::BadLine;
-use crate::store::Database;
+use crate::store::{Database, Store};
 
 /// How many rejected lines are printed.
 const REJECTED_TOLD: u64 = 100;
@@ -29,13 +30,17 @@ pub(super) struct IngestArgs {
     database: DatabaseArgs,
 }
 
+/// How long others wait at most until they are told of new messages.
+const TELL_AFTER: Duration = Duration::from_millis(500);
+
 #[allow(clippy::print_stdout)]
 pub(super) fn run(args: &IngestArgs) -> Result<Finished, Failure> {
     if args.database.database == Database::Memory {
         return Err("a database in memory would be gone when ingest ends; give --database the path of a file".into());
     }
     let (input, bytes) = open(&args.file)?;
-    let writer = args.database.open(true)?.writer()?;
+    let store = args.database.open(true)?;
+    let writer = store.writer()?;
     let progress = progress_bar(bytes);
     let mut rejected = 0;
     let bad_line = |bad: BadLine| {
@@ -44,8 +49,17 @@ pub(super) fn run(args: &IngestArgs) -> Result<Finished, Failure> {
             progress.suspend(|| tell(&bad));
         }
     };
-    let ingested = file::ingest(input, writer, bad_line, |bytes| progress.inc(bytes as u64));
+    let mut told = Instant::now();
+    let committed = |bytes| {
+        progress.inc(bytes as u64);
+        if told.elapsed() > TELL_AFTER {
+            tell_others(&store);
+            told = Instant::now();
+        }
+    };
+    let ingested = file::ingest(input, writer, bad_line, committed);
     progress.finish_and_clear();
+    tell_others(&store);
     let summary = ingested?;
     let tally = summary.tally;
     println!(
@@ -56,6 +70,14 @@ pub(super) fn run(args: &IngestArgs) -> Result<Finished, Failure> {
         summary.rejected
     );
     Ok(if summary.rejected == 0 { Finished::Well } else { Finished::With(2) })
+}
+
+/// Lets instances on the same server know that there is something new.
+fn tell_others(store: &Store) {
+    if let Err(error) = store.tell_now(None) {
+        // They will look by themselves.
+        tracing::debug!(%error, "could not tell other instances");
+    }
 }
 
 /// The input, and its length if it has one.

@@ -1,11 +1,14 @@
 //! The command line: what can be asked for, and how it ends. Each subcommand has a file of its own.
 
+mod backup;
 mod check;
+mod completions;
 mod forget;
 mod ingest;
 mod launch;
 mod logging;
 mod migrate;
+mod report;
 mod serve;
 
 use std::process::ExitCode;
@@ -44,6 +47,8 @@ Examples:
   rocket-monitor launch http://127.0.0.1:8088 --verify
   rocket-monitor ingest messages.ndjson --database rockets.db
   rocket-monitor check --database rockets.db
+  rocket-monitor report missions --format csv
+  rocket-monitor backup rockets-copy.db
 
 Every option can also be set by an environment variable: ROCKET_MONITOR_ and the option's name in capitals,
 for example ROCKET_MONITOR_DATABASE=/var/lib/rockets.db.";
@@ -54,8 +59,13 @@ enum Command {
     Launch(launch::LaunchArgs),
     Ingest(ingest::IngestArgs),
     Check(check::CheckArgs),
+    Report(report::ReportArgs),
+    Backup(backup::BackupArgs),
     Forget(forget::ForgetArgs),
     Migrate(migrate::MigrateArgs),
+    Completions(completions::CompletionsArgs),
+    /// Print the manual page (for man: rocket-monitor man | man -l -)
+    Man,
 }
 
 /// Which database a command works on.
@@ -109,6 +119,10 @@ pub fn run() -> ExitCode {
         },
         Command::Forget(args) => forget::run(&args),
         Command::Migrate(args) => migrate::run(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Backup(args) => backup::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man => completions::manual(),
     };
     match finished {
         Ok(Finished::Well) => ExitCode::SUCCESS,

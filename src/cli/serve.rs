@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::logging::{self, LogLevel};
 use super::{DatabaseArgs, Failure, Finished};
+use crate::feed::Feed;
 use crate::http::{Server, Stopper};
 use crate::ingest::{Ingest, Limits};
 
@@ -47,10 +48,14 @@ pub(super) fn run(args: &ServeArgs) -> Result<Finished, Failure> {
     logging::start(args.log_level);
     let listeners = bind(args)?;
     let store = args.database.open(!args.no_migrate)?;
-    let (ingest, committers) = Ingest::start(&store, Limits::default())?;
-    let served = actix_web::rt::System::new().block_on(serve(args, listeners, store, ingest.clone()));
+    let (feed, feeding) = Feed::start(&store)?;
+    let (ingest, committers) = Ingest::start(&store, &feed, Limits::default())?;
+    let served = actix_web::rt::System::new().block_on(serve(args, listeners, store, ingest.clone(), feed.clone()));
     ingest.stop();
     let committed = committers.wait(COMMIT_PATIENCE);
+    feed.stop();
+    // It may be waiting for a store that does not answer, and holds nothing that could be lost.
+    drop(feeding);
     served?;
     match committed {
         Ok(()) => tracing::info!("stopped; everything that was taken is committed"),
@@ -64,8 +69,9 @@ async fn serve(
     listeners: Vec<TcpListener>,
     store: crate::store::Store,
     ingest: Ingest,
+    feed: Feed,
 ) -> Result<(), Failure> {
-    let server = Server::new(listeners, store, ingest)?;
+    let server = Server::new(listeners, store, ingest, feed)?;
     for address in server.addresses() {
         tracing::info!(%address, database = %args.database.database, "listening");
     }

@@ -71,6 +71,11 @@ impl Channel {
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
+
+    /// A copy that doesn't keep the buffer in memory that a message arrived in.
+    pub fn detached(&self) -> Self {
+        Self(self.0.detached())
+    }
 }
 
 impl From<Text> for Channel {

@@ -43,6 +43,12 @@ impl Timestamp {
         self.micros
     }
 
+    /// So long before, but not before the year 0001.
+    pub fn minus(self, duration: std::time::Duration) -> Self {
+        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        Self { micros: self.micros.saturating_sub(micros).max(FIRST) }
+    }
+
     /// The next microsecond.
     pub fn next(self) -> Self {
         Self { micros: (self.micros + 1).min(LAST) }

@@ -1,17 +1,20 @@
 //! The HTTP API: extract, call, answer. No SQL, no fold, no batching here; what a handler needs is in [`State`].
 //!
-//! `messages` writes, `rockets` reads; `params`, `cursor` and `body` translate what comes in, `problem`
+//! `messages` writes, `rockets` and `reports` read, `events` streams; `params`, `cursor` and `body` translate what comes in, `problem`
 //! what goes wrong.
 
 mod body;
 mod cursor;
+mod events;
 mod health;
 mod messages;
 mod params;
 mod problem;
+mod reports;
 mod request_id;
 mod rockets;
 
+use std::any::Any;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +22,12 @@ use std::time::Duration;
 use actix_web::dev::{ServerHandle, Service};
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
+use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpRequest, HttpServer, Resource, Route, guard, web};
-use tokio::sync::watch;
+use socket2::SockRef;
+use tokio::sync::{Semaphore, watch};
 
+use crate::feed::Feed;
 use crate::ingest::Ingest;
 use crate::store::Store;
 use problem::Problem;
@@ -34,6 +40,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// How long a stop waits for requests that are being answered.
 const STOP_TIMEOUT_SECONDS: u64 = 6;
 
+/// How long a client may take nothing of what it is sent.
+const SILENCE: Duration = Duration::from_secs(30);
+
 /// How many threads of each worker read lists, which can take long.
 const LISTING_THREADS: usize = 4;
 
@@ -41,6 +50,9 @@ const LISTING_THREADS: usize = 4;
 pub struct State {
     store: Store,
     ingest: Ingest,
+    feed: Feed,
+    /// The turns of reports.
+    reports: Semaphore,
     /// Becomes true when the service is told to stop.
     stopping: watch::Receiver<bool>,
 }
@@ -70,9 +82,10 @@ impl Stopper {
 
 impl Server {
     /// Makes a server on sockets that are bound already. It answers once [`run`](Self::run) is polled.
-    pub fn new(listeners: Vec<TcpListener>, store: Store, ingest: Ingest) -> std::io::Result<Self> {
+    pub fn new(listeners: Vec<TcpListener>, store: Store, ingest: Ingest, feed: Feed) -> std::io::Result<Self> {
         let (stop, stopping) = watch::channel(false);
-        let state = web::Data::new(State { store, ingest, stopping });
+        let state =
+            web::Data::new(State { store, ingest, feed, reports: Semaphore::new(reports::MOST_AT_A_TIME), stopping });
         let ids = Arc::new(RequestIds::default());
         let mut http = HttpServer::new(move || {
             let ids = Arc::clone(&ids);
@@ -86,6 +99,7 @@ impl Server {
                 .configure(routes)
         })
         .worker_max_blocking_threads(LISTING_THREADS)
+        .on_connect(|stream, _| limit_silence(stream))
         .disable_signals()
         .client_request_timeout(HEAD_TIMEOUT)
         .keep_alive(KEEP_ALIVE)
@@ -115,11 +129,24 @@ impl Server {
     }
 }
 
+/// Lets the system end a connection whose client takes nothing for too long of what it is sent: nobody here could.
+fn limit_silence(stream: &dyn Any) {
+    if let Some(stream) = stream.downcast_ref::<TcpStream>()
+        && let Err(error) = SockRef::from(stream).set_tcp_user_timeout(Some(SILENCE))
+    {
+        tracing::debug!(%error, "a connection's silence can't be limited");
+    }
+}
+
 fn routes(config: &mut web::ServiceConfig) {
     config
         .service(resource("/messages", "POST", &[Method::POST], web::post().to(messages::post)))
         .service(read("/rockets", web::route().to(rockets::list)))
         .service(read("/rockets/{channel}", web::route().to(rockets::one)))
+        .service(read("/events", web::route().to(events::follow)))
+        .service(read("/stats", web::route().to(reports::stats)))
+        .service(read("/reports", web::route().to(reports::list)))
+        .service(read("/reports/{name}", web::route().to(reports::one)))
         .service(read("/livez", web::route().to(health::live)))
         .service(read("/readyz", web::route().to(health::ready)))
         .default_service(web::to(no_such_resource));

@@ -20,18 +20,35 @@ pub(super) fn rockets(query_string: &str) -> Result<RocketQuery, Problem> {
     let mut params = Params::read(query_string, &KNOWN);
     let sort = params.one_of("sort", &Sort::ALL, Sort::name).unwrap_or_default();
     let order = params.one_of("order", &Order::ALL, Order::name).unwrap_or(sort.default_order());
-    let filters = Filters {
-        channel: params.parse("channel", |text| Channel::new(ByteString::from(text))),
-        rocket_type: params.parse("type", |text| Text::new(ByteString::from(text))),
-        mission: params.parse("mission", |text| Text::new(ByteString::from(text))),
-        status: params.one_of("status", &Status::ALL, Status::name),
-    };
+    let filters = params.filters();
     let view = params.view();
     let limit = params.parse("limit", limit).unwrap_or(DEFAULT_LIMIT);
     let mut query = RocketQuery { view, sort, order, filters, after: None, limit };
     query.after = params.parse("cursor", |text| cursor::decode(text, &query));
     params.finish()?;
     Ok(query)
+}
+
+/// What `GET /events` is asked for.
+pub(super) struct EventsQuery {
+    /// Which rockets.
+    pub(super) filters: Filters,
+    /// Whether these are wanted as they are now, before their changes.
+    pub(super) snapshot: bool,
+}
+
+/// The parameters of `GET /events`.
+pub(super) fn events(query_string: &str) -> Result<EventsQuery, Problem> {
+    let mut params = Params::read(query_string, &["channel", "type", "mission", "status", "snapshot"]);
+    let filters = params.filters();
+    let snapshot = params.one_of("snapshot", &[true, false], |snapshot| if snapshot { "true" } else { "false" });
+    params.finish()?;
+    Ok(EventsQuery { filters, snapshot: snapshot.unwrap_or(true) })
+}
+
+/// No parameters.
+pub(super) fn none(query_string: &str) -> Result<(), Problem> {
+    Params::read(query_string, &[]).finish()
 }
 
 /// The parameters of `GET /rockets/{channel}`.
@@ -62,7 +79,13 @@ impl<'q> Params<'q> {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = decode(name).unwrap_or(Cow::Borrowed(name));
             let Some(name) = known.iter().find(|known| **known == name) else {
-                params.refuse(&name, format!("is unknown here; known are {}", known.join(", ")));
+                params.refuse(
+                    &name,
+                    match known {
+                        [] => "is unknown here; there are none".to_owned(),
+                        known => format!("is unknown here; known are {}", known.join(", ")),
+                    },
+                );
                 continue;
             };
             match decode(value) {
@@ -92,6 +115,15 @@ impl<'q> Params<'q> {
             let names = || all.iter().map(|one| name_of(*one)).collect::<Vec<_>>().join(", ");
             found.ok_or_else(|| format!("must be one of {}", names()))
         })
+    }
+
+    fn filters(&mut self) -> Filters {
+        Filters {
+            channel: self.parse("channel", |text| Channel::new(ByteString::from(text))),
+            rocket_type: self.parse("type", |text| Text::new(ByteString::from(text))),
+            mission: self.parse("mission", |text| Text::new(ByteString::from(text))),
+            status: self.one_of("status", &Status::ALL, Status::name),
+        }
     }
 
     fn view(&mut self) -> View {

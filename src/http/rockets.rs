@@ -38,7 +38,7 @@ pub(super) async fn one(
     Ok(json(HttpResponse::Ok(), &RocketJson::new(&found.rocket, Some(&found.gaps))))
 }
 
-fn json(mut response: actix_web::HttpResponseBuilder, body: &impl Serialize) -> HttpResponse {
+pub(super) fn json(mut response: actix_web::HttpResponseBuilder, body: &impl Serialize) -> HttpResponse {
     match serde_json::to_vec(body) {
         Ok(body) => response.content_type("application/json").body(body),
         Err(_) => HttpResponse::InternalServerError().finish(),
@@ -63,7 +63,7 @@ struct PageJson<'r> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct RocketJson<'r> {
+pub(super) struct RocketJson<'r> {
     channel: &'r str,
     status: &'static str,
     #[serde(rename = "type")]
@@ -90,7 +90,7 @@ struct MessagesJson<'r> {
 }
 
 impl<'r> RocketJson<'r> {
-    fn new(rocket: &'r Rocket, gaps: Option<&'r [(i64, i64)]>) -> Self {
+    pub(super) fn new(rocket: &'r Rocket, gaps: Option<&'r [(i64, i64)]>) -> Self {
         let Rocket { channel, state, last_received, progress } = rocket;
         Self {
             channel: channel.as_str(),

@@ -11,13 +11,15 @@ use super::{Answer, Entry, IngestError, Job, Parcel, Tally};
 use crate::domain::batch::Outcome;
 use crate::domain::message::Message;
 use crate::domain::timestamp::Timestamp;
+use crate::feed::Feed;
 use crate::store::{Store, StoreError, Writer};
 
 /// A batch that has this many messages takes no more: its transaction should not hold up those who come next for long.
 const FULL_BATCH: usize = 16_384;
 
-/// Nobody has come for so long: what commits have put off is done.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Nobody has come for so long: what commits have put off is done. And again a while later, when whoever watches for
+/// other processes has looked, and can tell their commits from those of this one again.
+const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(400)];
 
 /// Why a batch takes no more jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +43,7 @@ fn batch_stop(messages: usize, another_waits: bool) -> Option<BatchStop> {
 
 pub(super) struct Committer {
     store: Store,
+    feed: Feed,
     /// None after a failure: the next batch starts with a fresh one.
     writer: Option<Writer>,
     room: Arc<Semaphore>,
@@ -61,8 +64,8 @@ struct Gathered {
 }
 
 impl Committer {
-    pub(super) fn new(store: Store, writer: Writer, room: Arc<Semaphore>, patience: Duration) -> Self {
-        Self { store, writer: Some(writer), room, patience }
+    pub(super) fn new(store: Store, feed: Feed, writer: Writer, room: Arc<Semaphore>, patience: Duration) -> Self {
+        Self { store, feed, writer: Some(writer), room, patience }
     }
 
     /// Commits until it is told to stop.
@@ -72,6 +75,7 @@ impl Committer {
             let mut batch = Gathered::default();
             next = self.gather(first, queue, &mut batch);
             let outcome = self.commit(&batch.messages);
+            self.feed.touch(&batch.messages, outcome.as_deref().ok());
             let in_vain = outcome.as_ref().is_err_and(StoreError::was_waited_for);
             if in_vain && !matches!(next, Some(Entry::Stop)) {
                 next = Self::gather_all(next, queue, &mut batch);
@@ -81,16 +85,16 @@ impl Committer {
         self.tidy();
     }
 
-    /// Waits for the next entry, and uses a pause to tidy up.
+    /// Waits for the next entry, and uses pauses to tidy up.
     fn wait(&mut self, queue: &Receiver<Entry>) -> Option<Entry> {
-        match queue.recv_timeout(PAUSE) {
-            Ok(entry) => Some(entry),
-            Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => {
-                self.tidy();
-                queue.recv().ok()
+        for pause in PAUSES {
+            match queue.recv_timeout(pause) {
+                Ok(entry) => return Some(entry),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => self.tidy(),
             }
         }
+        queue.recv().ok()
     }
 
     fn tidy(&mut self) {

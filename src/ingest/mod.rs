@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, oneshot};
 use self::committer::Committer;
 use crate::domain::batch::Outcome;
 use crate::domain::message::Message;
+use crate::feed::Feed;
 use crate::store::{Store, StoreError};
 
 /// The bounds of the queue.
@@ -170,13 +171,14 @@ impl Committers {
 
 impl Ingest {
     /// Starts as many committers as the store wants, each on a thread of its own. They end after [`stop`](Self::stop).
-    pub fn start(store: &Store, limits: Limits) -> Result<(Self, Committers), StoreError> {
+    pub fn start(store: &Store, feed: &Feed, limits: Limits) -> Result<(Self, Committers), StoreError> {
         let room = Arc::new(Semaphore::new(limits.queued_bytes as usize));
         let (mut queues, mut threads) = (Vec::new(), Vec::new());
         let (ends, running) = mpsc::channel::<()>();
         for _ in 0..store.writers() {
             let (queue, entries) = mpsc::channel();
-            let committer = Committer::new(store.clone(), store.writer()?, Arc::clone(&room), limits.patience);
+            let committer =
+                Committer::new(store.clone(), feed.clone(), store.writer()?, Arc::clone(&room), limits.patience);
             let thread = std::thread::Builder::new().name("committer".to_owned());
             let end = ends.clone();
             let run = move || {

@@ -5,25 +5,30 @@
 //! chosen; nobody else knows which one it is.
 
 mod audit;
+pub mod changes;
 pub mod failure;
 mod known;
 mod listing;
 mod merge;
 pub mod postgres;
 pub mod query;
+pub mod report;
 pub mod sqlite;
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::domain::batch::Outcome;
 use crate::domain::message::Message;
 use crate::domain::rocket::{Rocket, View};
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
+use changes::{Touches, Watch};
 use failure::Failures;
 use postgres::{PostgresStore, PostgresUrl, PostgresWriter};
 use query::{Page, RocketQuery};
+use report::{Report, ReportRows};
 use sqlite::{SqliteStore, SqliteWriter};
 
 /// Where the database is, as `--database` says it.
@@ -165,6 +170,41 @@ pub struct Audit {
     pub ranges: u64,
 }
 
+/// A copy of a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backup {
+    /// How many channels it has.
+    pub channels: u64,
+    /// How many processed ranges.
+    pub ranges: u64,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// Why there is no copy of a database.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// It would be the only copy.
+    #[error("a database in memory is another one in each process; there is nothing to copy")]
+    Memory,
+    /// The target is there already.
+    #[error("{} is there already; give another name, or say --replace", .0.display())]
+    Exists(PathBuf),
+    /// The copy is not sound, and so the original isn't.
+    #[error("the database is damaged (the command `check` tells all of it): {}: {}",
+            .0.channel.as_deref().unwrap_or("the file"), .0.detail)]
+    Damaged(Finding),
+    /// The copy can't be written.
+    #[error("the copy can't be written: {0}")]
+    Io(#[from] std::io::Error),
+    /// The copy can't be opened.
+    #[error("the copy can't be opened: {0}")]
+    Open(#[from] OpenError),
+    /// SQLite failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// A rocket with the first of its gaps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RocketWithGaps {
@@ -173,6 +213,9 @@ pub struct RocketWithGaps {
     /// The first [`GAPS_TOLD`] missing ranges below the highest processed number, inclusive on both sides.
     pub gaps: Vec<(i64, i64)>,
 }
+
+/// How long it is noted that a rocket was forgotten.
+const FORGOTTEN_KEPT: Duration = Duration::from_secs(3_600);
 
 /// How many gaps of a rocket are told.
 pub const GAPS_TOLD: usize = 100;
@@ -233,6 +276,85 @@ impl Store {
         }
     }
 
+    /// A report, as far as so many rows. It reads the whole fleet.
+    pub async fn report(&self, report: Report, limit: u32) -> Result<ReportRows, StoreError> {
+        match self {
+            Self::Sqlite(store) => {
+                let store = store.clone();
+                let read = tokio::task::spawn_blocking(move || store.report(report, limit));
+                read.await.unwrap_or(Err(StoreError::BrokenOff))
+            }
+            Self::Postgres(store) => store.report(report, limit).await,
+        }
+    }
+
+    /// The same for those who are not asynchronous.
+    pub fn report_now(&self, report: Report, limit: u32) -> Result<ReportRows, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.report(report, limit),
+            Self::Postgres(store) => store.report_now(report, limit),
+        }
+    }
+
+    /// The rockets of these channels, in any order, as they are now; those that there are.
+    pub async fn rockets_of(&self, channels: &[Channel]) -> Result<Vec<Rocket>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.rockets_of(channels),
+            Self::Postgres(store) => store.rockets_of(channels).await,
+        }
+    }
+
+    /// Rockets whose `last_received` is not before `since`, by channel, from the one after `after` on. It takes a look at every
+    /// rocket, and on SQLite the calling thread does it.
+    pub async fn received_since(
+        &self,
+        since: Timestamp,
+        after: Option<&Channel>,
+        limit: i64,
+    ) -> Result<Vec<Rocket>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.received_since(since, after, limit),
+            Self::Postgres(store) => store.received_since(since, after, limit).await,
+        }
+    }
+
+    /// The channels that have been forgotten since, as far back as an hour. There may be rockets of them again.
+    pub async fn forgotten_since(&self, since: Timestamp) -> Result<Vec<Channel>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.forgotten_since(since),
+            Self::Postgres(store) => store.forgotten_since(since).await,
+        }
+    }
+
+    /// Whether others have to be told what this process commits.
+    pub fn is_to_tell(&self) -> bool {
+        matches!(self, Self::Postgres(_))
+    }
+
+    /// Tells the other instances what this one has committed; none: something.
+    pub async fn tell(&self, touches: Option<&Touches>) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(store) => store.tell(touches).await,
+        }
+    }
+
+    /// The same for those who are not asynchronous.
+    pub fn tell_now(&self, touches: Option<&Touches>) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(store) => store.tell_now(touches),
+        }
+    }
+
+    /// Begins to hear what others change.
+    pub async fn watch(&self) -> Result<Watch, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.watch(),
+            Self::Postgres(store) => store.watch().await,
+        }
+    }
+
     /// Audits the whole database in one consistent snapshot, and tells of each thing that is wrong.
     pub fn check(&self, found: &mut dyn FnMut(Finding)) -> Result<Audit, StoreError> {
         match self {
@@ -286,7 +408,7 @@ impl Writer {
         }
     }
 
-    /// Does what commits have put off, for when nothing is waiting to be committed.
+    /// Does what commits have put off, for when nothing is waiting to be committed, and looks whether others have written.
     pub fn tidy(&mut self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(writer) => writer.tidy(),

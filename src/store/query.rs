@@ -1,6 +1,6 @@
 //! A question for a page of rockets, the same for every engine: order, filters, and where the page before ended.
 
-use crate::domain::rocket::{Rocket, Status, View};
+use crate::domain::rocket::{Rocket, State, Status, View};
 use crate::domain::text::{Channel, Text};
 
 /// What rockets are sorted by. Ties break by channel in the same direction; nulls come last in both.
@@ -128,6 +128,18 @@ pub struct Filters {
     pub mission: Option<Text>,
     /// This status only.
     pub status: Option<Status>,
+}
+
+impl Filters {
+    /// Whether a rocket in this state is wanted, if its channel is.
+    pub fn match_state(&self, state: &State) -> bool {
+        fn same<T: PartialEq>(wanted: &Option<T>, is: Option<&T>) -> bool {
+            wanted.as_ref().is_none_or(|wanted| Some(wanted) == is)
+        }
+        same(&self.rocket_type, state.rocket_type.as_ref())
+            && same(&self.mission, state.mission.as_ref())
+            && same(&self.status, Some(&state.status))
+    }
 }
 
 /// A place between two rockets of a sorted list: just after this one.

@@ -7,6 +7,7 @@
 mod binary;
 mod command_line;
 mod crash;
+mod events;
 mod failures;
 mod fold;
 mod instances;

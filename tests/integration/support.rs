@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use rocket_monitor::feed::Feed;
 use rocket_monitor::http::{Server, Stopper};
 use rocket_monitor::ingest::{Committers, Ingest, Limits};
 use rocket_monitor::store::failure::Failures;
@@ -47,6 +48,8 @@ pub struct App {
     serving: Option<std::thread::JoinHandle<()>>,
     committers: Mutex<Option<Committers>>,
     ingest: Ingest,
+    feed: Feed,
+    feeding: Option<std::thread::JoinHandle<()>>,
 }
 
 impl App {
@@ -64,20 +67,32 @@ impl App {
         };
         let failures = Failures::plannable();
         let store = Store::open(&database, &OpenOptions { migrate: true, failures: failures.clone() }).unwrap();
-        let (ingest, committers) = Ingest::start(&store, limits).unwrap();
+        let (feed, feeding) = Feed::start(&store).unwrap();
+        let (ingest, committers) = Ingest::start(&store, &feed, limits).unwrap();
         let (sender, receiver) = std::sync::mpsc::channel();
-        let handed = ingest.clone();
+        let (handed, handed_feed) = (ingest.clone(), feed.clone());
         let serving = std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
                 let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-                let server = Server::new(vec![listener], store, handed).unwrap();
+                let server = Server::new(vec![listener], store, handed, handed_feed).unwrap();
                 sender.send((server.addresses()[0], server.stopper())).unwrap();
                 server.run().await.unwrap();
             });
         });
         let (address, stopper) = receiver.recv_timeout(DEADLINE).unwrap();
         let (serving, committers) = (Some(serving), Mutex::new(Some(committers)));
-        Self { address, failures, directory, postgres, stopper, serving, committers, ingest }
+        Self {
+            address,
+            failures,
+            directory,
+            postgres,
+            stopper,
+            serving,
+            committers,
+            ingest,
+            feed,
+            feeding: Some(feeding),
+        }
     }
 
     pub fn database(&self) -> PathBuf {
@@ -107,6 +122,8 @@ impl Drop for App {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(self.stopper.stop());
         self.ingest.stop();
+        self.feed.stop();
+        let _ = self.feeding.take().map(std::thread::JoinHandle::join);
         // A panic there has failed the test already.
         let _ = self.serving.take().map(std::thread::JoinHandle::join);
         let _ = self.committers.get_mut().unwrap().take().map(|committers| committers.wait(DEADLINE));

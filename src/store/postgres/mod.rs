@@ -2,8 +2,9 @@
 //!
 //! What lives here: connecting (`url` and this file), opening and migrating (`schema`), the write path (`write`, its SQL in
 //! `statements`, values in it in `literal`), reads
-//! (`read`), the audit's reading (`check`). What must not: rules about messages, which are the domain's.
+//! (`read`), what has changed (`changes`), the audit's reading (`check`). What must not: rules about messages, which are the domain's.
 
+mod changes;
 mod check;
 mod literal;
 mod read;
@@ -14,16 +15,20 @@ mod url;
 mod write;
 
 use std::fmt;
+use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, PgConnection, PgPool};
 use tokio::runtime::Runtime;
 
 use super::failure::Failures;
-use super::{Database, OpenError, OpenOptions, StoreError};
+use super::{Database, FORGOTTEN_KEPT, OpenError, OpenOptions, StoreError};
 use crate::domain::text::Channel;
+use crate::domain::timestamp::Timestamp;
+pub use changes::PostgresWatch;
+use rows::PgTime;
 pub use url::{PostgresUrl, has_password};
 pub use write::PostgresWriter;
 
@@ -40,6 +45,8 @@ pub struct PostgresStore {
     url: PostgresUrl,
     pool: PgPool,
     failures: Failures,
+    /// Tells this instance from others.
+    instance: u64,
     /// Drives the connections of readers, on a thread of its own.
     runtime: Arc<Background>,
 }
@@ -95,6 +102,7 @@ impl PostgresStore {
                     url: url.clone(),
                     pool,
                     failures: options.failures.clone(),
+                    instance: foldhash::fast::RandomState::default().hash_one(std::process::id()),
                     runtime: Arc::new(Background(Some(runtime))),
                 })
             }
@@ -118,16 +126,22 @@ impl PostgresStore {
 
     /// Removes a rocket with all that was processed of it; whether there was one.
     pub fn forget(&self, channel: &Channel) -> Result<bool, StoreError> {
-        self.wait(async |connection| {
+        let removed = self.wait(async |connection| {
             let mut transaction = connection.begin().await?;
             // Its row first, which every writer of the channel locks first.
             let [rocket, ranges] =
                 ["DELETE FROM rockets WHERE channel = $1", "DELETE FROM processed_ranges WHERE channel = $1"];
             let removed = sqlx::query(rocket).bind(channel.as_str()).execute(&mut *transaction).await?;
             sqlx::query(ranges).bind(channel.as_str()).execute(&mut *transaction).await?;
+            note_forgotten(&mut transaction, channel).await?;
             transaction.commit().await?;
             Ok(removed.rows_affected() > 0)
-        })
+        })?;
+        // Whoever doesn't hear it now finds the note.
+        if let Err(error) = self.tell_now(None) {
+            tracing::debug!(%error, "could not tell other instances");
+        }
+        Ok(removed)
     }
 
     /// Does something over a connection of its own, and waits for it. Not to be called in an asynchronous context.
@@ -140,4 +154,14 @@ impl PostgresStore {
             Ok(done)
         })
     }
+}
+
+async fn note_forgotten(connection: &mut PgConnection, channel: &Channel) -> Result<(), StoreError> {
+    let now = Timestamp::from_system_time(SystemTime::now());
+    let old = "DELETE FROM rockets_forgotten WHERE forgotten_at < $1";
+    sqlx::query(old).bind(PgTime(now.minus(FORGOTTEN_KEPT))).execute(&mut *connection).await?;
+    let note = "INSERT INTO rockets_forgotten (channel, forgotten_at) VALUES ($1, $2)
+                ON CONFLICT (channel) DO UPDATE SET forgotten_at = excluded.forgotten_at";
+    sqlx::query(note).bind(channel.as_str()).bind(PgTime(now)).execute(connection).await?;
+    Ok(())
 }

@@ -10,6 +10,7 @@ use crate::domain::rocket::{View, gaps};
 use crate::domain::text::Channel;
 use crate::store::listing::{self, Parameter, PartStatement, ROCKET_COLUMNS};
 use crate::store::query::{Page, RocketQuery};
+use crate::store::report::{Report, ReportRows};
 use crate::store::{GAPS_TOLD, RocketWithGaps, StoreError};
 
 impl PostgresStore {
@@ -24,8 +25,19 @@ impl PostgresStore {
         self.read(move |pool| async move { rockets(&pool, &query).await }).await
     }
 
+    /// See [`Store::report`](crate::store::Store::report).
+    pub async fn report(&self, which: Report, limit: u32) -> Result<ReportRows, StoreError> {
+        self.read(move |pool| async move { report(&pool, which, limit).await }).await
+    }
+
+    /// See [`Store::report_now`](crate::store::Store::report_now).
+    pub fn report_now(&self, which: Report, limit: u32) -> Result<ReportRows, StoreError> {
+        let runtime = self.runtime.0.as_ref().ok_or(StoreError::BrokenOff)?;
+        runtime.block_on(report(&self.pool, which, limit))
+    }
+
     /// Reads on the thread that drives the connections, and gives up in time.
-    async fn read<T, R>(&self, read: impl FnOnce(PgPool) -> R) -> Result<T, StoreError>
+    pub(super) async fn read<T, R>(&self, read: impl FnOnce(PgPool) -> R) -> Result<T, StoreError>
     where
         T: Send + 'static,
         R: Future<Output = Result<T, StoreError>> + Send + 'static,
@@ -35,6 +47,15 @@ impl PostgresStore {
         let read = runtime.spawn(async move { read.await.unwrap_or(Err(StoreError::TimedOut)) });
         read.await.unwrap_or(Err(StoreError::BrokenOff))
     }
+}
+
+async fn report(pool: &PgPool, report: Report, limit: u32) -> Result<ReportRows, StoreError> {
+    let mut rows = Vec::new();
+    for row in sqlx::query(AssertSqlSafe(report.sql())).bind(i64::from(limit)).fetch_all(pool).await? {
+        let cells = report.columns().iter().enumerate();
+        rows.push(cells.map(|(index, (_, kind))| rows::value(&row, index, *kind)).collect::<Result<_, _>>()?);
+    }
+    Ok(ReportRows { report, rows })
 }
 
 async fn rocket(pool: &PgPool, channel: &Channel, view: View) -> Result<Option<RocketWithGaps>, StoreError> {

@@ -14,6 +14,7 @@ use crate::domain::summary::{Latest, Summary};
 use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
+use crate::store::report::{Kind, Value};
 
 /// The columns of `processed_ranges` that [`range`] reads.
 pub(super) const RANGE_COLUMNS: &str = "ranges.channel, ranges.first_msg, ranges.last_msg, ranges.speed_change, \
@@ -110,6 +111,17 @@ fn latest(row: &PgRow, index: usize) -> Result<Option<Latest>, StoreError> {
         (None, None) => Ok(None),
         _ => Err(damaged(row, index, "is there without its counterpart, or lacks it")),
     }
+}
+
+/// A cell of a report.
+pub(super) fn value(row: &PgRow, index: usize, kind: Kind) -> Result<Value, StoreError> {
+    let value = match kind {
+        Kind::Text => row.try_get::<Option<String>, _>(index)?.map(Value::Text),
+        Kind::Integer => row.try_get::<Option<i64>, _>(index)?.map(Value::Integer),
+        Kind::Real => row.try_get::<Option<f64>, _>(index)?.map(Value::Real),
+        Kind::Time => row.try_get::<Option<PgTime>, _>(index)?.map(|time| Value::Time(time.0)),
+    };
+    Ok(value.unwrap_or(Value::Null))
 }
 
 fn required<T>(row: &PgRow, index: usize, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, StoreError> {

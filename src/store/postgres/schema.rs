@@ -21,7 +21,8 @@ const HISTORY: &str = "rocket_monitor_schema_history";
 const LOCK: i64 = 0x726f_636b_6574_7321;
 
 /// The tables and views with their columns, as of the last migration.
-const SHAPE: [(&str, &str); 8] = [
+const SHAPE: [(&str, &str); 9] = [
+    ("rockets_forgotten", "channel text, forgotten_at timestamp with time zone"),
     ("rockets", ROCKETS),
     ("rockets_exact", ROCKETS),
     (

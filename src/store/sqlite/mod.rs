@@ -2,9 +2,11 @@
 //! in memory, which everybody takes turns with.
 //!
 //! What lives here: opening and migrating (`schema`), the write path (`write`,
-//! its way to the disk in `wal_vfs`), reads (`read`), the audit (`check`). What must not: rules about messages, which are
+//! its way to the disk in `wal_vfs`), reads (`read`), what has changed (`changes`), the audit (`check`). What must not: rules about messages, which are
 //! the domain's.
 
+mod backup;
+mod changes;
 mod check;
 mod read;
 mod rows;
@@ -24,6 +26,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::failure::Failures;
 use super::{Database, OpenError, OpenOptions, StoreError};
+pub use changes::SqliteWatch;
+use changes::Writes;
 pub use write::SqliteWriter;
 
 /// How long a write waits for another process's write lock before it gives up.
@@ -44,6 +48,7 @@ const OPEN_FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags:
 pub struct SqliteStore {
     connections: Connections,
     failures: Failures,
+    writes: Arc<Writes>,
 }
 
 #[derive(Clone)]
@@ -70,13 +75,13 @@ impl SqliteStore {
         sync_log(path).map_err(engine)?;
         schema::prepare_file(path, options.migrate)?;
         let connections = Connections::File { path: path.into(), idle_readers: Arc::default() };
-        Ok(Self { connections, failures: options.failures.clone() })
+        Ok(Self { connections, failures: options.failures.clone(), writes: Arc::default() })
     }
 
     /// Makes a database in memory.
     pub fn in_memory(options: &OpenOptions) -> Result<Self, OpenError> {
         let connections = Connections::Memory(Arc::new(Mutex::new(schema::new_in_memory()?)));
-        Ok(Self { connections, failures: options.failures.clone() })
+        Ok(Self { connections, failures: options.failures.clone(), writes: Arc::default() })
     }
 
     /// A connection of its own for a writer.
@@ -85,7 +90,7 @@ impl SqliteStore {
             Connections::File { path, .. } => Shared::Own(connect(path)?),
             Connections::Memory(connection) => Shared::Common(Arc::clone(connection)),
         };
-        Ok(SqliteWriter::new(connection, self.failures.clone()))
+        Ok(SqliteWriter::new(connection, self.failures.clone(), Arc::clone(&self.writes)))
     }
 
     /// Lends a connection that reads.

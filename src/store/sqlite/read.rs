@@ -8,6 +8,7 @@ use crate::domain::rocket::{Rocket, View, gaps};
 use crate::domain::text::Channel;
 use crate::store::listing::{self, Parameter, Part, PartStatement, ROCKET_COLUMNS};
 use crate::store::query::{Filters, Page, RocketQuery, Sort};
+use crate::store::report::{Report, ReportRows};
 use crate::store::{GAPS_TOLD, RocketWithGaps, StoreError};
 
 impl SqliteStore {
@@ -39,6 +40,22 @@ impl SqliteStore {
                 }
             }
             Ok(listing::page(query, rockets))
+        })
+    }
+}
+
+impl SqliteStore {
+    /// See [`Store::report`](crate::store::Store::report).
+    pub fn report(&self, report: Report, limit: u32) -> Result<ReportRows, StoreError> {
+        self.with_reader(|connection| {
+            let mut statement = connection.prepare_cached(&report.sql())?;
+            let mut found = statement.query(params![limit])?;
+            let mut rows = Vec::new();
+            while let Some(row) = found.next()? {
+                let cells = report.columns().iter().enumerate();
+                rows.push(cells.map(|(index, (_, kind))| rows::value(row, index, *kind)).collect::<Result<_, _>>()?);
+            }
+            Ok(ReportRows { report, rows })
         })
     }
 }

@@ -11,6 +11,7 @@ use crate::domain::summary::{Latest, Summary};
 use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
+use crate::store::report::{Kind, Value};
 
 /// The columns of `processed_ranges` that [`range`] reads.
 pub(super) const RANGE_COLUMNS: &str = "first_msg, last_msg, speed_change, launch_msg, launch_type, mission_msg, \
@@ -64,6 +65,17 @@ fn latest(row: &Row<'_>, index: usize) -> Result<Option<Latest>, StoreError> {
         (None, None) => Ok(None),
         _ => Err(damaged(row, index, "is there without its counterpart, or lacks it")),
     }
+}
+
+/// A cell of a report.
+pub(super) fn value(row: &Row<'_>, index: usize, kind: Kind) -> Result<Value, StoreError> {
+    let value = match kind {
+        Kind::Text => optional(row, index, |text| Ok(text.to_owned()))?.map(Value::Text),
+        Kind::Integer => row.get::<_, Option<i64>>(index)?.map(Value::Integer),
+        Kind::Real => row.get::<_, Option<f64>>(index)?.map(Value::Real),
+        Kind::Time => optional(row, index, Timestamp::parse)?.map(Value::Time),
+    };
+    Ok(value.unwrap_or(Value::Null))
 }
 
 fn parsed<T>(row: &Row<'_>, index: usize, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, StoreError> {

@@ -1,8 +1,13 @@
 //! The write path: one IMMEDIATE transaction a batch, with its reads inside, so that another process that writes to
 //! the same file can't come between.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
 use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
 
+use super::changes::Writes;
 use super::{Shared, SqliteStore, rows};
 use crate::domain::batch::{Batch, Group, Outcome, Window};
 use crate::domain::message::Message;
@@ -12,7 +17,7 @@ use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::failure::{FailurePoint, Failures};
 use crate::store::known::{Known, MOST_RANGES};
-use crate::store::{StoreError, merge};
+use crate::store::{FORGOTTEN_KEPT, StoreError, merge};
 
 /// Adds what new messages came to.
 fn upsert_rocket() -> String {
@@ -66,6 +71,7 @@ const UNLISTED_MOST: usize = 1_500;
 pub struct SqliteWriter {
     connection: Shared,
     failures: Failures,
+    writes: Arc<Writes>,
     /// How many rockets this writer has unlisted since it listed all. At first it is not known whether there are some.
     unlisted: usize,
     /// Noted of a channel is whether its rocket is unlisted for sure.
@@ -99,13 +105,22 @@ impl Default for Statements {
 }
 
 impl SqliteWriter {
-    pub(super) fn new(connection: Shared, failures: Failures) -> Self {
+    pub(super) fn new(connection: Shared, failures: Failures, writes: Arc<Writes>) -> Self {
         let (known, statements) = (Known::default(), Statements::default());
-        Self { connection, failures, unlisted: 1, known, data_version: None, statements }
+        Self { connection, failures, writes, unlisted: 1, known, data_version: None, statements }
     }
 
     /// See [`Writer::commit`](crate::store::Writer::commit).
     pub fn commit(&mut self, messages: &[Message], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
+        let committed = self.try_commit(messages, now);
+        if committed.is_err() {
+            // The next writer won't know what it missed.
+            self.writes.others_wrote.store(true, Ordering::SeqCst);
+        }
+        committed
+    }
+
+    fn try_commit(&mut self, messages: &[Message], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
         // Grouped before the lock is taken.
         let batch = Batch::new(messages);
         let mut outcomes = vec![Outcome::Duplicate; messages.len()];
@@ -116,10 +131,12 @@ impl SqliteWriter {
         // Dropped on an error, the transaction is rolled back.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         self.failures.check(FailurePoint::BeforeLoad)?;
-        let version: i64 = transaction.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
+        let version = data_version(&transaction)?;
         // There is no telling on a connection that is not this writer's own.
         if !own_connection || self.data_version != Some(version) {
             known.clear();
+            let others_wrote = own_connection && self.data_version.is_some();
+            self.writes.others_wrote.fetch_or(others_wrote, Ordering::SeqCst);
             self.data_version = Some(version);
         }
         let mut tables = Tables::prepare(&transaction, &self.statements, now, &mut known)?;
@@ -136,6 +153,7 @@ impl SqliteWriter {
         }
         self.failures.check(FailurePoint::BeforeCommit)?;
         transaction.commit()?;
+        self.writes.committed.fetch_add(1, Ordering::SeqCst);
         self.unlisted = unlisted;
         self.known = known;
         self.failures.check(FailurePoint::AfterCommit)?;
@@ -144,11 +162,16 @@ impl SqliteWriter {
 
     /// See [`Writer::tidy`](crate::store::Writer::tidy).
     pub fn tidy(&mut self) -> Result<(), StoreError> {
+        let version = data_version(&self.connection.lend())?;
+        if self.data_version.is_some_and(|known| known != version) {
+            self.writes.others_wrote.store(true, Ordering::SeqCst);
+        }
         if self.unlisted > 0 {
             let mut connection = self.connection.lend();
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             transaction.execute_batch(LIST_ROCKETS)?;
             transaction.commit()?;
+            self.writes.committed.fetch_add(1, Ordering::SeqCst);
             self.known.notes_mut().for_each(|unlisted| *unlisted = false);
             self.unlisted = 0;
         }
@@ -164,6 +187,11 @@ impl SqliteWriter {
         transaction.commit()?;
         Ok(())
     }
+}
+
+/// A number that changes when another connection than this one has committed.
+fn data_version(connection: &Connection) -> Result<i64, StoreError> {
+    Ok(connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?)
 }
 
 /// The statements of a batch, in its transaction.
@@ -347,6 +375,13 @@ impl SqliteStore {
         for table in ["processed_ranges", "rockets_listed", "rockets_unlisted"] {
             transaction.execute(&format!("DELETE FROM {table} WHERE channel = ?1"), params![channel.as_str()])?;
         }
+        let now = Timestamp::from_system_time(SystemTime::now());
+        transaction.execute(
+            "DELETE FROM rockets_forgotten WHERE forgotten_at < ?1",
+            params![now.minus(FORGOTTEN_KEPT).to_string()],
+        )?;
+        let note = "INSERT OR REPLACE INTO rockets_forgotten (channel, forgotten_at) VALUES (?1, ?2)";
+        transaction.execute(note, params![channel.as_str(), now.to_string()])?;
         let removed = transaction.execute("DELETE FROM rockets WHERE channel = ?1", params![channel.as_str()])?;
         transaction.commit()?;
         Ok(removed > 0)

@@ -1,0 +1,272 @@
+//! The thread that reads what was touched, tells other instances, and hears from them.
+
+use std::collections::HashSet;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::recent::Recent;
+use super::{MOST_TOUCHED, Shared, Touched, lock};
+use crate::domain::text::Channel;
+use crate::domain::timestamp::Timestamp;
+use crate::store::changes::{Heard, Touch, Touches};
+use crate::store::{Store, StoreError};
+
+/// A rocket is told at most once in this time.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+/// However long reading takes, what was committed is told after this time.
+const LONGEST_PAUSE: Duration = Duration::from_millis(400);
+/// Reading takes at most this part of the time.
+const SHARE: u32 = 8;
+/// How long changes are still kept for when nobody follows any more.
+const KEPT: Duration = Duration::from_secs(60);
+/// How many rockets are read at a time.
+const READ: usize = 512;
+/// How far the clocks of instances may be apart, and how long a commit may take, for changes not to be overlooked.
+const MARGIN: Duration = Duration::from_secs(15);
+/// How long to wait after the store has failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// A number that no other run of changes has.
+pub(super) fn new_epoch() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    foldhash::fast::RandomState::default().hash_one((std::process::id(), now.as_nanos()))
+}
+
+pub(super) struct Reader {
+    store: Store,
+    shared: Arc<Shared>,
+    runtime: Runtime,
+}
+
+/// While somebody follows: what is heard from others.
+struct Listening {
+    heard: mpsc::Receiver<Heard>,
+    task: JoinHandle<()>,
+    look_every: Option<Duration>,
+    /// Rockets that were received before this have been looked at.
+    looked: Timestamp,
+    look_at: Option<Instant>,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Reader {
+    pub(super) fn new(store: Store, shared: Arc<Shared>) -> Result<Self, StoreError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
+        Ok(Self { store, shared, runtime })
+    }
+
+    pub(super) fn run(self) {
+        self.runtime.block_on(async {
+            tokio::select! {
+                () = self.read_for_ever() => {}
+                () = self.shared.stop.notified() => {}
+            }
+        });
+    }
+
+    async fn read_for_ever(&self) {
+        let mut listening = None;
+        let mut next_round = Instant::now();
+        loop {
+            self.wait(&mut listening).await;
+            let listened = self.keep_listening(&mut listening).await;
+            tokio::time::sleep_until(next_round).await;
+            let started = Instant::now();
+            let done = match listened {
+                Ok(()) => self.round(&mut listening).await,
+                Err(error) => Err(error),
+            };
+            let pause = match done {
+                Ok(()) => (started.elapsed() * SHARE).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
+                Err(error) => {
+                    tracing::warn!(%error, "changes can't be followed now");
+                    self.shared.listening.send_replace(false);
+                    listening = None;
+                    // It is not known what was missed.
+                    lock(&self.shared.touched).others = true;
+                    self.shared.wake.notify_one();
+                    AFTER_FAILURE
+                }
+            };
+            next_round = started + pause;
+        }
+    }
+
+    /// Begins to listen to others as soon as somebody follows. What was missed before, if anything, is looked for.
+    async fn keep_listening(&self, listening: &mut Option<Listening>) -> Result<(), StoreError> {
+        if listening.is_none() && self.shared.followers.load(Ordering::SeqCst) > 0 {
+            *listening = Some(self.listen().await?);
+            self.shared.listening.send_replace(true);
+        }
+        Ok(())
+    }
+
+    /// Waits until there is something to be done.
+    async fn wait(&self, listening: &mut Option<Listening>) {
+        let heard = async {
+            match listening {
+                Some(listening) => {
+                    let look = async {
+                        match listening.look_at {
+                            Some(time) => tokio::time::sleep_until(time).await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    tokio::select! {
+                        heard = listening.heard.recv() => Some(heard.unwrap_or(Heard::Something)),
+                        () = look => Some(Heard::Something),
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let heard = tokio::select! {
+            heard = heard => heard,
+            () = self.shared.wake.notified() => None,
+            // Whether anybody follows still.
+            () = tokio::time::sleep(KEPT), if self.shared.wanted.load(Ordering::SeqCst) => None,
+        };
+        let mut touched = lock(&self.shared.touched);
+        match heard {
+            Some(Heard::Touches(touches)) => {
+                touches.iter().for_each(|(channel, touch)| touched.add_heard(channel, *touch));
+            }
+            Some(Heard::Something) => touched.others = true,
+            None => {}
+        }
+    }
+
+    /// Tells, reads and keeps what has been touched.
+    async fn round(&self, listening: &mut Option<Listening>) -> Result<(), StoreError> {
+        let (Touched { touches, before, heard, others }, is_followed) = self.take();
+        if self.shared.is_to_tell {
+            self.tell(&before).await;
+            self.tell(&touches).await;
+        }
+        if !is_followed {
+            *listening = None;
+            return Ok(());
+        }
+        self.read(touches).await?;
+        self.read(heard).await?;
+        match listening {
+            Some(listening) if others => self.look(listening).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn tell(&self, touches: &Touches) {
+        let too_many = touches.len() >= MOST_TOUCHED;
+        if touches.is_empty() {
+            return;
+        }
+        // Who doesn't hear it will look.
+        if let Err(error) = self.store.tell(Some(touches).filter(|_| !too_many)).await {
+            tracing::debug!(%error, "could not tell other instances");
+        }
+    }
+
+    /// Takes what has been touched, and whether it is to be read: whether anybody follows, or did a short while ago. Once
+    /// nobody does, changes are not gathered any more, and who comes back later begins anew.
+    fn take(&self) -> (Touched, bool) {
+        let shared = &self.shared;
+        let mut followed = lock(&shared.followed);
+        let is_followed = shared.followers.load(Ordering::SeqCst) > 0 || followed.is_some_and(|at| at.elapsed() < KEPT);
+        if !is_followed && followed.take().is_some() {
+            shared.wanted.store(shared.is_to_tell, Ordering::SeqCst);
+            shared.listening.send_replace(false);
+            *lock(&shared.recent) = Recent::new(new_epoch());
+        }
+        (std::mem::take(&mut *lock(&shared.touched)), is_followed)
+    }
+
+    async fn listen(&self) -> Result<Listening, StoreError> {
+        let mut watch = self.store.watch().await?;
+        let look_every = watch.look_every();
+        let (sender, heard) = mpsc::channel(64);
+        let task = tokio::spawn(async move {
+            // At the first error the channel closes, and another watch is made.
+            while let Ok(heard) = watch.hear().await {
+                if sender.send(heard).await.is_err() {
+                    break;
+                }
+            }
+        });
+        let look_at = look_every.map(|time| Instant::now() + time);
+        Ok(Listening { heard, task, look_every, looked: now(), look_at })
+    }
+
+    /// Reads rockets as they are now.
+    async fn read(&self, touches: Touches) -> Result<(), StoreError> {
+        let channels: Vec<Channel> = touches.keys().cloned().collect();
+        for part in channels.chunks(READ) {
+            let rockets = self.store.rockets_of(part).await?;
+            let found: HashSet<Channel> = rockets.iter().map(|rocket| rocket.channel.clone()).collect();
+            self.keep(|recent| {
+                for rocket in rockets {
+                    let touch = touches.get(&rocket.channel).copied().unwrap_or(Touch::UNKNOWN);
+                    recent.add(rocket.channel.clone(), Some(rocket), touch);
+                }
+                for channel in part.iter().filter(|channel| !found.contains(channel)) {
+                    recent.add(channel.clone(), None, Touch::UNKNOWN);
+                }
+            });
+            // Followers needn't wait for the rest.
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Looks for what was received since the last look, whoever received it, and for what was forgotten.
+    async fn look(&self, listening: &mut Listening) -> Result<(), StoreError> {
+        let (started, since) = (now(), listening.looked.minus(MARGIN));
+        let mut after: Option<Channel> = None;
+        loop {
+            let rockets = self.store.received_since(since, after.as_ref(), READ as i64).await?;
+            let Some(last) = rockets.last() else { break };
+            after = Some(last.channel.clone());
+            self.keep(|recent| {
+                for rocket in rockets {
+                    if !recent.has(&rocket) {
+                        recent.add(rocket.channel.clone(), Some(rocket), Touch::UNKNOWN);
+                    }
+                }
+            });
+            tokio::task::yield_now().await;
+        }
+        let mut forgotten = self.store.forgotten_since(since).await?;
+        forgotten.retain(|channel| !lock(&self.shared.recent).is_forgotten(channel));
+        self.read(forgotten.into_iter().map(|channel| (channel, Touch::UNKNOWN)).collect()).await?;
+        listening.looked = started;
+        listening.look_at = listening.look_every.map(|time| Instant::now() + time);
+        Ok(())
+    }
+
+    /// Changes what is kept, and wakes followers.
+    fn keep(&self, change: impl FnOnce(&mut Recent)) {
+        let mut recent = lock(&self.shared.recent);
+        let before = recent.cursor().position;
+        change(&mut recent);
+        let end = recent.cursor().position;
+        drop(recent);
+        if end != before {
+            self.shared.end.send_replace(end);
+        }
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_system_time(SystemTime::now())
+}

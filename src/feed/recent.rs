@@ -1,0 +1,258 @@
+//! The changes of late, each rocket's latest only, in the order of positions.
+//!
+//! A follower is at a position: it has been told everything up to there. As long as nothing beyond it has been dropped, what
+//! it is still to be told is here. Nothing here knows who follows.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use crate::domain::rocket::Rocket;
+use crate::domain::text::Channel;
+use crate::store::changes::Touch;
+use crate::store::query::Filters;
+
+/// How many changes are kept: as many rockets.
+const MOST_CHANGES: usize = 16_384;
+
+/// What a rocket has become.
+#[derive(Debug)]
+pub struct Change {
+    /// Its place among all changes.
+    pub position: u64,
+    /// The rocket's channel.
+    pub channel: Channel,
+    /// The rocket; none if it was forgotten.
+    pub rocket: Option<Rocket>,
+    marks: Marks,
+    /// The change as followers are told it: written once for all of them.
+    pub text: OnceLock<Bytes>,
+}
+
+/// The last positions at which something may have happened to a rocket that decides who follows it; 0 is before all that is
+/// remembered.
+#[derive(Clone, Copy, Debug, Default)]
+struct Marks {
+    /// There was no such rocket before.
+    born: u64,
+    rocket_type: u64,
+    mission: u64,
+    status: u64,
+}
+
+impl Marks {
+    fn after(mut self, touch: Touch, position: u64) -> Self {
+        let mark = |mark: &mut u64, touched: bool| *mark = if touched { position } else { *mark };
+        mark(&mut self.rocket_type, touch.launched);
+        mark(&mut self.mission, touch.launched || touch.mission_changed);
+        mark(&mut self.status, touch.launched || touch.exploded);
+        self
+    }
+}
+
+/// What somebody who follows some rockets is told of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// What the rocket is now.
+    Rocket,
+    /// That it is not among them any more.
+    Gone,
+    /// Nothing: it isn't, and wasn't.
+    Nothing,
+}
+
+impl Change {
+    /// What a follower is told who has been told everything up to `position`. It may be told that a rocket is gone which it
+    /// never followed, if that can't be known.
+    pub fn told(&self, filters: &Filters, position: u64) -> Told {
+        let other_channel = filters.channel.as_ref().is_some_and(|channel| *channel != self.channel);
+        if other_channel {
+            return Told::Nothing;
+        }
+        let Some(rocket) = &self.rocket else {
+            return if position < self.marks.born { Told::Nothing } else { Told::Gone };
+        };
+        if filters.match_state(&rocket.state) {
+            return Told::Rocket;
+        }
+        let moved = (filters.rocket_type.is_some() && self.marks.rocket_type > position)
+            || (filters.mission.is_some() && self.marks.mission > position)
+            || (filters.status.is_some() && self.marks.status > position);
+        if moved && position >= self.marks.born { Told::Gone } else { Told::Nothing }
+    }
+}
+
+/// A place between changes, which followers keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// Which run of changes it belongs to: they don't outlive the process, nor a time in which nobody followed.
+    pub epoch: u64,
+    /// Everything up to here has been told.
+    pub position: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Recent {
+    epoch: u64,
+    position: u64,
+    /// The highest position of a change that was dropped, though it was the latest of its rocket.
+    dropped: u64,
+    changes: BTreeMap<u64, Arc<Change>>,
+    positions: HashMap<Channel, u64, foldhash::fast::RandomState>,
+}
+
+impl Recent {
+    pub(super) fn new(epoch: u64) -> Self {
+        Self { epoch, position: 0, dropped: 0, changes: BTreeMap::new(), positions: HashMap::default() }
+    }
+
+    /// The end.
+    pub(super) fn cursor(&self) -> Cursor {
+        Cursor { epoch: self.epoch, position: self.position }
+    }
+
+    /// Whether everything since is here.
+    pub(super) fn knows(&self, cursor: Cursor) -> bool {
+        cursor.epoch == self.epoch && (self.dropped..=self.position).contains(&cursor.position)
+    }
+
+    /// The first changes since; none if they are not all here.
+    pub(super) fn since(&self, cursor: Cursor, limit: usize) -> Option<Vec<Arc<Change>>> {
+        let beyond = (Bound::Excluded(cursor.position), Bound::Unbounded);
+        self.knows(cursor)
+            .then(|| self.changes.range(beyond).take(limit).map(|(_, change)| Arc::clone(change)).collect())
+    }
+
+    /// Whether the rocket is here as it is.
+    pub(super) fn has(&self, rocket: &Rocket) -> bool {
+        self.latest(&rocket.channel).is_some_and(|change| change.rocket.as_ref() == Some(rocket))
+    }
+
+    /// Whether the last that is known of the rocket is that it was forgotten.
+    pub(super) fn is_forgotten(&self, channel: &Channel) -> bool {
+        self.latest(channel).is_some_and(|change| change.rocket.is_none())
+    }
+
+    fn latest(&self, channel: &Channel) -> Option<&Arc<Change>> {
+        self.changes.get(self.positions.get(channel)?)
+    }
+
+    /// Adds what has become of a rocket.
+    pub(super) fn add(&mut self, channel: Channel, rocket: Option<Rocket>, touch: Touch) {
+        self.position += 1;
+        let position = self.position;
+        let marks = match self.latest(&channel) {
+            Some(before) => before.marks.after(touch, position),
+            None => {
+                let is_new = rocket.as_ref().is_some_and(|it| it.progress.processed == i64::from(touch.applied));
+                Marks { born: if is_new { position } else { 0 }, ..Marks::default() }.after(touch, position)
+            }
+        };
+        let change = Change { position, channel: channel.clone(), rocket, marks, text: OnceLock::new() };
+        self.changes.insert(position, Arc::new(change));
+        if let Some(before) = self.positions.insert(channel, position) {
+            self.changes.remove(&before);
+        }
+        if self.changes.len() > MOST_CHANGES
+            && let Some((position, oldest)) = self.changes.pop_first()
+        {
+            self.positions.remove(&oldest.channel);
+            self.dropped = position;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::domain::rocket::{Progress, State, Status};
+    use crate::domain::text::Text;
+    use crate::domain::timestamp::Timestamp;
+
+    fn channel(name: &str) -> Channel {
+        Channel::new(name.to_owned()).unwrap()
+    }
+
+    fn rocket(name: &str, mission: &str, processed: i64) -> Rocket {
+        let state = State { mission: Some(Text::new(mission.to_owned()).unwrap()), ..State::of(None) };
+        let progress = Progress { processed, complete_through: processed, highest: processed };
+        Rocket { channel: channel(name), state, last_received: Timestamp::FIRST, progress }
+    }
+
+    fn moved() -> Touch {
+        Touch { applied: 1, mission_changed: true, ..Touch::default() }
+    }
+
+    fn mission(name: &str) -> Filters {
+        Filters { mission: Some(Text::new(name.to_owned()).unwrap()), ..Filters::default() }
+    }
+
+    /// What a follower at this position is told of the latest change.
+    fn told(recent: &Recent, filters: &Filters, position: u64) -> Told {
+        recent.changes.last_key_value().unwrap().1.told(filters, position)
+    }
+
+    #[test]
+    fn of_each_rocket_the_latest_change_is_told_once() {
+        let mut recent = Recent::new(7);
+        let start = recent.cursor();
+        for (name, processed) in [("a", 1), ("b", 1), ("a", 2)] {
+            recent.add(channel(name), Some(rocket(name, "m", processed)), moved());
+        }
+        let since = |position| recent.since(Cursor { epoch: 7, position }, 10);
+        let positions = |position| Some(since(position)?.iter().map(|change| change.position).collect::<Vec<_>>());
+        assert_eq!(positions(start.position), Some(vec![2, 3]));
+        assert_eq!(positions(2), Some(vec![3]));
+        assert_eq!(positions(3), Some(vec![]));
+        assert_eq!(positions(4), None, "nobody has been there");
+        assert!(!recent.knows(Cursor { epoch: 8, position: 3 }));
+        assert!(recent.has(&rocket("a", "m", 2)) && !recent.has(&rocket("a", "m", 1)));
+    }
+
+    #[test]
+    fn what_was_dropped_is_not_known() {
+        let mut recent = Recent::new(7);
+        for index in 0..=MOST_CHANGES {
+            recent.add(channel(&index.to_string()), None, Touch::UNKNOWN);
+        }
+        let knows = |position| recent.knows(Cursor { epoch: 7, position });
+        assert!(!knows(0) && knows(1) && knows(MOST_CHANGES as u64 + 1));
+        assert_eq!((recent.changes.len(), recent.positions.len()), (MOST_CHANGES, MOST_CHANGES));
+    }
+
+    #[test]
+    fn a_rocket_that_leaves_is_gone_for_those_who_may_have_followed_it() {
+        let mut recent = Recent::new(7);
+        let speed = Touch { applied: 1, ..Touch::default() };
+        recent.add(channel("a"), Some(rocket("a", "x", 5)), speed);
+        // It had mission x before: whoever follows x is told, who follows y has nothing to do with it.
+        assert_eq!(told(&recent, &mission("x"), 0), Told::Rocket);
+        assert_eq!(told(&recent, &mission("y"), 0), Told::Nothing);
+        recent.add(channel("a"), Some(rocket("a", "y", 6)), moved());
+        assert_eq!(told(&recent, &mission("x"), 1), Told::Gone);
+        recent.add(channel("a"), Some(rocket("a", "y", 7)), speed);
+        assert_eq!(told(&recent, &mission("x"), 1), Told::Gone, "still, for who was not told yet");
+        assert_eq!(told(&recent, &mission("x"), 2), Told::Nothing);
+        assert_eq!(told(&recent, &mission("y"), 2), Told::Rocket);
+        let other = Filters { channel: Some(channel("b")), ..mission("x") };
+        assert_eq!(told(&recent, &other, 1), Told::Nothing);
+        let awaiting = Filters { status: Some(Status::Exploded), ..Filters::default() };
+        assert_eq!(told(&recent, &awaiting, 1), Told::Nothing, "its status never changed");
+    }
+
+    #[test]
+    fn a_rocket_that_was_made_meanwhile_was_followed_by_nobody() {
+        let mut recent = Recent::new(7);
+        recent.add(channel("a"), Some(rocket("a", "y", 1)), moved());
+        assert_eq!(told(&recent, &mission("x"), 0), Told::Nothing);
+        recent.add(channel("a"), None, Touch::UNKNOWN);
+        assert_eq!(told(&recent, &Filters::default(), 0), Told::Nothing);
+        assert_eq!(told(&recent, &Filters::default(), 1), Told::Gone);
+        recent.add(channel("a"), Some(rocket("a", "y", 1)), moved());
+        assert_eq!(told(&recent, &mission("x"), 1), Told::Gone);
+    }
+}

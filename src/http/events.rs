@@ -1,0 +1,209 @@
+//! `GET /events`: rockets and their changes as server-sent events.
+//!
+//! A stream holds one chunk at a time, and makes the next one when the connection has room for it. The format is that of
+//! the HTML standard: <https://html.spec.whatwg.org/multipage/server-sent-events.html>.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::{Method, header};
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, Stream};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::problem::Problem;
+use super::rockets::RocketJson;
+use super::{State, params};
+use crate::domain::rocket::{Rocket, View};
+use crate::feed::{Change, Cursor, Follower, Told};
+use crate::store::query::{Filters, Order, Position, RocketQuery, Sort};
+use crate::store::{Store, StoreError};
+
+/// After so long without an event a comment shows that the connection is alive.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How many rockets or changes go into one chunk.
+const CHUNK: usize = 256;
+
+const LAST_EVENT_ID: &str = "Last-Event-ID";
+
+/// Streams a snapshot and then changes, or only changes.
+pub(super) async fn follow(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
+    let params::EventsQuery { filters, snapshot } = params::events(request.query_string())?;
+    let mut response = HttpResponse::Ok();
+    response.content_type("text/event-stream").insert_header((header::CACHE_CONTROL, "no-store"));
+    // Proxies are not to gather events.
+    response.insert_header(("X-Accel-Buffering", "no"));
+    if request.method() == Method::HEAD {
+        return Ok(response.finish());
+    }
+    let known = request.headers().get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).and_then(read_id);
+    let follower = state.feed.follow(known).await.map_err(Problem::unavailable)?;
+    let phase = match known {
+        Some(known) if known == follower.cursor() => Phase::Changes,
+        _ if snapshot => Phase::Open,
+        _ => Phase::Live,
+    };
+    let events = Events { store: state.store.clone(), stopping: state.stopping.clone(), follower, filters, phase };
+    Ok(response.streaming(events.into_stream()))
+}
+
+/// The text of a cursor in the `id` of an event.
+fn write_id(Cursor { epoch, position }: Cursor) -> String {
+    format!("{epoch:016x}-{position}")
+}
+
+fn read_id(id: &str) -> Option<Cursor> {
+    let (epoch, position) = id.split_once('-')?;
+    Some(Cursor { epoch: u64::from_str_radix(epoch, 16).ok()?, position: position.parse().ok()? })
+}
+
+/// What comes next in a stream.
+enum Phase {
+    /// The event that opens the snapshot.
+    Open,
+    /// The page of rockets after this one.
+    Snapshot(Option<Position>),
+    /// The event that closes it.
+    Live,
+    /// Changes, and heartbeats between them.
+    Changes,
+}
+
+struct Events {
+    store: Store,
+    stopping: watch::Receiver<bool>,
+    /// Where it was when the stream began: what changes during the snapshot is told after it.
+    follower: Follower,
+    filters: Filters,
+    phase: Phase,
+}
+
+impl Events {
+    fn into_stream(self) -> impl Stream<Item = Result<Bytes, StoreError>> {
+        stream::unfold(Some(self), async |events| {
+            let mut events = events?;
+            match events.next().await {
+                Ok(Some(chunk)) => Some((Ok(chunk), Some(events))),
+                // The client comes again, and is told what it missed, or everything.
+                Ok(None) => None,
+                Err(error) => {
+                    tracing::warn!(%error, "an event stream was broken off");
+                    Some((Err(error), None))
+                }
+            }
+        })
+    }
+
+    /// The next chunk; none at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
+        match &self.phase {
+            Phase::Open => {
+                self.phase = Phase::Snapshot(None);
+                // An empty id makes clients forget theirs: who is interrupted before the end needs all of it again.
+                Ok(Some(Bytes::from_static(b"event: snapshot\nid\ndata: {}\n\n")))
+            }
+            Phase::Snapshot(after) => {
+                let after = after.clone();
+                self.snapshot(after).await.map(Some)
+            }
+            Phase::Live => {
+                self.phase = Phase::Changes;
+                let id = write_id(self.follower.cursor());
+                Ok(Some(format!("event: live\nid: {id}\ndata: {{}}\n\n").into()))
+            }
+            Phase::Changes => Ok(self.changes().await),
+        }
+    }
+
+    async fn snapshot(&mut self, after: Option<Position>) -> Result<Bytes, StoreError> {
+        let query = RocketQuery {
+            view: View::BestEffort,
+            sort: Sort::Channel,
+            order: Order::Asc,
+            filters: self.filters.clone(),
+            after,
+            limit: CHUNK,
+        };
+        let page = self.store.rockets(query).await?;
+        self.phase = match page.next {
+            Some(next) => Phase::Snapshot(Some(next)),
+            None => Phase::Live,
+        };
+        let mut text = String::new();
+        for rocket in &page.rockets {
+            write_rocket(&mut text, rocket, None);
+        }
+        if text.is_empty() {
+            // A chunk without bytes would end the stream.
+            text.push_str(":\n\n");
+        }
+        Ok(text.into())
+    }
+
+    /// The next changes, or a heartbeat after a time without; none if the stream is to end.
+    async fn changes(&mut self) -> Option<Bytes> {
+        let heartbeat = Instant::now() + HEARTBEAT;
+        loop {
+            if *self.stopping.borrow() {
+                return None;
+            }
+            let before = self.follower.cursor();
+            let changes = self.follower.take(CHUNK)?;
+            let chunk = self.write(&changes, before);
+            if !chunk.is_empty() {
+                return Some(chunk);
+            }
+            if !changes.is_empty() {
+                // None of them matter here. Others have a turn before the next.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            tokio::select! {
+                () = self.follower.wait() => {}
+                _ = self.stopping.changed() => {}
+                () = tokio::time::sleep_until(heartbeat) => {
+                    // With the place, for what changed meanwhile did not matter here.
+                    return Some(format!(":\nid: {}\n\n", write_id(self.follower.cursor())).into());
+                }
+            }
+        }
+    }
+
+    fn write(&self, changes: &[Arc<Change>], before: Cursor) -> Bytes {
+        let mut chunk = BytesMut::new();
+        for change in changes {
+            let cursor = Cursor { position: change.position, ..before };
+            match (change.told(&self.filters, before.position), &change.rocket) {
+                (Told::Rocket, Some(rocket)) => {
+                    let text = change.text.get_or_init(|| {
+                        let mut text = String::new();
+                        write_rocket(&mut text, rocket, Some(cursor));
+                        text.into()
+                    });
+                    chunk.extend_from_slice(text);
+                }
+                (Told::Rocket | Told::Gone, _) => {
+                    let data = json!({ "channel": change.channel.as_str() });
+                    let text = format!("event: gone\nid: {}\ndata: {data}\n\n", write_id(cursor));
+                    chunk.extend_from_slice(text.as_bytes());
+                }
+                (Told::Nothing, _) => {}
+            }
+        }
+        chunk.freeze()
+    }
+}
+
+fn write_rocket(text: &mut String, rocket: &Rocket, cursor: Option<Cursor>) {
+    // Neither writing to memory nor these values can fail. JSON has no line breaks.
+    let json = serde_json::to_string(&RocketJson::new(rocket, None)).unwrap_or_default();
+    text.push_str("event: rocket\n");
+    if let Some(cursor) = cursor {
+        let _ = writeln!(text, "id: {}", write_id(cursor));
+    }
+    let _ = write!(text, "data: {json}\n\n");
+}

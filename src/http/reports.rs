@@ -1,0 +1,87 @@
+//! `GET /stats`, `GET /reports` and `GET /reports/{name}`.
+
+use actix_web::http::header::{self, Accept, Header};
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Serialize;
+
+use super::problem::Problem;
+use super::rockets::json;
+use super::{State, params};
+use crate::report_text;
+use crate::store::report::{Report, ReportRows, camel_case};
+
+/// How many rows a report has at most: an answer is in memory as a whole. The command line and the views have no limit.
+const MOST_ROWS: u32 = 10_000;
+/// How many reports are read at a time, each of which reads the whole fleet. Others wait for their turn.
+pub(super) const MOST_AT_A_TIME: usize = 2;
+
+/// The totals of the fleet: the only row of its report.
+pub(super) async fn stats(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
+    params::none(request.query_string())?;
+    let report = read(&state, Report::Fleet).await?;
+    let row = report.objects().next().ok_or_else(|| Problem::unavailable("the fleet has no totals"))?;
+    Ok(json(HttpResponse::Ok(), &row))
+}
+
+/// What reports there are.
+pub(super) async fn list(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    params::none(request.query_string())?;
+    let reports = Report::ALL.map(|report| ReportInfo {
+        name: report.name(),
+        description: report.description(),
+        view: report.view(),
+        columns: report.columns().iter().map(|(name, _)| camel_case(name)).collect(),
+    });
+    Ok(json(HttpResponse::Ok(), &ReportList { reports: &reports }))
+}
+
+/// One report, as JSON or CSV.
+pub(super) async fn one(
+    request: HttpRequest,
+    name: web::Path<String>,
+    state: web::Data<State>,
+) -> Result<HttpResponse, Problem> {
+    params::none(request.query_string())?;
+    let report = Report::ALL.into_iter().find(|report| report.name() == *name);
+    let report = report.ok_or_else(|| Problem::not_found("There is no such report; GET /reports lists them."))?;
+    let report = read(&state, report).await?;
+    let mut response = HttpResponse::Ok();
+    response.insert_header((header::VARY, "Accept"));
+    if wants_csv(&request) {
+        let csv = report_text::csv(&report).map_err(Problem::unavailable)?;
+        return Ok(response.content_type("text/csv; charset=utf-8").body(csv));
+    }
+    let body = report_text::json(&report).map_err(Problem::unavailable)?;
+    Ok(response.content_type("application/json").body(body))
+}
+
+async fn read(state: &State, report: Report) -> Result<ReportRows, Problem> {
+    let _turn = state.reports.acquire().await.map_err(Problem::unavailable)?;
+    Ok(state.store.report(report, MOST_ROWS).await?)
+}
+
+/// Whether the client would rather have CSV than JSON.
+fn wants_csv(request: &HttpRequest) -> bool {
+    let Ok(accept) = Accept::parse(request) else {
+        return false;
+    };
+    accept.ranked().into_iter().find_map(|media| match (media.type_().as_str(), media.subtype().as_str()) {
+        ("text", "csv" | "*") => Some(true),
+        ("application", "json" | "*") | ("*", "*") => Some(false),
+        _ => None,
+    }) == Some(true)
+}
+
+#[derive(Serialize)]
+struct ReportList<'r> {
+    reports: &'r [ReportInfo],
+}
+
+#[derive(Serialize)]
+struct ReportInfo {
+    name: &'static str,
+    description: &'static str,
+    /// The view in the database.
+    view: &'static str,
+    columns: Vec<String>,
+}

@@ -1,0 +1,94 @@
+//! How a store tells of changes: what others have changed is heard by a [`Watch`], and what it was is read.
+//!
+//! Others are other instances on a Postgres server, and other processes on an SQLite file. What this process commits
+//! itself it knows without asking.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+use super::postgres::PostgresWatch;
+use super::sqlite::SqliteWatch;
+use crate::domain::message::{Event, Message};
+use crate::domain::text::Channel;
+
+/// What new messages did to one rocket, as far as it matters to those who follow only some rockets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Touch {
+    /// How many messages were new; 0 if that is not known.
+    pub applied: u32,
+    /// A launch was among them: type, mission and status may have changed.
+    pub launched: bool,
+    /// A change of mission was.
+    pub mission_changed: bool,
+    /// An explosion was: the status may have changed.
+    pub exploded: bool,
+}
+
+impl Touch {
+    /// Of a rocket of which nobody knows what was done to it.
+    pub const UNKNOWN: Self = Self { applied: 0, launched: true, mission_changed: true, exploded: true };
+
+    /// Of one new message.
+    pub fn of(message: &Message) -> Self {
+        Self {
+            applied: 1,
+            launched: matches!(message.event, Event::Launched { .. }),
+            mission_changed: matches!(message.event, Event::MissionChanged { .. }),
+            exploded: matches!(message.event, Event::Exploded { .. }),
+        }
+    }
+
+    /// Adds what other messages did.
+    pub fn add(&mut self, other: Self) {
+        let known = self.applied > 0 && other.applied > 0;
+        self.applied = if known { self.applied.saturating_add(other.applied) } else { 0 };
+        self.launched |= other.launched;
+        self.mission_changed |= other.mission_changed;
+        self.exploded |= other.exploded;
+    }
+}
+
+/// Which rockets have changed.
+pub type Touches = HashMap<Channel, Touch, foldhash::fast::RandomState>;
+
+/// What a watch heard.
+#[derive(Debug)]
+pub enum Heard {
+    /// Others have changed these rockets.
+    Touches(Touches),
+    /// Others have changed something: look at what has been received lately.
+    Something,
+}
+
+/// Hears of what others change.
+#[derive(Debug)]
+pub enum Watch {
+    /// There are no others.
+    Nobody,
+    /// Other processes on the same file.
+    Sqlite(SqliteWatch),
+    /// Other instances on the same server.
+    Postgres(Box<PostgresWatch>),
+}
+
+impl Watch {
+    /// Waits until something is heard. After an error, make another watch.
+    pub async fn hear(&mut self) -> Result<Heard, StoreError> {
+        match self {
+            Self::Nobody => std::future::pending().await,
+            Self::Sqlite(watch) => watch.hear().await,
+            Self::Postgres(watch) => watch.hear().await,
+        }
+    }
+
+    /// How often to look though nothing was heard: who has committed may have died before it told.
+    pub fn look_every(&self) -> Option<Duration> {
+        match self {
+            Self::Nobody | Self::Sqlite(_) => None,
+            Self::Postgres(_) => Some(Duration::from_secs(5)),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What has changed: rows as they are now, and what instances tell each other over `NOTIFY`.
+//!
+//! An instance tells after its commits, from a connection of its own and for many at a time: within a transaction, a
+//! `NOTIFY` would take turns with every other one in the database. It tells names, not rows: those are read.
+
+use serde::{Deserialize, Serialize};
+use sqlx::postgres::{PgListener, PgPoolOptions, PgRow};
+use sqlx::{AssertSqlSafe, PgPool};
+
+use super::PostgresStore;
+use super::rows::{self, PgTime};
+use crate::domain::rocket::Rocket;
+use crate::domain::text::Channel;
+use crate::domain::timestamp::Timestamp;
+use crate::store::StoreError;
+use crate::store::changes::{Heard, Touch, Touches, Watch};
+use crate::store::listing::ROCKET_COLUMNS;
+
+/// What instances listen to.
+const NOTIFICATIONS: &str = "rocket_monitor";
+/// A notification holds at most 8,000 bytes.
+const NOTIFICATION_BYTES: usize = 7_000;
+/// With more notifications than this at a time, one says that there is something to be looked for.
+const MOST_NOTIFICATIONS: usize = 64;
+
+/// One notification.
+#[derive(Debug, Serialize, Deserialize)]
+struct Notification {
+    /// The instance that tells it, which needn't listen to itself.
+    from: u64,
+    /// The rockets that it has changed; none if they are too many to be told.
+    touches: Option<Vec<(String, Touch)>>,
+}
+
+impl PostgresStore {
+    /// See [`Store::rockets_of`](crate::store::Store::rockets_of).
+    pub async fn rockets_of(&self, channels: &[Channel]) -> Result<Vec<Rocket>, StoreError> {
+        let channels: Vec<String> = channels.iter().map(|channel| channel.as_str().to_owned()).collect();
+        self.read(move |pool| async move {
+            let sql = format!("SELECT {ROCKET_COLUMNS} FROM rockets WHERE channel = ANY($1)");
+            rockets(&sqlx::query(AssertSqlSafe(sql)).bind(channels).fetch_all(&pool).await?)
+        })
+        .await
+    }
+
+    /// See [`Store::received_since`](crate::store::Store::received_since).
+    pub async fn received_since(
+        &self,
+        since: Timestamp,
+        after: Option<&Channel>,
+        limit: i64,
+    ) -> Result<Vec<Rocket>, StoreError> {
+        let after = after.map_or_else(String::new, |channel| channel.as_str().to_owned());
+        self.read(move |pool| async move {
+            let sql = format!(
+                "SELECT {ROCKET_COLUMNS} FROM rockets WHERE channel > $1 AND last_received >= $2 ORDER BY channel LIMIT $3"
+            );
+            let found = sqlx::query(AssertSqlSafe(sql)).bind(after).bind(PgTime(since)).bind(limit);
+            rockets(&found.fetch_all(&pool).await?)
+        })
+        .await
+    }
+
+    /// See [`Store::forgotten_since`](crate::store::Store::forgotten_since).
+    pub async fn forgotten_since(&self, since: Timestamp) -> Result<Vec<Channel>, StoreError> {
+        self.read(move |pool| async move {
+            let sql = "SELECT channel FROM rockets_forgotten WHERE forgotten_at >= $1";
+            let found = sqlx::query(sql).bind(PgTime(since)).fetch_all(&pool).await?;
+            found.iter().map(|row| rows::channel(row, 0)).collect()
+        })
+        .await
+    }
+
+    /// See [`Store::tell`](crate::store::Store::tell).
+    pub async fn tell(&self, touches: Option<&Touches>) -> Result<(), StoreError> {
+        let payloads = payloads(self.instance, touches);
+        self.read(move |pool| async move { notify(&pool, &payloads).await }).await
+    }
+
+    /// See [`Store::tell_now`](crate::store::Store::tell_now).
+    pub fn tell_now(&self, touches: Option<&Touches>) -> Result<(), StoreError> {
+        let runtime = self.runtime.0.as_ref().ok_or(StoreError::BrokenOff)?;
+        runtime.block_on(notify(&self.pool, &payloads(self.instance, touches)))
+    }
+
+    /// See [`Store::watch`](crate::store::Store::watch).
+    pub async fn watch(&self) -> Result<Watch, StoreError> {
+        let options = PgPoolOptions::new().max_connections(1).acquire_timeout(self.url.acquire_timeout);
+        let pool = options.connect_lazy_with((*self.url.connect).clone());
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.listen(NOTIFICATIONS).await?;
+        Ok(Watch::Postgres(Box::new(PostgresWatch { instance: self.instance, listener })))
+    }
+}
+
+async fn notify(pool: &PgPool, payloads: &[String]) -> Result<(), StoreError> {
+    sqlx::query("SELECT pg_notify($1, payload) FROM unnest($2) AS told (payload)")
+        .bind(NOTIFICATIONS)
+        .bind(payloads)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+fn rockets(found: &[PgRow]) -> Result<Vec<Rocket>, StoreError> {
+    found.iter().map(rows::rocket).collect()
+}
+
+/// The notifications that tell of changes; of none in particular, if they are unknown or too many.
+fn payloads(from: u64, touches: Option<&Touches>) -> Vec<String> {
+    let something = || vec![payload(from, None)];
+    let Some(touches) = touches else { return something() };
+    let mut payloads = Vec::new();
+    let (mut part, mut bytes) = (Vec::new(), 0);
+    for (channel, touch) in touches {
+        let size = serde_json::to_string(&(channel.as_str(), touch)).map_or(0, |json| json.len() + 1);
+        if bytes + size > NOTIFICATION_BYTES {
+            payloads.push(payload(from, Some(std::mem::take(&mut part))));
+            bytes = 0;
+        }
+        bytes += size;
+        part.push((channel.as_str().to_owned(), *touch));
+    }
+    payloads.push(payload(from, Some(part)));
+    if payloads.len() > MOST_NOTIFICATIONS { something() } else { payloads }
+}
+
+fn payload(from: u64, touches: Option<Vec<(String, Touch)>>) -> String {
+    serde_json::to_string(&Notification { from, touches }).unwrap_or_default()
+}
+
+/// Hears what other instances tell.
+#[derive(Debug)]
+pub struct PostgresWatch {
+    instance: u64,
+    listener: PgListener,
+}
+
+impl PostgresWatch {
+    pub(in crate::store) async fn hear(&mut self) -> Result<Heard, StoreError> {
+        loop {
+            // Without a connection something may have been missed.
+            let Some(notification) = self.listener.try_recv().await? else {
+                return Ok(Heard::Something);
+            };
+            match serde_json::from_str(notification.payload()) {
+                Ok(Notification { from, .. }) if from == self.instance => {}
+                Ok(Notification { touches: Some(touches), .. }) => {
+                    let touches =
+                        touches.into_iter().filter_map(|(channel, touch)| Some((Channel::new(channel).ok()?, touch)));
+                    return Ok(Heard::Touches(touches.collect()));
+                }
+                // What another version says may be unreadable.
+                Ok(Notification { touches: None, .. }) | Err(_) => return Ok(Heard::Something),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn notifications_hold_everything_or_say_that_there_is_more() {
+        let touches = |count: usize| -> Touches {
+            (0..count).map(|index| (Channel::new(format!("{index:\"<255}")).unwrap(), Touch::UNKNOWN)).collect()
+        };
+        for (count, told) in [(0, Some(0)), (1, Some(1)), (500, Some(500)), (5_000, None)] {
+            let payloads = payloads(7, Some(&touches(count)));
+            let read: Vec<Notification> = payloads.iter().map(|it| serde_json::from_str(it).unwrap()).collect();
+            assert!(payloads.iter().all(|payload| payload.len() < 8_000) && read.iter().all(|it| it.from == 7));
+            let sum = read.iter().map(|it| it.touches.as_ref().map(Vec::len)).sum::<Option<usize>>();
+            assert_eq!(sum, told);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The reports: one catalogue, from which the HTTP API, the command line and both engines take what they offer. Each
+//! report is a view of the schema, whose columns are documented there.
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::domain::timestamp::Timestamp;
+
+/// A report on the whole fleet, from the best-effort view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// Rockets by mission.
+    Missions,
+    /// Rockets by type.
+    Types,
+    /// Exploded rockets by the reason.
+    Explosions,
+    /// The whole fleet in one row.
+    Fleet,
+    /// The missing message numbers.
+    Gaps,
+}
+
+/// What a column holds; each may be null.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Text.
+    Text,
+    /// A 64-bit integer.
+    Integer,
+    /// A number with a fraction.
+    Real,
+    /// An instant.
+    Time,
+}
+
+/// A column's name in SQL, and what it holds.
+pub type Column = (&'static str, Kind);
+
+/// A cell of a report.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Nothing.
+    Null,
+    /// Text.
+    Text(String),
+    /// An integer.
+    Integer(i64),
+    /// A number with a fraction.
+    Real(f64),
+    /// An instant.
+    Time(Timestamp),
+}
+
+impl Report {
+    /// Every report, in the order in which they are offered.
+    pub const ALL: [Self; 5] = [Self::Missions, Self::Types, Self::Explosions, Self::Fleet, Self::Gaps];
+
+    /// Its name in the API and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Missions => "missions",
+            Self::Types => "types",
+            Self::Explosions => "explosions",
+            Self::Fleet => "fleet",
+            Self::Gaps => "gaps",
+        }
+    }
+
+    /// What it tells, in a sentence.
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::Missions => "Rockets by mission, with their speeds; null stands for those whose mission is unknown.",
+            Self::Types => "Rockets by type, with their speeds; null stands for those whose type is unknown.",
+            Self::Explosions => "Exploded rockets by the reason.",
+            Self::Fleet => "The whole fleet in one row.",
+            Self::Gaps => "The missing message numbers of each channel, as ranges with both ends inclusive.",
+        }
+    }
+
+    /// The view it is read from.
+    pub fn view(self) -> &'static str {
+        match self {
+            Self::Missions => "report_missions",
+            Self::Types => "report_types",
+            Self::Explosions => "report_explosions",
+            Self::Fleet => "report_fleet",
+            Self::Gaps => "gaps",
+        }
+    }
+
+    /// Its columns.
+    pub fn columns(self) -> &'static [Column] {
+        use Kind::{Integer, Real, Text, Time};
+        match self {
+            Self::Missions => &[
+                ("mission", Text),
+                ("rockets", Integer),
+                ("launched", Integer),
+                ("exploded", Integer),
+                ("mean_speed", Real),
+                ("max_speed", Integer),
+            ],
+            Self::Types => &[
+                ("type", Text),
+                ("rockets", Integer),
+                ("launched", Integer),
+                ("exploded", Integer),
+                ("mean_speed", Real),
+                ("max_speed", Integer),
+            ],
+            Self::Explosions => &[("reason", Text), ("rockets", Integer), ("latest_update", Time)],
+            Self::Fleet => &[
+                ("rockets", Integer),
+                ("awaiting_launch", Integer),
+                ("launched", Integer),
+                ("exploded", Integer),
+                ("processed", Integer),
+                ("missing", Integer),
+                ("rockets_with_gaps", Integer),
+                ("latest_update", Time),
+            ],
+            Self::Gaps => {
+                &[("channel", Text), ("first_missing", Integer), ("last_missing", Integer), ("after_time", Time)]
+            }
+        }
+    }
+
+    /// The statement that reads it, at most so many rows, for every engine; $1 is that number.
+    pub(super) fn sql(self) -> String {
+        let names: Vec<&str> = self.columns().iter().map(|(name, _)| *name).collect();
+        let order = match self {
+            Self::Gaps => "channel, first_missing".to_owned(),
+            _ => format!("{} NULLS LAST", names.first().unwrap_or(&"1")),
+        };
+        format!("SELECT {} FROM {} ORDER BY {order} LIMIT $1", names.join(", "), self.view())
+    }
+}
+
+/// The rows of a report.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReportRows {
+    /// Which report.
+    pub report: Report,
+    /// Its rows by the first column (gaps by channel and number), nulls last. Each has a cell for each column.
+    pub rows: Vec<Vec<Value>>,
+}
+
+impl ReportRows {
+    /// The rows as objects with camelCase members.
+    pub fn objects(&self) -> impl Iterator<Item = RowObject<'_>> {
+        self.rows.iter().map(|row| RowObject { columns: self.report.columns(), row })
+    }
+}
+
+/// A row that serializes as an object.
+#[derive(Clone, Copy, Debug)]
+pub struct RowObject<'r> {
+    columns: &'static [Column],
+    row: &'r [Value],
+}
+
+impl Serialize for RowObject<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.row.len()))?;
+        for ((name, _), value) in self.columns.iter().zip(self.row) {
+            map.serialize_entry(&camel_case(name), value)?;
+        }
+        map.end()
+    }
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Null => serializer.serialize_none(),
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Integer(integer) => serializer.serialize_i64(*integer),
+            Self::Real(real) => serializer.serialize_f64(*real),
+            Self::Time(time) => serializer.collect_str(time),
+        }
+    }
+}
+
+/// How a cell reads in a table of text.
+impl std::fmt::Display for Value {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Null => Ok(()),
+            Self::Text(text) => formatter.write_str(text),
+            Self::Integer(integer) => integer.fmt(formatter),
+            Self::Real(real) => write!(formatter, "{real:?}"),
+            Self::Time(time) => time.fmt(formatter),
+        }
+    }
+}
+
+/// A column's name as a member of JSON.
+pub fn camel_case(name: &str) -> String {
+    let mut parts = name.split('_');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let mut chars = part.chars();
+        text.extend(chars.next().map(|first| first.to_ascii_uppercase()));
+        text.push_str(chars.as_str());
+    }
+    text
+}

@@ -1,0 +1,350 @@
+//! `GET /events`: a snapshot and what follows it, on every backend and across processes.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::postgres::{TestDatabase, execute};
+use crate::support::{App, Backend, Client, DEADLINE, Service, conformance, eventually, faster, launched, run};
+
+conformance!(
+    a_snapshot_comes_first_and_then_each_change,
+    who_comes_back_is_told_what_changed_since,
+    filters_tell_what_comes_and_goes,
+    changes_of_one_rocket_are_merged,
+    bad_parameters_are_named,
+    streams_end_when_the_service_does,
+);
+
+/// An event stream, as a client reads it.
+pub struct Events {
+    stream: BufReader<TcpStream>,
+    /// Of the chunk that is being read.
+    left: usize,
+    pub id: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    pub name: String,
+    pub data: Value,
+}
+
+impl Events {
+    pub fn open(address: SocketAddr, query: &str, last_event_id: Option<&str>) -> Self {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let id = last_event_id.map_or_else(String::new, |id| format!("Last-Event-ID: {id}\r\n"));
+        write!(stream, "GET /events{query} HTTP/1.1\r\nHost: localhost\r\n{id}\r\n").unwrap();
+        let mut stream = BufReader::new(stream);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(stream.read_line(&mut head).unwrap() > 0, "{head}");
+        }
+        assert!(head.starts_with("HTTP/1.1 200") && head.contains("content-type: text/event-stream"), "{head}");
+        Self { stream, left: 0, id: None }
+    }
+
+    /// A line of the chunked body; none at its end.
+    fn line(&mut self) -> Option<String> {
+        let mut line = Vec::new();
+        while line.last() != Some(&b'\n') {
+            if self.left == 0 {
+                let mut size = String::new();
+                while size.trim().is_empty() {
+                    size.clear();
+                    if self.stream.read_line(&mut size).unwrap() == 0 {
+                        return None;
+                    }
+                }
+                self.left = usize::from_str_radix(size.trim(), 16).unwrap();
+                if self.left == 0 {
+                    return None;
+                }
+            }
+            let mut byte = [0];
+            std::io::Read::read_exact(&mut self.stream, &mut byte).unwrap();
+            line.push(byte[0]);
+            self.left -= 1;
+        }
+        line.pop();
+        Some(String::from_utf8(line).unwrap())
+    }
+
+    /// The next event; none at the end of the stream.
+    pub fn next(&mut self) -> Option<Event> {
+        let (mut name, mut data) = (String::new(), String::new());
+        loop {
+            let line = self.line()?;
+            match line.split_once(": ").unwrap_or((&line, "")) {
+                ("event", value) => name = value.to_owned(),
+                ("data", value) => data += value,
+                ("id", "") => self.id = None,
+                ("id", value) => self.id = Some(value.to_owned()),
+                ("", "") if !name.is_empty() => {
+                    return Some(Event { name, data: serde_json::from_str(&data).unwrap() });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The channels of the snapshot, which is the next to come.
+    pub fn snapshot(&mut self) -> Vec<String> {
+        assert_eq!(self.next().unwrap().name, "snapshot");
+        assert_eq!(self.id, None);
+        let mut channels = Vec::new();
+        loop {
+            let event = self.next().unwrap();
+            match event.name.as_str() {
+                "rocket" => channels.push(event.data["channel"].as_str().unwrap().to_owned()),
+                "live" => return channels,
+                _ => panic!("{event:?}"),
+            }
+        }
+    }
+
+    /// Reads until a rocket is told that is as wanted, or gone.
+    pub fn until(&mut self, what: &str, mut is_so: impl FnMut(&Event) -> bool) -> Event {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let event = self.next().unwrap_or_else(|| panic!("the stream ended before: {what}"));
+            if is_so(&event) {
+                return event;
+            }
+            assert!(Instant::now() < deadline, "{what}");
+        }
+    }
+}
+
+fn posted(client: &mut Client, message: &Value) {
+    assert_eq!(client.post(message).status, 204);
+}
+
+fn mission(channel: &str, number: u32, mission: &str) -> Value {
+    let mut message = launched(channel, number);
+    message["metadata"]["messageType"] = json!("RocketMissionChanged");
+    message["message"] = json!({ "newMission": mission });
+    message
+}
+
+fn a_snapshot_comes_first_and_then_each_change(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    let mut empty = Events::open(app.address, "", None);
+    assert!(empty.snapshot().is_empty());
+    // More than fit into one chunk.
+    let lines: String = (0..600).map(|rocket| launched(&format!("r{rocket:03}"), 1).to_string() + "\n").collect();
+    assert_eq!(client.post_lines(lines.as_bytes()).json()["applied"], 600);
+    let expected: Vec<String> = (0..600).map(|rocket| format!("r{rocket:03}")).collect();
+    let mut told: Vec<String> =
+        (0..600).map(|_| empty.next().unwrap().data["channel"].as_str().unwrap().to_owned()).collect();
+    told.sort();
+    assert_eq!(told, expected);
+    let mut full = Events::open(app.address, "", None);
+    assert_eq!(full.snapshot(), expected);
+    let mut bare = Events::open(app.address, "?snapshot=false", None);
+    assert_eq!(bare.next().unwrap().name, "live");
+    posted(&mut client, &faster("r007", 2, 5));
+    let item = client.get("/rockets?channel=r007").json()["rockets"][0].clone();
+    for stream in [&mut empty, &mut full, &mut bare] {
+        let event = stream.until("the change", |event| event.data["messages"]["processed"] == 2);
+        assert_eq!(event, Event { name: "rocket".to_owned(), data: item.clone() });
+    }
+    // A copy changes nothing.
+    posted(&mut client, &faster("r007", 2, 5));
+    posted(&mut client, &faster("r008", 2, 6));
+    assert_eq!(full.next().unwrap().data["channel"], "r008");
+}
+
+fn who_comes_back_is_told_what_changed_since(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    posted(&mut client, &launched("a", 1));
+    posted(&mut client, &launched("b", 1));
+    let mut stream = Events::open(app.address, "", None);
+    assert_eq!(stream.snapshot(), ["a", "b"]);
+    posted(&mut client, &faster("a", 2, 1));
+    stream.until("a", |event| event.data["speed"] == 501);
+    let id = stream.id.clone().unwrap();
+    drop(stream);
+    posted(&mut client, &faster("b", 2, 2));
+    let mut back = Events::open(app.address, "", Some(&id));
+    assert_eq!(back.next().unwrap().data["speed"], 502);
+    let id = back.id.clone().unwrap();
+    posted(&mut client, &faster("a", 3, 9));
+    assert_eq!(back.next().unwrap().data["speed"], 510);
+    let mut again = Events::open(app.address, "", Some(&id));
+    assert_eq!(again.next().unwrap().data["speed"], 510);
+    for unknown in ["", "x", "0123456789abcdef-1", &id.replace('-', "-9")] {
+        assert_eq!(Events::open(app.address, "", Some(unknown)).snapshot(), ["a", "b"], "{unknown:?}");
+    }
+}
+
+fn filters_tell_what_comes_and_goes(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    for (channel, name) in [("a", "X"), ("b", "Y"), ("c", "X")] {
+        posted(&mut client, &mission(channel, 1, name));
+    }
+    let mut x = Events::open(app.address, "?mission=X", None);
+    let mut one = Events::open(app.address, "?channel=b", None);
+    let mut exploded = Events::open(app.address, "?status=exploded", None);
+    assert_eq!(
+        (x.snapshot(), one.snapshot(), exploded.snapshot()),
+        (vec!["a".into(), "c".into()], vec!["b".into()], vec![])
+    );
+    let told = |stream: &mut Events| {
+        let event = stream.next().unwrap();
+        (event.name, event.data["channel"].as_str().unwrap().to_owned())
+    };
+    let rocket = |channel: &str| ("rocket".to_owned(), channel.to_owned());
+    let gone = |channel: &str| ("gone".to_owned(), channel.to_owned());
+    posted(&mut client, &faster("b", 2, 5));
+    assert_eq!(told(&mut one), rocket("b"));
+    posted(&mut client, &mission("a", 2, "Y"));
+    assert_eq!(told(&mut x), gone("a"));
+    posted(&mut client, &mission("b", 3, "X"));
+    assert_eq!((told(&mut x), told(&mut one)), (rocket("b"), rocket("b")));
+    let mut explosion = launched("c", 2);
+    explosion["metadata"]["messageType"] = json!("RocketExploded");
+    explosion["message"] = json!({ "reason": "PRESSURE" });
+    posted(&mut client, &explosion);
+    assert_eq!((told(&mut x), told(&mut exploded)), (rocket("c"), rocket("c")));
+}
+
+fn changes_of_one_rocket_are_merged(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    let mut stream = Events::open(app.address, "", None);
+    stream.snapshot();
+    let started = Instant::now();
+    for number in 1..=300 {
+        posted(&mut client, &faster("a", number, 1));
+    }
+    let mut told = 0;
+    stream.until("the last", |event| {
+        told += 1;
+        event.data["speed"] == 300
+    });
+    // At most ten a second, and one at either end.
+    let most = started.elapsed().as_millis() / 100 + 2;
+    assert!(told <= most, "{told} in {:?}", started.elapsed());
+}
+
+fn bad_parameters_are_named(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    let problem = client.get("/events?snapshot=perhaps&view=exact&status=lost").problem(400);
+    let named: Vec<_> = problem["errors"].as_array().unwrap().iter().map(|error| error["parameter"].clone()).collect();
+    assert_eq!(named, ["view", "status", "snapshot"]);
+    let head = client.request("HEAD", "/events", &[], b"").unwrap();
+    assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
+}
+
+fn streams_end_when_the_service_does(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut stream = Events::open(app.address, "", None);
+    stream.snapshot();
+    drop(app);
+    assert_eq!(stream.next(), None);
+}
+
+#[test]
+fn what_another_process_does_to_the_file_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = directory.path().join("rockets.db");
+    let database = database.to_str().unwrap();
+    let service = Service::start(database);
+    let mut client = Client::new(service.address);
+    posted(&mut client, &launched("a", 1));
+    let mut stream = Events::open(service.address, "", None);
+    assert_eq!(stream.snapshot(), ["a"]);
+    let ingest = |channel: &str| {
+        let file = directory.path().join("messages");
+        std::fs::write(&file, launched(channel, 1).to_string()).unwrap();
+        assert!(run(&["ingest", file.to_str().unwrap(), "--database", database]).status.success());
+    };
+    // In a pause of the service, and while it writes.
+    ingest("b");
+    let told = Instant::now();
+    stream.until("b", |event| event.data["channel"] == "b");
+    assert!(told.elapsed() < Duration::from_secs(10));
+    std::thread::scope(|scope| {
+        let busy = scope.spawn(|| {
+            let mut poster = Client::new(service.address);
+            for number in 2..400 {
+                posted(&mut poster, &faster("a", number, 1));
+            }
+        });
+        ingest("c");
+        stream.until("c", |event| event.data["channel"] == "c");
+        busy.join().unwrap();
+    });
+    assert!(run(&["forget", "b", "--database", database]).status.success());
+    let gone = stream.until("b is gone", |event| event.name == "gone");
+    assert_eq!(gone.data, json!({ "channel": "b" }));
+}
+
+#[test]
+fn what_other_instances_do_is_told() {
+    let database = TestDatabase::create();
+    let services = [Service::start(&database.url), Service::start(&database.url)];
+    let [mut one, mut other] = services.each_ref().map(|service| Client::new(service.address));
+    posted(&mut one, &launched("a", 1));
+    let mut stream = Events::open(services[0].address, "", None);
+    assert_eq!(stream.snapshot(), ["a"]);
+    posted(&mut other, &launched("b", 1));
+    stream.until("b", |event| event.data["channel"] == "b");
+    posted(&mut other, &faster("a", 2, 1));
+    stream.until("a", |event| event.data["speed"] == 501);
+    // An instance that died before it told: only the rows are there.
+    execute(&database.url, "UPDATE rockets SET speed = 7, last_received = clock_timestamp() WHERE channel = 'b'");
+    stream.until("b again", |event| event.data["speed"] == 7);
+    assert!(run(&["forget", "b", "--database", &database.url]).status.success());
+    stream.until("b is gone", |event| event.name == "gone");
+    // Listening goes on after the connection was lost.
+    execute(
+        &database.url,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    );
+    eventually("the other one writes again", || other.post(&faster("a", 3, 1)).status == 204);
+    stream.until("a", |event| event.data["speed"] == 502);
+}
+
+#[test]
+fn who_reads_too_slowly_is_cut_off_and_holds_up_nobody() {
+    let app = App::spawn(Backend::SqliteFile);
+    let mut client = app.client();
+    let mut slow = Events::open(app.address, "", None);
+    slow.snapshot();
+    let mut quick = Events::open(app.address, "", None);
+    quick.snapshot();
+    // More rockets than are kept for followers, twice: what the slow one is to be told first is dropped, with what the
+    // connection's buffers don't hold.
+    let id = slow.id.clone();
+    for number in 1..=2_u32 {
+        let lines: String =
+            (0..40_000).map(|rocket| launched(&format!("r{rocket:05}"), number).to_string() + "\n").collect();
+        assert_eq!(client.post_lines(lines.as_bytes()).json()["applied"], 40_000);
+        posted(&mut client, &launched("last", number));
+        // The quick one is told everything, or begins anew.
+        let mut processed = 0;
+        while processed < number {
+            match quick.next() {
+                Some(event) if event.data["channel"] == "last" => {
+                    processed = event.data["messages"]["processed"].as_u64().unwrap() as u32;
+                }
+                Some(_) => {}
+                None => quick = Events::open(app.address, "", quick.id.as_deref()),
+            }
+        }
+    }
+    while slow.next().is_some() {}
+    assert_ne!(slow.id, id);
+    let mut back = Events::open(app.address, "", slow.id.as_deref());
+    assert_eq!(back.snapshot().len(), 40_001);
+}

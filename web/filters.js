@@ -1,0 +1,44 @@
+// The form above the table: filters, with suggestions of what there is to match.
+
+import { getReport } from './api.js';
+import { byId, element } from './dom.js';
+import { FILTERS, hasFilters } from './route.js';
+
+const MOST_SUGGESTIONS = 200;
+
+export class Filters {
+  /** `onChange(filters)` is called with all filters whenever one was changed by hand. */
+  constructor(onChange) {
+    const changed = () => onChange(Object.fromEntries(FILTERS.map((name) => [name, field(name).value])));
+    byId('filters').addEventListener('change', changed);
+    byId('filters').addEventListener('submit', (event) => {
+      event.preventDefault();
+      changed();
+    });
+    byId('clear-filters').addEventListener('click', () => onChange(Object.fromEntries(FILTERS.map((name) => [name, '']))));
+    field('type').addEventListener('focus', suggestTypes);
+  }
+
+  show(query) {
+    for (const name of FILTERS) field(name).value = query[name];
+    byId('clear-filters').hidden = !hasFilters(query);
+  }
+}
+
+/** Offers values to complete what is typed: an exact match is hard to guess. */
+export function suggest(list, values) {
+  const known = values.filter((value) => value !== null).slice(0, MOST_SUGGESTIONS);
+  byId(list).replaceChildren(...known.map((value) => element('option', { value })));
+}
+
+async function suggestTypes() {
+  try {
+    suggest('known-types', (await getReport('types')).map((row) => row.type));
+  } catch {
+    // Suggestions are a help; the filter works without them, and the connection sign tells of outages.
+  }
+}
+
+function field(name) {
+  return byId(`filter-${name}`);
+}
