@@ -53,5 +53,6 @@ pub mod feed;
 pub mod fleet;
 pub mod http;
 pub mod ingest;
+pub mod metrics;
 pub mod report_text;
 pub mod store;

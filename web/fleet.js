@@ -12,8 +12,6 @@ import { RocketTable } from './table.js';
 /** The table's page is not asked for again more often than this. */
 const RELOAD_INTERVAL_MS = 2_000;
 const CHECK_INTERVAL_MS = 250;
-/** No more rows than this are counted one by one. */
-const MOST_MOVED = 999;
 /** If messages are processed but the stream tells nothing for so long, it is dead. */
 const STREAM_SILENCE_MS = 20_000;
 
@@ -50,7 +48,7 @@ export class Fleet {
     });
     byId('next').addEventListener('click', () => this.#next());
     byId('previous').addEventListener('click', () => this.#previous());
-    byId('pending').addEventListener('click', () => this.#load());
+    byId('pending').addEventListener('click', () => this.#updateNow());
     byId('limit').addEventListener('change', ({ target }) => this.#go(changeQuery(this.#query, { limit: Number(target.value) })));
   }
 
@@ -95,7 +93,8 @@ export class Fleet {
   #changed(item) {
     this.#noteEvent();
     this.#table.update(item);
-    if (this.#moved.size > MOST_MOVED || !this.#order) return;
+    // More than all of the page can't be other ones, whatever the size of the fleet.
+    if (!this.#order || this.#moved.size >= this.#query.limit) return;
     if (this.#order.isChangedBy(item)) this.#moved.add(item.channel);
     else this.#moved.delete(item.channel);
   }
@@ -122,16 +121,19 @@ export class Fleet {
   }
 
   #showPending(offered) {
-    const button = byId('pending');
-    // It must not vanish while it has the focus, which then would be lost.
-    button.hidden = !offered && document.activeElement !== button;
-    if (offered) setText(button, `${this.#describeMoved()} – update now`);
+    byId('pending').hidden = !offered;
+    if (offered) setText(byId('pending'), `${this.#describeMoved()} – update now`);
   }
 
   #describeMoved() {
-    if (this.#moved.size > MOST_MOVED) return `${formatNumber(MOST_MOVED)}+ rows changed order`;
     if (this.#moved.size > 0) return `${formatCount(this.#moved.size, 'row')} changed order`;
     return 'Rows may have changed order';
+  }
+
+  /** The button vanishes, so the focus moves to the table: beside its rows, which it would hold. */
+  #updateNow() {
+    byId('rockets').focus({ preventScroll: true });
+    this.#load();
   }
 
   async #load() {

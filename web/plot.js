@@ -154,7 +154,9 @@ function drawTimeAxis(x) {
   for (let time = Math.ceil(from / step) * step; time <= to; time += step) {
     const place = x(time).toFixed(1);
     drawn.push(svg('line', { class: 'tick', x1: place, x2: place, y1: bottom, y2: bottom + 5 }));
-    drawn.push(label(formatClock(time), { x: place, y: bottom + 18, 'text-anchor': 'middle' }));
+    // The last label would be cut off where it has no room on its right.
+    const anchor = to - time < step / 3 ? 'end' : 'middle';
+    drawn.push(label(formatClock(time), { x: place, y: bottom + 18, 'text-anchor': anchor }));
   }
   drawn.push(label('UTC', { x: x(to).toFixed(1), y: bottom + 34, 'text-anchor': 'end' }));
   return drawn;

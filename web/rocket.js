@@ -17,9 +17,9 @@ const FIELDS = [
   { label: 'Type', text: (view) => view.type ?? UNKNOWN },
   { label: 'Speed', text: (view) => formatNumber(view.speed) },
   { label: 'Mission', text: (view) => view.mission ?? UNKNOWN },
-  { label: 'Mission since message', text: (view) => formatMessage(view.latestMissionMessage) },
+  { label: 'Mission message', text: (view) => formatMessage(view.latestMissionMessage) },
   { label: 'Explosion reason', text: (view) => view.explodedReason ?? UNKNOWN },
-  { label: 'Exploded by message', text: (view) => formatMessage(view.latestExplodedMessage) },
+  { label: 'Explosion message', text: (view) => formatMessage(view.latestExplodedMessage) },
   { label: 'Latest update (UTC)', text: (view) => formatTime(view.latestUpdate), exact: (view) => view.latestUpdate },
 ];
 

@@ -1,7 +1,7 @@
 // The table's rows: made once for each channel, then changed in place, at most once a frame.
 
 import { serviceNow } from './api.js';
-import { element, oncePerFrame, setStatus } from './dom.js';
+import { element, oncePerFrame } from './dom.js';
 import { UNKNOWN, formatAge, formatFullTime, formatNumber, formatStatus, formatTime } from './format.js';
 import { rocketHash } from './route.js';
 
@@ -162,7 +162,7 @@ function writeChannel(cell, item, differs) {
 }
 
 function writeStatus(cell, item, differs) {
-  if (differs) setStatus(cell.firstElementChild, item.status, formatStatus(item.status));
+  if (differs) cell.firstElementChild.dataset.status = item.status;
   cell.title = item.explodedReason ? `Reason: ${item.explodedReason}` : '';
 }
 

@@ -1,6 +1,6 @@
 //! `completions` and `man`: what shells and readers of manuals get.
 
-use std::io::stdout;
+use std::io::{Write, stdout};
 
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
@@ -20,7 +20,10 @@ pub(super) struct CompletionsArgs {
 }
 
 pub(super) fn run(args: &CompletionsArgs) -> Result<Finished, Failure> {
-    clap_complete::generate(args.shell, &mut Cli::command(), PROGRAM, &mut stdout().lock());
+    // Written at once: the generator would panic if the reader went away.
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), PROGRAM, &mut script);
+    stdout().write_all(&script)?;
     Ok(Finished::Well)
 }
 

@@ -11,6 +11,7 @@ use super::{DatabaseArgs, Failure, Finished};
 use crate::feed::Feed;
 use crate::http::{Server, Stopper};
 use crate::ingest::{Ingest, Limits};
+use crate::metrics::Metrics;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4_096;
@@ -49,8 +50,10 @@ pub(super) fn run(args: &ServeArgs) -> Result<Finished, Failure> {
     let listeners = bind(args)?;
     let store = args.database.open(!args.no_migrate)?;
     let (feed, feeding) = Feed::start(&store)?;
-    let (ingest, committers) = Ingest::start(&store, &feed, Limits::default())?;
-    let served = actix_web::rt::System::new().block_on(serve(args, listeners, store, ingest.clone(), feed.clone()));
+    let metrics = Metrics::new()?;
+    let (ingest, committers) = Ingest::start(&store, &feed, &metrics, Limits::default())?;
+    let server = || Server::new(listeners, store, ingest.clone(), feed.clone(), metrics);
+    let served = actix_web::rt::System::new().block_on(async { serve(args, server()?).await });
     ingest.stop();
     let committed = committers.wait(COMMIT_PATIENCE);
     feed.stop();
@@ -64,14 +67,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Finished, Failure> {
     Ok(Finished::Well)
 }
 
-async fn serve(
-    args: &ServeArgs,
-    listeners: Vec<TcpListener>,
-    store: crate::store::Store,
-    ingest: Ingest,
-    feed: Feed,
-) -> Result<(), Failure> {
-    let server = Server::new(listeners, store, ingest, feed)?;
+async fn serve(args: &ServeArgs, server: Server) -> Result<(), Failure> {
     for address in server.addresses() {
         tracing::info!(%address, database = %args.database.database, "listening");
     }

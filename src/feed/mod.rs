@@ -183,6 +183,11 @@ impl Feed {
         Some(Follower { end: shared.end.subscribe(), shared: Arc::clone(shared), cursor })
     }
 
+    /// How many follow.
+    pub fn followers(&self) -> usize {
+        self.shared.followers.load(Ordering::SeqCst)
+    }
+
     /// Lets the thread end.
     pub fn stop(&self) {
         self.shared.stop.notify_one();

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderName;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
@@ -10,7 +11,7 @@ use super::problem::Problem;
 use super::{State, body};
 use crate::domain::parse::parse;
 use crate::ingest::ndjson::{BadLine, LineReader, Lines};
-use crate::ingest::{IngestError, Parcel, Pending};
+use crate::ingest::{IngestError, Parcel, Pending, Reject};
 
 static IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
@@ -25,13 +26,19 @@ pub(super) async fn post(
     mut payload: web::Payload,
     state: web::Data<State>,
 ) -> Result<HttpResponse, Problem> {
+    let counted = |reject: Reject| state.metrics.rejected(reject);
     body::refuse_encoded(&request)?;
     if body::is_ndjson(&request) {
         return post_many(payload, &state).await;
     }
-    let json = body::read_message(&request, &mut payload, &state.stopping).await?;
+    let json = body::read_message(&request, &mut payload, &state.stopping).await;
+    let json = json.inspect_err(|problem| {
+        if problem.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            counted(Reject::TooLarge);
+        }
+    })?;
     let bytes = json.len();
-    let message = parse(json)?;
+    let message = parse(json).inspect_err(|rejection| counted(Reject::from(rejection)))?;
     let tally = state.ingest.commit(Parcel::One(message), bytes).await?;
     let mut response = HttpResponse::NoContent();
     if tally.duplicates > 0 {
@@ -89,6 +96,7 @@ impl Stream<'_> {
     }
 
     async fn send(&mut self, lines: Lines) -> Result<(), Problem> {
+        lines.bad.iter().for_each(|bad| self.state.metrics.rejected(bad.reject));
         self.counts.received += lines.bad.len() as u64;
         self.counts.rejected += lines.bad.len() as u64;
         let untold = ERRORS_TOLD.saturating_sub(self.counts.errors.len());

@@ -8,6 +8,7 @@ mod cursor;
 mod events;
 mod health;
 mod messages;
+mod metrics;
 mod params;
 mod problem;
 mod reports;
@@ -17,7 +18,7 @@ mod rockets;
 use std::any::Any;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::dev::{ServerHandle, Service};
 use actix_web::http::header::{self, HeaderValue};
@@ -29,6 +30,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::feed::Feed;
 use crate::ingest::Ingest;
+use crate::metrics::Metrics;
 use crate::store::Store;
 use problem::Problem;
 use request_id::RequestIds;
@@ -51,6 +53,7 @@ pub struct State {
     store: Store,
     ingest: Ingest,
     feed: Feed,
+    metrics: Metrics,
     /// The turns of reports.
     reports: Semaphore,
     /// Becomes true when the service is told to stop.
@@ -82,19 +85,36 @@ impl Stopper {
 
 impl Server {
     /// Makes a server on sockets that are bound already. It answers once [`run`](Self::run) is polled.
-    pub fn new(listeners: Vec<TcpListener>, store: Store, ingest: Ingest, feed: Feed) -> std::io::Result<Self> {
+    pub fn new(
+        listeners: Vec<TcpListener>,
+        store: Store,
+        ingest: Ingest,
+        feed: Feed,
+        metrics: Metrics,
+    ) -> std::io::Result<Self> {
         let (stop, stopping) = watch::channel(false);
-        let state =
-            web::Data::new(State { store, ingest, feed, reports: Semaphore::new(reports::MOST_AT_A_TIME), stopping });
+        let state = web::Data::new(State {
+            store,
+            ingest,
+            feed,
+            metrics: metrics.clone(),
+            reports: Semaphore::new(reports::MOST_AT_A_TIME),
+            stopping,
+        });
         let ids = Arc::new(RequestIds::default());
         let mut http = HttpServer::new(move || {
-            let ids = Arc::clone(&ids);
+            let (ids, metrics) = (Arc::clone(&ids), metrics.clone());
             App::new()
                 .app_data(state.clone())
                 .wrap_fn(move |request, service| {
+                    let (started, metrics) = (Instant::now(), metrics.clone());
                     let id = request_id::choose(&ids, &request);
                     let response = service.call(request);
-                    async move { Ok(request_id::add(id, response.await?)) }
+                    async move {
+                        let response = response.await?;
+                        metrics::count(&metrics, &response, started);
+                        Ok(request_id::add(id, response))
+                    }
                 })
                 .configure(routes)
         })
@@ -147,6 +167,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(read("/stats", web::route().to(reports::stats)))
         .service(read("/reports", web::route().to(reports::list)))
         .service(read("/reports/{name}", web::route().to(reports::one)))
+        .service(read("/metrics", web::route().to(metrics::show)))
         .service(read("/livez", web::route().to(health::live)))
         .service(read("/readyz", web::route().to(health::ready)))
         .default_service(web::to(no_such_resource));

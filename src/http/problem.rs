@@ -52,6 +52,11 @@ impl Problem {
         Self { status, detail: detail.into(), errors: Vec::new(), headers: Vec::new(), members: serde_json::Map::new() }
     }
 
+    /// Its status.
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// 400 for a query string.
     pub(super) fn bad_query(errors: Vec<FieldError>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "The query string is not one that this resource understands.")

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Semaphore;
 
@@ -12,6 +12,7 @@ use crate::domain::batch::Outcome;
 use crate::domain::message::Message;
 use crate::domain::timestamp::Timestamp;
 use crate::feed::Feed;
+use crate::metrics::Metrics;
 use crate::store::{Store, StoreError, Writer};
 
 /// A batch that has this many messages takes no more: its transaction should not hold up those who come next for long.
@@ -41,9 +42,15 @@ fn batch_stop(messages: usize, another_waits: bool) -> Option<BatchStop> {
     }
 }
 
+/// Who is told what becomes of batches.
+pub(super) struct Observers {
+    pub(super) feed: Feed,
+    pub(super) metrics: Metrics,
+}
+
 pub(super) struct Committer {
     store: Store,
-    feed: Feed,
+    observers: Observers,
     /// None after a failure: the next batch starts with a fresh one.
     writer: Option<Writer>,
     room: Arc<Semaphore>,
@@ -64,8 +71,14 @@ struct Gathered {
 }
 
 impl Committer {
-    pub(super) fn new(store: Store, feed: Feed, writer: Writer, room: Arc<Semaphore>, patience: Duration) -> Self {
-        Self { store, feed, writer: Some(writer), room, patience }
+    pub(super) fn new(
+        store: Store,
+        writer: Writer,
+        observers: Observers,
+        room: Arc<Semaphore>,
+        patience: Duration,
+    ) -> Self {
+        Self { store, observers, writer: Some(writer), room, patience }
     }
 
     /// Commits until it is told to stop.
@@ -75,7 +88,6 @@ impl Committer {
             let mut batch = Gathered::default();
             next = self.gather(first, queue, &mut batch);
             let outcome = self.commit(&batch.messages);
-            self.feed.touch(&batch.messages, outcome.as_deref().ok());
             let in_vain = outcome.as_ref().is_err_and(StoreError::was_waited_for);
             if in_vain && !matches!(next, Some(Entry::Stop)) {
                 next = Self::gather_all(next, queue, &mut batch);
@@ -143,6 +155,7 @@ impl Committer {
             let _ = answer.send(Err(IngestError::Overloaded));
             return;
         }
+        self.observers.metrics.waited(queued_at);
         batch.waiting.push(Waiting { messages: parcel.len(), bytes, answer });
         match parcel {
             Parcel::One(message) => batch.messages.push(message),
@@ -156,13 +169,20 @@ impl Committer {
             None => self.store.writer()?,
         };
         let now = Timestamp::from_system_time(SystemTime::now());
+        let started = Instant::now();
         // A defect that one batch brings to light must not end the thread that all others need.
         let committed = catch_unwind(AssertUnwindSafe(|| {
             if messages.is_empty() { writer.probe().map(|()| Vec::new()) } else { writer.commit(messages, now) }
         }));
-        let outcomes = committed.unwrap_or(Err(StoreError::BrokenOff))?;
-        self.writer = Some(writer);
-        Ok(outcomes)
+        let outcomes = committed.unwrap_or(Err(StoreError::BrokenOff));
+        let Observers { feed, metrics } = &self.observers;
+        if !messages.is_empty() {
+            feed.touch(messages, outcomes.as_deref().ok());
+            metrics.committed(messages, outcomes.as_deref().ok(), started.elapsed());
+        }
+        // After a failure the next batch starts with another one.
+        self.writer = outcomes.is_ok().then_some(writer);
+        outcomes
     }
 
     fn answer(&self, waiting: Vec<Waiting>, outcome: Result<Vec<Outcome>, StoreError>) {

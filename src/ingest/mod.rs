@@ -15,10 +15,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, oneshot};
 
-use self::committer::Committer;
+use self::committer::{Committer, Observers};
 use crate::domain::batch::Outcome;
 use crate::domain::message::Message;
+use crate::domain::parse::Rejection;
 use crate::feed::Feed;
+use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
 
 /// The bounds of the queue.
@@ -48,6 +50,26 @@ pub enum IngestError {
     /// The service is stopping.
     #[error("the service is stopping")]
     Stopping,
+}
+
+/// How something fails to be a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reject {
+    /// It is not JSON.
+    NotJson,
+    /// It is JSON, but no valid message.
+    Invalid,
+    /// It is too large.
+    TooLarge,
+}
+
+impl From<&Rejection> for Reject {
+    fn from(rejection: &Rejection) -> Self {
+        match rejection {
+            Rejection::NotJson(_) => Self::NotJson,
+            Rejection::Invalid(_) => Self::Invalid,
+        }
+    }
 }
 
 /// What became of a caller's messages.
@@ -171,14 +193,20 @@ impl Committers {
 
 impl Ingest {
     /// Starts as many committers as the store wants, each on a thread of its own. They end after [`stop`](Self::stop).
-    pub fn start(store: &Store, feed: &Feed, limits: Limits) -> Result<(Self, Committers), StoreError> {
+    pub fn start(
+        store: &Store,
+        feed: &Feed,
+        metrics: &Metrics,
+        limits: Limits,
+    ) -> Result<(Self, Committers), StoreError> {
         let room = Arc::new(Semaphore::new(limits.queued_bytes as usize));
         let (mut queues, mut threads) = (Vec::new(), Vec::new());
         let (ends, running) = mpsc::channel::<()>();
         for _ in 0..store.writers() {
             let (queue, entries) = mpsc::channel();
+            let observers = Observers { feed: feed.clone(), metrics: metrics.clone() };
             let committer =
-                Committer::new(store.clone(), feed.clone(), store.writer()?, Arc::clone(&room), limits.patience);
+                Committer::new(store.clone(), store.writer()?, observers, Arc::clone(&room), limits.patience);
             let thread = std::thread::Builder::new().name("committer".to_owned());
             let end = ends.clone();
             let run = move || {
@@ -261,6 +289,12 @@ impl Ingest {
             // If the committer is gone already, so be it.
             let _ = queue.send(Entry::Stop);
         }
+    }
+
+    /// How many bytes of input wait or are being committed.
+    pub fn queued_bytes(&self) -> i64 {
+        let free = i64::try_from(self.room.available_permits()).unwrap_or(i64::MAX);
+        i64::from(self.limits.queued_bytes).saturating_sub(free)
     }
 
     /// Whether a message could be committed now.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::Reject;
 use crate::domain::message::Message;
 use crate::domain::parse::{MAX_MESSAGE_BYTES, parse};
 
@@ -14,6 +15,9 @@ pub struct BadLine {
     pub line: u64,
     /// Why it is no message.
     pub detail: String,
+    /// The same for programs.
+    #[serde(skip)]
+    pub reject: Reject,
 }
 
 /// What some lines held.
@@ -80,7 +84,7 @@ impl LineReader {
     fn end_begun(&mut self, lines: &mut Lines) {
         if std::mem::take(&mut self.overlong) {
             self.ended += 1;
-            lines.bad.push(BadLine { line: self.ended, detail: too_long() });
+            lines.bad.push(BadLine { line: self.ended, detail: too_long(), reject: Reject::TooLarge });
         } else {
             let line = Bytes::from(std::mem::take(&mut self.begun));
             self.end_line(line, lines);
@@ -97,15 +101,15 @@ impl LineReader {
         }
         self.ended += 1;
         let parsed = if json.len() > MAX_MESSAGE_BYTES {
-            Err(too_long())
+            Err((too_long(), Reject::TooLarge))
         } else if json.iter().all(u8::is_ascii_whitespace) {
             return;
         } else {
-            parse(json).map_err(|rejection| rejection.to_string())
+            parse(json).map_err(|rejection| (rejection.to_string(), Reject::from(&rejection)))
         };
         match parsed {
             Ok(message) => lines.messages.push(message),
-            Err(detail) => lines.bad.push(BadLine { line: self.ended, detail }),
+            Err((detail, reject)) => lines.bad.push(BadLine { line: self.ended, detail, reject }),
         }
     }
 }

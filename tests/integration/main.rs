@@ -13,6 +13,7 @@ mod fold;
 mod instances;
 mod listing;
 mod messages;
+mod operating;
 mod oracle;
 mod outages;
 mod postgres;

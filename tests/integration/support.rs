@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rocket_monitor::feed::Feed;
 use rocket_monitor::http::{Server, Stopper};
 use rocket_monitor::ingest::{Committers, Ingest, Limits};
+use rocket_monitor::metrics::Metrics;
 use rocket_monitor::store::failure::Failures;
 use rocket_monitor::store::{Database, OpenOptions, Store};
 use serde_json::{Value, json};
@@ -67,14 +68,15 @@ impl App {
         };
         let failures = Failures::plannable();
         let store = Store::open(&database, &OpenOptions { migrate: true, failures: failures.clone() }).unwrap();
+        let metrics = Metrics::new().unwrap();
         let (feed, feeding) = Feed::start(&store).unwrap();
-        let (ingest, committers) = Ingest::start(&store, &feed, limits).unwrap();
+        let (ingest, committers) = Ingest::start(&store, &feed, &metrics, limits).unwrap();
         let (sender, receiver) = std::sync::mpsc::channel();
         let (handed, handed_feed) = (ingest.clone(), feed.clone());
         let serving = std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
                 let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-                let server = Server::new(vec![listener], store, handed, handed_feed).unwrap();
+                let server = Server::new(vec![listener], store, handed, handed_feed, metrics).unwrap();
                 sender.send((server.addresses()[0], server.stopper())).unwrap();
                 server.run().await.unwrap();
             });

@@ -5,29 +5,21 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, params};
 
-use super::{Connections, SqliteStore};
-use crate::store::{Audit, Backup, BackupError, OpenOptions};
+use super::{Connections, OPEN_FLAGS, SqliteStore, configure};
+use crate::store::{Audit, Backup, BackupError, OpenOptions, StoreError};
 
 impl SqliteStore {
     /// Copies the database to a file as of one moment. The copy is audited and synced before it gets its name.
     pub fn backup(&self, target: &Path, replace: bool) -> Result<Backup, BackupError> {
-        if matches!(self.connections, Connections::Memory(_)) {
+        let Connections::File { path, .. } = &self.connections else {
             return Err(BackupError::Memory);
-        }
+        };
         if target.exists() && !replace {
             return Err(BackupError::Exists(target.to_owned()));
         }
         // Beside the target, so that giving it its name is one step. Removed in the end, however that comes.
         let partial = Partial(beside(target));
-        self.with_reader(|connection| {
-            // One read transaction, which no writer waits for.
-            connection.execute("VACUUM INTO ?1", params![partial.0.to_string_lossy()])?;
-            Ok(())
-        })?;
-        // The copy comes without a log; the service wants one.
-        Connection::open(&partial.0)
-            .and_then(|copy| copy.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())))
-            .map_err(crate::store::StoreError::from)?;
+        copy(path, &partial.0)?;
         let audit = audit(&partial.0)?;
         let file = File::open(&partial.0)?;
         file.sync_all()?;
@@ -36,6 +28,19 @@ impl SqliteStore {
         File::open(folder)?.sync_all()?;
         Ok(Backup { channels: audit.channels, ranges: audit.ranges, bytes: file.metadata()?.len() })
     }
+}
+
+fn copy(original: &Path, copy: &Path) -> Result<(), StoreError> {
+    let mut original = Connection::open_with_flags(original, OPEN_FLAGS)?;
+    configure(&mut original)?;
+    // One read transaction, which no writer waits for.
+    original.execute("VACUUM INTO ?1", params![copy.to_string_lossy()])?;
+    // The copy comes without a log; the service wants one.
+    let mode = Connection::open(copy)?.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0))?;
+    if mode != "wal" {
+        return Err(StoreError::Damaged(format!("the copy can't keep a write-ahead log (journal mode {mode})")));
+    }
+    Ok(())
 }
 
 fn beside(target: &Path) -> PathBuf {

@@ -1,0 +1,41 @@
+//! `GET /metrics`, and the counting of requests.
+
+use std::time::Instant;
+
+use actix_web::body::MessageBody;
+use actix_web::dev::ServiceResponse;
+use actix_web::{HttpResponse, web};
+
+use super::State;
+use super::problem::Problem;
+use crate::metrics::{Metrics, ROUTES, StoreOperation};
+use crate::store::StoreError;
+use crate::store::report::Report;
+
+/// Everything that is measured.
+pub(super) async fn show(state: web::Data<State>) -> Result<HttpResponse, Problem> {
+    // Without the store the rest is as good, and wanted all the more.
+    let fleet = match state.reports.acquire().await {
+        Ok(_turn) => state.store.report(Report::Fleet, 1).await,
+        Err(_) => Err(StoreError::BrokenOff),
+    };
+    let fleet = fleet.inspect_err(|error| {
+        tracing::warn!(%error, "the fleet can't be measured");
+        state.metrics.store_failed(StoreOperation::Read);
+    });
+    let subscribers = i64::try_from(state.feed.followers()).unwrap_or(i64::MAX);
+    let text = state.metrics.encode(state.ingest.queued_bytes(), subscribers, fleet.ok().as_ref());
+    let text = text.map_err(Problem::unavailable)?;
+    Ok(HttpResponse::Ok().content_type(prometheus::TEXT_FORMAT).body(text))
+}
+
+/// Counts a request that was answered.
+pub(super) fn count<B: MessageBody>(metrics: &Metrics, response: &ServiceResponse<B>, started: Instant) {
+    let request = response.request();
+    let place = |wanted: &str| ROUTES.iter().position(|route| *route == wanted);
+    let route = match request.path() {
+        "/messages" => place("/messages"),
+        _ => request.match_pattern().and_then(|pattern| place(&pattern)),
+    };
+    metrics.answered(route.unwrap_or(0), response.status().as_u16(), started.elapsed());
+}

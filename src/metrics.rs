@@ -1,0 +1,276 @@
+//! What can be measured while the service runs, in Prometheus's text format.
+//!
+//! Names and units follow Prometheus's conventions (<https://prometheus.io/docs/practices/naming/>). Nothing is labelled by
+//! channel: a label's values must be few. What is counted on a request's path has its place here beforehand, so that
+//! counting is one atomic addition. How the fleet is, is read when somebody asks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::domain::batch::Outcome;
+use crate::domain::message::{Event, Message};
+use crate::ingest::Reject;
+use crate::store::report::{ReportRows, Value};
+
+const REJECTS: [(Reject, &str); 3] =
+    [(Reject::NotJson, "not_json"), (Reject::Invalid, "invalid"), (Reject::TooLarge, "too_large")];
+
+/// What may fail in a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreOperation {
+    /// Committing a batch, or asking whether one could be.
+    Commit,
+    /// Reading.
+    Read,
+}
+
+const MESSAGE_TYPES: [&str; 5] =
+    ["RocketLaunched", "RocketSpeedIncreased", "RocketSpeedDecreased", "RocketExploded", "RocketMissionChanged"];
+const OUTCOMES: [&str; 2] = ["applied", "duplicate"];
+
+/// The routes that requests are counted by; the first is for all others.
+pub const ROUTES: [&str; 15] = [
+    "other",
+    "/messages",
+    "/rockets",
+    "/rockets/{channel}",
+    "/events",
+    "/stats",
+    "/reports",
+    "/reports/{name}",
+    "/metrics",
+    "/livez",
+    "/readyz",
+    "/openapi.json",
+    "/docs",
+    "/",
+    "/assets/{name}",
+];
+
+/// Statuses run from 100 to 599.
+const STATUSES: usize = 500;
+
+/// What is counted and timed. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    counted: Arc<Counted>,
+}
+
+#[derive(Debug)]
+struct Counted {
+    registry: Registry,
+    /// By outcome and type.
+    messages: [[IntCounter; MESSAGE_TYPES.len()]; OUTCOMES.len()],
+    rejected: [IntCounter; REJECTS.len()],
+    batch_messages: Histogram,
+    commit_seconds: Histogram,
+    queue_wait_seconds: Histogram,
+    queue_bytes: IntGauge,
+    store_errors: [IntCounter; 2],
+    subscribers: IntGauge,
+    request_seconds: [Histogram; ROUTES.len()],
+    /// By route and status. Most of them never occur, and are not shown.
+    requests: Vec<[AtomicU64; STATUSES]>,
+}
+
+/// Upper bounds of 0.1 ms to 10 s.
+const SECONDS: [f64; 16] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Upper bounds of 1 to some 16,000 messages.
+const MESSAGES: [f64; 8] = [1.0, 4.0, 16.0, 64.0, 256.0, 1_024.0, 4_096.0, 16_384.0];
+
+impl Metrics {
+    /// Everything at zero. It fails only if two metrics have the same name.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new_custom(Some("rocket_monitor".to_owned()), None)?;
+        let messages = IntCounterVec::new(
+            Opts::new("messages_total", "Messages processed, by outcome and type."),
+            &["outcome", "type"],
+        )?;
+        let rejected = IntCounterVec::new(
+            Opts::new("messages_rejected_total", "Bodies and lines that are no messages, by reason."),
+            &["reason"],
+        )?;
+        let store_errors = IntCounterVec::new(
+            Opts::new("store_errors_total", "Failures of the store, by what was asked of it."),
+            &["operation"],
+        )?;
+        let requests = prometheus::HistogramVec::new(
+            HistogramOpts::new("http_request_duration_seconds", "How long responses took to begin, by route.")
+                .buckets(SECONDS.to_vec()),
+            &["route"],
+        )?;
+        let histogram = |name: &str, help: &str, buckets: &[f64]| {
+            Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))
+        };
+        let counted = Counted {
+            messages: OUTCOMES.map(|outcome| MESSAGE_TYPES.map(|kind| messages.with_label_values(&[outcome, kind]))),
+            rejected: REJECTS.map(|(_, reason)| rejected.with_label_values(&[reason])),
+            batch_messages: histogram("batch_messages", "How many messages were committed together.", &MESSAGES)?,
+            commit_seconds: histogram(
+                "commit_duration_seconds",
+                "How long batches took to be committed, those that failed too.",
+                &SECONDS,
+            )?,
+            queue_wait_seconds: histogram("queue_wait_seconds", "How long messages waited for their batch.", &SECONDS)?,
+            queue_bytes: IntGauge::new("queue_bytes", "Bytes of input that wait or are being committed.")?,
+            store_errors: ["commit", "read"].map(|operation| store_errors.with_label_values(&[operation])),
+            subscribers: IntGauge::new("event_subscribers", "Event streams that are open.")?,
+            request_seconds: ROUTES.map(|route| requests.with_label_values(&[route])),
+            requests: ROUTES.iter().map(|_| [const { AtomicU64::new(0) }; STATUSES]).collect(),
+            registry,
+        };
+        let started = Gauge::new("process_start_time_seconds", "When the service started, in seconds since 1970.")?;
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        started.set(now.as_secs_f64());
+        let build =
+            IntGaugeVec::new(Opts::new("build_info", "Always 1; labelled by the program's version."), &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let all: [Box<dyn Collector>; 11] = [
+            Box::new(messages),
+            Box::new(rejected),
+            Box::new(store_errors),
+            Box::new(requests),
+            Box::new(counted.batch_messages.clone()),
+            Box::new(counted.commit_seconds.clone()),
+            Box::new(counted.queue_wait_seconds.clone()),
+            Box::new(counted.queue_bytes.clone()),
+            Box::new(counted.subscribers.clone()),
+            Box::new(started),
+            Box::new(build),
+        ];
+        for collector in all {
+            counted.registry.register(collector)?;
+        }
+        Ok(Self { counted: Arc::new(counted) })
+    }
+
+    /// A batch was committed, or failed, after so long.
+    pub fn committed(&self, messages: &[Message], outcomes: Option<&[Outcome]>, took: Duration) {
+        let counted = &self.counted;
+        counted.commit_seconds.observe(took.as_secs_f64());
+        let Some(outcomes) = outcomes else {
+            counted.store_errors[0].inc();
+            return;
+        };
+        counted.batch_messages.observe(messages.len() as f64);
+        // Counted here first: atomic additions for each message would cost more than the rest of this.
+        let mut sums = [[0_u64; MESSAGE_TYPES.len()]; OUTCOMES.len()];
+        for (message, outcome) in messages.iter().zip(outcomes) {
+            sums[usize::from(*outcome == Outcome::Duplicate)][message_type(&message.event)] += 1;
+        }
+        for (counters, sums) in counted.messages.iter().zip(sums) {
+            for (counter, sum) in counters.iter().zip(sums) {
+                counter.inc_by(sum);
+            }
+        }
+    }
+
+    /// Messages waited so long for their batch.
+    pub fn waited(&self, since: Instant) {
+        self.counted.queue_wait_seconds.observe(since.elapsed().as_secs_f64());
+    }
+
+    /// Something was no message.
+    pub fn rejected(&self, reject: Reject) {
+        for ((known, _), counter) in REJECTS.iter().zip(&self.counted.rejected) {
+            if *known == reject {
+                counter.inc();
+            }
+        }
+    }
+
+    /// The store failed.
+    pub fn store_failed(&self, operation: StoreOperation) {
+        self.counted.store_errors[usize::from(operation == StoreOperation::Read)].inc();
+    }
+
+    /// A request for one of [`ROUTES`] was answered.
+    pub fn answered(&self, route: usize, status: u16, took: Duration) {
+        let counted = &self.counted;
+        if let Some(histogram) = counted.request_seconds.get(route) {
+            histogram.observe(took.as_secs_f64());
+        }
+        let place = usize::from(status).checked_sub(100);
+        if let Some(count) = counted.requests.get(route).and_then(|statuses| statuses.get(place?)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Everything as text, with how the service and its fleet are now; the fleet's gauges are missing if it can't be read.
+    pub fn encode(&self, queue_bytes: i64, subscribers: i64, fleet: Option<&ReportRows>) -> prometheus::Result<String> {
+        self.counted.queue_bytes.set(queue_bytes);
+        self.counted.subscribers.set(subscribers);
+        let mut families = self.counted.registry.gather();
+        let now = Registry::new_custom(Some("rocket_monitor".to_owned()), None)?;
+        now.register(Box::new(self.requests()?))?;
+        if let Some(fleet) = fleet {
+            register_fleet(&now, fleet)?;
+        }
+        families.extend(now.gather());
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&families, &mut text)?;
+        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+
+    fn requests(&self) -> prometheus::Result<IntCounterVec> {
+        let requests = IntCounterVec::new(
+            Opts::new("http_requests_total", "Requests that were answered, by route and status."),
+            &["route", "status"],
+        )?;
+        for (route, statuses) in ROUTES.iter().zip(&self.counted.requests) {
+            for (status, count) in (100..).zip(statuses) {
+                let count = count.load(Ordering::Relaxed);
+                if count > 0 {
+                    requests.with_label_values(&[*route, &format!("{status}")]).inc_by(count);
+                }
+            }
+        }
+        Ok(requests)
+    }
+}
+
+fn message_type(event: &Event) -> usize {
+    match event {
+        Event::Launched { .. } => 0,
+        Event::SpeedIncreased { .. } => 1,
+        Event::SpeedDecreased { .. } => 2,
+        Event::Exploded { .. } => 3,
+        Event::MissionChanged { .. } => 4,
+    }
+}
+
+/// The gauges of the fleet, from its report.
+fn register_fleet(registry: &Registry, fleet: &ReportRows) -> prometheus::Result<()> {
+    let cell = |name: &str| {
+        let place = fleet.report.columns().iter().position(|(column, _)| *column == name)?;
+        match fleet.rows.first()?.get(place)? {
+            Value::Integer(integer) => Some(*integer),
+            _ => None,
+        }
+    };
+    let rockets = IntGaugeVec::new(Opts::new("rockets", "Rockets, by status."), &["status"])?;
+    for (status, column) in [("awaitingLaunch", "awaiting_launch"), ("launched", "launched"), ("exploded", "exploded")]
+    {
+        rockets.with_label_values(&[status]).set(cell(column).unwrap_or(0));
+    }
+    registry.register(Box::new(rockets))?;
+    for (name, help, column) in [
+        ("rockets_with_gaps", "Rockets of which messages are missing below their highest.", "rockets_with_gaps"),
+        ("missing_messages", "Messages that are missing below their rockets' highest.", "missing"),
+        ("processed_messages", "Messages that the rockets in the database have processed.", "processed"),
+    ] {
+        let gauge = IntGauge::new(name, help)?;
+        gauge.set(cell(column).unwrap_or(0));
+        registry.register(Box::new(gauge))?;
+    }
+    Ok(())
+}
