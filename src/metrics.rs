@@ -36,7 +36,7 @@ const MESSAGE_TYPES: [&str; 5] =
 const OUTCOMES: [&str; 2] = ["applied", "duplicate"];
 
 /// The routes that requests are counted by; the first is for all others.
-pub const ROUTES: [&str; 15] = [
+pub const ROUTES: [&str; 16] = [
     "other",
     "/messages",
     "/rockets",
@@ -50,6 +50,7 @@ pub const ROUTES: [&str; 15] = [
     "/readyz",
     "/openapi.json",
     "/docs",
+    "/docs/{name}",
     "/",
     "/assets/{name}",
 ];

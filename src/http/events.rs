@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::problem::Problem;
-use super::rockets::RocketJson;
+use super::rockets::{RocketJson, StatusName};
 use super::{State, params};
 use crate::domain::rocket::{Rocket, View};
 use crate::feed::{Change, Cursor, Follower, Told};
@@ -31,6 +31,28 @@ const CHUNK: usize = 256;
 const LAST_EVENT_ID: &str = "Last-Event-ID";
 
 /// Streams a snapshot and then changes, or only changes.
+///
+/// A `snapshot` event opens a snapshot (drop what you had), a `rocket` event follows for each rocket, a `live` event closes
+/// it; then a `rocket` event for each change, merged to at most ten a second a rocket, and `gone` with `{"channel"}` when a
+/// rocket stops matching or was forgotten. The data of `rocket` is a list item of `GET /rockets`. Who comes back with a
+/// `Last-Event-ID` that is still known is sent only what changed since.
+#[utoipa::path(
+    get,
+    path = "/events",
+    tag = "Rockets",
+    params(
+        ("channel" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "This channel only."),
+        ("type" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "This type only."),
+        ("mission" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "This mission only."),
+        ("status" = Option<StatusName>, Query, description = "This status only."),
+        ("snapshot" = Option<bool>, Query, description = "Whether to begin with a snapshot; `true` unless it is said."),
+        ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event that arrived.")
+    ),
+    responses(
+        (status = 200, description = "Server-sent events, without end.", content_type = "text/event-stream", body = String),
+        (status = 400, description = "A parameter is unknown, repeated or bad.")
+    )
+)]
 pub(super) async fn follow(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
     let params::EventsQuery { filters, snapshot } = params::events(request.query_string())?;
     let mut response = HttpResponse::Ok();

@@ -12,11 +12,28 @@ use super::problem::Problem;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The process runs and answers.
+#[utoipa::path(
+    get,
+    path = "/livez",
+    tag = "Service",
+    responses((status = 200, description = "It does.", body = Object, example = json!({ "status": "live" })))
+)]
 pub(super) async fn live() -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": "live" }))
 }
 
+/// Whether a message could be stored now.
+///
 /// A message sent now would be stored: the store was asked to, just now, in the queue behind all others.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "Service",
+    responses(
+        (status = 200, description = "It could.", body = Object, example = json!({ "status": "ready" })),
+        (status = 503, description = "It couldn't.")
+    )
+)]
 pub(super) async fn ready(state: web::Data<State>) -> Result<HttpResponse, Problem> {
     match tokio::time::timeout(PROBE_TIMEOUT, state.ingest.probe()).await {
         Ok(Ok(())) => Ok(HttpResponse::Ok().json(json!({ "status": "ready" }))),

@@ -6,8 +6,10 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderName;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::problem::Problem;
+use super::schema::MessageBody;
 use super::{State, body};
 use crate::domain::parse::parse;
 use crate::ingest::ndjson::{BadLine, LineReader, Lines};
@@ -21,6 +23,30 @@ const ERRORS_TOLD: usize = 100;
 const PARTS_PENDING: usize = 64;
 
 /// Takes one message, or, by its content type, many.
+///
+/// Many are newline-delimited JSON (`application/x-ndjson`, `application/ndjson` or `application/jsonl`), of any length;
+/// every other content type is one message.
+#[utoipa::path(
+    post,
+    path = "/messages",
+    tag = "Messages",
+    request_body(content(
+        (MessageBody = "application/json"),
+        (String = "application/x-ndjson", example = json!("{…}\n{…}\n"))
+    )),
+    responses(
+        (status = 204, description = "The message is stored, or was stored before.", headers(
+            ("Idempotent-Replayed" = String, description = "`true` if it was a duplicate, which changes nothing.")
+        )),
+        (status = 200, description = "What became of the lines; all that is applied is stored.", body = Counts),
+        (status = 400, description = "The body is not one JSON text in UTF-8."),
+        (status = 408, description = "The body did not come to its end in time."),
+        (status = 413, description = "The body of one message has more than 64 KiB."),
+        (status = 415, description = "The body has a Content-Encoding."),
+        (status = 422, description = "The body is JSON, but no valid message; `errors` names the members."),
+        (status = 503, description = "Not now, and nothing is half done. With lines, the problem has their counts.")
+    )
+)]
 pub(super) async fn post(
     request: HttpRequest,
     mut payload: web::Payload,
@@ -60,12 +86,15 @@ async fn post_many(mut payload: web::Payload, state: &State) -> Result<HttpRespo
 }
 
 /// The lines whose outcome is known.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = LineCounts)]
 struct Counts {
+    /// applied + duplicates + rejected.
     received: u64,
     applied: u64,
     duplicates: u64,
     rejected: u64,
+    /// The first hundred.
     errors: Vec<BadLine>,
 }
 

@@ -13,6 +13,12 @@ use crate::store::StoreError;
 use crate::store::report::Report;
 
 /// Everything that is measured.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "Service",
+    responses((status = 200, description = "Prometheus's text format.", content_type = "text/plain", body = String))
+)]
 pub(super) async fn show(state: web::Data<State>) -> Result<HttpResponse, Problem> {
     // Without the store the rest is as good, and wanted all the more.
     let fleet = match state.reports.acquire().await {

@@ -3,17 +3,20 @@
 //! `messages` writes, `rockets` and `reports` read, `events` streams; `params`, `cursor` and `body` translate what comes in, `problem`
 //! what goes wrong.
 
+mod assets;
 mod body;
 mod cursor;
 mod events;
 mod health;
 mod messages;
 mod metrics;
+mod openapi;
 mod params;
 mod problem;
 mod reports;
 mod request_id;
 mod rockets;
+mod schema;
 
 use std::any::Any;
 use std::net::{SocketAddr, TcpListener};
@@ -168,6 +171,11 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(read("/reports", web::route().to(reports::list)))
         .service(read("/reports/{name}", web::route().to(reports::one)))
         .service(read("/metrics", web::route().to(metrics::show)))
+        .service(read("/", web::route().to(assets::page)))
+        .service(read("/assets/{name}", web::route().to(assets::asset)))
+        .service(read("/openapi.json", web::route().to(openapi::description)))
+        .service(read("/docs", web::route().to(openapi::docs)))
+        .service(read("/docs/{name}", web::route().to(openapi::docs_file)))
         .service(read("/livez", web::route().to(health::live)))
         .service(read("/readyz", web::route().to(health::ready)))
         .default_service(web::to(no_such_resource));

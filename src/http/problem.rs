@@ -7,6 +7,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::domain::parse::Rejection;
 use crate::ingest::IngestError;
@@ -27,7 +28,7 @@ pub(super) struct Problem {
 }
 
 /// What is wrong with one field.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(super) enum FieldError {
     /// Of the body.
@@ -99,16 +100,21 @@ impl Problem {
     }
 }
 
-#[derive(Serialize)]
-struct ProblemJson<'p> {
+/// What is wrong, as RFC 9457 has it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct ProblemJson<'p> {
     #[serde(rename = "type")]
     kind: &'static str,
     title: &'static str,
     status: u16,
     detail: &'p str,
+    /// Which fields are at fault, if any are.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(value_type = Option<Vec<FieldError>>)]
     errors: &'p [FieldError],
     #[serde(flatten)]
+    #[schema(ignore)]
     members: &'p serde_json::Map<String, serde_json::Value>,
 }
 

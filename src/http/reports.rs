@@ -3,6 +3,7 @@
 use actix_web::http::header::{self, Accept, Header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::problem::Problem;
 use super::rockets::json;
@@ -16,6 +17,18 @@ const MOST_ROWS: u32 = 10_000;
 pub(super) const MOST_AT_A_TIME: usize = 2;
 
 /// The totals of the fleet: the only row of its report.
+#[utoipa::path(
+    get,
+    path = "/stats",
+    tag = "Reports",
+    responses(
+        (status = 200, description = "The totals.", body = Object, example = json!({
+            "rockets": 4, "awaitingLaunch": 2, "launched": 1, "exploded": 1, "processed": 6, "missing": 4,
+            "rocketsWithGaps": 2, "latestUpdate": "2022-02-02T19:39:06.000000Z"
+        })),
+        (status = 400, description = "There are no parameters.")
+    )
+)]
 pub(super) async fn stats(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
     params::none(request.query_string())?;
     let report = read(&state, Report::Fleet).await?;
@@ -24,6 +37,15 @@ pub(super) async fn stats(request: HttpRequest, state: web::Data<State>) -> Resu
 }
 
 /// What reports there are.
+#[utoipa::path(
+    get,
+    path = "/reports",
+    tag = "Reports",
+    responses(
+        (status = 200, description = "Their names, and the views of the database that they are read from.", body = ReportList),
+        (status = 400, description = "There are no parameters.")
+    )
+)]
 pub(super) async fn list(request: HttpRequest) -> Result<HttpResponse, Problem> {
     params::none(request.query_string())?;
     let reports = Report::ALL.map(|report| ReportInfo {
@@ -36,6 +58,22 @@ pub(super) async fn list(request: HttpRequest) -> Result<HttpResponse, Problem> 
 }
 
 /// One report, as JSON or CSV.
+///
+/// It has at most 10,000 rows; the command line and the database's views have no limit.
+#[utoipa::path(
+    get,
+    path = "/reports/{name}",
+    tag = "Reports",
+    params(("name" = ReportName, Path, description = "Which report.")),
+    responses(
+        (status = 200, description = "The rows; as CSV for who accepts that rather.", content(
+            (ReportJson = "application/json"),
+            (String = "text/csv")
+        )),
+        (status = 400, description = "There are no parameters."),
+        (status = 404, description = "There is no such report.")
+    )
+)]
 pub(super) async fn one(
     request: HttpRequest,
     name: web::Path<String>,
@@ -72,16 +110,42 @@ fn wants_csv(request: &HttpRequest) -> bool {
     }) == Some(true)
 }
 
-#[derive(Serialize)]
+/// What reports there are.
+#[derive(Serialize, ToSchema)]
 struct ReportList<'r> {
     reports: &'r [ReportInfo],
 }
 
-#[derive(Serialize)]
+/// A report that there is.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Report)]
 struct ReportInfo {
     name: &'static str,
     description: &'static str,
     /// The view in the database.
     view: &'static str,
     columns: Vec<String>,
+}
+
+/// A report's rows.
+#[derive(ToSchema)]
+#[schema(as = ReportRows)]
+#[allow(dead_code)]
+struct ReportJson {
+    name: ReportName,
+    /// By the first column, nulls last; their members are the report's columns.
+    #[schema(value_type = Vec<Object>)]
+    rows: Vec<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// The names of [`Report`].
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[allow(dead_code)]
+enum ReportName {
+    Missions,
+    Types,
+    Explosions,
+    Fleet,
+    Gaps,
 }

@@ -4,6 +4,7 @@ use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytestring::ByteString;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::problem::Problem;
 use super::{State, cursor, params};
@@ -12,6 +13,28 @@ use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 
 /// One page of rockets.
+#[utoipa::path(
+    get,
+    path = "/rockets",
+    tag = "Rockets",
+    params(
+        ("sort" = Option<SortName>, Query, description = "By what; `latestUpdate` unless it is said."),
+        ("order" = Option<OrderName>, Query, description = "`desc` unless it is said for latestUpdate and speed, else `asc`. Nulls come last in both; the channel breaks ties."),
+        ("channel" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "This channel only."),
+        ("type" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "This type only."),
+        ("mission" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "This mission only."),
+        ("status" = Option<StatusName>, Query, description = "This status only."),
+        ("view" = Option<ViewName>, Query, description = "`best-effort` unless it is said."),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "How many at most; 100 unless it is said."),
+        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]+$", description = "Where the page before ended: its `nextCursor`, with the same sort, order, filters and view.")
+    ),
+    responses(
+        (status = 200, description = "The page.", body = PageJson, headers(
+            ("Link" = String, description = "The next page, if there is one, as `rel=\"next\"`.")
+        )),
+        (status = 400, description = "A parameter is unknown, repeated or bad; `errors` names them.")
+    )
+)]
 pub(super) async fn list(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
     let query = params::rockets(request.query_string())?;
     let page = state.store.rockets(query.clone()).await?;
@@ -25,6 +48,20 @@ pub(super) async fn list(request: HttpRequest, state: web::Data<State>) -> Resul
 }
 
 /// One rocket.
+#[utoipa::path(
+    get,
+    path = "/rockets/{channel}",
+    tag = "Rockets",
+    params(
+        ("channel" = String, Path, description = "Percent-encoded. `.` and `..` are reached by `GET /rockets?channel=`.", min_length = 1, max_length = 255, example = "193270a9-c9cf-404a-8f83-838e71d9ae67"),
+        ("view" = Option<ViewName>, Query, description = "`best-effort` unless it is said.")
+    ),
+    responses(
+        (status = 200, description = "The rocket, with the first hundred of its gaps.", body = RocketJson),
+        (status = 400, description = "A parameter is unknown, repeated or bad."),
+        (status = 404, description = "No message of this channel has been processed.")
+    )
+)]
 pub(super) async fn one(
     request: HttpRequest,
     channel: web::Path<String>,
@@ -54,31 +91,48 @@ fn next_link(query_string: &str, cursor: &str) -> String {
     format!("</rockets?{}>; rel=\"next\"", pairs.join("&"))
 }
 
-#[derive(Serialize)]
+/// A page of rockets.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Page)]
 #[serde(rename_all = "camelCase")]
 struct PageJson<'r> {
     rockets: Vec<RocketJson<'r>>,
+    /// The `cursor` of the next page; null on the last.
+    #[schema(required)]
     next_cursor: Option<String>,
 }
 
-#[derive(Serialize)]
+/// What is known of a rocket in one view.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Rocket)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RocketJson<'r> {
     channel: &'r str,
+    #[schema(value_type = StatusName)]
     status: &'static str,
     #[serde(rename = "type")]
+    #[schema(required)]
     rocket_type: Option<&'r str>,
     speed: i64,
+    #[schema(required)]
     mission: Option<&'r str>,
+    #[schema(required)]
     exploded_reason: Option<&'r str>,
+    #[schema(required)]
     latest_mission_message: Option<i64>,
+    #[schema(required)]
     latest_exploded_message: Option<i64>,
+    #[schema(value_type = Option<String>, format = DateTime, required)]
     latest_update: Option<Timestamp>,
+    /// When the service last took a new message of it, by its own clock.
+    #[schema(value_type = String, format = DateTime)]
     last_received: Timestamp,
     messages: MessagesJson<'r>,
 }
 
-#[derive(Serialize)]
+/// How far its messages have been processed; the same in both views.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Progress)]
 #[serde(rename_all = "camelCase")]
 struct MessagesJson<'r> {
     processed: i64,
@@ -86,6 +140,8 @@ struct MessagesJson<'r> {
     highest: i64,
     missing: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    /// The first hundred missing ranges below the highest number, both ends inclusive; not in lists.
+    #[schema(value_type = Option<Vec<[i64; 2]>>)]
     gaps: Option<&'r [(i64, i64)]>,
 }
 
@@ -112,4 +168,45 @@ impl<'r> RocketJson<'r> {
             },
         }
     }
+}
+
+/// The names of [`Status`](crate::domain::rocket::Status).
+#[derive(ToSchema)]
+#[schema(as = Status, rename_all = "camelCase")]
+#[allow(dead_code)]
+pub(super) enum StatusName {
+    AwaitingLaunch,
+    Launched,
+    Exploded,
+}
+
+/// The names of [`View`](crate::domain::rocket::View).
+#[derive(ToSchema)]
+#[schema(as = View, rename_all = "kebab-case")]
+#[allow(dead_code)]
+enum ViewName {
+    BestEffort,
+    Exact,
+}
+
+/// The names of [`Sort`](crate::store::query::Sort).
+#[derive(ToSchema)]
+#[schema(as = Sort, rename_all = "camelCase")]
+#[allow(dead_code)]
+enum SortName {
+    LatestUpdate,
+    Channel,
+    Type,
+    Speed,
+    Mission,
+    Status,
+}
+
+/// The names of [`Order`](crate::store::query::Order).
+#[derive(ToSchema)]
+#[schema(as = Order, rename_all = "camelCase")]
+#[allow(dead_code)]
+enum OrderName {
+    Asc,
+    Desc,
 }

@@ -9,7 +9,7 @@ use crate::domain::parse::{MAX_MESSAGE_BYTES, parse};
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// A line that is no message.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct BadLine {
     /// Its number, from 1; lines of white space count.
     pub line: u64,
@@ -17,6 +17,7 @@ pub struct BadLine {
     pub detail: String,
     /// The same for programs.
     #[serde(skip)]
+    #[schema(ignore)]
     pub reject: Reject,
 }
 
