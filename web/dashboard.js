@@ -10,6 +10,10 @@ import { RocketPage } from './rocket.js';
 import { fleetHash, parseRoute } from './route.js';
 
 const TICK_MS = 1_000;
+/** After so long unseen or asleep the stream may be dead without the browser knowing, and is made anew. */
+const UNSEEN_MS = 30_000;
+/** After so long unseen the table's stream is given up; a rocket's plot goes on. */
+const PAUSE_MS = 45_000;
 
 const connection = new Connection();
 const overview = new Overview(connection);
@@ -18,7 +22,9 @@ const rocketPage = new RocketPage(connection);
 
 let shown = null;
 /** Where the fleet was left, to come back to. */
-let fleetPlace = { hash: '#/', scroll: 0 };
+const fleetPlace = { hash: '#/', scroll: 0 };
+let latestTick = Date.now();
+let pause = null;
 
 /** Shows another query of the fleet as a new entry of the history. */
 function navigate(query, trail) {
@@ -56,7 +62,10 @@ function showFleet(query, arrives) {
   const isBack = arrives && hash === fleetPlace.hash;
   overview.show(query);
   fleet.show(query);
-  if (arrives) scrollTo(0, isBack ? fleetPlace.scroll : 0);
+  if (arrives) {
+    scrollTo(0, isBack ? fleetPlace.scroll : 0);
+    byId('main').focus({ preventScroll: true });
+  }
   fleetPlace.hash = hash;
 }
 
@@ -69,9 +78,21 @@ function setTitle() {
 
 function tick() {
   if (document.hidden) return;
+  const now = Date.now();
+  if (now - latestTick > UNSEEN_MS) shownPage().restartStream();
+  latestTick = now;
   setText(byId('clock'), `${formatClock(serviceNow())} UTC`);
-  if (shown === 'rocket') rocketPage.tick();
-  else fleet.tick();
+  shownPage().tick();
+}
+
+function shownPage() {
+  return shown === 'rocket' ? rocketPage : fleet;
+}
+
+function visibilityChanged() {
+  clearTimeout(pause);
+  if (document.hidden) pause = setTimeout(() => fleet.pauseStream(), PAUSE_MS);
+  else tick();
 }
 
 function showCommands() {
@@ -89,7 +110,7 @@ async function copy({ target }) {
   if (id) setText(byId('copied'), await copyText(byId(id)));
 }
 
-connection.onRequestsBack = () => (shown === 'rocket' ? rocketPage : fleet).restartStream();
+connection.onRequestsBack = () => shownPage().restartStream();
 connection.onChange = (state) => {
   setTitle();
   if (state === 'live') overview.refresh();
@@ -103,7 +124,7 @@ byId('skip').addEventListener('click', (event) => {
 });
 byId('empty').addEventListener('click', copy);
 addEventListener('hashchange', show);
-document.addEventListener('visibilitychange', tick);
+document.addEventListener('visibilitychange', visibilityChanged);
 history.scrollRestoration = 'manual';
 showCommands();
 show();

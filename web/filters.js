@@ -28,6 +28,9 @@ export class Filters {
 /** Offers values to complete what is typed: an exact match is hard to guess. */
 export function suggest(list, values) {
   const known = values.filter((value) => value !== null).slice(0, MOST_SUGGESTIONS);
+  const options = [...byId(list).options];
+  // The same again would close the list under the reader's hand.
+  if (options.length === known.length && options.every((option, index) => option.value === known[index])) return;
   byId(list).replaceChildren(...known.map((value) => element('option', { value })));
 }
 

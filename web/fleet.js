@@ -55,7 +55,10 @@ export class Fleet {
   show(query) {
     byId('fleet').hidden = false;
     const same = JSON.stringify(query) === JSON.stringify(this.#query);
-    this.#query = query;
+    if (!same) {
+      this.#query = query;
+      this.#order = null;
+    }
     this.#table.showSort(query);
     this.#filters.show(query);
     byId('limit').value = query.limit;
@@ -75,6 +78,10 @@ export class Fleet {
 
   restartStream() {
     this.#stream.restart();
+  }
+
+  pauseStream() {
+    this.#stream.pause();
   }
 
   tick() {
@@ -174,8 +181,14 @@ export class Fleet {
     const empty = none && pageNumber === 1 && !hasFilters(this.#query);
     setText(byId('range'), none ? 'No rows' : `Rows ${formatNumber(first + 1)}–${formatNumber(first + amount)}`);
     byId('no-match').hidden = !none;
+    setText(byId('no-match'), this.#describeNone());
     byId('empty').hidden = !empty;
     byId('overview').hidden = empty;
+  }
+
+  #describeNone() {
+    if (this.#query.pageNumber > 1) return 'The list has become shorter: there is nothing on this page any more.';
+    return 'No rocket matches these filters. One that comes to match appears here at once.';
   }
 
   #showFailure(error) {
@@ -183,6 +196,10 @@ export class Fleet {
       this.#connection.requestFailed(error);
       this.#outdated = true;
     } else {
+      this.#order = null;
+      this.#table.render([]);
+      byId('no-match').hidden = true;
+      setText(byId('range'), '');
       this.#showProblem(`The table can't be shown. ${error.message}`);
     }
   }

@@ -11,6 +11,8 @@ const STATS_INTERVAL_MS = 2_000;
 const MISSIONS_INTERVAL_MS = 5_000;
 /** The rate is the mean over this time: the service counts in steps of a second, which would make it jump. */
 const RATE_WINDOW_MS = 10_000;
+/** Over less than this the rate would be chance. */
+const SHORTEST_RATE_MS = 1_500;
 /** After so long without a change the next one is shown at once. */
 const QUIET_MS = 2_000;
 const MISSIONS_SHOWN = 8;
@@ -77,7 +79,7 @@ export class Overview {
     const rows = await this.#ask(() => getReport('missions'));
     if (!rows) return;
     this.#missions = rows.toSorted((a, b) => b.rockets - a.rockets);
-    suggest('known-missions', rows.map((row) => row.mission));
+    suggest('known-missions', rows.map((row) => row.mission).toSorted());
     this.#showMissions();
   }
 
@@ -103,7 +105,8 @@ export class Overview {
 
   #rate() {
     const [first, last] = [this.#samples[0], this.#samples.at(-1)];
-    return first === last ? UNKNOWN : formatRate((last.processed - first.processed) / (last.time - first.time) * 1000);
+    const duration = last.time - first.time;
+    return duration < SHORTEST_RATE_MS ? UNKNOWN : formatRate((last.processed - first.processed) / duration * 1000);
   }
 
   #showStats(stats) {

@@ -30,11 +30,8 @@ export class Plot {
 
   clear() {
     this.#points = [];
+    this.#until = 0;
     this.#renderSoon();
-  }
-
-  get isEmpty() {
-    return this.#points.length === 0;
   }
 
   /** Adds a value; null from where on it is not known. */
@@ -50,7 +47,6 @@ export class Plot {
   /** The latest value still holds. */
   extend(time) {
     this.#until = Math.max(time, this.#until);
-    if (this.#points.at(-1)?.value === null) this.#until = Math.max(this.#points.at(-1).time, time);
     this.#renderSoon();
   }
 

@@ -31,7 +31,7 @@ export class RocketPage {
   #channel = null;
   #bestEffort = null;
   #exact = null;
-  #forgotten = false;
+  #forgottenAt = null;
   #loading = false;
   #reloadTimer = null;
 
@@ -52,7 +52,7 @@ export class RocketPage {
     byId('back').href = fleetHash;
     this.#channel = channel;
     this.#bestEffort = this.#exact = null;
-    this.#forgotten = false;
+    this.#forgottenAt = null;
     this.#plot.clear();
     byId('detail-known').hidden = true;
     this.#showNotice('');
@@ -76,7 +76,7 @@ export class RocketPage {
   /** Time passes: ages grow, and so does the plot as long as the value is known to hold. */
   tick() {
     if (!this.#bestEffort) return;
-    if (this.#connection.state === 'live' && !this.#forgotten) this.#plot.extend(serviceNow());
+    if (this.#connection.state === 'live' && !this.#forgottenAt) this.#plot.extend(serviceNow());
     this.#renderSoon();
   }
 
@@ -86,7 +86,7 @@ export class RocketPage {
   }
 
   #changed(item) {
-    this.#forgotten = false;
+    this.#forgottenAt = null;
     this.#takeBestEffort(item);
     this.#reloadTimer ??= setTimeout(() => this.#load(), RELOAD_INTERVAL_MS);
   }
@@ -102,9 +102,8 @@ export class RocketPage {
   }
 
   #gone() {
-    this.#forgotten = this.#bestEffort !== null;
+    if (this.#bestEffort) this.#forgottenAt ??= serviceNow();
     this.#plot.add(serviceNow(), null);
-    this.#exact = null;
     this.#showAbsence();
   }
 
@@ -128,7 +127,7 @@ export class RocketPage {
 
   #take([bestEffort, exact]) {
     if (!bestEffort || !exact) return this.#gone();
-    this.#forgotten = false;
+    this.#forgottenAt = null;
     this.#exact = exact;
     this.#takeBestEffort(bestEffort);
   }
@@ -140,8 +139,8 @@ export class RocketPage {
   }
 
   #showAbsence() {
-    this.#showNotice(this.#forgotten
-      ? `This rocket was removed from the service at ${formatClock(serviceNow())} UTC. What is shown is its last known state.`
+    this.#showNotice(this.#forgottenAt
+      ? `This rocket was removed from the service at ${formatClock(this.#forgottenAt)} UTC. What is shown is its last known state.`
       : 'No message of this rocket has been processed. It is shown here as soon as one is.');
   }
 
@@ -154,7 +153,7 @@ export class RocketPage {
     const [bestEffort, exact] = [this.#bestEffort, this.#exact];
     if (!bestEffort) return;
     byId('detail-known').hidden = false;
-    if (!this.#forgotten) this.#showNotice('');
+    if (!this.#forgottenAt) this.#showNotice('');
     showFacts(bestEffort);
     showViews(bestEffort, exact);
     showGaps(bestEffort.messages);

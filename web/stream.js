@@ -25,8 +25,7 @@ export class LiveStream {
     this.close();
     this.#query = query;
     this.#delay = FIRST_RETRY_MS;
-    this.#handlers.state('connecting');
-    this.#connect();
+    this.restart();
   }
 
   close() {
@@ -38,7 +37,13 @@ export class LiveStream {
   restart() {
     if (this.#query === null) return;
     this.#disconnect();
+    this.#handlers.state('connecting');
     this.#connect();
+  }
+
+  /** Gives the connection up until it is restarted: a browser has few for each server, and other pages need them. */
+  pause() {
+    this.#disconnect();
   }
 
   #disconnect() {

@@ -9,7 +9,7 @@ import { rocketHash } from './route.js';
 const SILENT_AFTER_MS = 5 * 60_000;
 const HIGHLIGHT_MS = 700;
 
-/** `write` says what else a cell shows; `steady` cells change all the time and are not highlighted. */
+/** `write` says what else a cell shows; `cardLabel` is for small screens; `steady` cells change all the time and are not highlighted. */
 const COLUMNS = [
   { name: 'channel', sort: 'channel', label: 'Channel', text: (item) => item.channel, write: writeChannel },
   { name: 'status', sort: 'status', label: 'Status', text: (item) => formatStatus(item.status), write: writeStatus },
@@ -18,7 +18,7 @@ const COLUMNS = [
   { name: 'speed', sort: 'speed', label: 'Speed', text: (item) => formatNumber(item.speed) },
   { name: 'latest-update', sort: 'latestUpdate', label: 'Latest update (UTC)', text: (item) => formatTime(item.latestUpdate), write: writeLatestUpdate },
   { name: 'last-received', label: 'Last received', text: (item) => formatAge(item.lastReceived, serviceNow()), write: writeLastReceived, steady: true },
-  { name: 'messages', label: 'Processed / missing', text: writtenMessages, write: writeMessages },
+  { name: 'messages', label: 'Processed / missing', cardLabel: 'Messages', text: writtenMessages, write: writeMessages },
 ];
 
 export class RocketTable {
@@ -150,9 +150,9 @@ function makeHeading({ name, sort, label }) {
   return element('th', { scope: 'col', className: name }, content);
 }
 
-function makeCell({ name, label }) {
+function makeCell({ name, label, cardLabel = label }) {
   const tag = name === 'channel' ? 'a' : 'span';
-  return element('td', { className: name, dataset: { label } }, element(tag));
+  return element('td', { className: name, dataset: { label: cardLabel } }, element(tag));
 }
 
 function writeChannel(cell, item, differs) {
@@ -185,6 +185,7 @@ function writtenMessages({ messages }) {
 }
 
 function writeMessages(cell, { messages }) {
+  cell.title = `${formatNumber(messages.processed)} processed, ${formatNumber(messages.missing)} missing`;
   cell.classList.toggle('incomplete', messages.missing > 0);
 }
 

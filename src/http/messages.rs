@@ -32,7 +32,7 @@ const PARTS_PENDING: usize = 64;
     tag = "Messages",
     request_body(content(
         (MessageBody = "application/json"),
-        (String = "application/x-ndjson", example = json!("{…}\n{…}\n"))
+        ("application/x-ndjson")
     )),
     responses(
         (status = 204, description = "The message is stored, or was stored before.", headers(

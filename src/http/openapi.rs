@@ -40,7 +40,7 @@ use super::{events, health, messages, metrics, reports, rockets};
         docs,
         docs_file
     ),
-    components(schemas(ProblemJson)),
+    components(schemas(ProblemJson, rockets::SortName, rockets::OrderName, rockets::ViewName, rockets::StatusName)),
     modifiers(&Common)
 )]
 struct Description;

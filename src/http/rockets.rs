@@ -184,7 +184,7 @@ pub(super) enum StatusName {
 #[derive(ToSchema)]
 #[schema(as = View, rename_all = "kebab-case")]
 #[allow(dead_code)]
-enum ViewName {
+pub(super) enum ViewName {
     BestEffort,
     Exact,
 }
@@ -193,7 +193,7 @@ enum ViewName {
 #[derive(ToSchema)]
 #[schema(as = Sort, rename_all = "camelCase")]
 #[allow(dead_code)]
-enum SortName {
+pub(super) enum SortName {
     LatestUpdate,
     Channel,
     Type,
@@ -206,7 +206,7 @@ enum SortName {
 #[derive(ToSchema)]
 #[schema(as = Order, rename_all = "camelCase")]
 #[allow(dead_code)]
-enum OrderName {
+pub(super) enum OrderName {
     Asc,
     Desc,
 }
