@@ -7,9 +7,15 @@ export const STATUS_LABELS = { awaitingLaunch: 'Awaiting launch', launched: 'Lau
 export const UNKNOWN = '–';
 
 const numbers = new Intl.NumberFormat('en');
+const shortNumbers = new Intl.NumberFormat('en', { notation: 'compact', maximumSignificantDigits: 4 });
 
 export function formatNumber(number) {
   return numbers.format(number);
+}
+
+/** For an axis: large numbers with a unit, as in "9.02T", for there is little room. */
+export function formatShortNumber(number) {
+  return Math.abs(number) < 1e7 ? formatNumber(number) : shortNumbers.format(number);
 }
 
 /** A rate with as many decimals as mean something. */

@@ -1,7 +1,7 @@
 // A plot of a value over time, as SVG: a line of steps, for a value holds until the next one is known.
 
 import { byId, oncePerFrame } from './dom.js';
-import { formatClock, formatDuration, formatNumber } from './format.js';
+import { formatClock, formatDuration, formatNumber, formatShortNumber } from './format.js';
 
 const MOST_POINTS = 600;
 const HEIGHT = 280;
@@ -136,7 +136,7 @@ function drawValueAxis(y, width) {
     const value = from + index * y.step;
     const height = y(value).toFixed(1);
     drawn.push(svg('line', { class: 'grid', x1: MARGIN.left, x2: width - MARGIN.right, y1: height, y2: height }));
-    drawn.push(label(formatNumber(value), { x: MARGIN.left - 8, y: height, 'text-anchor': 'end', dy: '0.35em' }));
+    drawn.push(label(formatShortNumber(value), { x: MARGIN.left - 8, y: height, 'text-anchor': 'end', dy: '0.35em' }));
   }
   return drawn;
 }

@@ -1,5 +1,6 @@
 //! The thread that reads what was touched, tells other instances, and hears from them.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 /// Reading takes at most this part of the time.
 const SHARE: u32 = 8;
+/// How many events all followers together are sent a second, if merging can bring that about: some 100 MB.
+const EVENTS_A_SECOND: u64 = 250_000;
 /// How long changes are still kept for when nobody follows any more.
 const KEPT: Duration = Duration::from_secs(60);
 /// How many rockets are read at a time.
@@ -43,6 +46,8 @@ pub(super) struct Reader {
     store: Store,
     shared: Arc<Shared>,
     runtime: Runtime,
+    /// How many changes were kept since this was last looked at.
+    kept: Cell<u64>,
 }
 
 /// While somebody follows: what is heard from others.
@@ -64,7 +69,7 @@ impl Drop for Listening {
 impl Reader {
     pub(super) fn new(store: Store, shared: Arc<Shared>) -> Result<Self, StoreError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
-        Ok(Self { store, shared, runtime })
+        Ok(Self { store, shared, runtime, kept: Cell::new(0) })
     }
 
     pub(super) fn run(self) {
@@ -89,7 +94,7 @@ impl Reader {
                 Err(error) => Err(error),
             };
             let pause = match done {
-                Ok(()) => (started.elapsed() * SHARE).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
+                Ok(()) => (started.elapsed() * SHARE).max(self.time_to_send()).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
                 Err(error) => {
                     tracing::warn!(%error, "changes can't be followed now");
                     self.shared.listening.send_replace(false);
@@ -102,6 +107,12 @@ impl Reader {
             };
             next_round = started + pause;
         }
+    }
+
+    /// How long it may take to send followers what was kept in this round.
+    fn time_to_send(&self) -> Duration {
+        let followers = self.shared.followers.load(Ordering::SeqCst) as u64;
+        Duration::from_micros(self.kept.take() * followers * 1_000_000 / EVENTS_A_SECOND)
     }
 
     /// Begins to listen to others as soon as somebody follows. What was missed before, if anything, is looked for.
@@ -261,6 +272,7 @@ impl Reader {
         change(&mut recent);
         let end = recent.cursor().position;
         drop(recent);
+        self.kept.set(self.kept.get() + end - before);
         if end != before {
             self.shared.end.send_replace(end);
         }

@@ -207,3 +207,42 @@ fn completions_and_the_manual_know_every_command() {
         assert!(manual.contains(command), "{command}");
     }
 }
+
+/// A file of the folder `deploy`.
+fn deployed(name: &str) -> String {
+    std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)).unwrap()
+}
+
+#[test]
+fn the_grafana_dashboard_shows_metrics_that_exist() {
+    let app = App::spawn(Backend::SqliteFile);
+    let mut client = app.client();
+    // Something was answered.
+    client.get("/livez");
+    let metrics = String::from_utf8(client.get("/metrics").body).unwrap();
+    let exist = |name: &str| metrics.lines().any(|line| line.starts_with(&format!("# TYPE {name} ")));
+    let dashboard = deployed("grafana-dashboard.json");
+    let json: Value = serde_json::from_str(&dashboard).unwrap();
+    assert!(json["panels"].as_array().unwrap().len() > 10);
+    let names = dashboard.split("rocket_monitor_").skip(1).map(|rest| {
+        let end = rest.find(|char: char| !char.is_ascii_alphanumeric() && char != '_').unwrap();
+        format!("rocket_monitor_{}", rest[..end].trim_end_matches("_bucket"))
+    });
+    let unknown: Vec<String> = names.filter(|name| !exist(name)).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+}
+
+#[test]
+fn the_systemd_unit_is_sound() {
+    let directory = tempfile::tempdir().unwrap();
+    let unit = directory.path().join("rocket-monitor.service");
+    // The program is not where it will be installed.
+    let text = deployed("rocket-monitor.service");
+    let here = text.replace("/usr/local/bin/rocket-monitor", env!("CARGO_BIN_EXE_rocket-monitor"));
+    assert_ne!(here, text);
+    std::fs::write(&unit, here).unwrap();
+    let verified = Command::new("systemd-analyze").arg("verify").arg(&unit).output();
+    let verified = verified.expect("systemd-analyze is there: on Debian, apt-get install systemd");
+    assert!(verified.status.success(), "{}", stderr(&verified));
+    assert!(!stderr(&verified).contains("rocket-monitor.service"), "{}", stderr(&verified));
+}
