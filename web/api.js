@@ -9,7 +9,7 @@ let clockOffset = 0;
 /** An answer that is no success: problem+json if the service gave it, or just the status. */
 export class Problem extends Error {
   constructor(status, { title, detail } = {}) {
-    super(detail ? `${title ?? `Status ${status}`}: ${detail}` : title ?? `The service answered with status ${status}.`);
+    super([title ?? `status ${status}`, detail].filter(Boolean).join(': '));
     this.status = status;
   }
 }

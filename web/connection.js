@@ -71,7 +71,7 @@ export class Connection {
   #reason() {
     if (!(this.#failure instanceof Problem)) return 'The live connection is lost.';
     if (this.#failure.status === 401) return 'This service asks for a token, which the dashboard does not have yet.';
-    return `The service answers with an error (${this.#failure.message.replace(/\.$/, '')}).`;
+    return `The service answers with an error (${this.#failure.message}).`;
   }
 
   #showBack() {

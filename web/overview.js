@@ -25,6 +25,7 @@ export class Overview {
   #query = null;
   #missions = [];
   #samples = [];
+  #rockets = null;
   #latestChange = 0;
   #stats = new Poller(() => this.#loadStats(), STATS_INTERVAL_MS);
   #reports = new Poller(() => this.#loadMissions(), MISSIONS_INTERVAL_MS);
@@ -72,6 +73,9 @@ export class Overview {
     if (!stats) return;
     this.#sample(stats.processed);
     this.#showStats(stats);
+    // New rockets are missed at once where missions are counted.
+    if (stats.rockets !== this.#rockets) this.#reports.soon();
+    this.#rockets = stats.rockets;
     this.onStats(stats);
   }
 

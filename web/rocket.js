@@ -31,6 +31,7 @@ export class RocketPage {
   #channel = null;
   #bestEffort = null;
   #exact = null;
+  #progress = null;
   #forgottenAt = null;
   #loading = false;
   #reloadTimer = null;
@@ -51,7 +52,7 @@ export class RocketPage {
     byId('detail').hidden = false;
     byId('back').href = fleetHash;
     this.#channel = channel;
-    this.#bestEffort = this.#exact = null;
+    this.#bestEffort = this.#exact = this.#progress = null;
     this.#forgottenAt = null;
     this.#plot.clear();
     byId('detail-known').hidden = true;
@@ -91,12 +92,13 @@ export class RocketPage {
     this.#reloadTimer ??= setTimeout(() => this.#load(), RELOAD_INTERVAL_MS);
   }
 
-  /** Between the stream and an answer to a question the newer one is right. Only answers have gaps. */
+  /** Between the stream and an answer to a question the newer one is right. */
   #takeBestEffort(item) {
     const known = this.#bestEffort;
     const newer = known && known.lastReceived > item.lastReceived ? known : item;
-    const gaps = item.messages.gaps ?? known?.messages.gaps;
-    this.#bestEffort = { ...newer, messages: { ...newer.messages, gaps } };
+    this.#bestEffort = newer;
+    // Without gaps both views are the same: the exact one need not lag behind and look different.
+    if (newer.messages.missing === 0) this.#exact = newer;
     this.#plot.add(serviceNow(), newer.speed);
     this.#renderSoon();
   }
@@ -129,6 +131,8 @@ export class RocketPage {
     if (!bestEffort || !exact) return this.#gone();
     this.#forgottenAt = null;
     this.#exact = exact;
+    // Only answers tell the gaps, with the counts that belong to them.
+    this.#progress = bestEffort.messages;
     this.#takeBestEffort(bestEffort);
   }
 
@@ -150,13 +154,13 @@ export class RocketPage {
   }
 
   #render() {
-    const [bestEffort, exact] = [this.#bestEffort, this.#exact];
+    const bestEffort = this.#bestEffort;
     if (!bestEffort) return;
     byId('detail-known').hidden = false;
     if (!this.#forgottenAt) this.#showNotice('');
     showFacts(bestEffort);
-    showViews(bestEffort, exact);
-    showGaps(bestEffort.messages);
+    showViews(bestEffort, this.#exact);
+    showGaps(this.#progress ?? bestEffort.messages);
     setText(byId('plot-summary'), this.#plot.describe());
   }
 }

@@ -9,14 +9,15 @@ import { rocketHash } from './route.js';
 const SILENT_AFTER_MS = 5 * 60_000;
 const HIGHLIGHT_MS = 700;
 
-/** `write` says what else a cell shows; `cardLabel` is for small screens; `steady` cells change all the time and are not highlighted. */
+/** `write` says what else a cell shows; `cardLabel` is for small screens; `steady` ones change with
+ * each message and are not highlighted, so that what matters is. */
 const COLUMNS = [
   { name: 'channel', sort: 'channel', label: 'Channel', text: (item) => item.channel, write: writeChannel },
   { name: 'status', sort: 'status', label: 'Status', text: (item) => formatStatus(item.status), write: writeStatus },
   { name: 'type', sort: 'type', label: 'Type', text: (item) => item.type ?? UNKNOWN, write: writeTitle },
   { name: 'mission', sort: 'mission', label: 'Mission', text: (item) => item.mission ?? UNKNOWN, write: writeTitle },
   { name: 'speed', sort: 'speed', label: 'Speed', text: (item) => formatNumber(item.speed) },
-  { name: 'latest-update', sort: 'latestUpdate', label: 'Latest update (UTC)', text: (item) => formatTime(item.latestUpdate), write: writeLatestUpdate },
+  { name: 'latest-update', sort: 'latestUpdate', label: 'Latest update (UTC)', text: (item) => formatTime(item.latestUpdate), write: writeLatestUpdate, steady: true },
   { name: 'last-received', label: 'Last received', text: (item) => formatAge(item.lastReceived, serviceNow()), write: writeLastReceived, steady: true },
   { name: 'messages', label: 'Processed / missing', cardLabel: 'Messages', text: writtenMessages, write: writeMessages },
 ];

@@ -5,8 +5,10 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod binary;
+mod browser;
 mod command_line;
 mod crash;
+mod dashboard;
 mod events;
 mod failures;
 mod fold;

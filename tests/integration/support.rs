@@ -272,8 +272,8 @@ impl Client {
         loop {
             line.clear();
             stream.read_line(&mut line)?;
-            match line.trim_end().split_once(": ") {
-                Some((name, value)) => headers.push((name.to_ascii_lowercase(), value.to_owned())),
+            match line.trim_end().split_once(':') {
+                Some((name, value)) => headers.push((name.to_ascii_lowercase(), value.trim().to_owned())),
                 None => break,
             }
         }
@@ -321,7 +321,11 @@ pub struct Service {
 
 impl Service {
     pub fn start(database: impl AsRef<OsStr>) -> Self {
-        let mut command = program(&["serve", "--listen", "127.0.0.1:0", "--database"]);
+        Self::start_at(database, ([127, 0, 0, 1], 0).into())
+    }
+
+    pub fn start_at(database: impl AsRef<OsStr>, address: SocketAddr) -> Self {
+        let mut command = program(&["serve", "--listen", &address.to_string(), "--database"]);
         let mut child = command.arg(database).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut seen = String::new();

@@ -1,0 +1,124 @@
+//! A headless Chromium, driven over WebDriver (<https://www.w3.org/TR/webdriver2/>) as far as these tests need it.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{Client, eventually};
+
+/// A browser with one window. It ends, and its profile is removed, when this is dropped.
+pub struct Browser {
+    driver: Child,
+    client: Client,
+    session: String,
+    _profile: TempDir,
+}
+
+/// How a reference to an element is written.
+const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+impl Browser {
+    pub fn start() -> Self {
+        let driver = Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let mut driver =
+            driver.expect("Chromium and its driver are there: on Debian, apt-get install chromium chromium-driver");
+        let mut said = BufReader::new(driver.stdout.take().unwrap()).lines();
+        let port: u16 = loop {
+            let line = said.next().expect("chromedriver ended").unwrap();
+            if let Some((_, port)) = line.split_once("started successfully on port ") {
+                break port.trim_end_matches('.').parse().unwrap();
+            }
+        };
+        let profile = tempfile::tempdir().unwrap();
+        let mut client = Client::new(([127, 0, 0, 1], port).into());
+        let data = format!("--user-data-dir={}", profile.path().display());
+        // Without these it looks for updates, and calls home.
+        let args = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--window-size=1280,900",
+            &data,
+        ];
+        let wanted = json!({ "capabilities": { "alwaysMatch": {
+            "browserName": "chrome",
+            "goog:chromeOptions": { "args": args },
+            "goog:loggingPrefs": { "browser": "ALL" },
+        } } });
+        let answer = command(&mut client, "POST", "/session", &wanted);
+        let session = answer["sessionId"].as_str().unwrap().to_owned();
+        Self { driver, client, session, _profile: profile }
+    }
+
+    fn command(&mut self, method: &str, path: &str, body: &Value) -> Value {
+        let path = format!("/session/{}{path}", self.session);
+        command(&mut self.client, method, &path, body)
+    }
+
+    pub fn open(&mut self, url: &str) {
+        self.command("POST", "/url", &json!({ "url": url }));
+    }
+
+    /// What a script returns.
+    pub fn run(&mut self, script: &str) -> Value {
+        self.command("POST", "/execute/sync", &json!({ "script": script, "args": [] }))
+    }
+
+    /// Polls until a script returns this.
+    pub fn until(&mut self, script: &str, expected: &Value) {
+        let mut last = Value::Null;
+        eventually(script, || {
+            let is = self.run(script);
+            if is != last {
+                eprintln!("{script}: {is}");
+                last.clone_from(&is);
+            }
+            is == *expected
+        });
+    }
+
+    /// Clicks an element as a user would.
+    pub fn click(&mut self, selector: &str) {
+        let element = self.find(selector);
+        self.command("POST", &format!("/element/{element}/click"), &json!({}));
+    }
+
+    fn find(&mut self, selector: &str) -> String {
+        let found = self.command("POST", "/element", &json!({ "using": "css selector", "value": selector }));
+        found[ELEMENT].as_str().unwrap().to_owned()
+    }
+
+    /// What the browser complained of, but for connections that it couldn't make.
+    pub fn complaints(&mut self) -> Vec<String> {
+        let log = self.command("POST", "/se/log", &json!({ "type": "browser" }));
+        let entries = log.as_array().unwrap().iter().filter(|entry| entry["level"] == "SEVERE");
+        let messages = entries.map(|entry| entry["message"].as_str().unwrap().to_owned());
+        messages.filter(|message| !message.contains("net::ERR_")).collect()
+    }
+}
+
+fn command(client: &mut Client, method: &str, path: &str, body: &Value) -> Value {
+    let answer = client.request(method, path, &[("Content-Type", "application/json")], body.to_string().as_bytes());
+    let answer = answer.unwrap();
+    let json = answer.json();
+    assert_eq!(answer.status, 200, "{method} {path} {body}: {json}");
+    json["value"].clone()
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // A panic must not be followed by another one.
+        let path = format!("/session/{}", self.session);
+        let _ = self.client.request("DELETE", &path, &[], b"");
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}
