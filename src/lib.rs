@@ -15,8 +15,11 @@
 //! |---|---|---|
 //! | [`domain`] | messages, the associative fold, processed ranges, both views | HTTP, SQL, threads, the clock |
 //! | [`ingest`] | the bounded queue, group commit, newline-delimited JSON | rules about messages, SQL, HTTP |
+//! | [`feed`] | what has changed, for those who follow | anything a committer would have to wait for |
 //! | [`store`] | opening, migrating, committing, reading, auditing | rules about messages |
 //! | [`http`] | extract, call, answer | SQL, folding, batching |
+//! | [`metrics`] | what is counted and timed while the service runs | labels with many values |
+//! | [`report_text`] | reports as CSV, tables and JSON | what the reports are, which the store's catalogue says |
 //! | [`cli`] | what each command asks for, and how it ends | what the commands do |
 //! | [`fleet`] | the simulated fleet, with a fold of its own to compare with | anything that the service uses |
 //!
@@ -34,6 +37,8 @@
 //!    channel; Postgres does each step for all channels at once.
 //! 5. The transaction is committed, which for SQLite means that the write-ahead log is synced to the disk. Only then the
 //!    request is answered, with its own outcome.
+//! 6. The committer tells the [`feed`] which rockets it has touched. Its thread reads them as they are now, and event
+//!    streams take what changed at their own pace.
 //!
 //! # Invariants
 //!

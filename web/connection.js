@@ -65,7 +65,8 @@ export class Connection {
   #showLost() {
     this.#lostSince ??= serviceNow();
     clearTimeout(this.#hideBanner);
-    this.#setBanner(`${this.#reason()} Since ${formatClock(this.#lostSince)} UTC nothing here is up to date. Trying again…`);
+    const since = formatClock(this.#lostSince);
+    this.#setBanner(`${this.#reason()} Since ${since} UTC nothing here is up to date. Trying again…`);
   }
 
   #reason() {

@@ -9,13 +9,13 @@ const MOST_SUGGESTIONS = 200;
 export class Filters {
   /** `onChange(filters)` is called with all filters whenever one was changed by hand. */
   constructor(onChange) {
-    const changed = () => onChange(Object.fromEntries(FILTERS.map((name) => [name, field(name).value])));
+    const changed = () => onChange(eachFilter((name) => field(name).value));
     byId('filters').addEventListener('change', changed);
     byId('filters').addEventListener('submit', (event) => {
       event.preventDefault();
       changed();
     });
-    byId('clear-filters').addEventListener('click', () => onChange(Object.fromEntries(FILTERS.map((name) => [name, '']))));
+    byId('clear-filters').addEventListener('click', () => onChange(eachFilter(() => '')));
     field('type').addEventListener('focus', suggestTypes);
   }
 
@@ -40,6 +40,10 @@ async function suggestTypes() {
   } catch {
     // Suggestions are a help; the filter works without them, and the connection sign tells of outages.
   }
+}
+
+function eachFilter(value) {
+  return Object.fromEntries(FILTERS.map((name) => [name, value(name)]));
 }
 
 function field(name) {

@@ -49,7 +49,9 @@ export class Fleet {
     byId('next').addEventListener('click', () => this.#next());
     byId('previous').addEventListener('click', () => this.#previous());
     byId('pending').addEventListener('click', () => this.#updateNow());
-    byId('limit').addEventListener('change', ({ target }) => this.#go(changeQuery(this.#query, { limit: Number(target.value) })));
+    byId('limit').addEventListener('change', ({ target }) => {
+      this.#go(changeQuery(this.#query, { limit: Number(target.value) }));
+    });
   }
 
   show(query) {

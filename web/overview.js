@@ -173,14 +173,17 @@ function showAsFilter(link, query, filter, value, toggles = false) {
 }
 
 function makeMission() {
-  const bar = element('span', { className: 'bar' }, element('i', { className: 'alive' }), element('i', { className: 'exploded' }));
+  const parts = ['alive', 'exploded'].map((className) => element('i', { className }));
+  const bar = element('span', { className: 'bar' }, ...parts);
   bar.ariaHidden = 'true';
   const link = element('a', {}, element('span', { className: 'name' }), ' ', element('b'), bar);
   return element('li', {}, link);
 }
 
 function describeMission({ mission, rockets, launched, exploded, meanSpeed, maxSpeed }) {
-  const counts = `${formatCount(rockets, 'rocket')}, ${formatNumber(launched)} launched, ${formatNumber(exploded)} exploded`;
-  const speeds = meanSpeed === null ? '' : `; mean speed ${formatNumber(Math.round(meanSpeed))}, greatest ${formatNumber(maxSpeed)}`;
-  return `${mission ?? 'no mission known'}: ${counts}${speeds}`;
+  const parts = [formatCount(rockets, 'rocket')];
+  parts.push(`${formatNumber(launched)} launched`, `${formatNumber(exploded)} exploded`);
+  if (meanSpeed !== null) parts.push(`mean speed ${formatNumber(Math.round(meanSpeed))}`);
+  if (maxSpeed !== null) parts.push(`greatest speed ${formatNumber(maxSpeed)}`);
+  return `${mission ?? 'no mission known'}: ${parts.join(', ')}`;
 }

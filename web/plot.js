@@ -6,6 +6,7 @@ import { formatClock, formatDuration, formatNumber, formatShortNumber } from './
 const MOST_POINTS = 600;
 const HEIGHT = 280;
 const MARGIN = { top: 12, right: 16, bottom: 40, left: 72 };
+/** For a plot of 600 pixels; a wider one has room for more. */
 const MOST_X_LABELS = 6;
 const Y_STEPS = 5;
 const SHORTEST_SPAN_MS = 10_000;
@@ -56,8 +57,8 @@ export class Plot {
     if (values.length === 0) return 'Nothing is known yet.';
     const duration = formatDuration(this.#until - this.#points[0].time);
     if (values.length === 1) return `${formatNumber(values[0])}, unchanged for ${duration}.`;
-    const [lowest, highest] = [Math.min(...values), Math.max(...values)];
-    return `${formatNumber(values.at(-1))} at last; between ${formatNumber(lowest)} and ${formatNumber(highest)} in ${duration}.`;
+    const [latest, lowest, highest] = [values.at(-1), Math.min(...values), Math.max(...values)].map(formatNumber);
+    return `${latest} at last; between ${lowest} and ${highest} in ${duration}.`;
   }
 
   #values() {
@@ -67,7 +68,8 @@ export class Plot {
   #render() {
     const values = this.#values();
     if (values.length === 0) return this.#container.replaceChildren();
-    const image = svg('svg', { width: this.#width, height: HEIGHT, viewBox: `0 0 ${this.#width} ${HEIGHT}`, role: 'img' });
+    const size = { width: this.#width, height: HEIGHT, viewBox: `0 0 ${this.#width} ${HEIGHT}` };
+    const image = svg('svg', { ...size, role: 'img' });
     image.ariaLabel = `${this.#label} over time (UTC). ${this.describe()}`;
     const x = this.#timeScale();
     const y = this.#valueScale(values);
@@ -120,8 +122,9 @@ function linePath(points, until, x, y) {
   const parts = [];
   let drawing = false;
   for (const { time, value } of points) {
-    if (drawing) parts.push(`H${x(time).toFixed(1)}`);
-    if (value !== null) parts.push(drawing ? `V${y(value).toFixed(1)}` : `M${x(time).toFixed(1)} ${y(value).toFixed(1)}`);
+    const [across, down] = [x(time).toFixed(1), y(value).toFixed(1)];
+    if (drawing) parts.push(`H${across}`);
+    if (value !== null) parts.push(drawing ? `V${down}` : `M${across} ${down}`);
     drawing = value !== null;
   }
   if (drawing) parts.push(`H${x(until).toFixed(1)}`);
@@ -144,7 +147,8 @@ function drawValueAxis(y, width) {
 function drawTimeAxis(x) {
   const [from, to] = x.domain;
   const seconds = (to - from) / 1000;
-  const step = 1000 * (X_STEPS_S.find((candidate) => seconds / candidate <= MOST_X_LABELS * x.size / 600) ?? Math.ceil(seconds / MOST_X_LABELS));
+  const most = Math.max(2, MOST_X_LABELS * x.size / 600);
+  const step = 1000 * (X_STEPS_S.find((candidate) => seconds / candidate <= most) ?? X_STEPS_S.at(-1));
   const drawn = [];
   const bottom = HEIGHT - MARGIN.bottom;
   for (let time = Math.ceil(from / step) * step; time <= to; time += step) {
@@ -160,7 +164,8 @@ function drawTimeAxis(x) {
 
 function scale(domain, range) {
   const factor = (range[1] - range[0]) / (domain[1] - domain[0]);
-  return Object.assign((value) => range[0] + (value - domain[0]) * factor, { domain, size: Math.abs(range[1] - range[0]) });
+  const place = (value) => range[0] + (value - domain[0]) * factor;
+  return Object.assign(place, { domain, size: Math.abs(range[1] - range[0]) });
 }
 
 /** 1, 2 or 5 times a power of ten. */

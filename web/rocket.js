@@ -2,7 +2,9 @@
 
 import { getRocket, isOutage, serviceNow } from './api.js';
 import { byId, element, oncePerFrame, setStatus, setText } from './dom.js';
-import { UNKNOWN, formatAge, formatClock, formatCount, formatFullTime, formatGap, formatNumber, formatStatus, formatTime } from './format.js';
+import {
+  UNKNOWN, formatAge, formatClock, formatCount, formatFullTime, formatGap, formatNumber, formatStatus, formatTime,
+} from './format.js';
 import { makePlot } from './plot.js';
 import { LiveStream } from './stream.js';
 
@@ -143,9 +145,11 @@ export class RocketPage {
   }
 
   #showAbsence() {
-    this.#showNotice(this.#forgottenAt
-      ? `This rocket was removed from the service at ${formatClock(this.#forgottenAt)} UTC. What is shown is its last known state.`
-      : 'No message of this rocket has been processed. It is shown here as soon as one is.');
+    if (!this.#forgottenAt) {
+      return this.#showNotice('No message of this rocket has been processed. It is shown here as soon as one is.');
+    }
+    const time = formatClock(this.#forgottenAt);
+    this.#showNotice(`This rocket was removed from the service at ${time} UTC. What is shown is its last known state.`);
   }
 
   #showNotice(text) {
@@ -204,12 +208,14 @@ function differs(field, bestEffort, exact) {
 function describeDifference(differing, exact) {
   if (!exact) return '';
   if (differing.length === 0) return 'Both views agree.';
-  return `Marked ≠: ${formatCount(differing.length, 'value')} in which the views differ, for the exact one waits for missing messages.`;
+  const values = formatCount(differing.length, 'value');
+  return `Marked ≠: ${values} in which the views differ, for the exact one waits for missing messages.`;
 }
 
 function showGaps({ processed, completeThrough, highest, missing, gaps }) {
   const told = gaps ?? [];
-  const progress = `${formatNumber(processed)} processed, complete through ${formatNumber(completeThrough)}, highest ${formatNumber(highest)}.`;
+  const [count, complete, last] = [processed, completeThrough, highest].map(formatNumber);
+  const progress = `${count} processed, complete through ${complete}, highest ${last}.`;
   setText(byId('gaps-summary'), `${describeMissing(missing, told.length)} ${progress}`);
   const texts = missing > 0 ? told.map(formatGap) : [];
   const list = byId('gaps');
@@ -224,7 +230,8 @@ function describeMissing(missing, gapsTold) {
 }
 
 function makeField({ label }) {
-  const sign = element('span', { className: 'differs-sign', textContent: '≠', title: 'The views differ in this', hidden: true });
+  const sign = element('span', { className: 'differs-sign', textContent: '≠', hidden: true });
+  sign.title = 'The views differ in this';
   sign.role = 'img';
   sign.ariaLabel = 'differs from the other view';
   return element('div', {}, element('dt', { textContent: label }), element('dd', {}, element('span'), ' ', sign));

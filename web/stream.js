@@ -1,4 +1,5 @@
-// The live stream of rockets: an EventSource that is made again when it gave up, and can be replaced when it seems dead.
+// The live stream of rockets: an EventSource that is made again when it gave up, and can be replaced when it seems
+// dead.
 
 const FIRST_RETRY_MS = 1_000;
 const LAST_RETRY_MS = 10_000;

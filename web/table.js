@@ -17,9 +17,12 @@ const COLUMNS = [
   { name: 'type', sort: 'type', label: 'Type', text: (item) => item.type ?? UNKNOWN, write: writeTitle },
   { name: 'mission', sort: 'mission', label: 'Mission', text: (item) => item.mission ?? UNKNOWN, write: writeTitle },
   { name: 'speed', sort: 'speed', label: 'Speed', text: (item) => formatNumber(item.speed) },
-  { name: 'latest-update', sort: 'latestUpdate', label: 'Latest update (UTC)', text: (item) => formatTime(item.latestUpdate), write: writeLatestUpdate, steady: true },
-  { name: 'last-received', label: 'Last received', text: (item) => formatAge(item.lastReceived, serviceNow()), write: writeLastReceived, steady: true },
-  { name: 'messages', label: 'Processed / missing', cardLabel: 'Messages', text: writtenMessages, write: writeMessages },
+  { name: 'latest-update', sort: 'latestUpdate', label: 'Latest update (UTC)', steady: true,
+    text: (item) => formatTime(item.latestUpdate), write: writeLatestUpdate },
+  { name: 'last-received', label: 'Last received', steady: true,
+    text: (item) => formatAge(item.lastReceived, serviceNow()), write: writeLastReceived },
+  { name: 'messages', label: 'Processed / missing', cardLabel: 'Messages',
+    text: writtenMessages, write: writeMessages },
 ];
 
 export class RocketTable {

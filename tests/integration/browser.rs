@@ -1,5 +1,7 @@
 //! A headless Chromium, driven over WebDriver (<https://www.w3.org/TR/webdriver2/>) as far as these tests need it.
 
+#![allow(dead_code)]
+
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
@@ -94,6 +96,21 @@ impl Browser {
     fn find(&mut self, selector: &str) -> String {
         let found = self.command("POST", "/element", &json!({ "using": "css selector", "value": selector }));
         found[ELEMENT].as_str().unwrap().to_owned()
+    }
+
+    /// Sets the width of the page, and whether the user prefers it dark.
+    pub fn look_like(&mut self, width: u32, dark: bool) {
+        let size = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600 });
+        let scheme = if dark { "dark" } else { "light" };
+        let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        for (command, params) in [("Emulation.setDeviceMetricsOverride", size), ("Emulation.setEmulatedMedia", media)] {
+            self.command("POST", "/goog/cdp/execute", &json!({ "cmd": command, "params": params }));
+        }
+    }
+
+    /// A picture of what is seen: PNG in base64.
+    pub fn screenshot(&mut self) -> String {
+        self.command("GET", "/screenshot", &json!({})).as_str().unwrap().to_owned()
     }
 
     /// What the browser complained of, but for connections that it couldn't make.

@@ -1,0 +1,59 @@
+//! Makes the pictures of the dashboard that the README shows: `./run screenshots`. A simulated fleet is launched at a
+//! service of its own, and a headless Chromium looks at it.
+#![allow(dead_code, unreachable_pub, unused_macros, unused_imports, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+#[path = "../tests/integration/browser.rs"]
+mod browser;
+#[path = "../tests/integration/postgres.rs"]
+mod postgres;
+#[path = "../tests/integration/support.rs"]
+mod support;
+
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+
+use browser::Browser;
+use support::{Service, program};
+
+/// A picture: its name, the width, whether it is dark.
+type Picture = (&'static str, u32, bool);
+
+fn main() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    std::fs::create_dir_all(&directory).unwrap();
+    let service = Service::start("memory");
+    let url = format!("http://{}", service.address);
+    let mut browser = Browser::start();
+    let mut take = |(name, width, dark): Picture, fragment: &str, ready: &str| {
+        browser.look_like(width, dark);
+        browser.open("about:blank");
+        browser.open(&format!("{url}/{fragment}"));
+        browser.until(ready, &json!(true));
+        let picture = STANDARD.decode(browser.screenshot()).unwrap();
+        std::fs::write(directory.join(format!("{name}.png")), picture).unwrap();
+        eprintln!("docs/{name}.png");
+    };
+    take(("empty", 1_280, false), "", "return !document.querySelector('#empty').hidden");
+    // While the fleet is launched, numbers move.
+    let mut launch = program(&["launch", &url, "--rockets", "300", "--messages", "200000", "--seed", "7"]);
+    let mut launching = launch.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let moving = "return document.querySelectorAll('#rockets tr[data-channel]').length >= 50 \
+                  && /[1-9]/.test(document.querySelector('#message-rate').textContent) \
+                  && document.querySelectorAll('#missions li').length > 3";
+    take(("fleet", 1_280, false), "", moving);
+    take(("fleet-dark", 1_600, true), "", moving);
+    take(("fleet-narrow", 380, false), "", moving);
+    let fastest = support::Client::new(service.address).get("/rockets?sort=speed&limit=1").json();
+    let channel = fastest["rockets"][0]["channel"].as_str().unwrap().to_owned();
+    let known = "return !document.querySelector('#detail-known').hidden \
+                 && document.querySelectorAll('#plot *').length > 20";
+    take(("rocket", 1_280, false), &format!("#/rockets/{channel}"), known);
+    let shown = "return !document.querySelector('#detail-known').hidden";
+    take(("rocket-narrow-dark", 380, true), &format!("#/rockets/{channel}"), shown);
+    let _ = launching.kill();
+    launching.wait().unwrap();
+}
