@@ -51,15 +51,16 @@ pub struct Feed {
 
 #[derive(Debug)]
 struct Shared {
-    /// Whether touches are wanted: somebody follows, or others have to be told.
-    wanted: AtomicBool,
-    /// Whether others have to be told, even if nobody follows here.
+    /// Whether touches are to be read: somebody follows, or did a short while ago.
+    is_followed: AtomicBool,
+    /// Whether touches are to be told to others, even if nobody follows here.
     is_to_tell: bool,
     followers: AtomicUsize,
     /// When there was a follower last; none if that is so long ago that touches are not read any more.
     followed: Mutex<Option<Instant>>,
     touched: Mutex<Touched>,
-    wake: Notify,
+    wake_reader: Notify,
+    wake_teller: Notify,
     stop: Notify,
     recent: Mutex<Recent>,
     /// Whether what others change is heard.
@@ -71,23 +72,16 @@ struct Shared {
 /// What has been touched and not been read yet.
 #[derive(Debug, Default)]
 struct Touched {
-    /// By this process.
     touches: Touches,
-    /// By this process, before anybody followed: only to be told to others.
-    before: Touches,
-    /// By others, who told.
-    heard: Touches,
     /// There were too many, or it is not known which.
     others: bool,
+    /// What others are still to be told.
+    untold: Touches,
 }
 
 impl Touched {
     fn add(&mut self, channel: &Channel, touch: Touch) {
         self.others |= !add(&mut self.touches, channel, touch);
-    }
-
-    fn add_heard(&mut self, channel: &Channel, touch: Touch) {
-        self.others |= !add(&mut self.heard, channel, touch);
     }
 }
 
@@ -113,12 +107,13 @@ impl Feed {
     /// Starts the thread that reads. It ends after [`stop`](Self::stop).
     pub fn start(store: &Store) -> Result<(Self, JoinHandle<()>), StoreError> {
         let shared = Arc::new(Shared {
-            wanted: AtomicBool::new(store.is_to_tell()),
+            is_followed: AtomicBool::new(false),
             is_to_tell: store.is_to_tell(),
             followers: AtomicUsize::new(0),
             followed: Mutex::default(),
             touched: Mutex::default(),
-            wake: Notify::new(),
+            wake_reader: Notify::new(),
+            wake_teller: Notify::new(),
             stop: Notify::new(),
             recent: Mutex::new(Recent::new(reader::new_epoch())),
             listening: watch::Sender::new(false),
@@ -132,19 +127,29 @@ impl Feed {
 
     /// Says what became of committed messages; without outcomes, which is after a failure, all may have been committed.
     pub fn touch(&self, messages: &[Message], outcomes: Option<&[Outcome]>) {
-        if !self.shared.wanted.load(Ordering::SeqCst) {
+        let shared = &self.shared;
+        let is_followed = shared.is_followed.load(Ordering::SeqCst);
+        if !is_followed && !shared.is_to_tell {
             return;
         }
-        let mut touched = lock(&self.shared.touched);
+        let mut touched = lock(&shared.touched);
         for (index, message) in messages.iter().enumerate() {
-            match outcomes.map(|outcomes| outcomes.get(index)) {
-                Some(Some(Outcome::Applied)) => touched.add(&message.channel, Touch::of(message)),
-                Some(_) => {}
-                None => touched.add(&message.channel, Touch::UNKNOWN),
+            let touch = match outcomes.map(|outcomes| outcomes.get(index)) {
+                Some(Some(Outcome::Applied)) => Touch::of(message),
+                Some(_) => continue,
+                None => Touch::UNKNOWN,
+            };
+            if is_followed {
+                touched.add(&message.channel, touch);
+            }
+            if shared.is_to_tell {
+                // If there are too many, that is told.
+                add(&mut touched.untold, &message.channel, touch);
             }
         }
         drop(touched);
-        self.shared.wake.notify_one();
+        shared.wake_reader.notify_one();
+        shared.wake_teller.notify_one();
     }
 
     /// Begins to follow: at a place that is still known, or else at the end. Whatever is committed from then on, here or
@@ -171,14 +176,10 @@ impl Feed {
             return None;
         }
         shared.followers.fetch_add(1, Ordering::SeqCst);
-        if followed.is_none() {
-            let mut touched = lock(&shared.touched);
-            touched.before = std::mem::take(&mut touched.touches);
-        }
         *followed = Some(Instant::now());
-        shared.wanted.store(true, Ordering::SeqCst);
+        shared.is_followed.store(true, Ordering::SeqCst);
         drop(followed);
-        shared.wake.notify_one();
+        shared.wake_reader.notify_one();
         let cursor = Cursor { epoch: 0, position: 0 };
         Some(Follower { end: shared.end.subscribe(), shared: Arc::clone(shared), cursor })
     }

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::recent::Recent;
-use super::{MOST_TOUCHED, Shared, Touched, lock};
+use super::{MOST_TOUCHED, Shared, lock};
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::changes::{Heard, Touch, Touches};
@@ -22,11 +22,11 @@ use crate::store::{Store, StoreError};
 /// A rocket is told at most once in this time.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// However long reading takes, what was committed is told after this time.
-const LONGEST_PAUSE: Duration = Duration::from_millis(400);
+const LONGEST_PAUSE: Duration = Duration::from_millis(600);
 /// Reading takes at most this part of the time.
-const SHARE: u32 = 8;
-/// How many events all followers together are sent a second, if merging can bring that about: some 100 MB.
-const EVENTS_A_SECOND: u64 = 250_000;
+const SHARE: u32 = 16;
+/// How many events all followers together are sent a second, if merging can bring that about: some 50 MB.
+const EVENTS_A_SECOND: u64 = 100_000;
 /// How long changes are still kept for when nobody follows any more.
 const KEPT: Duration = Duration::from_secs(60);
 /// How many rockets are read at a time.
@@ -76,6 +76,7 @@ impl Reader {
         self.runtime.block_on(async {
             tokio::select! {
                 () = self.read_for_ever() => {}
+                () = self.tell_for_ever() => {}
                 () = self.shared.stop.notified() => {}
             }
         });
@@ -101,7 +102,7 @@ impl Reader {
                     listening = None;
                     // It is not known what was missed.
                     lock(&self.shared.touched).others = true;
-                    self.shared.wake.notify_one();
+                    self.shared.wake_reader.notify_one();
                     AFTER_FAILURE
                 }
             };
@@ -145,62 +146,64 @@ impl Reader {
         };
         let heard = tokio::select! {
             heard = heard => heard,
-            () = self.shared.wake.notified() => None,
+            () = self.shared.wake_reader.notified() => None,
             // Whether anybody follows still.
-            () = tokio::time::sleep(KEPT), if self.shared.wanted.load(Ordering::SeqCst) => None,
+            () = tokio::time::sleep(KEPT), if self.shared.is_followed.load(Ordering::SeqCst) => None,
         };
         let mut touched = lock(&self.shared.touched);
         match heard {
             Some(Heard::Touches(touches)) => {
-                touches.iter().for_each(|(channel, touch)| touched.add_heard(channel, *touch));
+                touches.iter().for_each(|(channel, touch)| touched.add(channel, *touch));
             }
             Some(Heard::Something) => touched.others = true,
             None => {}
         }
     }
 
-    /// Tells, reads and keeps what has been touched.
+    /// Reads and keeps what has been touched.
     async fn round(&self, listening: &mut Option<Listening>) -> Result<(), StoreError> {
-        let (Touched { touches, before, heard, others }, is_followed) = self.take();
-        if self.shared.is_to_tell {
-            self.tell(&before).await;
-            self.tell(&touches).await;
-        }
-        if !is_followed {
+        let Some((touches, others)) = self.take() else {
             *listening = None;
             return Ok(());
-        }
+        };
         self.read(touches).await?;
-        self.read(heard).await?;
         match listening {
             Some(listening) if others => self.look(listening).await,
             _ => Ok(()),
         }
     }
 
-    async fn tell(&self, touches: &Touches) {
-        let too_many = touches.len() >= MOST_TOUCHED;
-        if touches.is_empty() {
-            return;
-        }
-        // Who doesn't hear it will look.
-        if let Err(error) = self.store.tell(Some(touches).filter(|_| !too_many)).await {
-            tracing::debug!(%error, "could not tell other instances");
+    /// Tells others what has been touched, whether anybody follows here or not.
+    async fn tell_for_ever(&self) {
+        loop {
+            self.shared.wake_teller.notified().await;
+            let touches = std::mem::take(&mut lock(&self.shared.touched).untold);
+            if touches.is_empty() {
+                continue;
+            }
+            let told = Some(&touches).filter(|touches| touches.len() < MOST_TOUCHED);
+            // Who doesn't hear it will look.
+            if let Err(error) = self.store.tell(told).await {
+                tracing::debug!(%error, "could not tell other instances");
+            }
+            tokio::time::sleep(SHORTEST_PAUSE).await;
         }
     }
 
-    /// Takes what has been touched, and whether it is to be read: whether anybody follows, or did a short while ago. Once
-    /// nobody does, changes are not gathered any more, and who comes back later begins anew.
-    fn take(&self) -> (Touched, bool) {
+    /// Takes what has been touched; none if nobody follows, nor did a short while ago. From then on touches are not gathered
+    /// any more, and who comes back later begins anew.
+    fn take(&self) -> Option<(Touches, bool)> {
         let shared = &self.shared;
         let mut followed = lock(&shared.followed);
         let is_followed = shared.followers.load(Ordering::SeqCst) > 0 || followed.is_some_and(|at| at.elapsed() < KEPT);
         if !is_followed && followed.take().is_some() {
-            shared.wanted.store(shared.is_to_tell, Ordering::SeqCst);
+            shared.is_followed.store(false, Ordering::SeqCst);
             shared.listening.send_replace(false);
             *lock(&shared.recent) = Recent::new(new_epoch());
         }
-        (std::mem::take(&mut *lock(&shared.touched)), is_followed)
+        let mut touched = lock(&shared.touched);
+        let taken = (std::mem::take(&mut touched.touches), std::mem::take(&mut touched.others));
+        is_followed.then_some(taken)
     }
 
     async fn listen(&self) -> Result<Listening, StoreError> {

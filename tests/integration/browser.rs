@@ -76,15 +76,7 @@ impl Browser {
 
     /// Polls until a script returns this.
     pub fn until(&mut self, script: &str, expected: &Value) {
-        let mut last = Value::Null;
-        eventually(script, || {
-            let is = self.run(script);
-            if is != last {
-                eprintln!("{script}: {is}");
-                last.clone_from(&is);
-            }
-            is == *expected
-        });
+        eventually(script, || self.run(script) == *expected);
     }
 
     /// Clicks an element as a user would.
