@@ -117,6 +117,7 @@ fn a_rockets_page_shows_both_views_and_what_is_between_them() {
     let gaps = browser.run("return document.querySelector('#gaps').textContent");
     let gaps = gaps.as_str().unwrap();
     assert!(gaps.contains('2') && gaps.contains("4–6"), "{gaps}");
+    assert_eq!(browser.run("return document.querySelector('#fleet').checkVisibility()"), false);
     // The gap closes, and the views come together, while the page is open.
     post(&mut client, &[faster("r", 2, 0), faster("r", 4, 0), faster("r", 5, 0), faster("r", 6, 0)]);
     browser.until("return document.querySelectorAll('#gaps li').length", &json!(0));
@@ -127,6 +128,17 @@ fn a_rockets_page_shows_both_views_and_what_is_between_them() {
     post(&mut client, &[launched("nobody", 1)]);
     browser.until("return document.querySelector('#detail-known').hidden", &json!(false));
     assert_eq!(browser.complaints().iter().filter(|it| !it.contains("404")).count(), 0);
+}
+
+#[test]
+fn the_description_is_shown_without_a_network() {
+    let app = App::spawn(Backend::SqliteMemory);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/docs", app.address));
+    browser.until("return document.querySelectorAll('.opblock').length > 10", &json!(true));
+    let shown = browser.run("return document.querySelector('#swagger-ui').textContent");
+    assert!(shown.as_str().unwrap().contains("/rockets/{channel}"), "{shown}");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
 #[test]
