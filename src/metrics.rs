@@ -6,12 +6,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use crate::domain::batch::Outcome;
@@ -55,6 +54,9 @@ pub const ROUTES: [&str; 16] = [
     "/assets/{name}",
 ];
 
+/// What all names begin with.
+const PREFIX: &str = "rocket_monitor";
+
 /// Statuses run from 100 to 599.
 const STATUSES: usize = 500;
 
@@ -73,9 +75,7 @@ struct Counted {
     batch_messages: Histogram,
     commit_seconds: Histogram,
     queue_wait_seconds: Histogram,
-    queue_bytes: IntGauge,
     store_errors: [IntCounter; 2],
-    subscribers: IntGauge,
     request_seconds: [Histogram; ROUTES.len()],
     /// By route and status. Most of them never occur, and are not shown.
     requests: Vec<[AtomicU64; STATUSES]>,
@@ -90,66 +90,54 @@ const MESSAGES: [f64; 8] = [1.0, 4.0, 16.0, 64.0, 256.0, 1_024.0, 4_096.0, 16_38
 impl Metrics {
     /// Everything at zero. It fails only if two metrics have the same name.
     pub fn new() -> prometheus::Result<Self> {
-        let registry = Registry::new_custom(Some("rocket_monitor".to_owned()), None)?;
-        let messages = IntCounterVec::new(
-            Opts::new("messages_total", "Messages processed, by outcome and type."),
-            &["outcome", "type"],
-        )?;
-        let rejected = IntCounterVec::new(
-            Opts::new("messages_rejected_total", "Bodies and lines that are no messages, by reason."),
+        let registry = Registry::new_custom(Some(PREFIX.to_owned()), None)?;
+        let messages =
+            counters(&registry, "messages_total", "Messages processed, by outcome and type.", &["outcome", "type"])?;
+        let rejected = counters(
+            &registry,
+            "messages_rejected_total",
+            "Bodies and lines that are no messages, by reason.",
             &["reason"],
         )?;
-        let store_errors = IntCounterVec::new(
-            Opts::new("store_errors_total", "Failures of the store, by what was asked of it."),
+        let store_errors = counters(
+            &registry,
+            "store_errors_total",
+            "Failures of the store, by what was asked of it.",
             &["operation"],
         )?;
-        let requests = prometheus::HistogramVec::new(
+        let request_seconds = HistogramVec::new(
             HistogramOpts::new("http_request_duration_seconds", "How long responses took to begin, by route.")
                 .buckets(SECONDS.to_vec()),
             &["route"],
         )?;
-        let histogram = |name: &str, help: &str, buckets: &[f64]| {
-            Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))
-        };
+        registry.register(Box::new(request_seconds.clone()))?;
+        register_process(&registry)?;
         let counted = Counted {
             messages: OUTCOMES.map(|outcome| MESSAGE_TYPES.map(|kind| messages.with_label_values(&[outcome, kind]))),
             rejected: REJECTS.map(|(_, reason)| rejected.with_label_values(&[reason])),
-            batch_messages: histogram("batch_messages", "How many messages were committed together.", &MESSAGES)?,
+            batch_messages: histogram(
+                &registry,
+                "batch_messages",
+                "How many messages were committed together.",
+                &MESSAGES,
+            )?,
             commit_seconds: histogram(
+                &registry,
                 "commit_duration_seconds",
                 "How long batches took to be committed, those that failed too.",
                 &SECONDS,
             )?,
-            queue_wait_seconds: histogram("queue_wait_seconds", "How long messages waited for their batch.", &SECONDS)?,
-            queue_bytes: IntGauge::new("queue_bytes", "Bytes of input that wait or are being committed.")?,
+            queue_wait_seconds: histogram(
+                &registry,
+                "queue_wait_seconds",
+                "How long messages waited for their batch.",
+                &SECONDS,
+            )?,
             store_errors: ["commit", "read"].map(|operation| store_errors.with_label_values(&[operation])),
-            subscribers: IntGauge::new("event_subscribers", "Event streams that are open.")?,
-            request_seconds: ROUTES.map(|route| requests.with_label_values(&[route])),
+            request_seconds: ROUTES.map(|route| request_seconds.with_label_values(&[route])),
             requests: ROUTES.iter().map(|_| [const { AtomicU64::new(0) }; STATUSES]).collect(),
             registry,
         };
-        let started = Gauge::new("process_start_time_seconds", "When the service started, in seconds since 1970.")?;
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        started.set(now.as_secs_f64());
-        let build =
-            IntGaugeVec::new(Opts::new("build_info", "Always 1; labelled by the program's version."), &["version"])?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let all: [Box<dyn Collector>; 11] = [
-            Box::new(messages),
-            Box::new(rejected),
-            Box::new(store_errors),
-            Box::new(requests),
-            Box::new(counted.batch_messages.clone()),
-            Box::new(counted.commit_seconds.clone()),
-            Box::new(counted.queue_wait_seconds.clone()),
-            Box::new(counted.queue_bytes.clone()),
-            Box::new(counted.subscribers.clone()),
-            Box::new(started),
-            Box::new(build),
-        ];
-        for collector in all {
-            counted.registry.register(collector)?;
-        }
         Ok(Self { counted: Arc::new(counted) })
     }
 
@@ -207,14 +195,14 @@ impl Metrics {
 
     /// Everything as text, with how the service and its fleet are now; the fleet's gauges are missing if it can't be read.
     pub fn encode(&self, queue_bytes: i64, subscribers: i64, fleet: Option<&ReportRows>) -> prometheus::Result<String> {
-        self.counted.queue_bytes.set(queue_bytes);
-        self.counted.subscribers.set(subscribers);
-        let mut families = self.counted.registry.gather();
-        let now = Registry::new_custom(Some("rocket_monitor".to_owned()), None)?;
+        let now = Registry::new_custom(Some(PREFIX.to_owned()), None)?;
         now.register(Box::new(self.requests()?))?;
+        register_gauge(&now, "queue_bytes", "Bytes of input that wait or are being committed.", queue_bytes)?;
+        register_gauge(&now, "event_subscribers", "Event streams that are open.", subscribers)?;
         if let Some(fleet) = fleet {
             register_fleet(&now, fleet)?;
         }
+        let mut families = self.counted.registry.gather();
         families.extend(now.gather());
         families.sort_by(|a, b| a.name().cmp(b.name()));
         let mut text = Vec::new();
@@ -237,6 +225,36 @@ impl Metrics {
         }
         Ok(requests)
     }
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(counters.clone()))?;
+    Ok(counters)
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
+    let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
+    registry.register(Box::new(histogram.clone()))?;
+    Ok(histogram)
+}
+
+fn register_gauge(registry: &Registry, name: &str, help: &str, value: i64) -> prometheus::Result<()> {
+    let gauge = IntGauge::new(name, help)?;
+    gauge.set(value);
+    registry.register(Box::new(gauge))
+}
+
+/// What doesn't change while the process runs.
+fn register_process(registry: &Registry) -> prometheus::Result<()> {
+    let started = Gauge::new("process_start_time_seconds", "When the service started, in seconds since 1970.")?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    started.set(now.as_secs_f64());
+    registry.register(Box::new(started))?;
+    let build = Opts::new("build_info", "Always 1; labelled by the program's version.");
+    let build = IntGaugeVec::new(build, &["version"])?;
+    build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    registry.register(Box::new(build))
 }
 
 fn message_type(event: &Event) -> usize {
@@ -269,9 +287,7 @@ fn register_fleet(registry: &Registry, fleet: &ReportRows) -> prometheus::Result
         ("missing_messages", "Messages that are missing below their rockets' highest.", "missing"),
         ("processed_messages", "Messages that the rockets in the database have processed.", "processed"),
     ] {
-        let gauge = IntGauge::new(name, help)?;
-        gauge.set(cell(column).unwrap_or(0));
-        registry.register(Box::new(gauge))?;
+        register_gauge(registry, name, help, cell(column).unwrap_or(0))?;
     }
     Ok(())
 }
