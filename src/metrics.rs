@@ -15,7 +15,7 @@ use prometheus::{
 
 use crate::domain::batch::Outcome;
 use crate::domain::message::{Event, Message};
-use crate::ingest::Reject;
+use crate::domain::parse::Reject;
 use crate::store::report::{ReportRows, Value};
 
 const REJECTS: [(Reject, &str); 3] =

@@ -34,6 +34,26 @@ pub enum Rejection {
     Invalid(Vec<Fault>),
 }
 
+/// How something fails to be a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reject {
+    /// It is not JSON.
+    NotJson,
+    /// It is JSON, but no valid message.
+    Invalid,
+    /// It is too large.
+    TooLarge,
+}
+
+impl From<&Rejection> for Reject {
+    fn from(rejection: &Rejection) -> Self {
+        match rejection {
+            Rejection::NotJson(_) => Self::NotJson,
+            Rejection::Invalid(_) => Self::Invalid,
+        }
+    }
+}
+
 /// What is wrong with one member.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Fault {

@@ -11,9 +11,9 @@ use utoipa::ToSchema;
 use super::problem::Problem;
 use super::schema::MessageBody;
 use super::{State, body};
-use crate::domain::parse::parse;
+use crate::domain::parse::{Reject, parse};
 use crate::ingest::ndjson::{BadLine, LineReader, Lines};
-use crate::ingest::{IngestError, Parcel, Pending, Reject};
+use crate::ingest::{IngestError, Parcel, Pending};
 
 static IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 

@@ -18,7 +18,6 @@ use tokio::sync::{Semaphore, oneshot};
 use self::committer::{Committer, Observers};
 use crate::domain::batch::Outcome;
 use crate::domain::message::Message;
-use crate::domain::parse::Rejection;
 use crate::feed::Feed;
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
@@ -50,26 +49,6 @@ pub enum IngestError {
     /// The service is stopping.
     #[error("the service is stopping")]
     Stopping,
-}
-
-/// How something fails to be a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reject {
-    /// It is not JSON.
-    NotJson,
-    /// It is JSON, but no valid message.
-    Invalid,
-    /// It is too large.
-    TooLarge,
-}
-
-impl From<&Rejection> for Reject {
-    fn from(rejection: &Rejection) -> Self {
-        match rejection {
-            Rejection::NotJson(_) => Self::NotJson,
-            Rejection::Invalid(_) => Self::Invalid,
-        }
-    }
 }
 
 /// What became of a caller's messages.

@@ -2,9 +2,8 @@
 
 use bytes::Bytes;
 
-use super::Reject;
 use crate::domain::message::Message;
-use crate::domain::parse::{MAX_MESSAGE_BYTES, parse};
+use crate::domain::parse::{MAX_MESSAGE_BYTES, Reject, parse};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
