@@ -87,7 +87,10 @@ async fn post_many(mut payload: web::Payload, state: &State) -> Result<HttpRespo
 
 /// The lines whose outcome is known.
 #[derive(Debug, Default, Serialize, ToSchema)]
-#[schema(as = LineCounts)]
+#[schema(as = LineCounts, example = json!({
+    "received": 3, "applied": 1, "duplicates": 1, "rejected": 1,
+    "errors": [{ "line": 2, "detail": "not one JSON text in UTF-8: EOF while parsing an object at line 1 column 1" }]
+}))]
 struct Counts {
     /// applied + duplicates + rejected.
     received: u64,

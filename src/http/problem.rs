@@ -102,7 +102,11 @@ impl Problem {
 
 /// What is wrong, as RFC 9457 has it.
 #[derive(Serialize, ToSchema)]
-#[schema(as = Problem)]
+#[schema(as = Problem, example = json!({
+    "type": "about:blank", "title": "Unprocessable Entity", "status": 422,
+    "detail": "The body is JSON, but no valid message.",
+    "errors": [{ "pointer": "/metadata/messageNumber", "detail": "must be an integer from 1 to 4294967295" }]
+}))]
 pub(super) struct ProblemJson<'p> {
     #[serde(rename = "type")]
     kind: &'static str,

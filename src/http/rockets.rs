@@ -104,7 +104,12 @@ struct PageJson<'r> {
 
 /// What is known of a rocket in one view.
 #[derive(Serialize, ToSchema)]
-#[schema(as = Rocket)]
+#[schema(as = Rocket, example = json!({
+    "channel": "193270a9-c9cf-404a-8f83-838e71d9ae67", "status": "launched", "type": "Falcon-9", "speed": 3500,
+    "mission": "SHUTTLE_MIR", "explodedReason": null, "latestMissionMessage": 4, "latestExplodedMessage": null,
+    "latestUpdate": "2022-02-02T18:39:05.863370Z", "lastReceived": "2026-11-23T10:00:00.000123Z",
+    "messages": { "processed": 6, "completeThrough": 4, "highest": 7, "missing": 1, "gaps": [[5, 5]] }
+}))]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RocketJson<'r> {
     channel: &'r str,
