@@ -18,6 +18,7 @@
 //! | [`feed`] | what has changed, for those who follow | anything a committer would have to wait for |
 //! | [`store`] | opening, migrating, committing, reading, auditing | rules about messages |
 //! | [`http`] | extract, call, answer | SQL, folding, batching |
+//! | [`access`] | the tokens of who may write and read | HTTP |
 //! | [`metrics`] | what is counted and timed while the service runs | labels with many values |
 //! | [`report_text`] | reports as CSV, tables and JSON | what the reports are, which the store's catalogue says |
 //! | [`cli`] | what each command asks for, and how it ends | what the commands do |
@@ -52,6 +53,7 @@
 //! - Memory is bounded: the queue by bytes, lines and bodies by 64 KiB, answers by their limits. What is kept of processed
 //!   numbers grows with the gaps, not with the messages.
 
+pub mod access;
 pub mod cli;
 pub mod domain;
 pub mod feed;

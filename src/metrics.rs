@@ -35,7 +35,7 @@ const MESSAGE_TYPES: [&str; 5] =
 const OUTCOMES: [&str; 2] = ["applied", "duplicate"];
 
 /// The routes that requests are counted by; the first is for all others.
-pub const ROUTES: [&str; 16] = [
+pub const ROUTES: [&str; 17] = [
     "other",
     "/messages",
     "/rockets",
@@ -50,6 +50,7 @@ pub const ROUTES: [&str; 16] = [
     "/openapi.json",
     "/docs",
     "/docs/{name}",
+    "/session",
     "/",
     "/assets/{name}",
 ];

@@ -11,6 +11,8 @@ const BACK_MS = 8_000;
 export class Connection {
   /** Called when requests succeed again after they failed: the stream may have died unnoticed meanwhile. */
   onRequestsBack = () => {};
+  /** Called when the service asks for a token. */
+  onTokenWanted = () => {};
   /** Called with "connecting", "live" or "lost" whenever that changes. */
   onChange = () => {};
 
@@ -39,6 +41,7 @@ export class Connection {
   requestFailed(error) {
     this.#failure = error;
     this.#update();
+    if (error instanceof Problem && error.status === 401) this.onTokenWanted();
   }
 
   #update() {
@@ -71,7 +74,7 @@ export class Connection {
 
   #reason() {
     if (!(this.#failure instanceof Problem)) return 'The live connection is lost.';
-    if (this.#failure.status === 401) return 'This service asks for a token, which the dashboard does not have yet.';
+    if (this.#failure.status === 401) return 'This service asks for a token.';
     return `The service answers with an error (${this.#failure.message}).`;
   }
 

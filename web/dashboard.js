@@ -8,6 +8,7 @@ import { formatClock } from './format.js';
 import { Overview } from './overview.js';
 import { RocketPage } from './rocket.js';
 import { fleetHash, parseRoute } from './route.js';
+import { askForToken } from './session.js';
 
 const TICK_MS = 1_000;
 /** After so long unseen or asleep the stream may be dead without the browser knowing, and is made anew. */
@@ -110,6 +111,7 @@ async function copy({ target }) {
   if (id) setText(byId('copied'), await copyText(byId(id)));
 }
 
+connection.onTokenWanted = () => askForToken(() => location.reload());
 connection.onRequestsBack = () => shownPage().restartStream();
 connection.onChange = (state) => {
   setTitle();

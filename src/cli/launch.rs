@@ -13,7 +13,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::{Failure, Finished};
+use super::{Failure, Finished, TokenArgs};
+use crate::access::{Token, Tokens};
 use crate::domain::rocket::View;
 use crate::fleet::{Arrivals, Expected, Fleet};
 
@@ -69,6 +70,9 @@ pub(super) struct LaunchArgs {
     #[arg(long, value_name = "N", env = "ROCKET_MONITOR_SEED", default_value = "1")]
     seed: u64,
 
+    #[command(flatten)]
+    tokens: TokenArgs,
+
     /// Read every rocket back in both views, and compare
     #[arg(long, env = "ROCKET_MONITOR_VERIFY")]
     verify: bool,
@@ -106,6 +110,13 @@ pub(super) fn run(args: &LaunchArgs) -> Result<Finished, Failure> {
     })
 }
 
+fn authorized(request: awc::ClientRequest, token: &Option<Token>) -> awc::ClientRequest {
+    match token {
+        Some(token) => request.bearer_auth(token.expose()),
+        None => request,
+    }
+}
+
 /// The service's address without a path.
 fn base_url(url: &str) -> Result<String, String> {
     let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
@@ -120,6 +131,8 @@ fn base_url(url: &str) -> Result<String, String> {
 struct Sender {
     client: awc::Client,
     base: String,
+    write_token: Option<Token>,
+    read_token: Option<Token>,
     fleet: Fleet,
     channels: Vec<String>,
     connections: u16,
@@ -145,6 +158,8 @@ impl Sender {
         Ok(Self {
             client,
             base,
+            write_token: args.tokens.write()?.as_ref().and_then(Tokens::first),
+            read_token: args.tokens.read()?.as_ref().and_then(Tokens::first),
             fleet,
             channels: (0..fleet.rockets).map(|rocket| fleet.channel(rocket)).collect(),
             connections: args.connections,
@@ -185,7 +200,11 @@ impl Sender {
         let first_sent = Instant::now();
         let mut resent = 0;
         loop {
-            let failure = match self.client.post(&url).content_type("application/json").send_body(json.clone()).await {
+            let failure = match authorized(self.client.post(&url), &self.write_token)
+                .content_type("application/json")
+                .send_body(json.clone())
+                .await
+            {
                 Ok(response) if response.status() == StatusCode::NO_CONTENT => {
                     let replayed = response.headers().contains_key("idempotent-replayed");
                     self.taken(replayed, resent, first_sent.elapsed());
@@ -237,7 +256,7 @@ impl Sender {
         for view in View::ALL {
             let channel = utf8_percent_encode(self.channel(rocket), NON_ALPHANUMERIC);
             let url = format!("{}/rockets/{channel}?view={}", self.base, view.name());
-            let response = self.client.get(&url).send().await;
+            let response = authorized(self.client.get(&url), &self.read_token).send().await;
             let mut response = response.map_err(|error| format!("{url}: {error}"))?;
             let status = response.status();
             let body = response.body().limit(1024 * 1024).await.map_err(|error| format!("{url}: {error}"))?;

@@ -11,10 +11,12 @@ mod migrate;
 mod report;
 mod serve;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::access::{TokenError, Tokens};
 use crate::store::postgres::has_password;
 use crate::store::{Database, OpenError, OpenOptions, Store};
 
@@ -87,6 +89,33 @@ impl DatabaseArgs {
     fn open(&self, migrate: bool) -> Result<Store, OpenError> {
         Store::open(&self.database, &OpenOptions { migrate, ..OpenOptions::default() })
     }
+}
+
+/// Where the tokens are. They themselves can be said by ROCKET_MONITOR_WRITE_TOKEN and ROCKET_MONITOR_READ_TOKEN.
+#[derive(Clone, Debug, Args)]
+struct TokenArgs {
+    /// A file of tokens that may write, one a line (the token itself can be said by ROCKET_MONITOR_WRITE_TOKEN)
+    #[arg(long, value_name = "FILE", env = "ROCKET_MONITOR_WRITE_TOKEN_FILE")]
+    write_token_file: Option<PathBuf>,
+
+    /// A file of tokens that may read, one a line (the token itself can be said by ROCKET_MONITOR_READ_TOKEN)
+    #[arg(long, value_name = "FILE", env = "ROCKET_MONITOR_READ_TOKEN_FILE")]
+    read_token_file: Option<PathBuf>,
+}
+
+impl TokenArgs {
+    fn write(&self) -> Result<Option<Tokens>, TokenError> {
+        tokens("--write-token-file", self.write_token_file.as_deref(), "ROCKET_MONITOR_WRITE_TOKEN")
+    }
+
+    fn read(&self) -> Result<Option<Tokens>, TokenError> {
+        tokens("--read-token-file", self.read_token_file.as_deref(), "ROCKET_MONITOR_READ_TOKEN")
+    }
+}
+
+fn tokens(option: &'static str, file: Option<&Path>, variable: &'static str) -> Result<Option<Tokens>, TokenError> {
+    let value = std::env::var(variable).ok();
+    Tokens::from((option, file), (variable, value.as_deref()))
 }
 
 /// What a command says in the end.

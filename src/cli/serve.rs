@@ -1,15 +1,16 @@
 //! `serve`: the service.
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::logging::{self, LogLevel};
-use super::{DatabaseArgs, Failure, Finished};
+use super::{DatabaseArgs, Failure, Finished, TokenArgs};
 use crate::feed::Feed;
-use crate::http::{Server, Stopper};
+use crate::http::{Access, Server, Stopper};
 use crate::ingest::{Ingest, Limits};
 use crate::metrics::Metrics;
 
@@ -32,7 +33,10 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "ADDRESS:PORT", env = "ROCKET_MONITOR_LISTEN", default_value = "127.0.0.1:8088")]
     listen: String,
 
-    /// Listen on an address that other machines can reach, though anybody there may then read and write
+    #[command(flatten)]
+    tokens: TokenArgs,
+
+    /// Listen on an address that other machines can reach without both tokens, though anybody there may then read and write
     #[arg(long, env = "ROCKET_MONITOR_ALLOW_ANONYMOUS")]
     allow_anonymous: bool,
 
@@ -47,12 +51,13 @@ pub(super) struct ServeArgs {
 
 pub(super) fn run(args: &ServeArgs) -> Result<Finished, Failure> {
     logging::start(args.log_level);
-    let listeners = bind(args)?;
+    let access = access(args)?;
+    let listeners = bind(args, &access)?;
     let store = args.database.open(!args.no_migrate)?;
     let (feed, feeding) = Feed::start(&store)?;
     let metrics = Metrics::new()?;
     let (ingest, committers) = Ingest::start(&store, &feed, &metrics, Limits::default())?;
-    let server = || Server::new(listeners, store, ingest.clone(), feed.clone(), metrics);
+    let server = || Server::new(listeners, store, ingest.clone(), feed.clone(), metrics, access);
     let served = actix_web::rt::System::new().block_on(async { serve(args, server()?).await });
     ingest.stop();
     let committed = committers.wait(COMMIT_PATIENCE);
@@ -86,15 +91,25 @@ async fn serve(args: &ServeArgs, server: Server) -> Result<(), Failure> {
     Ok(server.run().await?)
 }
 
+fn access(args: &ServeArgs) -> Result<Access, Failure> {
+    Ok(Access {
+        write: args.tokens.write()?.map(Arc::new),
+        read: args.tokens.read()?.map(Arc::new),
+        allow_anonymous: args.allow_anonymous,
+    })
+}
+
 /// Binds the sockets before anything else is touched: a second instance ends here.
-fn bind(args: &ServeArgs) -> Result<Vec<TcpListener>, Failure> {
+fn bind(args: &ServeArgs, access: &Access) -> Result<Vec<TcpListener>, Failure> {
     let unusable = |reason: String| format!("--listen {}: {reason}", args.listen);
     let addresses: Vec<SocketAddr> =
         args.listen.to_socket_addrs().map_err(|error| unusable(error.to_string()))?.collect();
-    if let Some(open) = addresses.iter().find(|address| !address.ip().is_loopback() && !args.allow_anonymous) {
+    let protected = access.write.is_some() && access.read.is_some();
+    let is_open = |address: &&SocketAddr| !address.ip().is_loopback() && !protected && !args.allow_anonymous;
+    if let Some(open) = addresses.iter().find(is_open) {
         return Err(unusable(format!(
             "{open} can be reached from other machines, and whoever reaches it may read and write. Listen on 127.0.0.1, \
-             or say --allow-anonymous if that is what you want."
+             give --write-token-file and --read-token-file, or say --allow-anonymous if that is what you want."
         ))
         .into());
     }

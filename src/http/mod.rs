@@ -3,6 +3,7 @@
 //! `messages` writes, `rockets` and `reports` read, `events` streams; `params`, `cursor` and `body` translate what comes in, `problem`
 //! what goes wrong.
 
+mod access;
 mod assets;
 mod body;
 mod cursor;
@@ -27,7 +28,7 @@ use actix_web::dev::{ServerHandle, Service};
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::rt::net::TcpStream;
-use actix_web::{App, HttpRequest, HttpServer, Resource, Route, guard, web};
+use actix_web::{App, Either, HttpRequest, HttpServer, Resource, ResponseError, Route, guard, web};
 use socket2::SockRef;
 use tokio::sync::{Semaphore, watch};
 
@@ -35,6 +36,7 @@ use crate::feed::Feed;
 use crate::ingest::Ingest;
 use crate::metrics::Metrics;
 use crate::store::Store;
+pub use access::Access;
 use problem::Problem;
 use request_id::RequestIds;
 
@@ -94,7 +96,11 @@ impl Server {
         ingest: Ingest,
         feed: Feed,
         metrics: Metrics,
+        access: Access,
     ) -> std::io::Result<Self> {
+        let listening: Arc<[SocketAddr]> =
+            listeners.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?;
+        let access = web::Data::new(access);
         let (stop, stopping) = watch::channel(false);
         let state = web::Data::new(State {
             store,
@@ -106,15 +112,24 @@ impl Server {
         });
         let ids = Arc::new(RequestIds::default());
         let mut http = HttpServer::new(move || {
-            let (ids, metrics) = (Arc::clone(&ids), metrics.clone());
+            let (ids, metrics, listening) = (Arc::clone(&ids), metrics.clone(), Arc::clone(&listening));
+            let rules = access.clone();
             App::new()
                 .app_data(state.clone())
+                .app_data(access.clone())
                 .wrap_fn(move |request, service| {
                     let (started, metrics) = (Instant::now(), metrics.clone());
                     let id = request_id::choose(&ids, &request);
-                    let response = service.call(request);
+                    let allowed = rules.check(request.method(), request.path(), request.headers(), &listening);
+                    let response = match allowed {
+                        Ok(()) => Either::Left(service.call(request)),
+                        Err(problem) => Either::Right(request.into_response(problem.error_response())),
+                    };
                     async move {
-                        let response = response.await?;
+                        let response = match response {
+                            Either::Left(response) => response.await?.map_into_left_body(),
+                            Either::Right(response) => response.map_into_right_body(),
+                        };
                         metrics::count(&metrics, &response, started);
                         Ok(request_id::add(id, response))
                     }
@@ -172,6 +187,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(read("/reports/{name}", web::route().to(reports::one)))
         .service(read("/metrics", web::route().to(metrics::show)))
         .service(read("/", web::route().to(assets::page)))
+        .service(resource("/session", "POST", &[Method::POST], web::post().to(access::begin_session)))
         .service(read("/assets/{name}", web::route().to(assets::asset)))
         .service(read("/openapi.json", web::route().to(openapi::description)))
         .service(read("/docs", web::route().to(openapi::docs)))

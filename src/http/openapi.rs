@@ -12,7 +12,7 @@ use utoipa_swagger_ui::Config;
 
 use super::assets;
 use super::problem::{Problem, ProblemJson};
-use super::{events, health, messages, metrics, reports, rockets};
+use super::{access, events, health, messages, metrics, reports, rockets};
 
 /// The description of the API.
 #[derive(OpenApi)]
@@ -34,6 +34,7 @@ use super::{events, health, messages, metrics, reports, rockets};
         metrics::show,
         health::live,
         health::ready,
+        access::begin_session,
         assets::page,
         assets::asset,
         description,
@@ -101,6 +102,8 @@ impl Modify for Common {
             for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
                 let responses = &mut operation.responses.responses;
                 let others = [
+                    ("401", "The service asks for tokens, and the request has none that may do this."),
+                    ("403", "The service has no tokens, and the request's Origin or Host is another site's."),
                     ("405", "Another method than those that are allowed here."),
                     ("503", "The store can't answer now, or the service stops. Sending it again later is safe."),
                 ];
@@ -134,6 +137,7 @@ fn complete(status: &str, response: &mut Response) {
     add("X-Request-Id", "Tells this request from others in the log; a request may bring its own.");
     match status {
         "405" => add("Allow", "The methods that are allowed."),
+        "401" => add("WWW-Authenticate", "That a bearer token is wanted."),
         "503" => add("Retry-After", "After how many seconds to try again."),
         _ => {}
     }

@@ -108,10 +108,10 @@ fn termination_answers_what_was_taken() {
     let mut half = Client::new(address);
     half.send(b"POST /messages HTTP/1.1\r\n").unwrap();
     let mut stalled = Client::new(address);
-    stalled.send(b"POST /messages HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{").unwrap();
+    stalled.send(b"POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{").unwrap();
     let mut stream = Client::new(address);
     let line = launched("stream", 1).to_string() + "\n";
-    let head = "POST /messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let head = "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
     stream.send(format!("{head}{:x}\r\n{line}\r\n", line.len()).as_bytes()).unwrap();
     crate::support::eventually("the stream's first line is stored", || idle.get("/rockets/stream").status == 200);
     let acknowledged = std::thread::scope(|scope| {

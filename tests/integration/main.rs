@@ -4,6 +4,7 @@
 //! with the service's own, is in [`oracle`]. Tests of the API run on each backend by [`support::conformance`].
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod access;
 mod binary;
 mod browser;
 mod command_line;

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rocket_monitor::feed::Feed;
-use rocket_monitor::http::{Server, Stopper};
+use rocket_monitor::http::{Access, Server, Stopper};
 use rocket_monitor::ingest::{Committers, Ingest, Limits};
 use rocket_monitor::metrics::Metrics;
 use rocket_monitor::store::failure::Failures;
@@ -76,7 +76,8 @@ impl App {
         let serving = std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
                 let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-                let server = Server::new(vec![listener], store, handed, handed_feed, metrics).unwrap();
+                let server =
+                    Server::new(vec![listener], store, handed, handed_feed, metrics, Access::default()).unwrap();
                 sender.send((server.addresses()[0], server.stopper())).unwrap();
                 server.run().await.unwrap();
             });
@@ -326,7 +327,18 @@ impl Service {
 
     pub fn start_at(database: impl AsRef<OsStr>, address: SocketAddr) -> Self {
         let mut command = program(&["serve", "--listen", &address.to_string(), "--database"]);
-        let mut child = command.arg(database).stderr(Stdio::piped()).spawn().unwrap();
+        command.arg(database);
+        Self::spawn(command)
+    }
+
+    /// With options of `serve`; on a free port unless they say otherwise.
+    pub fn start_with(options: &[&str]) -> Self {
+        let listen: &[&str] = if options.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] };
+        Self::spawn(program(&[&["serve"], listen, options].concat()))
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut seen = String::new();
         let address = loop {

@@ -1,0 +1,208 @@
+//! Tokens, the dashboard's session, and requests of other sites.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::browser::Browser;
+use crate::support::{App, Backend, Client, Service, eventually, faster, launched, program, run, stderr, stdout};
+
+const WRITE: &str = "write-token-4711";
+const READ: &str = "read.token/0815==";
+
+/// A service that asks for tokens, and the folder of their files.
+fn guarded() -> (Service, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("write"), format!("{WRITE}\n")).unwrap();
+    std::fs::write(path("read"), format!("another-reader\n{READ}\n")).unwrap();
+    let service = Service::start_with(&[
+        "--database",
+        "memory",
+        "--write-token-file",
+        &path("write"),
+        "--read-token-file",
+        &path("read"),
+    ]);
+    (service, directory)
+}
+
+fn status(client: &mut Client, method: &str, path: &str, token: Option<&str>) -> u16 {
+    let authorization = format!("Bearer {}", token.unwrap_or_default());
+    let headers: &[(&str, &str)] = if token.is_some() { &[("Authorization", &authorization)] } else { &[] };
+    let body = if method == "POST" { launched("r", 1).to_string() } else { String::new() };
+    let answer = client.request(method, path, headers, body.as_bytes()).unwrap();
+    if answer.status == 401 && method != "HEAD" {
+        answer.problem(401);
+        assert!(answer.header("www-authenticate").unwrap().starts_with("Bearer"), "{answer:?}");
+    }
+    answer.status
+}
+
+#[test]
+fn each_token_opens_its_own_door() {
+    let (service, _directory) = guarded();
+    let mut client = Client::new(service.address);
+    for (token, write, read) in [
+        (None, 401, 401),
+        (Some(WRITE), 204, 401),
+        (Some(READ), 401, 200),
+        (Some("another-reader"), 401, 200),
+        (Some("wrong"), 401, 401),
+        (Some(""), 401, 401),
+        (Some("write-token-471"), 401, 401),
+    ] {
+        assert_eq!(status(&mut client, "POST", "/messages", token), write, "{token:?}");
+        for path in [
+            "/rockets",
+            "/rockets?limit=1",
+            "/stats",
+            "/reports",
+            "/reports/fleet",
+            "/metrics",
+            "/openapi.json",
+            "/docs",
+        ] {
+            assert_eq!(status(&mut client, "GET", path, token), read, "{token:?} {path}");
+            assert_eq!(status(&mut client, "HEAD", path, token), read, "{token:?} {path}");
+        }
+        assert_eq!(status(&mut client, "HEAD", "/events", token), read, "{token:?}");
+        // What is open holds no data.
+        for path in ["/livez", "/readyz", "/", "/assets/dashboard.js"] {
+            assert_eq!(status(&mut client, "GET", path, token), 200, "{token:?} {path}");
+        }
+    }
+    // A path that is written otherwise is no way round.
+    for path in ["/%6Dessages", "//messages", "/messages/"] {
+        assert_eq!(status(&mut client, "POST", path, Some(READ)), 401, "{path}");
+    }
+    let basic = client.request("GET", "/stats", &[("Authorization", &format!("Basic {READ}"))], b"").unwrap();
+    assert_eq!(basic.status, 401);
+    for name in ["Authorization: Bearer", "bearer"] {
+        let value = format!("{} {READ}", name.trim_start_matches("Authorization: "));
+        assert_eq!(client.request("GET", "/stats", &[("Authorization", &value)], b"").unwrap().status, 200);
+    }
+}
+
+#[test]
+fn tokens_are_changed_without_a_restart() {
+    let (service, directory) = guarded();
+    let file = directory.path().join("write");
+    let mut client = Client::new(service.address);
+    std::fs::write(&file, format!("{WRITE}\nnew-token\n")).unwrap();
+    eventually("the new one is taken", || status(&mut client, "POST", "/messages", Some("new-token")) == 204);
+    assert_eq!(status(&mut client, "POST", "/messages", Some(WRITE)), 204, "both are");
+    std::fs::write(&file, "new-token\n").unwrap();
+    eventually("the old one is refused", || status(&mut client, "POST", "/messages", Some(WRITE)) == 401);
+    // What can't be used changes nothing.
+    std::fs::write(&file, "").unwrap();
+    let until = Instant::now() + Duration::from_millis(1_500);
+    while Instant::now() < until {
+        assert_eq!(status(&mut client, "POST", "/messages", Some("new-token")), 204);
+    }
+}
+
+#[test]
+fn the_simulator_takes_tokens() {
+    let (service, directory) = guarded();
+    let url = format!("http://{}", service.address);
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let refused = run(&["launch", &url, "--rockets", "3", "--messages", "30"]);
+    assert!(!refused.status.success() && stderr(&refused).contains("401"), "{refused:?}");
+    let launched = program(&["launch", &url, "--rockets", "3", "--messages", "30", "--verify"])
+        .args(["--write-token-file", &path("write")])
+        .env("ROCKET_MONITOR_READ_TOKEN", READ)
+        .output()
+        .unwrap();
+    assert!(stdout(&launched).contains("0 disagree"), "{launched:?}");
+}
+
+#[test]
+fn a_service_that_others_can_reach_wants_both_tokens() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("token"), READ).unwrap();
+    std::fs::write(path("empty"), "\n").unwrap();
+    let refused = |args: &[&str], why: &str| {
+        let serve = [&["serve", "--database", "memory"], args].concat();
+        let output = run(&serve);
+        assert!(!output.status.success() && stderr(&output).contains(why), "{args:?} {output:?}");
+        assert!(!stderr(&output).contains(READ));
+    };
+    refused(&["--listen", "0.0.0.0:0"], "--write-token-file and --read-token-file");
+    refused(&["--listen", "0.0.0.0:0", "--read-token-file", &path("token")], "--write-token-file");
+    refused(&["--listen", "127.0.0.1:0", "--read-token-file", &path("empty")], "holds no token");
+    refused(&["--listen", "127.0.0.1:0", "--write-token-file", &path("none")], "none");
+    let both = ["--write-token-file", &path("token"), "--read-token-file", &path("token")];
+    let service = Service::start_with(&[&["--database", "memory", "--listen", "0.0.0.0:0"][..], &both].concat());
+    let mut client = Client::new(([127, 0, 0, 1], service.address.port()).into());
+    assert_eq!(status(&mut client, "GET", "/stats", Some(READ)), 200);
+    assert_eq!(status(&mut client, "GET", "/stats", None), 401);
+}
+
+#[test]
+fn other_sites_and_other_names_are_refused_without_tokens() {
+    let app = App::spawn(Backend::SqliteMemory);
+    let mut client = app.client();
+    let own = format!("http://{}", app.address);
+    for (name, value, allowed) in [
+        ("Origin", own.as_str(), true),
+        ("Origin", "http://localhost:3000", true),
+        ("Origin", "https://evil.example", false),
+        ("Origin", "null", false),
+        ("Origin", "http://127.0.0.1.evil.example", false),
+    ] {
+        let body = faster("r", 1, 1).to_string();
+        let post = client.request("POST", "/messages", &[(name, value)], body.as_bytes()).unwrap();
+        assert_eq!(post.status, if allowed { 204 } else { 403 }, "{value}");
+        let get = client.request("GET", "/rockets", &[(name, value)], b"").unwrap();
+        assert_eq!(get.status, if allowed { 200 } else { 403 }, "{value}");
+        if !allowed {
+            get.problem(403);
+        }
+    }
+    for (host, allowed) in
+        [("localhost:8088", true), ("[::1]", true), ("evil.example", false), ("127.0.0.1.nip.io", false)]
+    {
+        let mut client = app.client();
+        client.send(format!("GET /rockets HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).unwrap();
+        assert_eq!(client.answer(false).unwrap().status, if allowed { 200 } else { 403 }, "{host}");
+    }
+    let anonymous = Service::start_with(&["--database", "memory", "--listen", "0.0.0.0:0", "--allow-anonymous"]);
+    let mut client = Client::new(([127, 0, 0, 1], anonymous.address.port()).into());
+    let foreign = client.request("GET", "/stats", &[("Origin", "https://evil.example")], b"").unwrap();
+    assert_eq!(foreign.status, 200, "whoever says so lets everybody in");
+}
+
+#[test]
+fn the_dashboard_asks_for_the_token_once() {
+    let (service, _directory) = guarded();
+    let mut client = Client::new(service.address);
+    assert_eq!(status(&mut client, "POST", "/messages", Some(WRITE)), 204);
+    let wrong = client.request("POST", "/session", &[("Content-Type", "text/plain")], WRITE.as_bytes()).unwrap();
+    wrong.problem(401);
+    let right = client.request("POST", "/session", &[("Content-Type", "text/plain")], READ.as_bytes()).unwrap();
+    let cookie = right.header("set-cookie").unwrap();
+    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
+    let pair = cookie.split(';').next().unwrap().to_owned();
+    assert_eq!(client.request("GET", "/stats", &[("Cookie", &pair)], b"").unwrap().status, 200);
+    let body = faster("r", 2, 1).to_string();
+    assert_eq!(client.request("POST", "/messages", &[("Cookie", &pair)], body.as_bytes()).unwrap().status, 401);
+    // In a browser.
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/", service.address));
+    browser.until("return document.querySelector('#token-dialog').open", &json!(true));
+    browser
+        .run("document.querySelector('#token').value = 'wrong'; document.querySelector('#token-form').requestSubmit()");
+    browser.until("return document.querySelector('#token-problem').textContent !== ''", &json!(true));
+    browser.run(&format!(
+        "document.querySelector('#token').value = '{READ}'; document.querySelector('#token-form').requestSubmit()"
+    ));
+    let live = "return document.querySelector('#connection').dataset.state === 'live' \
+                && document.querySelectorAll('#rockets tr[data-channel]').length === 1";
+    browser.until(live, &json!(true));
+    assert_eq!(browser.run("return document.cookie"), "", "no script can read it");
+    browser.run("location.reload()");
+    browser.until(live, &json!(true));
+    assert_eq!(browser.run("return document.querySelector('#token-dialog').open"), false);
+}
