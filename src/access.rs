@@ -18,7 +18,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 pub struct Token(Box<str>);
 
 impl Token {
-    fn parse(text: &str) -> Option<Self> {
+    /// None if it is no token.
+    pub fn parse(text: &str) -> Option<Self> {
         let (start, padding) = text.split_at(text.trim_end_matches('=').len());
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
         let valid = !start.is_empty() && start.bytes().all(allowed) && padding.bytes().all(|byte| byte == b'=');

@@ -14,9 +14,10 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpResponse, web};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use utoipa::ToSchema;
 
 use super::problem::Problem;
-use crate::access::Tokens;
+use crate::access::{Token, Tokens};
 
 /// What may be asked for without a token: it holds no data. The rest of the assets follows after a slash.
 const OPEN: [&str; 5] = ["/", "/livez", "/readyz", "/session", "/favicon.ico"];
@@ -120,21 +121,32 @@ fn is_ours(authority: &str, listening: &[SocketAddr]) -> bool {
     host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback() || listening.iter().any(|address| address.ip() == ip))
 }
 
+/// A token, as text.
+#[derive(ToSchema)]
+#[schema(value_type = String, pattern = "^[A-Za-z0-9._~+/-]{1,2000}={0,2}$")]
+#[allow(dead_code)]
+struct TokenBody(String);
+
 /// Takes a token once, and keeps it in a cookie that scripts can't read: for the dashboard.
 #[utoipa::path(
     post,
     path = "/session",
     tag = "Dashboard",
-    request_body(content = String, content_type = "text/plain", description = "A token that may read."),
+    request_body(content = TokenBody, content_type = "text/plain", description = "A token that may read."),
     responses(
         (status = 204, description = "The token is in a cookie now.", headers(
             ("Set-Cookie" = String, description = "HttpOnly and SameSite=Strict.")
         )),
-        (status = 401, description = "The token is not one that may read.")
+        (status = 400, description = "The body is no token."),
+        (status = 401, description = "The token is not one that may read."),
+        (status = 413, description = "The body is no token: it is too large.")
     )
 )]
 pub(super) async fn begin_session(body: web::Bytes, access: web::Data<Access>) -> Result<HttpResponse, Problem> {
     let token = std::str::from_utf8(&body).map(str::trim).unwrap_or_default();
+    if Token::parse(token).is_none() {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "Send the token as the body, and nothing else."));
+    }
     if let Some(tokens) = &access.read
         && (token.len() > MOST_TOKEN_BYTES || !tokens.accept(token))
     {
