@@ -48,6 +48,8 @@ pub(super) struct Reader {
     runtime: Runtime,
     /// How many changes were kept since this was last looked at.
     kept: Cell<u64>,
+    /// Rockets that were received before this have been looked at, or heard of; none while nobody follows.
+    looked: Cell<Option<Timestamp>>,
 }
 
 /// While somebody follows: what is heard from others.
@@ -55,9 +57,15 @@ struct Listening {
     heard: mpsc::Receiver<Heard>,
     task: JoinHandle<()>,
     look_every: Option<Duration>,
-    /// Rockets that were received before this have been looked at.
-    looked: Timestamp,
     look_at: Option<Instant>,
+}
+
+/// Why the reader goes on.
+enum Awoken {
+    /// Something was touched here, or it is time to see who follows.
+    Locally,
+    /// Others did something; none if they can't be heard any more.
+    By(Option<Heard>),
 }
 
 impl Drop for Listening {
@@ -69,7 +77,7 @@ impl Drop for Listening {
 impl Reader {
     pub(super) fn new(store: Store, shared: Arc<Shared>) -> Result<Self, StoreError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
-        Ok(Self { store, shared, runtime, kept: Cell::new(0) })
+        Ok(Self { store, shared, runtime, kept: Cell::new(0), looked: Cell::new(None) })
     }
 
     pub(super) fn run(self) {
@@ -98,11 +106,7 @@ impl Reader {
                 Ok(()) => (started.elapsed() * SHARE).max(self.time_to_send()).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
                 Err(error) => {
                     tracing::warn!(%error, "changes can't be followed now");
-                    self.shared.listening.send_replace(false);
-                    listening = None;
-                    // It is not known what was missed.
-                    lock(&self.shared.touched).others = true;
-                    self.shared.wake_reader.notify_one();
+                    self.stop_listening(&mut listening);
                     AFTER_FAILURE
                 }
             };
@@ -125,6 +129,14 @@ impl Reader {
         Ok(())
     }
 
+    /// After a failure it is not known what was missed: once the store can be heard again, that is looked for.
+    fn stop_listening(&self, listening: &mut Option<Listening>) {
+        *listening = None;
+        self.shared.listening.send_replace(false);
+        lock(&self.shared.touched).others = true;
+        self.shared.wake_reader.notify_one();
+    }
+
     /// Waits until there is something to be done.
     async fn wait(&self, listening: &mut Option<Listening>) {
         let heard = async {
@@ -137,8 +149,8 @@ impl Reader {
                         }
                     };
                     tokio::select! {
-                        heard = listening.heard.recv() => Some(heard.unwrap_or(Heard::Something)),
-                        () = look => Some(Heard::Something),
+                        heard = listening.heard.recv() => Awoken::By(heard),
+                        () = look => Awoken::By(Some(Heard::Something)),
                     }
                 }
                 None => std::future::pending().await,
@@ -146,17 +158,18 @@ impl Reader {
         };
         let heard = tokio::select! {
             heard = heard => heard,
-            () = self.shared.wake_reader.notified() => None,
+            () = self.shared.wake_reader.notified() => Awoken::Locally,
             // Whether anybody follows still.
-            () = tokio::time::sleep(KEPT), if self.shared.is_followed.load(Ordering::SeqCst) => None,
+            () = tokio::time::sleep(KEPT), if self.shared.is_followed.load(Ordering::SeqCst) => Awoken::Locally,
         };
-        let mut touched = lock(&self.shared.touched);
         match heard {
-            Some(Heard::Touches(touches)) => {
+            Awoken::Locally => {}
+            Awoken::By(Some(Heard::Touches(touches))) => {
+                let mut touched = lock(&self.shared.touched);
                 touches.iter().for_each(|(channel, touch)| touched.add(channel, *touch));
             }
-            Some(Heard::Something) => touched.others = true,
-            None => {}
+            Awoken::By(Some(Heard::Something)) => lock(&self.shared.touched).others = true,
+            Awoken::By(None) => self.stop_listening(listening),
         }
     }
 
@@ -164,12 +177,19 @@ impl Reader {
     async fn round(&self, listening: &mut Option<Listening>) -> Result<(), StoreError> {
         let Some((touches, others)) = self.take() else {
             *listening = None;
+            self.looked.set(None);
             return Ok(());
         };
+        let started = now();
         self.read(touches).await?;
         match listening {
             Some(listening) if others => self.look(listening).await,
-            _ => Ok(()),
+            // Nothing was missed up to here.
+            Some(_) => {
+                self.looked.set(Some(started));
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 
@@ -219,7 +239,9 @@ impl Reader {
             }
         });
         let look_at = look_every.map(|time| Instant::now() + time);
-        Ok(Listening { heard, task, look_every, looked: now(), look_at })
+        // Who begins to follow reads everything as it is now. What was missed after a failure is looked for from where it began.
+        self.looked.set(self.looked.get().or_else(|| Some(now())));
+        Ok(Listening { heard, task, look_every, look_at })
     }
 
     /// Reads rockets as they are now.
@@ -245,7 +267,8 @@ impl Reader {
 
     /// Looks for what was received since the last look, whoever received it, and for what was forgotten.
     async fn look(&self, listening: &mut Listening) -> Result<(), StoreError> {
-        let (started, since) = (now(), listening.looked.minus(MARGIN));
+        let started = now();
+        let since = self.looked.get().unwrap_or(started).minus(MARGIN);
         let mut after: Option<Channel> = None;
         loop {
             let rockets = self.store.received_since(since, after.as_ref(), READ as i64).await?;
@@ -263,7 +286,7 @@ impl Reader {
         let mut forgotten = self.store.forgotten_since(since).await?;
         forgotten.retain(|channel| !lock(&self.shared.recent).is_forgotten(channel));
         self.read(forgotten.into_iter().map(|channel| (channel, Touch::UNKNOWN)).collect()).await?;
-        listening.looked = started;
+        self.looked.set(Some(started));
         listening.look_at = listening.look_every.map(|time| Instant::now() + time);
         Ok(())
     }

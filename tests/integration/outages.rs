@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
+use crate::events::Events;
 use crate::postgres::{Cluster, Session, TestDatabase, execute, query};
 use crate::support::{Client, Service, eventually, faster, run, stdout};
 
@@ -59,6 +60,24 @@ fn a_server_that_is_killed_under_load_loses_nothing() {
             (&row["speed"], &row["processed"], &row["complete_through"]),
             (&json!(600), &json!(600), &json!(600))
         );
+    }
+}
+
+#[test]
+fn event_streams_go_on_when_the_server_is_back() {
+    let mut cluster = Cluster::start();
+    let services = [(); 2].map(|()| Service::start(cluster.url("postgres")));
+    let [mut one, mut other] = services.each_ref().map(|service| Client::new(service.address));
+    assert_eq!(one.post(&faster("r", 1, 1)).status, 204);
+    let mut stream = Events::open(services[0].address, "", None);
+    assert_eq!(stream.snapshot(), ["r"]);
+    for number in 2..5 {
+        cluster.kill();
+        eventually("it is noticed", || one.get("/readyz").status == 503);
+        cluster.restart();
+        // By the other instance, which the first one has to hear again, or look for what it missed.
+        eventually("it is back", || other.post(&faster("r", number, 1)).status == 204);
+        stream.until("the change", |event| event.data["speed"] == number);
     }
 }
 
