@@ -12,10 +12,20 @@ use crate::support::{Client, eventually};
 
 /// A browser with one window. It ends, and its profile is removed, when this is dropped.
 pub struct Browser {
-    driver: Child,
+    _driver: Driver,
     client: Client,
     session: String,
     _profile: TempDir,
+}
+
+/// The program that drives the browser. Ended with it, also if the browser didn't start.
+struct Driver(Child);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// How a reference to an element is written.
@@ -24,9 +34,10 @@ const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 impl Browser {
     pub fn start() -> Self {
         let driver = Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-        let mut driver =
-            driver.expect("Chromium and its driver are there: on Debian, apt-get install chromium chromium-driver");
-        let mut said = BufReader::new(driver.stdout.take().unwrap()).lines();
+        let mut driver = Driver(
+            driver.expect("Chromium and its driver are there: on Debian, apt-get install chromium chromium-driver"),
+        );
+        let mut said = BufReader::new(driver.0.stdout.take().unwrap()).lines();
         let port: u16 = loop {
             let line = said.next().expect("chromedriver ended").unwrap();
             if let Some((_, port)) = line.split_once("started successfully on port ") {
@@ -57,7 +68,7 @@ impl Browser {
         } } });
         let answer = command(&mut client, "POST", "/session", &wanted);
         let session = answer["sessionId"].as_str().unwrap().to_owned();
-        Self { driver, client, session, _profile: profile }
+        Self { _driver: driver, client, session, _profile: profile }
     }
 
     fn command(&mut self, method: &str, path: &str, body: &Value) -> Value {
@@ -127,7 +138,5 @@ impl Drop for Browser {
         // A panic must not be followed by another one.
         let path = format!("/session/{}", self.session);
         let _ = self.client.request("DELETE", &path, &[], b"");
-        let _ = self.driver.kill();
-        let _ = self.driver.wait();
     }
 }

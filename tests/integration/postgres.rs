@@ -85,6 +85,8 @@ pub struct Cluster {
 /// Its arguments are the directory, the folder of the programs, and what runs a command as the server's user. It starts
 /// and kills the server as its standard input says, and says when that is done.
 const GUARD: &str = r#"
+# Who interrupts the tests interrupts all of their group: the server is to be stopped all the same.
+trap '' INT TERM HUP
 directory=$1; programs=$2; shift 2
 options="-c listen_addresses= -c unix_socket_directories=$directory -c max_connections=300 $SETTINGS"
 as_server() { "$@" </dev/null >>"$directory/log" 2>&1 || { cat "$directory/log" >&2; echo failed; exit 1; }; }
