@@ -18,7 +18,7 @@ pub(super) struct BackupArgs {
     file: PathBuf,
 
     /// Replace the file if it is there
-    #[arg(long)]
+    #[arg(long, env = "ROCKET_MONITOR_REPLACE")]
     replace: bool,
 
     #[command(flatten)]
