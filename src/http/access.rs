@@ -20,7 +20,7 @@ use super::problem::Problem;
 use crate::access::{Token, Tokens};
 
 /// What may be asked for without a token: it holds no data. The rest of the assets follows after a slash.
-const OPEN: [&str; 5] = ["/", "/livez", "/readyz", "/session", "/favicon.ico"];
+const OPEN: [&str; 4] = ["/", "/livez", "/readyz", "/session"];
 const OPEN_FOLDER: &str = "/assets/";
 
 /// The dashboard's cookie.

@@ -1,7 +1,7 @@
 //! The dashboard: its page and what it consists of, embedded in the program. They hold no data.
 
 use actix_web::http::header::{self, ETag, EntityTag, Header, IfNoneMatch};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use rust_embed::RustEmbed;
 
 use super::problem::Problem;
@@ -48,19 +48,25 @@ pub(super) async fn asset(name: web::Path<String>, request: HttpRequest) -> Resu
     Ok(if known { HttpResponse::NotModified().finish() } else { response })
 }
 
-/// A file with what keeps browsers from doing more with it than they should.
+/// A file of the folder.
 pub(super) fn send(name: &str, policy: &'static str) -> Result<HttpResponse, Problem> {
     let file = Files::get(name).ok_or_else(|| Problem::not_found("There is no such file."))?;
     let tag: String = file.metadata.sha256_hash().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    Ok(HttpResponse::Ok()
-        .content_type(content_type(name))
-        .insert_header((header::CONTENT_SECURITY_POLICY, policy))
-        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .insert_header((header::REFERRER_POLICY, "no-referrer"))
+    Ok(guarded(content_type(name), policy)
         // Asked for each time, but sent only if it is another one: a new version of the program brings a new page.
         .insert_header((header::CACHE_CONTROL, "no-cache"))
         .insert_header(ETag(EntityTag::new_strong(tag)))
         .body(file.data.into_owned()))
+}
+
+/// An answer with what keeps browsers from doing more with it than they should.
+pub(super) fn guarded(content_type: &str, policy: &'static str) -> HttpResponseBuilder {
+    let mut response = HttpResponse::Ok();
+    response.content_type(content_type);
+    response.insert_header((header::CONTENT_SECURITY_POLICY, policy));
+    response.insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
+    response.insert_header((header::REFERRER_POLICY, "no-referrer"));
+    response
 }
 
 fn content_type(name: &str) -> &'static str {

@@ -21,7 +21,6 @@ use super::{State, params};
 use crate::domain::rocket::{Rocket, View};
 use crate::feed::{Change, Cursor, Follower, Told};
 use crate::store::query::{Filters, Order, Position, RocketQuery, Sort};
-use crate::store::{Store, StoreError};
 
 /// After so long without an event a comment shows that the connection is alive.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -69,7 +68,8 @@ pub(super) async fn follow(request: HttpRequest, state: web::Data<State>) -> Res
         _ if snapshot => Phase::Open,
         _ => Phase::Live,
     };
-    let events = Events { store: state.store.clone(), stopping: state.stopping.clone(), follower, filters, phase };
+    let stopping = state.stopping.clone();
+    let events = Events { state, stopping, follower, filters, phase };
     Ok(response.streaming(events.into_stream()))
 }
 
@@ -96,7 +96,7 @@ enum Phase {
 }
 
 struct Events {
-    store: Store,
+    state: web::Data<State>,
     stopping: watch::Receiver<bool>,
     /// Where it was when the stream began: what changes during the snapshot is told after it.
     follower: Follower,
@@ -105,23 +105,20 @@ struct Events {
 }
 
 impl Events {
-    fn into_stream(self) -> impl Stream<Item = Result<Bytes, StoreError>> {
+    fn into_stream(self) -> impl Stream<Item = Result<Bytes, Problem>> {
         stream::unfold(Some(self), async |events| {
             let mut events = events?;
             match events.next().await {
                 Ok(Some(chunk)) => Some((Ok(chunk), Some(events))),
                 // The client comes again, and is told what it missed, or everything.
                 Ok(None) => None,
-                Err(error) => {
-                    tracing::warn!(%error, "an event stream was broken off");
-                    Some((Err(error), None))
-                }
+                Err(problem) => Some((Err(problem), None)),
             }
         })
     }
 
     /// The next chunk; none at the end.
-    async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
+    async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         match &self.phase {
             Phase::Open => {
                 self.phase = Phase::Snapshot(None);
@@ -141,7 +138,7 @@ impl Events {
         }
     }
 
-    async fn snapshot(&mut self, after: Option<Position>) -> Result<Bytes, StoreError> {
+    async fn snapshot(&mut self, after: Option<Position>) -> Result<Bytes, Problem> {
         let query = RocketQuery {
             view: View::BestEffort,
             sort: Sort::Channel,
@@ -150,7 +147,7 @@ impl Events {
             after,
             limit: CHUNK,
         };
-        let page = self.store.rockets(query).await?;
+        let page = self.state.read(self.state.store.rockets(query).await)?;
         self.phase = match page.next {
             Some(next) => Phase::Snapshot(Some(next)),
             None => Phase::Live,

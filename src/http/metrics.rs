@@ -8,8 +8,7 @@ use actix_web::{HttpResponse, web};
 
 use super::State;
 use super::problem::Problem;
-use crate::metrics::{Metrics, ROUTES, StoreOperation};
-use crate::store::StoreError;
+use crate::metrics::{Metrics, ROUTES};
 use crate::store::report::Report;
 
 /// Everything that is measured.
@@ -21,14 +20,9 @@ use crate::store::report::Report;
 )]
 pub(super) async fn show(state: web::Data<State>) -> Result<HttpResponse, Problem> {
     // Without the store the rest is as good, and wanted all the more.
-    let fleet = match state.reports.acquire().await {
-        Ok(_turn) => state.store.report(Report::Fleet, 1).await,
-        Err(_) => Err(StoreError::BrokenOff),
-    };
-    let fleet = fleet.inspect_err(|error| {
-        tracing::warn!(%error, "the fleet can't be measured");
-        state.metrics.store_failed(StoreOperation::Read);
-    });
+    let turn = state.reports.acquire().await;
+    let fleet = state.read(state.store.report(Report::Fleet, 1).await);
+    drop(turn);
     let subscribers = i64::try_from(state.feed.followers()).unwrap_or(i64::MAX);
     let text = state.metrics.encode(state.ingest.queued_bytes(), subscribers, fleet.ok().as_ref());
     let text = text.map_err(Problem::unavailable)?;

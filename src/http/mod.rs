@@ -34,8 +34,8 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::feed::Feed;
 use crate::ingest::Ingest;
-use crate::metrics::Metrics;
-use crate::store::Store;
+use crate::metrics::{Metrics, StoreOperation};
+use crate::store::{Store, StoreError};
 pub use access::Access;
 use problem::Problem;
 use request_id::RequestIds;
@@ -63,6 +63,17 @@ pub struct State {
     reports: Semaphore,
     /// Becomes true when the service is told to stop.
     stopping: watch::Receiver<bool>,
+}
+
+impl State {
+    /// What was read from the store, or the answer that it can't be read, which is logged and counted.
+    fn read<T>(&self, read: Result<T, StoreError>) -> Result<T, Problem> {
+        read.map_err(|error| {
+            self.metrics.store_failed(StoreOperation::Read);
+            tracing::error!(%error, "a read failed");
+            Problem::unavailable(format!("the store can't be read now: {error}"))
+        })
+    }
 }
 
 /// A server that listens.

@@ -3,7 +3,6 @@
 
 use std::sync::{Arc, LazyLock};
 
-use actix_web::http::header;
 use actix_web::{HttpResponse, web};
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::{ContentBuilder, Header, ObjectBuilder, RefOr, Response, Type};
@@ -87,9 +86,7 @@ pub(super) async fn docs_file(name: web::Path<String>) -> Result<HttpResponse, P
     let config = Arc::new(Config::from("/openapi.json"));
     let file = utoipa_swagger_ui::serve(&name, config).ok().flatten();
     let file = file.ok_or_else(|| Problem::not_found("There is no such file."))?;
-    let mut response = HttpResponse::Ok();
-    response.content_type(file.content_type).insert_header((header::CONTENT_SECURITY_POLICY, DOCS_POLICY));
-    Ok(response.insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff")).body(file.bytes.into_owned()))
+    Ok(assets::guarded(&file.content_type, DOCS_POLICY).body(file.bytes.into_owned()))
 }
 
 /// What all responses have in common.

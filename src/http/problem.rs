@@ -11,7 +11,6 @@ use utoipa::ToSchema;
 
 use crate::domain::parse::Rejection;
 use crate::ingest::IngestError;
-use crate::store::StoreError;
 
 /// How long a client should wait before it tries again, in seconds.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -128,6 +127,8 @@ impl fmt::Display for Problem {
     }
 }
 
+impl std::error::Error for Problem {}
+
 impl ResponseError for Problem {
     fn status_code(&self) -> StatusCode {
         self.status
@@ -173,12 +174,5 @@ impl From<Rejection> for Problem {
 impl From<IngestError> for Problem {
     fn from(error: IngestError) -> Self {
         Self::unavailable(error)
-    }
-}
-
-impl From<StoreError> for Problem {
-    fn from(error: StoreError) -> Self {
-        tracing::error!(%error, "a read failed");
-        Self::unavailable(format!("the store can't be read now: {error}"))
     }
 }

@@ -95,7 +95,7 @@ pub(super) async fn one(
 
 async fn read(state: &State, report: Report) -> Result<ReportRows, Problem> {
     let _turn = state.reports.acquire().await.map_err(Problem::unavailable)?;
-    Ok(state.store.report(report, MOST_ROWS).await?)
+    state.read(state.store.report(report, MOST_ROWS).await)
 }
 
 /// Whether the client would rather have CSV than JSON.

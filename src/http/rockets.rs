@@ -37,7 +37,7 @@ use crate::domain::timestamp::Timestamp;
 )]
 pub(super) async fn list(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
     let query = params::rockets(request.query_string())?;
-    let page = state.store.rockets(query.clone()).await?;
+    let page = state.read(state.store.rockets(query.clone()).await)?;
     let next_cursor = page.next.map(|position| cursor::encode(&query, &position));
     let mut response = HttpResponse::Ok();
     if let Some(cursor) = &next_cursor {
@@ -71,7 +71,7 @@ pub(super) async fn one(
     let never_heard_of = || Problem::not_found("No message of this channel has been processed.");
     // What can't be a channel was never heard of.
     let channel = Channel::new(ByteString::from(channel.into_inner())).map_err(|_| never_heard_of())?;
-    let found = state.store.rocket(&channel, view).await?.ok_or_else(never_heard_of)?;
+    let found = state.read(state.store.rocket(&channel, view).await)?.ok_or_else(never_heard_of)?;
     Ok(json(HttpResponse::Ok(), &RocketJson::new(&found.rocket, Some(&found.gaps))))
 }
 

@@ -12,7 +12,7 @@ use crate::domain::batch::Outcome;
 use crate::domain::message::Message;
 use crate::domain::timestamp::Timestamp;
 use crate::feed::Feed;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StoreOperation};
 use crate::store::{Store, StoreError, Writer};
 
 /// A batch that has this many messages takes no more: its transaction should not hold up those who come next for long.
@@ -163,26 +163,34 @@ impl Committer {
         }
     }
 
+    /// Commits a batch, and tells what became of it; no messages ask whether some could be committed.
     fn commit(&mut self, messages: &[Message]) -> Result<Vec<Outcome>, StoreError> {
+        let started = Instant::now();
+        let outcomes = self.try_commit(messages);
+        let Observers { feed, metrics } = &self.observers;
+        if outcomes.is_err() {
+            metrics.store_failed(StoreOperation::Commit);
+        }
+        if !messages.is_empty() {
+            feed.touch(messages, outcomes.as_deref().ok());
+            metrics.committed(messages, outcomes.as_deref().ok(), started.elapsed());
+        }
+        outcomes
+    }
+
+    fn try_commit(&mut self, messages: &[Message]) -> Result<Vec<Outcome>, StoreError> {
         let mut writer = match self.writer.take() {
             Some(writer) => writer,
             None => self.store.writer()?,
         };
         let now = Timestamp::from_system_time(SystemTime::now());
-        let started = Instant::now();
         // A defect that one batch brings to light must not end the thread that all others need.
         let committed = catch_unwind(AssertUnwindSafe(|| {
             if messages.is_empty() { writer.probe().map(|()| Vec::new()) } else { writer.commit(messages, now) }
         }));
-        let outcomes = committed.unwrap_or(Err(StoreError::BrokenOff));
-        let Observers { feed, metrics } = &self.observers;
-        if !messages.is_empty() {
-            feed.touch(messages, outcomes.as_deref().ok());
-            metrics.committed(messages, outcomes.as_deref().ok(), started.elapsed());
-        }
-        // After a failure the next batch starts with another one.
-        self.writer = outcomes.is_ok().then_some(writer);
-        outcomes
+        let outcomes = committed.unwrap_or(Err(StoreError::BrokenOff))?;
+        self.writer = Some(writer);
+        Ok(outcomes)
     }
 
     fn answer(&self, waiting: Vec<Waiting>, outcome: Result<Vec<Outcome>, StoreError>) {

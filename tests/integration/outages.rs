@@ -53,6 +53,12 @@ fn a_server_that_is_killed_under_load_loses_nothing() {
             eventually("it has recovered", || client.get("/readyz").status == 200);
         }
     });
+    let metrics = Client::new(service.address).get("/metrics").body;
+    let metrics = String::from_utf8(metrics).unwrap();
+    for operation in ["commit", "read"] {
+        let none = format!("rocket_monitor_store_errors_total{{operation=\"{operation}\"}} 0\n");
+        assert!(metrics.contains(none.trim_end_matches("0\n")) && !metrics.contains(&none), "{metrics}");
+    }
     let state = query(&cluster.url("postgres"), "SELECT channel, speed, processed, complete_through FROM rockets");
     assert_eq!(state.len(), 10);
     for row in state {

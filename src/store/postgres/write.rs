@@ -5,10 +5,10 @@
 //! and don't deadlock; what is read of a rocket is read after its row is locked.
 //!
 //! Most of a batch's rockets are [known](crate::store::known) as they were when their `last_received` was set: it is
-//! strictly later with every change, whatever the clocks of the instances say, and so is the version of a rocket. The first message adds what is new to them
-//! as it locks them, unless somebody else has changed them since; if so, the transaction is rolled back, and the next
-//! one asks. Of the other rockets it reads what is to be known. The second message writes the ranges, adds what is new
-//! to these other rockets, and commits.
+//! strictly later with every change, whatever the clocks of the instances say, and so is the version of a rocket. The
+//! first message adds what is new to them as it locks them, unless somebody else has changed them since; if so, the
+//! transaction is rolled back, and the next one asks. Of the other rockets it reads what is to be known. The second
+//! message writes the ranges, adds what is new to these other rockets, and commits.
 
 use std::collections::HashMap;
 use std::time::Duration;
