@@ -30,6 +30,7 @@ pub enum Backend {
 }
 
 /// Runs each of the functions as a test on every backend.
+#[allow(unused_macros)]
 macro_rules! conformance {
     ($($test:ident),* $(,)?) => {
         mod sqlite_file { $(#[test] fn $test() { super::$test($crate::support::Backend::SqliteFile); })* }
@@ -37,6 +38,7 @@ macro_rules! conformance {
         mod postgres { $(#[test] fn $test() { super::$test($crate::support::Backend::Postgres); })* }
     };
 }
+#[allow(unused_imports)]
 pub(crate) use conformance;
 
 /// A service in this process.
