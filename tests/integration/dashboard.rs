@@ -152,7 +152,7 @@ fn a_lost_connection_is_seen_and_comes_back() {
     browser.open(&format!("http://{address}/"));
     browser.until(LIVE, &json!("live"));
     browser.until(ROWS, &json!(["a"]));
-    service.kill();
+    drop(service);
     browser.until(LIVE, &json!("lost"));
     let banner = "return document.querySelector('#banner').textContent.trim() !== '' \
                   && document.querySelector('#banner').checkVisibility()";

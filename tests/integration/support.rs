@@ -61,7 +61,11 @@ impl App {
     }
 
     pub fn spawn_with(backend: Backend, limits: Limits) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::spawn_in(tempfile::tempdir().unwrap(), backend, limits)
+    }
+
+    /// With its file, if it has one, in this directory.
+    pub fn spawn_in(directory: TempDir, backend: Backend, limits: Limits) -> Self {
         let postgres = matches!(backend, Backend::Postgres).then(TestDatabase::create);
         let database = match backend {
             Backend::SqliteFile => Database::File(directory.path().join("rockets.db")),
@@ -357,9 +361,10 @@ impl Service {
         Self { child, address }
     }
 
-    pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    /// Kills it while others still use it: it is waited for when this is dropped.
+    pub fn kill_now(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
     }
 
     /// Sends SIGTERM, and waits for the end.

@@ -63,15 +63,15 @@ fn serve(disk: &Disk, path: &Path, part: &[u32], mut next_checkpoint: impl FnMut
 }
 
 #[derive(Debug, Default)]
-struct Losses {
-    cuts: u64,
+pub struct Losses {
+    pub cuts: u64,
     /// How often acknowledged messages were lost.
-    lossy: u64,
-    bad: Vec<Verdict>,
+    pub lossy: u64,
+    pub bad: Vec<Verdict>,
 }
 
 /// Lets the power fail at a share of the moments of a recording, and says what was lost.
-fn cut(calls: &[Call], seed: u64, share: f64) -> Losses {
+pub fn cut(calls: &[Call], seed: u64, share: f64) -> Losses {
     let mut random = StdRng::seed_from_u64(seed);
     let mut losses = Losses::default();
     let (mut platter, mut acknowledged) = (Platter::default(), BTreeSet::new());
@@ -98,7 +98,7 @@ fn cut(calls: &[Call], seed: u64, share: f64) -> Losses {
     losses
 }
 
-fn judge_files(files: &Files, acknowledged: &BTreeSet<u32>) -> Verdict {
+pub fn judge_files(files: &Files, acknowledged: &BTreeSet<u32>) -> Verdict {
     let directory = tempfile::tempdir().unwrap();
     lay_out(files, directory.path());
     judge(&directory.path().join("rockets.db"), acknowledged.iter().copied(), MESSAGES)

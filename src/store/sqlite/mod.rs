@@ -53,8 +53,10 @@ pub struct SqliteStore {
 
 #[derive(Clone)]
 enum Connections {
-    /// A file: a connection for the writer, and as many for readers as read at the same time.
-    File { path: Arc<Path>, idle_readers: Arc<Mutex<Vec<Connection>>> },
+    /// A file: a connection for the writer, as many for readers as read at the same time, and one that does nothing but
+    /// stay open. After the last one has closed, the next takes everything in the log for committed, also what could not
+    /// be synced and was never acknowledged: copies of it would be acknowledged, and it would still not be on the disk.
+    File { path: Arc<Path>, idle_readers: Arc<Mutex<Vec<Connection>>>, _stays_open: Arc<Mutex<Connection>> },
     /// In memory: one connection, for there is no way to read beside a writer.
     Memory(Arc<Mutex<Connection>>),
 }
@@ -74,7 +76,16 @@ impl SqliteStore {
         let engine = |source| OpenError::Engine { database: Database::File(path.to_owned()), source: Box::new(source) };
         sync_log(path).map_err(engine)?;
         schema::prepare_file(path, options.migrate)?;
-        let connections = Connections::File { path: path.into(), idle_readers: Arc::default() };
+        let stays_open = connect_reader(path).and_then(|connection| {
+            // It takes a read to be counted among those that have the log open.
+            schema::version(&connection)?;
+            Ok(Arc::new(Mutex::new(connection)))
+        });
+        let connections = Connections::File {
+            path: path.into(),
+            idle_readers: Arc::default(),
+            _stays_open: stays_open.map_err(engine)?,
+        };
         Ok(Self { connections, failures: options.failures.clone(), writes: Arc::default() })
     }
 
@@ -97,7 +108,7 @@ impl SqliteStore {
     fn with_reader<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         match &self.connections {
             Connections::Memory(connection) => read(&lock(connection)),
-            Connections::File { path, idle_readers } => {
+            Connections::File { path, idle_readers, .. } => {
                 let idle = lock(idle_readers).pop();
                 let connection = match idle {
                     Some(connection) => connection,

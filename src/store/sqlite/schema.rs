@@ -39,7 +39,7 @@ pub(super) fn prepare_file(path: &Path, migrate: bool) -> Result<(), OpenError> 
             "there is no such file; `migrate` makes it, and so does `serve` without --no-migrate".into(),
         ));
     }
-    let started = Instant::now();
+    let (started, mut failed_before) = (Instant::now(), false);
     loop {
         let outcome = match inspect(path).map_err(engine)? {
             Found::Current => return Ok(()),
@@ -49,14 +49,17 @@ pub(super) fn prepare_file(path: &Path, migrate: bool) -> Result<(), OpenError> 
             }
             Found::Fresh | Found::Older => migrate_file(path),
         };
-        // Several processes may start on one file: one of them migrates, for the others it fails, and the next look
-        // finds it done.
+        // Several processes may start on one file: one of them migrates, and for the others it fails, because the file
+        // is locked or has changed meanwhile. The next look finds it done.
         match outcome {
             Ok(()) => {}
-            Err(error) if started.elapsed() > MIGRATION_TIMEOUT => return Err(engine(error)),
+            Err(error) if error.was_waited_for() && started.elapsed() < MIGRATION_TIMEOUT => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) if failed_before => return Err(engine(error)),
             Err(error) => {
                 tracing::debug!(%error, "the migration failed; looking again");
-                std::thread::sleep(Duration::from_millis(20));
+                failed_before = true;
             }
         }
     }
@@ -192,5 +195,11 @@ fn run_migrations(connection: &mut Connection, target: Target) -> Result<(), Sto
     // Grouped: all migrations and their entries in the history are one transaction. Otherwise each of them is one, and
     // whoever looks in between, or is interrupted there, finds tables that the history doesn't know.
     let migrated = migrations::migrations::runner().set_target(target).set_grouped(true).run(connection);
-    migrated.map(|_| ()).map_err(|error| StoreError::Migration(error.to_string()))
+    migrated.map(|_| ()).map_err(|error| {
+        let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<rusqlite::Error>());
+        match source.and_then(rusqlite::Error::sqlite_error) {
+            Some(sqlite) => StoreError::Sqlite(rusqlite::Error::SqliteFailure(*sqlite, Some(error.to_string()))),
+            None => StoreError::Migration(error.to_string()),
+        }
+    })
 }
