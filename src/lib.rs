@@ -58,6 +58,8 @@ pub mod cli;
 pub mod domain;
 pub mod feed;
 pub mod fleet;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod http;
 pub mod ingest;
 pub mod metrics;

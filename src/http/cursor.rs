@@ -7,7 +7,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::text::Channel;
+use crate::domain::rocket::Status;
+use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
 use crate::store::query::{Position, RocketQuery, Sort, SortKey};
 
@@ -66,7 +67,11 @@ pub(super) fn decode(cursor: &str, query: &RocketQuery) -> Result<Position, Stri
         (SortKey::Null, sort) => sort.nullable(query.view),
         (SortKey::Integer(_), sort) => sort == Sort::Speed,
         (SortKey::Text(text), Sort::LatestUpdate) => Timestamp::parse(text).is_ok_and(|time| time.to_string() == *text),
-        (SortKey::Text(_), sort) => sort != Sort::Speed,
+        (SortKey::Text(text), Sort::Status) => Status::ALL.iter().any(|status| status.name() == text),
+        (SortKey::Text(text), Sort::Channel) => *text == channel,
+        // Whoever makes up a cursor must not get at the store with what no rocket has: Postgres's text can't hold NUL.
+        (SortKey::Text(text), Sort::Type | Sort::Mission) => Text::new(ByteString::from(text.as_str())).is_ok(),
+        (SortKey::Text(_), Sort::Speed) => false,
     };
     if !fits {
         return Err(not_ours());

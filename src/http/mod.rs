@@ -8,6 +8,8 @@ mod assets;
 mod body;
 mod cursor;
 mod events;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod health;
 mod messages;
 mod metrics;

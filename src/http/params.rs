@@ -14,6 +14,11 @@ use crate::store::query::{Filters, Order, RocketQuery, Sort};
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
 
+/// How many faults of a query string are told, and how many characters of a parameter's name: nobody gets a larger answer
+/// than the question is worth.
+const MAX_ERRORS: usize = 20;
+const MAX_NAME_CHARS: usize = 64;
+
 /// The parameters of `GET /rockets`.
 pub(super) fn rockets(query_string: &str) -> Result<RocketQuery, Problem> {
     const KNOWN: [&str; 9] = ["sort", "order", "channel", "type", "mission", "status", "view", "limit", "cursor"];
@@ -100,7 +105,10 @@ impl<'q> Params<'q> {
     }
 
     fn refuse(&mut self, parameter: &str, detail: String) {
-        self.errors.push(FieldError::Parameter { parameter: parameter.to_owned(), detail });
+        if self.errors.len() < MAX_ERRORS {
+            let parameter = parameter.chars().take(MAX_NAME_CHARS).collect();
+            self.errors.push(FieldError::Parameter { parameter, detail });
+        }
     }
 
     /// The parameter's value, if it is there and valid.

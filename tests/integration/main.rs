@@ -14,6 +14,7 @@ mod events;
 mod failures;
 mod figures;
 mod fold;
+mod hostile;
 mod instances;
 mod listing;
 mod messages;

@@ -267,6 +267,12 @@ impl Client {
         self.stream.as_mut().unwrap().get_mut().write_all(bytes)
     }
 
+    /// Lets the service know that nothing more will come.
+    pub fn send_no_more(&mut self) {
+        // It may have closed the connection already.
+        let _ = self.stream.as_mut().unwrap().get_mut().shutdown(std::net::Shutdown::Write);
+    }
+
     pub fn answer(&mut self, head_only: bool) -> std::io::Result<Answer> {
         let stream = self.stream.as_mut().unwrap();
         let mut line = String::new();

@@ -1,0 +1,4 @@
+//! Cursors of pages.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| rocket_monitor::fuzzing::cursor(input));

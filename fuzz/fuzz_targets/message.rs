@@ -1,0 +1,4 @@
+//! Bodies of one message.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| rocket_monitor::fuzzing::message(input));

@@ -1,0 +1,118 @@
+//! What must hold for any input at all, for the fuzzer to break (`./run fuzz`) and for a test that tries the inputs it found
+//! interesting. No part of the program.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use bytes::Bytes;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::domain::message::Message;
+use crate::domain::parse::{MAX_MESSAGE_BYTES, Rejection, parse};
+use crate::domain::timestamp::Timestamp;
+pub use crate::http::fuzzing::{cursor, query};
+use crate::ingest::ndjson::{LineReader, Lines};
+
+/// A body of one message: taken or refused, and what is taken is what JSON says.
+pub fn message(input: &[u8]) {
+    let parsed = parse(Bytes::copy_from_slice(input));
+    let is_json = serde_json::from_slice::<&RawValue>(input).is_ok();
+    match parsed {
+        Ok(message) => is_faithful(&message, input),
+        Err(Rejection::NotJson(reason)) => assert!(!reason.is_empty()),
+        Err(Rejection::Invalid(faults)) => {
+            assert!(is_json);
+            assert!(!faults.is_empty());
+            for fault in faults {
+                assert!(fault.pointer.is_empty() || fault.pointer.starts_with("/me"), "{fault:?}");
+                assert!(!fault.detail.is_empty());
+            }
+        }
+    }
+}
+
+/// What another reader of JSON finds at the same places. (It takes a duplicated member's last value, which is refused
+/// where it matters, and can't hold numbers out of its range, which only members may be that nobody reads.)
+fn is_faithful(message: &Message, input: &[u8]) {
+    let Ok(json) = serde_json::from_slice::<Value>(input) else { return };
+    let metadata = &json["metadata"];
+    assert_eq!(metadata["channel"], message.channel.as_str());
+    assert_eq!(metadata["messageNumber"], message.number.get());
+    assert_eq!(Timestamp::parse(metadata["messageTime"].as_str().unwrap()).unwrap(), message.time);
+    let again = Timestamp::parse(&message.time.to_string());
+    assert_eq!(again.unwrap(), message.time, "a time is read as it is written");
+}
+
+/// A stream of lines: however it is cut into parts, the same comes out, and each line is read as a message by itself would
+/// be. The first bytes say how it is cut.
+pub fn ndjson(input: &[u8]) {
+    let (cuts, stream) = input.split_at(input.len().min(8));
+    let whole = read(stream, &[]);
+    assert_eq!(whole, read(stream, cuts));
+    let stream = stream.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(stream);
+    let (mut messages, mut bad) = (Vec::new(), Vec::new());
+    for (line, number) in stream.split(|byte| *byte == b'\n').zip(1_u64..) {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.len() <= MAX_MESSAGE_BYTES && line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        match parse(Bytes::copy_from_slice(line)) {
+            Ok(message) if line.len() <= MAX_MESSAGE_BYTES => messages.push(format!("{message:?}")),
+            _ => bad.push(number),
+        }
+    }
+    assert_eq!(whole, (messages, bad));
+}
+
+/// The messages and the numbers of the bad lines of a stream that comes in parts of these lengths, again and again.
+fn read(stream: &[u8], parts: &[u8]) -> (Vec<String>, Vec<u64>) {
+    let (mut reader, mut lines, mut rest) = (LineReader::default(), Lines::default(), stream);
+    for part in parts.iter().cycle().take_while(|_| parts.iter().any(|part| *part > 0)) {
+        if rest.is_empty() {
+            break;
+        }
+        let (first, others) = rest.split_at(rest.len().min(usize::from(*part)));
+        reader.feed(&Bytes::copy_from_slice(first), &mut lines);
+        rest = others;
+    }
+    reader.feed(&Bytes::copy_from_slice(rest), &mut lines);
+    reader.finish(&mut lines);
+    assert_eq!(lines.bytes, stream.len());
+    let messages = lines.messages.iter().map(|message| format!("{message:?}")).collect();
+    (messages, lines.bad.iter().map(|bad| bad.line).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every file of the corpus of a target.
+    fn replay(target: &str, check: fn(&[u8])) {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let mut files = 0;
+        for file in std::fs::read_dir(&folder).unwrap() {
+            check(&std::fs::read(file.unwrap().path()).unwrap());
+            files += 1;
+        }
+        assert!(files >= 10, "{files} files in {}", folder.display());
+    }
+
+    #[test]
+    fn messages_of_the_corpus() {
+        replay("message", message);
+    }
+
+    #[test]
+    fn streams_of_the_corpus() {
+        replay("ndjson", ndjson);
+    }
+
+    #[test]
+    fn cursors_of_the_corpus() {
+        replay("cursor", cursor);
+    }
+
+    #[test]
+    fn query_strings_of_the_corpus() {
+        replay("query", query);
+    }
+}

@@ -1,0 +1,64 @@
+//! What must hold for any cursor and any query string; see [`crate::fuzzing`].
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use actix_web::ResponseError;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytestring::ByteString;
+
+use super::{cursor as cursors, params};
+use crate::domain::rocket::{Status, View};
+use crate::domain::text::Text;
+use crate::domain::timestamp::Timestamp;
+use crate::store::query::{Filters, Order, RocketQuery, Sort, SortKey};
+
+/// The most bytes that an answer to a bad query may take, whatever was asked.
+const MOST_ANSWER_BYTES: usize = 16 * 1024;
+
+/// A cursor: refused, or a position that a store can start from, and that is written as a cursor that means the same. The
+/// first byte says which question it is for; the rest is the cursor, or what it encodes.
+pub fn cursor(input: &[u8]) {
+    let Some((first, rest)) = input.split_first() else { return };
+    let sort = *Sort::ALL.get(usize::from(first % 6)).unwrap();
+    let order = if first & 0x40 == 0 { Order::Asc } else { Order::Desc };
+    let view = if first & 0x80 == 0 { View::BestEffort } else { View::Exact };
+    let query = RocketQuery { view, sort, order, filters: Filters::default(), after: None, limit: 1 };
+    let given = std::str::from_utf8(rest).map(str::to_owned).unwrap_or_default();
+    for cursor in [given, URL_SAFE_NO_PAD.encode(rest)] {
+        let Ok(position) = cursors::decode(&cursor, &query) else { continue };
+        let is_possible = match (&position.key, sort) {
+            (SortKey::Null, sort) => sort.nullable(view),
+            (SortKey::Integer(_), sort) => sort == Sort::Speed,
+            (SortKey::Text(text), Sort::LatestUpdate) => Timestamp::parse(text).is_ok(),
+            (SortKey::Text(text), Sort::Status) => Status::ALL.iter().any(|status| status.name() == text),
+            (SortKey::Text(text), Sort::Channel) => text == position.channel.as_str(),
+            (SortKey::Text(text), _) => Text::new(ByteString::from(text.as_str())).is_ok(),
+        };
+        assert!(is_possible, "{sort:?} {position:?}");
+        assert_eq!(cursors::decode(&cursors::encode(&query, &position), &query), Ok(position));
+    }
+}
+
+/// A query string: understood, or refused with an answer that is not larger than it is worth.
+pub fn query(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    match params::rockets(text) {
+        Ok(query) => {
+            assert!((1..=1_000).contains(&query.limit));
+            assert!(query.after.is_none() || text.contains('='));
+        }
+        Err(problem) => is_a_decent_answer(&problem),
+    }
+    params::events(text).err().iter().for_each(is_a_decent_answer);
+    params::rocket(text).err().iter().for_each(is_a_decent_answer);
+    params::none(text).err().iter().for_each(is_a_decent_answer);
+}
+
+fn is_a_decent_answer(problem: &super::problem::Problem) {
+    let response = problem.error_response();
+    assert_eq!(response.status(), 400);
+    let body = actix_web::body::to_bytes(response.into_body());
+    let body = futures_util::FutureExt::now_or_never(body).unwrap().unwrap();
+    assert!(body.len() <= MOST_ANSWER_BYTES, "{} bytes", body.len());
+    assert!(serde_json::from_slice::<serde_json::Value>(&body).is_ok());
+}
