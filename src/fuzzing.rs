@@ -17,7 +17,10 @@ pub fn message(input: &[u8]) {
     let parsed = parse(Bytes::copy_from_slice(input));
     let is_json = serde_json::from_slice::<&RawValue>(input).is_ok();
     match parsed {
-        Ok(message) => is_faithful(&message, input),
+        Ok(message) => {
+            assert!(is_json);
+            is_faithful(&message, input);
+        }
         Err(Rejection::NotJson(reason)) => assert!(!reason.is_empty()),
         Err(Rejection::Invalid(faults)) => {
             assert!(is_json);

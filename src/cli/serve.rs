@@ -17,6 +17,13 @@ use crate::metrics::Metrics;
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4_096;
 
+/// How many files to ask the system for: each connection is one.
+const FILES_WANTED: u64 = 65_536;
+/// How many the store's connections, the standard streams and the like take at most.
+const FILES_OF_OUR_OWN: usize = 512;
+/// Where the system allows hardly any file.
+const FEWEST_CONNECTIONS: usize = 64;
+
 /// How long a store that does not answer may hold up the end, once all requests are answered or given up.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -57,7 +64,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<Finished, Failure> {
     let (feed, feeding) = Feed::start(&store)?;
     let metrics = Metrics::new()?;
     let (ingest, committers) = Ingest::start(&store, &feed, &metrics, Limits::default())?;
-    let server = || Server::new(listeners, store, ingest.clone(), feed.clone(), metrics, access);
+    let connections = most_connections();
+    let server = || Server::new(listeners, store, ingest.clone(), feed.clone(), metrics, access, connections);
     let served = actix_web::rt::System::new().block_on(async { serve(args, server()?).await });
     ingest.stop();
     let committed = committers.wait(COMMIT_PATIENCE);
@@ -89,6 +97,15 @@ async fn serve(args: &ServeArgs, server: Server) -> Result<(), Failure> {
         stopper.stop().await;
     });
     Ok(server.run().await?)
+}
+
+/// As many as the system allows files to be open, but for those that the store needs.
+fn most_connections() -> usize {
+    let allowed = rlimit::increase_nofile_limit(FILES_WANTED);
+    let allowed = allowed.ok().and_then(|files| usize::try_from(files).ok()).unwrap_or(FEWEST_CONNECTIONS);
+    let connections = allowed.saturating_sub(FILES_OF_OUR_OWN).max(FEWEST_CONNECTIONS);
+    tracing::debug!(connections, "connections at a time");
+    connections
 }
 
 fn access(args: &ServeArgs) -> Result<Access, Failure> {

@@ -10,7 +10,8 @@ use std::fmt;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::message::{Event, Message, MessageNumber, SpeedChange};
@@ -269,18 +270,22 @@ impl<'j> DeserializeSeed<'j> for Name {
     type Value = Cow<'j, [u8]>;
 
     fn deserialize<D: Deserializer<'j>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_bytes(self)
+        // As JSON first: read as bytes at once, a name may hold control characters, which no JSON text may.
+        let json = <&RawValue>::deserialize(deserializer)?.get();
+        match json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+            Some(name) if !name.contains('\\') => Ok(Cow::Borrowed(name.as_bytes())),
+            _ => serde_json::Deserializer::from_str(json).deserialize_bytes(EscapedName).map_err(D::Error::custom),
+        }
     }
 }
 
-impl<'j> Visitor<'j> for Name {
+struct EscapedName;
+
+impl<'j> Visitor<'j> for EscapedName {
     type Value = Cow<'j, [u8]>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a member's name")
-    }
-    fn visit_borrowed_bytes<E>(self, name: &'j [u8]) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(name))
     }
     fn visit_bytes<E>(self, name: &[u8]) -> Result<Self::Value, E> {
         Ok(Cow::Owned(name.to_vec()))

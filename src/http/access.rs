@@ -9,7 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use actix_web::cookie::{Cookie, SameSite};
-use actix_web::http::header::{self, HeaderMap, HeaderValue};
+use actix_web::dev::ServiceResponse;
+use actix_web::http::header::{self, CROSS_ORIGIN_RESOURCE_POLICY, HeaderMap, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpResponse, web};
 use base64::Engine;
@@ -119,6 +120,28 @@ fn is_ours(authority: &str, listening: &[SocketAddr]) -> bool {
         return true;
     }
     host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback() || listening.iter().any(|address| address.ip() == ip))
+}
+
+/// Nothing that an answer of the API holds is to be run, or shown within a page of another site. The pages of our own say
+/// what they need themselves.
+const POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+
+/// Adds to an answer with a body what keeps browsers from doing more with it than they should.
+pub(super) fn guard<B>(mut response: ServiceResponse<B>) -> ServiceResponse<B> {
+    if response.status() != StatusCode::NO_CONTENT {
+        let headers = response.headers_mut();
+        if !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
+            headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
+        }
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        // A page of another site can't read it by embedding it either.
+        headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
+        if !headers.contains_key(header::CACHE_CONTROL) {
+            // It may need a token, and is old in a moment.
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+    }
+    response
 }
 
 /// A token, as text.

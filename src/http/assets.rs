@@ -59,12 +59,11 @@ pub(super) fn send(name: &str, policy: &'static str) -> Result<HttpResponse, Pro
         .body(file.data.into_owned()))
 }
 
-/// An answer with what keeps browsers from doing more with it than they should.
+/// An answer that a browser may do with what the policy says.
 pub(super) fn guarded(content_type: &str, policy: &'static str) -> HttpResponseBuilder {
     let mut response = HttpResponse::Ok();
     response.content_type(content_type);
     response.insert_header((header::CONTENT_SECURITY_POLICY, policy));
-    response.insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
     response.insert_header((header::REFERRER_POLICY, "no-referrer"));
     response
 }

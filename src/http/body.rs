@@ -1,6 +1,6 @@
 //! Bodies of requests: what they are, and reading them within bounds.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::HttpRequest;
 use actix_web::http::StatusCode;
@@ -16,6 +16,8 @@ use crate::ingest::IngestError;
 
 /// How long a client may be silent in the middle of a body.
 const SILENCE: Duration = Duration::from_secs(30);
+/// How long it may take to send one message, however steadily its bytes trickle in.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Whether the body is newline-delimited JSON; parameters of the media type don't matter.
 pub(super) fn is_ndjson(request: &HttpRequest) -> bool {
@@ -54,7 +56,8 @@ pub(super) async fn read_message(
         return Err(too_large());
     }
     let mut body = Vec::with_capacity(announced.and_then(|length| usize::try_from(length).ok()).unwrap_or_default());
-    while let Some(chunk) = next_chunk(payload, stopping).await? {
+    let deadline = Instant::now() + MESSAGE_TIMEOUT;
+    while let Some(chunk) = next_chunk(payload, Some(deadline), stopping).await? {
         if body.len() + chunk.len() > MAX_MESSAGE_BYTES {
             return Err(too_large());
         }
@@ -63,9 +66,11 @@ pub(super) async fn read_message(
     Ok(body.into())
 }
 
-/// The next part of a body; none at its end. A service that is told to stop does not wait for it.
+/// The next part of a body; none at its end. A service that is told to stop does not wait for it, nor anybody after the
+/// deadline, if there is one.
 pub(super) async fn next_chunk(
     payload: &mut Payload,
+    deadline: Option<Instant>,
     stopping: &watch::Receiver<bool>,
 ) -> Result<Option<Bytes>, Problem> {
     // Mostly it is there already, and needs neither a timer nor the news of a stop.
@@ -73,12 +78,13 @@ pub(super) async fn next_chunk(
         Some(next) => next,
         None => {
             let mut stopping = stopping.clone();
+            let silence = Instant::now() + SILENCE;
             tokio::select! {
                 biased;
                 next = payload.next() => next,
                 _ = stopping.wait_for(|stopping| *stopping) => return Err(IngestError::Stopping.into()),
-                () = tokio::time::sleep(SILENCE) => {
-                    let detail = format!("Nothing of the body came for {} seconds.", SILENCE.as_secs());
+                () = tokio::time::sleep_until(deadline.map_or(silence, |deadline| deadline.min(silence)).into()) => {
+                    let detail = "The body did not come to its end in time.";
                     return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
                 }
             }

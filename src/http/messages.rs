@@ -113,7 +113,7 @@ impl Stream<'_> {
     async fn read(&mut self, payload: &mut web::Payload) -> Result<(), Problem> {
         // A stream may never end by itself.
         while !*self.state.stopping.borrow() {
-            let chunk = body::next_chunk(payload, &self.state.stopping).await?;
+            let chunk = body::next_chunk(payload, None, &self.state.stopping).await?;
             let mut lines = Lines::default();
             match &chunk {
                 Some(chunk) => self.reader.feed(chunk, &mut lines),

@@ -4,6 +4,7 @@
 //! what goes wrong.
 
 mod access;
+mod answers;
 mod assets;
 mod body;
 mod cursor;
@@ -23,6 +24,7 @@ mod schema;
 
 use std::any::Any;
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,6 +41,7 @@ use crate::ingest::Ingest;
 use crate::metrics::{Metrics, StoreOperation};
 use crate::store::{Store, StoreError};
 pub use access::Access;
+use answers::Answers;
 use problem::Problem;
 use request_id::RequestIds;
 
@@ -102,7 +105,8 @@ impl Stopper {
 }
 
 impl Server {
-    /// Makes a server on sockets that are bound already. It answers once [`run`](Self::run) is polled.
+    /// Makes a server on sockets that are bound already. It answers once [`run`](Self::run) is polled. When it has so many
+    /// `connections`, others wait until some of these have ended.
     pub fn new(
         listeners: Vec<TcpListener>,
         store: Store,
@@ -110,6 +114,7 @@ impl Server {
         feed: Feed,
         metrics: Metrics,
         access: Access,
+        connections: usize,
     ) -> std::io::Result<Self> {
         let listening: Arc<[SocketAddr]> =
             listeners.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?;
@@ -123,15 +128,16 @@ impl Server {
             reports: Semaphore::new(reports::MOST_AT_A_TIME),
             stopping,
         });
-        let ids = Arc::new(RequestIds::default());
+        let (ids, answers) = (Arc::new(RequestIds::default()), Answers::default());
+        let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
         let mut http = HttpServer::new(move || {
             let (ids, metrics, listening) = (Arc::clone(&ids), metrics.clone(), Arc::clone(&listening));
-            let rules = access.clone();
+            let (rules, answers) = (access.clone(), answers.clone());
             App::new()
                 .app_data(state.clone())
                 .app_data(access.clone())
                 .wrap_fn(move |request, service| {
-                    let (started, metrics) = (Instant::now(), metrics.clone());
+                    let (started, metrics, answers) = (Instant::now(), metrics.clone(), answers.clone());
                     let id = request_id::choose(&ids, &request);
                     let allowed = rules.check(request.method(), request.path(), request.headers(), &listening);
                     let response = match allowed {
@@ -140,15 +146,18 @@ impl Server {
                     };
                     async move {
                         let response = match response {
-                            Either::Left(response) => response.await?.map_into_left_body(),
-                            Either::Right(response) => response.map_into_right_body(),
+                            Either::Left(response) => response.await?,
+                            Either::Right(response) => response,
                         };
+                        let response = answers.bound(response);
                         metrics::count(&metrics, &response, started);
-                        Ok(request_id::add(id, response))
+                        Ok(request_id::add(id, access::guard(response)))
                     }
                 })
                 .configure(routes)
         })
+        .workers(workers)
+        .max_connections(connections.div_ceil(workers))
         .worker_max_blocking_threads(LISTING_THREADS)
         .on_connect(|stream, _| limit_silence(stream))
         .disable_signals()

@@ -2,10 +2,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::Semaphore;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Answer, Entry, IngestError, Job, Parcel, Tally};
 use crate::domain::batch::Outcome;
@@ -53,14 +54,50 @@ pub(super) struct Committer {
     observers: Observers,
     /// None after a failure: the next batch starts with a fresh one.
     writer: Option<Writer>,
-    room: Arc<Semaphore>,
+    progress: Arc<Progress>,
     patience: Duration,
+}
+
+/// Since when a committer has been at the batch that it is at, if it is at one.
+#[derive(Debug)]
+pub(super) struct Progress {
+    started: Instant,
+    /// In microseconds after the start, plus one; zero if it is idle.
+    busy_since: AtomicU64,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { started: Instant::now(), busy_since: AtomicU64::new(0) }
+    }
+}
+
+impl Progress {
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn begins(&self) {
+        self.busy_since.store(self.now() + 1, Ordering::Relaxed);
+    }
+
+    fn ends(&self) {
+        self.busy_since.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether it has been at one batch for longer than this.
+    pub(super) fn is_stalled(&self, longer_than: Duration) -> bool {
+        match self.busy_since.load(Ordering::Relaxed) {
+            0 => false,
+            since => u128::from(self.now().saturating_sub(since - 1)) > longer_than.as_micros(),
+        }
+    }
 }
 
 /// Who waits for a part of a batch.
 struct Waiting {
     messages: usize,
-    bytes: u32,
+    room: OwnedSemaphorePermit,
     answer: tokio::sync::oneshot::Sender<Answer>,
 }
 
@@ -75,10 +112,10 @@ impl Committer {
         store: Store,
         writer: Writer,
         observers: Observers,
-        room: Arc<Semaphore>,
+        progress: Arc<Progress>,
         patience: Duration,
     ) -> Self {
-        Self { store, observers, writer: Some(writer), room, patience }
+        Self { store, observers, writer: Some(writer), progress, patience }
     }
 
     /// Commits until it is told to stop.
@@ -87,12 +124,14 @@ impl Committer {
         while let Some(Entry::Job(first)) = next.take().or_else(|| self.wait(queue)) {
             let mut batch = Gathered::default();
             next = self.gather(first, queue, &mut batch);
+            self.progress.begins();
             let outcome = self.commit(&batch.messages);
+            self.progress.ends();
             let in_vain = outcome.as_ref().is_err_and(StoreError::was_waited_for);
             if in_vain && !matches!(next, Some(Entry::Stop)) {
                 next = Self::gather_all(next, queue, &mut batch);
             }
-            self.answer(batch.waiting, outcome);
+            Self::answer(batch.waiting, outcome);
         }
         self.tidy();
     }
@@ -137,8 +176,8 @@ impl Committer {
     fn gather_all(next: Option<Entry>, queue: &Receiver<Entry>, batch: &mut Gathered) -> Option<Entry> {
         for entry in next.into_iter().chain(queue.try_iter()) {
             match entry {
-                Entry::Job(Job { parcel, bytes, answer, .. }) => {
-                    batch.waiting.push(Waiting { messages: parcel.len(), bytes, answer });
+                Entry::Job(Job { parcel, room, answer, .. }) => {
+                    batch.waiting.push(Waiting { messages: parcel.len(), room, answer });
                 }
                 Entry::Stop => return Some(Entry::Stop),
             }
@@ -148,15 +187,15 @@ impl Committer {
 
     /// Adds a job to the batch, or turns it away if its caller has waited too long.
     fn take(&self, job: Job, batch: &mut Gathered) {
-        let Job { parcel, bytes, queued_at, answer } = job;
+        let Job { parcel, room, queued_at, answer } = job;
         if queued_at.elapsed() > self.patience {
-            self.room.add_permits(bytes as usize);
+            drop(room);
             // The caller may be gone.
             let _ = answer.send(Err(IngestError::Overloaded));
             return;
         }
         self.observers.metrics.waited(queued_at);
-        batch.waiting.push(Waiting { messages: parcel.len(), bytes, answer });
+        batch.waiting.push(Waiting { messages: parcel.len(), room, answer });
         match parcel {
             Parcel::One(message) => batch.messages.push(message),
             Parcel::Many(messages) => batch.messages.extend(messages),
@@ -193,15 +232,14 @@ impl Committer {
         Ok(outcomes)
     }
 
-    fn answer(&self, waiting: Vec<Waiting>, outcome: Result<Vec<Outcome>, StoreError>) {
+    fn answer(waiting: Vec<Waiting>, outcome: Result<Vec<Outcome>, StoreError>) {
         let outcome = outcome.map_err(|error| {
             tracing::error!(%error, callers = waiting.len(), "a batch was not committed");
             IngestError::Store(error.to_string().into())
         });
-        let bytes: usize = waiting.iter().map(|waiting| waiting.bytes as usize).sum();
-        self.room.add_permits(bytes);
         let mut from = 0;
-        for Waiting { messages, answer, .. } in waiting {
+        for Waiting { messages, room, answer } in waiting {
+            drop(room);
             let tally = outcome.as_ref().map(|outcomes| {
                 let mine = outcomes.get(from..from + messages).unwrap_or_default();
                 Tally::of(mine)

@@ -13,9 +13,9 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use self::committer::{Committer, Observers};
+use self::committer::{Committer, Observers, Progress};
 use crate::domain::batch::Outcome;
 use crate::domain::message::Message;
 use crate::feed::Feed;
@@ -25,24 +25,38 @@ use crate::store::{Store, StoreError};
 /// The bounds of the queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// How many bytes of input may wait or be committed at a time. Whoever comes later waits for room.
-    pub queued_bytes: u32,
-    /// How long a caller waits for room, and then for its turn, before it is told to come again later.
+    /// How many bytes of single messages may wait or be committed at a time. Who comes when they do is sent away at once.
+    pub single_bytes: u32,
+    /// The same of streams, which wait for room: their senders wait with them. What one stream sends must not keep single
+    /// messages from being taken, nor these wait for long behind it.
+    pub stream_bytes: u32,
+    /// How long a stream waits for room, and anybody for its turn, before it is told to come again later.
     pub patience: Duration,
+    /// When the store has been at one batch for so long, single messages are sent away at once instead of having them wait
+    /// for its end.
+    pub stall: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { queued_bytes: 64 * 1024 * 1024, patience: Duration::from_secs(5) }
+        Self {
+            single_bytes: 64 * 1024 * 1024,
+            stream_bytes: 16 * 1024 * 1024,
+            patience: Duration::from_secs(5),
+            stall: Duration::from_secs(1),
+        }
     }
 }
 
 /// Why messages were not taken. Sending them again is safe.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum IngestError {
-    /// There was no room in the queue, or no turn, in time.
-    #[error("more messages arrive than can be stored, and the wait for a place took too long")]
+    /// There was no room in the queue, or no turn in time.
+    #[error("more messages arrive than can be stored")]
     Overloaded,
+    /// The store does not get on.
+    #[error("the store has been at the messages before this one for more than a second")]
+    Stalled,
     /// The store failed. Shared, for all of a batch fail together.
     #[error("the store can't take messages now: {0}")]
     Store(Arc<str>),
@@ -104,10 +118,17 @@ enum Entry {
 /// A parcel in the queue.
 struct Job {
     parcel: Parcel,
-    /// How much of the queue's bound it takes until it is answered.
-    bytes: u32,
+    /// Its part of the queue's bound, until it is answered.
+    room: OwnedSemaphorePermit,
     queued_at: Instant,
     answer: oneshot::Sender<Answer>,
+}
+
+/// A committer's queue, and what is known of the committer.
+#[derive(Debug)]
+struct Queue {
+    entries: mpsc::Sender<Entry>,
+    progress: Arc<Progress>,
 }
 
 /// The way in for messages. Clones are the same.
@@ -115,9 +136,10 @@ struct Job {
 pub struct Ingest {
     /// One queue for each committer. A channel's messages all go into the same one, so that batches that are committed at
     /// the same time never wait for each other's rows.
-    queues: Arc<[mpsc::Sender<Entry>]>,
+    queues: Arc<[Queue]>,
     hasher: foldhash::fast::RandomState,
-    room: Arc<Semaphore>,
+    room_for_singles: Arc<Semaphore>,
+    room_for_streams: Arc<Semaphore>,
     limits: Limits,
 }
 
@@ -178,14 +200,14 @@ impl Ingest {
         metrics: &Metrics,
         limits: Limits,
     ) -> Result<(Self, Committers), StoreError> {
-        let room = Arc::new(Semaphore::new(limits.queued_bytes as usize));
         let (mut queues, mut threads) = (Vec::new(), Vec::new());
         let (ends, running) = mpsc::channel::<()>();
         for _ in 0..store.writers() {
             let (queue, entries) = mpsc::channel();
             let observers = Observers { feed: feed.clone(), metrics: metrics.clone() };
+            let progress = Arc::<Progress>::default();
             let committer =
-                Committer::new(store.clone(), store.writer()?, observers, Arc::clone(&room), limits.patience);
+                Committer::new(store.clone(), store.writer()?, observers, Arc::clone(&progress), limits.patience);
             let thread = std::thread::Builder::new().name("committer".to_owned());
             let end = ends.clone();
             let run = move || {
@@ -193,57 +215,81 @@ impl Ingest {
                 drop(end);
             };
             threads.push(thread.spawn(run).map_err(StoreError::Thread)?);
-            queues.push(queue);
+            queues.push(Queue { entries: queue, progress });
         }
-        let ingest = Self { queues: queues.into(), hasher: foldhash::fast::RandomState::default(), room, limits };
+        let ingest = Self {
+            queues: queues.into(),
+            hasher: foldhash::fast::RandomState::default(),
+            room_for_singles: Arc::new(Semaphore::new(limits.single_bytes as usize)),
+            room_for_streams: Arc::new(Semaphore::new(limits.stream_bytes as usize)),
+            limits,
+        };
         Ok((ingest, Committers { threads, running }))
     }
 
-    /// Queues messages that took `bytes` of input, waiting for room if there is none.
+    /// Queues messages that took `bytes` of input. A single one is sent away if there is no room; many wait for it.
     pub async fn queue(&self, parcel: Parcel, bytes: usize) -> Result<Pending, IngestError> {
+        match parcel {
+            Parcel::One(message) => self.queue_one(message, bytes),
+            Parcel::Many(messages) => {
+                let room = self.wait_for_room(bytes).await?;
+                self.send_divided(messages, room)
+            }
+        }
+    }
+
+    fn queue_one(&self, message: Message, bytes: usize) -> Result<Pending, IngestError> {
+        let queue = self.queues.get(self.queue_of(&message)).ok_or(IngestError::Stopping)?;
+        if queue.progress.is_stalled(self.limits.stall) {
+            return Err(IngestError::Stalled);
+        }
+        let bytes = at_most(bytes, self.limits.single_bytes);
+        let room = Arc::clone(&self.room_for_singles).try_acquire_many_owned(bytes);
+        let room = room.map_err(|_| IngestError::Overloaded)?;
+        Ok(Pending { first: Self::send(queue, Parcel::One(message), room)?, others: Vec::new() })
+    }
+
+    async fn wait_for_room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, IngestError> {
         // One caller can't ask for more than the whole queue.
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.limits.queued_bytes);
-        match self.room.try_acquire_many(bytes) {
-            Ok(permit) => permit.forget(),
-            Err(_) => {
-                let room = tokio::time::timeout(self.limits.patience, self.room.acquire_many(bytes)).await;
-                room.map_err(|_| IngestError::Overloaded)?.map_err(|_| IngestError::Stopping)?.forget();
-            }
-        }
-        match (&*self.queues, parcel) {
-            ([_, _, ..], Parcel::Many(messages)) => self.send_divided(messages, bytes),
-            (_, parcel) => {
-                let queue = if let Parcel::One(message) = &parcel { self.queue_of(message) } else { 0 };
-                Ok(Pending { first: self.send(queue, parcel, bytes)?, others: Vec::new() })
-            }
-        }
+        let bytes = at_most(bytes, self.limits.stream_bytes);
+        let room = Arc::clone(&self.room_for_streams).acquire_many_owned(bytes);
+        let room = tokio::time::timeout(self.limits.patience, room).await;
+        room.map_err(|_| IngestError::Overloaded)?.map_err(|_| IngestError::Stopping)
     }
 
     /// Divides messages among the queues; no messages ask each committer whether it could commit some.
-    fn send_divided(&self, messages: Vec<Message>, bytes: u32) -> Result<Pending, IngestError> {
+    fn send_divided(&self, messages: Vec<Message>, mut room: OwnedSemaphorePermit) -> Result<Pending, IngestError> {
         let asking = messages.is_empty();
         let mut parts: Vec<Vec<Message>> = self.queues.iter().map(|_| Vec::new()).collect();
-        for message in messages {
-            if let Some(part) = parts.get_mut(self.queue_of(&message)) {
-                part.push(message);
+        if let [only] = &mut *parts {
+            *only = messages;
+        } else {
+            for message in messages {
+                if let Some(part) = parts.get_mut(self.queue_of(&message)) {
+                    part.push(message);
+                }
             }
         }
-        let parts: Vec<_> = parts.into_iter().enumerate().filter(|(_, part)| asking || !part.is_empty()).collect();
+        let mut parts: Vec<_> = self.queues.iter().zip(parts).filter(|(_, part)| asking || !part.is_empty()).collect();
         // Each part holds its share of the room, the first also what is left over.
-        let count = u32::try_from(parts.len()).unwrap_or(u32::MAX).max(1);
-        let (share, left_over) = (bytes / count, bytes % count);
-        let mut parts = parts.into_iter();
-        let (queue, part) = parts.next().ok_or(IngestError::Stopping)?;
-        let first = self.send(queue, Parcel::Many(part), share + left_over)?;
-        let others = parts.map(|(queue, part)| self.send(queue, Parcel::Many(part), share));
-        Ok(Pending { first, others: others.collect::<Result<_, _>>()? })
+        let share = room.num_permits() / parts.len().max(1);
+        let mut others = Vec::new();
+        for (queue, part) in parts.split_off(parts.len().min(1)) {
+            let room = room.split(share).ok_or(IngestError::Stopping)?;
+            others.push(Self::send(queue, Parcel::Many(part), room)?);
+        }
+        let (queue, part) = parts.pop().ok_or(IngestError::Stopping)?;
+        Ok(Pending { first: Self::send(queue, Parcel::Many(part), room)?, others })
     }
 
-    fn send(&self, queue: usize, parcel: Parcel, bytes: u32) -> Result<oneshot::Receiver<Answer>, IngestError> {
+    fn send(
+        queue: &Queue,
+        parcel: Parcel,
+        room: OwnedSemaphorePermit,
+    ) -> Result<oneshot::Receiver<Answer>, IngestError> {
         let (answer, pending) = oneshot::channel();
-        let job = Job { parcel, bytes, queued_at: Instant::now(), answer };
-        let queue = self.queues.get(queue).ok_or(IngestError::Stopping)?;
-        queue.send(Entry::Job(job)).map_err(|_| IngestError::Stopping)?;
+        let job = Job { parcel, room, queued_at: Instant::now(), answer };
+        queue.entries.send(Entry::Job(job)).map_err(|_| IngestError::Stopping)?;
         Ok(pending)
     }
 
@@ -266,18 +312,24 @@ impl Ingest {
     pub fn stop(&self) {
         for queue in &*self.queues {
             // If the committer is gone already, so be it.
-            let _ = queue.send(Entry::Stop);
+            let _ = queue.entries.send(Entry::Stop);
         }
     }
 
     /// How many bytes of input wait or are being committed.
     pub fn queued_bytes(&self) -> i64 {
-        let free = i64::try_from(self.room.available_permits()).unwrap_or(i64::MAX);
-        i64::from(self.limits.queued_bytes).saturating_sub(free)
+        let taken =
+            |room: &Semaphore, all: u32| i64::from(all).saturating_sub_unsigned(room.available_permits() as u64);
+        taken(&self.room_for_singles, self.limits.single_bytes)
+            + taken(&self.room_for_streams, self.limits.stream_bytes)
     }
 
     /// Whether a message could be committed now.
     pub async fn probe(&self) -> Result<(), IngestError> {
         self.commit(Parcel::Many(Vec::new()), 0).await.map(|_| ())
     }
+}
+
+fn at_most(bytes: usize, most: u32) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX).min(most)
 }

@@ -21,6 +21,7 @@ mod messages;
 mod operating;
 mod oracle;
 mod outages;
+mod overload;
 mod postgres;
 mod reporting;
 mod schema;

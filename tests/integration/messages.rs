@@ -360,6 +360,7 @@ fn bodies_that_are_not_json(backend: Backend) {
         format!("{good}{good}").as_bytes(),
         format!("{good},").as_bytes(),
         format!("\u{feff}{good}").as_bytes(),
+        good.replacen('{', "{\"un\tknown\":0,", 1).as_bytes(),
         &control,
         &latin,
         &bad_utf8,

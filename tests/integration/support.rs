@@ -82,8 +82,8 @@ impl App {
         let serving = std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
                 let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-                let server =
-                    Server::new(vec![listener], store, handed, handed_feed, metrics, Access::default()).unwrap();
+                let access = Access::default();
+                let server = Server::new(vec![listener], store, handed, handed_feed, metrics, access, 1_000).unwrap();
                 sender.send((server.addresses()[0], server.stopper())).unwrap();
                 server.run().await.unwrap();
             });
@@ -118,6 +118,10 @@ impl App {
 
     pub fn client(&self) -> Client {
         Client::new(self.address)
+    }
+
+    pub fn metrics(&self) -> String {
+        String::from_utf8(self.client().get("/metrics").body).unwrap()
     }
 
     /// The rocket without the time of its last receipt.
@@ -349,7 +353,7 @@ impl Service {
         Self::spawn(program(&[&["serve"], listen, options].concat()))
     }
 
-    fn spawn(mut command: Command) -> Self {
+    pub fn spawn(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut seen = String::new();
