@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::problem::Problem;
 
 /// How many bytes of large answers are in memory at a time, in all connections. Who asks for one then is told to come later.
-const MOST_BYTES: usize = 128 * 1024 * 1024;
+const MOST_BYTES: usize = 64 * 1024 * 1024;
 /// What is smaller is no large answer: the number of connections bounds these.
 const LARGE: usize = 64 * 1024;
 /// How much of an answer is handed to its connection at a time, which copies it.
@@ -58,6 +58,14 @@ impl Answers {
             }
         }
     }
+}
+
+/// An answer's bytes; a large one has no more memory than it takes room for.
+pub(super) fn exact(mut bytes: Vec<u8>) -> Bytes {
+    if bytes.len() > LARGE {
+        bytes.shrink_to_fit();
+    }
+    bytes.into()
 }
 
 impl MessageBody for Held {

@@ -20,9 +20,10 @@ use crate::store::report::Report;
 )]
 pub(super) async fn show(state: web::Data<State>) -> Result<HttpResponse, Problem> {
     // Without the store the rest is as good, and wanted all the more.
-    let turn = state.reports.acquire().await;
-    let fleet = state.read(state.store.report(Report::Fleet, 1).await);
-    drop(turn);
+    let fleet = match state.long_reads.wait().await {
+        Ok(_turn) => state.read(state.store.report(Report::Fleet, 1).await),
+        Err(problem) => Err(problem),
+    };
     let subscribers = i64::try_from(state.feed.followers()).unwrap_or(i64::MAX);
     let text = state.metrics.encode(state.ingest.queued_bytes(), subscribers, fleet.ok().as_ref());
     let text = text.map_err(Problem::unavailable)?;

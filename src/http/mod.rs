@@ -21,6 +21,7 @@ mod reports;
 mod request_id;
 mod rockets;
 mod schema;
+mod turns;
 
 use std::any::Any;
 use std::net::{SocketAddr, TcpListener};
@@ -34,7 +35,7 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::rt::net::TcpStream;
 use actix_web::{App, Either, HttpRequest, HttpServer, Resource, ResponseError, Route, guard, web};
 use socket2::SockRef;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::feed::Feed;
 use crate::ingest::Ingest;
@@ -44,6 +45,7 @@ pub use access::Access;
 use answers::Answers;
 use problem::Problem;
 use request_id::RequestIds;
+use turns::Turns;
 
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -64,8 +66,8 @@ pub struct State {
     ingest: Ingest,
     feed: Feed,
     metrics: Metrics,
-    /// The turns of reports.
-    reports: Semaphore,
+    /// Of reads that may take long: as many as there are workers.
+    long_reads: Turns,
     /// Becomes true when the service is told to stop.
     stopping: watch::Receiver<bool>,
 }
@@ -120,16 +122,16 @@ impl Server {
             listeners.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?;
         let access = web::Data::new(access);
         let (stop, stopping) = watch::channel(false);
+        let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
         let state = web::Data::new(State {
             store,
             ingest,
             feed,
             metrics: metrics.clone(),
-            reports: Semaphore::new(reports::MOST_AT_A_TIME),
+            long_reads: Turns::new(workers),
             stopping,
         });
         let (ids, answers) = (Arc::new(RequestIds::default()), Answers::default());
-        let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
         let mut http = HttpServer::new(move || {
             let (ids, metrics, listening) = (Arc::clone(&ids), metrics.clone(), Arc::clone(&listening));
             let (rules, answers) = (access.clone(), answers.clone());

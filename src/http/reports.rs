@@ -7,14 +7,12 @@ use utoipa::ToSchema;
 
 use super::problem::Problem;
 use super::rockets::json;
-use super::{State, params};
+use super::{State, answers, params};
 use crate::report_text;
 use crate::store::report::{Report, ReportRows, camel_case};
 
 /// How many rows a report has at most: an answer is in memory as a whole. The command line and the views have no limit.
 const MOST_ROWS: u32 = 10_000;
-/// How many reports are read at a time, each of which reads the whole fleet. Others wait for their turn.
-pub(super) const MOST_AT_A_TIME: usize = 2;
 
 /// The totals of the fleet: the only row of its report.
 #[utoipa::path(
@@ -87,14 +85,14 @@ pub(super) async fn one(
     response.insert_header((header::VARY, "Accept"));
     if wants_csv(&request) {
         let csv = report_text::csv(&report).map_err(Problem::unavailable)?;
-        return Ok(response.content_type("text/csv; charset=utf-8").body(csv));
+        return Ok(response.content_type("text/csv; charset=utf-8").body(answers::exact(csv)));
     }
     let body = report_text::json(&report).map_err(Problem::unavailable)?;
-    Ok(response.content_type("application/json").body(body))
+    Ok(response.content_type("application/json").body(answers::exact(body)))
 }
 
 async fn read(state: &State, report: Report) -> Result<ReportRows, Problem> {
-    let _turn = state.reports.acquire().await.map_err(Problem::unavailable)?;
+    let _turn = state.long_reads.wait().await?;
     state.read(state.store.report(report, MOST_ROWS).await)
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::problem::Problem;
-use super::{State, cursor, params};
+use super::{State, answers, cursor, params, turns};
 use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
@@ -37,6 +37,7 @@ use crate::domain::timestamp::Timestamp;
 )]
 pub(super) async fn list(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
     let query = params::rockets(request.query_string())?;
+    let turn = if turns::is_long(&query) { Some(state.long_reads.wait().await?) } else { None };
     let page = state.read(state.store.rockets(query.clone()).await)?;
     let next_cursor = page.next.map(|position| cursor::encode(&query, &position));
     let mut response = HttpResponse::Ok();
@@ -44,7 +45,9 @@ pub(super) async fn list(request: HttpRequest, state: web::Data<State>) -> Resul
         response.append_header((header::LINK, next_link(request.query_string(), cursor)));
     }
     let rockets = page.rockets.iter().map(|rocket| RocketJson::new(rocket, None)).collect();
-    Ok(json(response, &PageJson { rockets, next_cursor }))
+    let response = json(response, &PageJson { rockets, next_cursor });
+    drop(turn);
+    Ok(response)
 }
 
 /// One rocket.
@@ -77,7 +80,7 @@ pub(super) async fn one(
 
 pub(super) fn json(mut response: actix_web::HttpResponseBuilder, body: &impl Serialize) -> HttpResponse {
     match serde_json::to_vec(body) {
-        Ok(body) => response.content_type("application/json").body(body),
+        Ok(body) => response.content_type("application/json").body(answers::exact(body)),
         Err(_) => HttpResponse::InternalServerError().finish(),
     }
 }

@@ -26,4 +26,5 @@ mod postgres;
 mod reporting;
 mod schema;
 mod support;
+mod termination;
 mod upgrade;

@@ -62,10 +62,10 @@ fn wordy_fleet(service: &Service) {
     assert_eq!(Client::new(service.address).post_lines(lines.as_bytes()).json()["applied"], 1_000);
 }
 
-/// What so many connections of each kind may cost in all, in KiB: 40 each, the bound of large answers (128 MiB), and what
-/// the allocator keeps.
+/// What so many connections may cost in all, in KiB: 40 each, the bound of large answers (64 MiB), and what the allocator
+/// keeps.
 fn bound(connections: u64) -> u64 {
-    40 * connections + (128 + 64) * 1024
+    40 * connections + (64 + 64) * 1024
 }
 
 #[test]

@@ -271,6 +271,15 @@ impl Client {
         self.stream.as_mut().unwrap().get_mut().write_all(bytes)
     }
 
+    /// Whether something can be read already, or the connection has ended.
+    pub fn has_answer(&self) -> bool {
+        let stream = self.stream.as_ref().unwrap().get_ref();
+        stream.set_nonblocking(true).unwrap();
+        let there = !matches!(stream.peek(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
+        stream.set_nonblocking(false).unwrap();
+        there
+    }
+
     /// Lets the service know that nothing more will come.
     pub fn send_no_more(&mut self) {
         // It may have closed the connection already.
@@ -373,14 +382,22 @@ impl Service {
 
     /// Kills it while others still use it: it is waited for when this is dropped.
     pub fn kill_now(&self) {
+        self.signal("-KILL");
+    }
+
+    /// Sends SIGTERM.
+    pub fn ask_to_end(&self) {
+        self.signal("-TERM");
+    }
+
+    fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
     /// Sends SIGTERM, and waits for the end.
     pub fn terminate(&mut self) -> std::process::ExitStatus {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.ask_to_end();
         self.child.wait().unwrap()
     }
 }
