@@ -1,5 +1,6 @@
-//! Failures on purpose: the named points at which a test can make a write fail.
+//! Failures on purpose: the named points at which a test can make a write fail, or hold it while others go on.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -8,8 +9,10 @@ use super::StoreError;
 /// A point on the way of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailurePoint {
-    /// In the transaction, before anything is read.
+    /// Before anything is read (on SQLite in the transaction, on Postgres before it).
     BeforeLoad,
+    /// All is locked and loaded, nothing written (on Postgres only: between its two messages).
+    BeforeWrites,
     /// Everything is written, but not committed.
     BeforeCommit,
     /// Committed, but nobody has been answered.
@@ -18,51 +21,72 @@ pub enum FailurePoint {
 
 impl FailurePoint {
     /// Every point.
-    pub const ALL: [Self; 3] = [Self::BeforeLoad, Self::BeforeCommit, Self::AfterCommit];
+    pub const ALL: [Self; 4] = [Self::BeforeLoad, Self::BeforeWrites, Self::BeforeCommit, Self::AfterCommit];
 
     fn name(self) -> &'static str {
         match self {
             Self::BeforeLoad => "before the load",
+            Self::BeforeWrites => "before the writes",
             Self::BeforeCommit => "before the commit",
             Self::AfterCommit => "after the commit",
         }
     }
 }
 
+/// Called by each batch at each point; whether it fails there.
+type Observer = Box<dyn Fn(FailurePoint) -> bool + Send + Sync>;
+
+#[derive(Default)]
+struct Plan {
+    /// How many batches are still to fail at each point.
+    left: [AtomicU32; FailurePoint::ALL.len()],
+    observer: Option<Observer>,
+}
+
 /// Which of the next batches fail, and where. The default is: none. Clones share it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Failures {
-    planned: Option<Arc<[AtomicU32; 3]>>,
+    plan: Option<Arc<Plan>>,
+}
+
+impl fmt::Debug for Failures {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Failures").field("plannable", &self.are_plannable()).finish_non_exhaustive()
+    }
 }
 
 impl Failures {
     /// Failures that can be planned while the store is open.
     pub fn plannable() -> Self {
-        Self { planned: Some(Arc::default()) }
+        Self { plan: Some(Arc::default()) }
+    }
+
+    /// Failures that somebody decides on who is asked at each point, and may take long to answer.
+    pub fn decided_by(observer: impl Fn(FailurePoint) -> bool + Send + Sync + 'static) -> Self {
+        Self { plan: Some(Arc::new(Plan { observer: Some(Box::new(observer)), ..Plan::default() })) }
     }
 
     /// Whether failures can be planned at all.
     pub fn are_plannable(&self) -> bool {
-        self.planned.is_some()
+        self.plan.is_some()
     }
 
     /// Lets the next `count` batches that reach the point fail there.
     pub fn plan(&self, point: FailurePoint, count: u32) {
-        if let Some(left) = self.left(point) {
+        if let Some(left) = self.plan.as_ref().and_then(|plan| plan.left.get(point as usize)) {
             left.store(count, Ordering::SeqCst);
         }
     }
 
-    /// Fails if that was planned.
+    /// Fails if that was planned or decided.
     pub fn check(&self, point: FailurePoint) -> Result<(), StoreError> {
+        let Some(plan) = &self.plan else { return Ok(()) };
+        let decided = plan.observer.as_ref().is_some_and(|fails| fails(point));
         let take = |left: u32| left.checked_sub(1);
-        match self.left(point).map(|left| left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take)) {
-            Some(Ok(_)) => Err(StoreError::Injected(point.name())),
-            Some(Err(_)) | None => Ok(()),
-        }
-    }
-
-    fn left(&self, point: FailurePoint) -> Option<&AtomicU32> {
-        self.planned.as_ref()?.get(point as usize)
+        let planned = plan
+            .left
+            .get(point as usize)
+            .is_some_and(|left| left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok());
+        if decided || planned { Err(StoreError::Injected(point.name())) } else { Ok(()) }
     }
 }

@@ -143,6 +143,24 @@ fn what_others_change_between_batches_is_noticed() {
 }
 
 #[test]
+fn what_others_change_below_the_end_of_a_channel_is_noticed() {
+    let database = TestDatabase::create();
+    let services = [Service::start(&database.url), Service::start(&database.url)];
+    let [mut one, mut other] = services.each_ref().map(|service| Client::new(service.address));
+    for number in [1, 20] {
+        assert_eq!(one.post(&faster("r", number, 1)).status, 204);
+    }
+    assert_eq!(other.post(&faster("r", 5, 1)).status, 204);
+    // It has to ask now, and is told of what is near 10 only.
+    assert_eq!(one.post(&faster("r", 10, 1)).status, 204);
+    for _ in 0..10 {
+        assert_eq!(one.post(&faster("r", 5, 1)).header("idempotent-replayed"), Some("true"));
+    }
+    assert_eq!(rocket(&mut one, "r", "best-effort")["speed"], 4);
+    assert_eq!(check(&database).0, Some(0));
+}
+
+#[test]
 fn an_audit_sees_one_moment_while_others_write() {
     let database = TestDatabase::create();
     let service = Service::start(&database.url);

@@ -16,6 +16,7 @@ mod figures;
 mod fold;
 mod hostile;
 mod instances;
+mod interleavings;
 mod listing;
 mod messages;
 mod operating;

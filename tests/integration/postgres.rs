@@ -205,6 +205,13 @@ impl Session {
         let sql = AssertSqlSafe(statements.to_owned());
         self.runtime.block_on(sqlx::raw_sql(sql).execute(&mut self.connection)).unwrap();
     }
+
+    /// The answer to a query that counts.
+    pub fn count(&mut self, query: &str) -> usize {
+        let query = sqlx::query(AssertSqlSafe(query.to_owned()));
+        let row = self.runtime.block_on(query.fetch_one(&mut self.connection)).unwrap();
+        row.get::<i64, _>(0) as usize
+    }
 }
 
 /// All rows of a query, each as a JSON object.

@@ -252,6 +252,7 @@ impl<'b, 'm> Transaction<'b, 'm> {
             return Ok(None);
         }
         self.join_loaded(answer, known);
+        failures.check(FailurePoint::BeforeWrites)?;
         let mut second = self.second_message();
         if failures.are_plannable() {
             sqlx::raw_sql(AssertSqlSafe(std::mem::take(&mut second))).execute(&mut *connection).await?;
@@ -297,10 +298,12 @@ impl<'b, 'm> Transaction<'b, 'm> {
             let ranges = answer.ranges.remove(channel.as_str()).unwrap_or_default();
             if let Some(&LoadedRocket { stamp, highest }) = answer.rockets.get(channel.as_str()) {
                 share.received = self.now.max(stamp.next());
-                if let Some(complete_from) = complete_from(share.group, &ranges, highest) {
-                    let note =
-                        known.note(channel).map_or(Note { stamp, doubt: 0, pause: 0 }, |note| Note { stamp, ..*note });
-                    known.remember(channel, complete_from, ranges.clone(), note);
+                let note =
+                    known.note(channel).map_or(Note { stamp, doubt: 0, pause: 0 }, |note| Note { stamp, ..*note });
+                // In any case in the place of what was known before, which is of an earlier moment than this note.
+                match complete_from(share.group, &ranges, highest) {
+                    Some(complete_from) => known.remember(channel, complete_from, ranges.clone(), note),
+                    None => known.remember(channel, i64::MAX, Vec::new(), note),
                 }
             }
             share.joined = share.group.join(ranges, &mut self.outcomes);
