@@ -91,6 +91,7 @@ directory=$1; programs=$2; shift 2
 options="-c listen_addresses= -c unix_socket_directories=$directory -c max_connections=300 $SETTINGS"
 as_server() { "$@" </dev/null >>"$directory/log" 2>&1 || { cat "$directory/log" >&2; echo failed; exit 1; }; }
 start() { as_server "$@" "$programs/pg_ctl" -D "$directory/data" -w -o "$options" start; }
+start_again() { "$@" "$programs/pg_ctl" -D "$directory/data" status </dev/null >/dev/null 2>&1 || start "$@"; }
 stop() { as_server "$@" "$programs/pg_ctl" -D "$directory/data" -m immediate stop; }
 as_server "$@" "$programs/initdb" -D "$directory/data" -U postgres -A trust -E UTF8 --locale=C --no-sync
 start "$@"; echo ready
@@ -107,8 +108,13 @@ impl Cluster {
 
     /// With settings of the server, as its program takes them.
     pub fn start_with(settings: &str) -> Self {
+        Self::start_in(&std::env::temp_dir(), settings)
+    }
+
+    /// On a certain disk.
+    pub fn start_in(disk: &Path, settings: &str) -> Self {
         let root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
-        let directory = tempfile::Builder::new().prefix("rm-pg-").tempdir().unwrap().keep();
+        let directory = tempfile::Builder::new().prefix("rm-pg-").tempdir_in(disk).unwrap().keep();
         let mut guard = Command::new("bash");
         guard.env("SETTINGS", settings).args(["-c", GUARD, "guard"]).arg(&directory).arg(programs());
         if root {
@@ -142,6 +148,11 @@ impl Cluster {
 
     pub fn restart(&mut self) {
         self.command("start\n");
+    }
+
+    /// If it has ended by itself; else this changes nothing.
+    pub fn start_again(&mut self) {
+        self.command("start_again\n");
     }
 
     fn command(&mut self, command: &str) {

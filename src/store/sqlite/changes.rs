@@ -1,12 +1,14 @@
 //! What has changed: rows as they are now, and whether another process has written to the file.
 
+use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use super::{Connections, SqliteStore, connect_reader, rows};
+use super::{Anchor, Connections, SqliteStore, connect_reader, rows};
 use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
@@ -84,9 +86,11 @@ impl SqliteStore {
         match &self.connections {
             // Whoever opens a database in memory has it for himself.
             Connections::Memory(_) => Ok(Watch::Nobody),
-            Connections::File { path, .. } => {
+            Connections::File { path, anchor, .. } => {
                 let mut watch = SqliteWatch {
-                    connection: connect_reader(path)?,
+                    path: Arc::clone(path),
+                    anchor: Arc::clone(anchor),
+                    connection: None,
                     writes: Arc::clone(&self.writes),
                     data_version: 0,
                     committed: 0,
@@ -99,12 +103,19 @@ impl SqliteStore {
 }
 
 /// Hears that another process has written to the file.
-#[derive(Debug)]
 pub struct SqliteWatch {
-    connection: Connection,
+    path: Arc<Path>,
+    anchor: Arc<Anchor>,
+    connection: Option<Connection>,
     writes: Arc<Writes>,
     data_version: i64,
     committed: u64,
+}
+
+impl fmt::Debug for SqliteWatch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("SqliteWatch").field(&self.path).finish()
+    }
 }
 
 impl SqliteWatch {
@@ -120,8 +131,16 @@ impl SqliteWatch {
     /// Whether another process has written since the last look. If this process has too, only its writer can tell: it
     /// looks with its next batch, or in the pauses after it, the last of which is later than the next look here.
     fn look(&mut self) -> Result<bool, StoreError> {
+        if !self.anchor.is_held() {
+            // Nobody keeps the file open, and so nobody can tell.
+            return Ok(true);
+        }
+        let connection = match &self.connection {
+            Some(connection) => connection,
+            None => self.connection.insert(connect_reader(&self.path)?),
+        };
         let committed = self.writes.committed.load(Ordering::SeqCst);
-        let data_version: i64 = self.connection.query_row("PRAGMA data_version", [], |row| row.get(0))?;
+        let data_version: i64 = connection.query_row("PRAGMA data_version", [], |row| row.get(0))?;
         let by_others = data_version != self.data_version && committed == self.committed;
         (self.data_version, self.committed) = (data_version, committed);
         Ok(self.writes.others_wrote.swap(false, Ordering::SeqCst) || by_others)

@@ -18,6 +18,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -53,10 +54,8 @@ pub struct SqliteStore {
 
 #[derive(Clone)]
 enum Connections {
-    /// A file: a connection for the writer, as many for readers as read at the same time, and one that does nothing but
-    /// stay open. After the last one has closed, the next takes everything in the log for committed, also what could not
-    /// be synced and was never acknowledged: copies of it would be acknowledged, and it would still not be on the disk.
-    File { path: Arc<Path>, idle_readers: Arc<Mutex<Vec<Connection>>>, _stays_open: Arc<Mutex<Connection>> },
+    /// A file: a connection for the writer, as many for readers as read at the same time, and one that stays open.
+    File { path: Arc<Path>, idle_readers: Arc<Mutex<Vec<Connection>>>, anchor: Arc<Anchor> },
     /// In memory: one connection, for there is no way to read beside a writer.
     Memory(Arc<Mutex<Connection>>),
 }
@@ -76,16 +75,9 @@ impl SqliteStore {
         let engine = |source| OpenError::Engine { database: Database::File(path.to_owned()), source: Box::new(source) };
         sync_log(path).map_err(engine)?;
         schema::prepare_file(path, options.migrate)?;
-        let stays_open = connect_reader(path).and_then(|connection| {
-            // It takes a read to be counted among those that have the log open.
-            schema::version(&connection)?;
-            Ok(Arc::new(Mutex::new(connection)))
-        });
-        let connections = Connections::File {
-            path: path.into(),
-            idle_readers: Arc::default(),
-            _stays_open: stays_open.map_err(engine)?,
-        };
+        let anchor = Arc::<Anchor>::default();
+        anchor.hold(path).map_err(engine)?;
+        let connections = Connections::File { path: path.into(), idle_readers: Arc::default(), anchor };
         Ok(Self { connections, failures: options.failures.clone(), writes: Arc::default() })
     }
 
@@ -98,7 +90,10 @@ impl SqliteStore {
     /// A connection of its own for a writer.
     pub fn writer(&self) -> Result<SqliteWriter, StoreError> {
         let connection = match &self.connections {
-            Connections::File { path, .. } => Shared::Own(connect(path)?),
+            Connections::File { path, anchor, .. } => {
+                anchor.hold(path)?;
+                Shared::Own(connect(path)?)
+            }
             Connections::Memory(connection) => Shared::Common(Arc::clone(connection)),
         };
         Ok(SqliteWriter::new(connection, self.failures.clone(), Arc::clone(&self.writes)))
@@ -108,7 +103,7 @@ impl SqliteStore {
     fn with_reader<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         match &self.connections {
             Connections::Memory(connection) => read(&lock(connection)),
-            Connections::File { path, idle_readers, .. } => {
+            Connections::File { path, idle_readers, anchor } => {
                 let idle = lock(idle_readers).pop();
                 let connection = match idle {
                     Some(connection) => connection,
@@ -116,7 +111,7 @@ impl SqliteStore {
                 };
                 let answer = read(&connection);
                 // After an error the next reader starts afresh: the file may have been replaced.
-                if answer.is_ok() {
+                if answer.is_ok() && anchor.is_held() {
                     let mut idle = lock(idle_readers);
                     if idle.len() < READERS_KEPT {
                         idle.push(connection);
@@ -130,6 +125,49 @@ impl SqliteStore {
     /// The number of the last migration.
     pub fn schema_version(&self) -> Result<i64, StoreError> {
         self.with_reader(|connection| Ok(schema::version(connection)?.unwrap_or(0)))
+    }
+}
+
+/// A connection that does nothing but stay open as long as the store does, or longer than any other.
+///
+/// After the last one has closed, the next takes everything in the log for committed, also what could not be synced and
+/// was never acknowledged: copies of it would be acknowledged, and it would still not be on the disk.
+///
+/// A file that can't be written is not held open, and nobody else keeps it open then: SQLite uses the log's index as
+/// its first connection of a process could open it, even when it may be written to again.
+#[derive(Default)]
+struct Anchor {
+    connection: Mutex<Option<Connection>>,
+    is_held: AtomicBool,
+}
+
+impl Anchor {
+    fn is_held(&self) -> bool {
+        self.is_held.load(Ordering::Relaxed)
+    }
+
+    /// Holds the file open, unless it is so already or can't be written.
+    fn hold(&self, path: &Path) -> Result<(), StoreError> {
+        let mut held = lock(&self.connection);
+        if held.is_some() {
+            return Ok(());
+        }
+        let connection = Connection::open_with_flags(path, OPEN_FLAGS)?;
+        connection.busy_timeout(Duration::ZERO)?;
+        if connection.is_readonly(rusqlite::MAIN_DB)? {
+            return Ok(());
+        }
+        // The index of the log may be read-only while the file isn't.
+        match connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK") {
+            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly) => return Ok(()),
+            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {}
+            begun => begun?,
+        }
+        // It takes a read to be counted among those that have the log open.
+        schema::version(&connection)?;
+        *held = Some(connection);
+        self.is_held.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }
 
