@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::browser::Browser;
+use crate::postgres::Cluster;
 use crate::support::{App, Backend, Client, Service, eventually, faster, launched, program, run, stderr, stdout};
 
 const WRITE: &str = "write-token-4711";
@@ -205,4 +206,85 @@ fn the_dashboard_asks_for_the_token_once() {
     browser.run("location.reload()");
     browser.until(live, &json!(true));
     assert_eq!(browser.run("return document.querySelector('#token-dialog').open"), false);
+}
+
+#[test]
+fn secrets_are_told_to_nobody() {
+    const PASSWORD: &str = "pg-secret-4711";
+    let mut cluster = Cluster::start();
+    let directory = tempfile::tempdir().unwrap();
+    let (log, file) = (directory.path().join("log"), directory.path().join("write"));
+    std::fs::write(&file, WRITE).unwrap();
+    let url = cluster.url("postgres").replace("postgres@", &format!("postgres:{PASSWORD}@"));
+    let child = program(&["serve", "--listen", "127.0.0.1:0", "--log-level", "trace"])
+        .args(["--write-token-file", file.to_str().unwrap()])
+        .env("ROCKET_MONITOR_DATABASE", &url)
+        .env("ROCKET_MONITOR_READ_TOKEN", READ)
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn();
+    let logged = || std::fs::read_to_string(&log).unwrap();
+    let listening = || {
+        let logged = logged();
+        let line = logged.lines().find(|line| line.contains("\"listening\""))?;
+        serde_json::from_str::<serde_json::Value>(line).ok()?["address"].as_str()?.parse().ok()
+    };
+    eventually("it listens", || listening().is_some());
+    let service = Service { child: child.unwrap(), address: listening().unwrap() };
+    let mut client = Client::new(service.address);
+    let mut told = String::new();
+    let mut ask = |method: &str, path: &str, token: &str| {
+        let body = match (method, path) {
+            ("POST", "/session") => token.to_owned(),
+            ("POST", _) => launched("r", 1).to_string(),
+            _ => String::new(),
+        };
+        let authorization = format!("Bearer {token}");
+        let answer = client.request(method, path, &[("Authorization", &authorization)], body.as_bytes()).unwrap();
+        told += &format!("{answer:?}{}", String::from_utf8_lossy(&answer.body));
+        answer.status
+    };
+    assert_eq!(ask("POST", "/messages", WRITE), 204);
+    for wrong in [READ, "nearly-a-token"] {
+        assert_eq!(ask("POST", "/messages", wrong), 401);
+    }
+    for path in ["/stats", "/metrics", "/rockets/r", "/openapi.json", "/rockets?sort=x"] {
+        ask("GET", path, READ);
+        assert_eq!(ask("GET", path, WRITE), 401);
+    }
+    assert_eq!(ask("POST", "/session", "nearly-a-token"), 401);
+    cluster.kill();
+    eventually("the store is gone", || ask("GET", "/readyz", "") == 503);
+    assert_eq!(ask("POST", "/messages", WRITE), 503);
+    assert_eq!(ask("GET", "/rockets", READ), 503);
+    let seen_by_ps = std::fs::read_to_string(format!("/proc/{}/cmdline", service.child.id())).unwrap();
+    let logged = logged();
+    assert!(logged.contains("TRACE") && logged.contains("a batch was not committed"), "{logged}");
+    for secret in [WRITE, READ, PASSWORD, "nearly-a-token"] {
+        for (place, text) in [("the log", &logged), ("the answers", &told), ("ps", &seen_by_ps)] {
+            assert!(!text.contains(secret), "{secret} is in {place}: {text}");
+        }
+    }
+}
+
+#[test]
+fn answers_tell_browsers_to_do_nothing_with_them() {
+    let app = App::spawn(Backend::SqliteMemory);
+    let mut client = app.client();
+    client.post(&launched("r", 1));
+    for path in
+        ["/rockets", "/rockets/r", "/stats", "/reports/missions", "/metrics", "/openapi.json", "/none", "/livez"]
+    {
+        let answer = client.get(path);
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
+        assert!(answer.header("content-security-policy").unwrap().contains("default-src 'none'"), "{path}");
+        assert_eq!(answer.header("cross-origin-resource-policy"), Some("same-origin"), "{path}");
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{path}");
+    }
+    for path in ["/", "/assets/dashboard.js", "/docs"] {
+        let answer = client.get(path);
+        let policy = answer.header("content-security-policy").unwrap();
+        assert!(policy.contains("frame-ancestors 'none'") && !policy.contains("unsafe-eval"), "{path}: {policy}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
+        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"), "{path}");
+    }
 }
