@@ -28,7 +28,8 @@
 //!
 //! 1. `POST /messages` reads the body, at most 64 KiB, and [`domain::parse`] makes a valid
 //!    [`Message`](domain::message::Message) of it, or a list of all of its faults. Its texts are slices of the body.
-//! 2. [`ingest::Ingest`] queues it; when the queue is full, the request waits for room, and not for ever.
+//! 2. [`ingest::Ingest`] queues it. When the queue is full, or the store stuck, it is refused at once; the parts of a
+//!    stream wait for room, and not for ever.
 //! 3. A committer, a thread, takes all that waits. While it commits one batch, the next one gathers. SQLite has one
 //!    committer; Postgres has two, each for its own channels.
 //! 4. The store opens a write transaction. For each channel of the [`Batch`](domain::batch::Batch), in the order of the
@@ -50,8 +51,12 @@
 //!   is found there to be as it was: by the file's `data_version` in SQLite, by the rocket's `last_received` in Postgres,
 //!   which is later with every change. So any number of processes can write to one file, or to one server.
 //! - Every statement's keys and joins include the channel, so that Postgres's tables can be distributed by it.
-//! - Memory is bounded: the queue by bytes, lines and bodies by 64 KiB, answers by their limits. What is kept of processed
-//!   numbers grows with the gaps, not with the messages.
+//! - Memory is bounded: the queue by bytes, lines and bodies by 64 KiB, connections by the files that the system allows, large
+//!   answers by the room that they have together. What is kept of processed numbers grows with the gaps, not with the
+//!   messages.
+//! - What may take long takes its turn, and whoever would wait for long is told to come later.
+//! - Of a commit that fails nothing is ever seen: an SQLite file is held open, so that no new reader of the log takes for
+//!   committed what could not be synced.
 
 pub mod access;
 pub mod cli;

@@ -149,8 +149,11 @@ impl Committer {
     }
 
     fn tidy(&mut self) {
+        self.progress.begins();
+        let tidied = self.writer.as_mut().map(Writer::tidy);
+        self.progress.ends();
         // Nobody waits for this, and the next pause tries again.
-        if let Some(Err(error)) = self.writer.as_mut().map(Writer::tidy) {
+        if let Some(Err(error)) = tidied {
             tracing::warn!(%error, "could not tidy up");
         }
     }
