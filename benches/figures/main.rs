@@ -1,0 +1,58 @@
+//! The project's figures: each is a ratio against a yardstick that is measured in turn in the same run, for a machine's
+//! speed drifts more than what is compared. `./run bench` prints them all, `./run bench post pages` some.
+//!
+//! The load generator runs on the same machine as what it loads: it writes prepared requests to keep-alive
+//! connections and reads just enough of the answers. What is posted is measured with wrk too, if it is installed.
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+mod events;
+mod input;
+mod measure;
+#[path = "../../tests/integration/postgres.rs"]
+mod postgres;
+mod reads;
+mod scale;
+mod servers;
+mod shared;
+mod writes;
+mod yardsticks;
+
+use std::io::Write;
+use std::path::Path;
+
+/// Measures in a directory of its own, and gives rows of the table.
+type Figure = fn(&Path) -> String;
+
+fn main() {
+    if servers::is_yardstick() {
+        servers::ceiling();
+        return;
+    }
+    if let Some(address) = events::is_reader_of() {
+        events::read(&address);
+        return;
+    }
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let figures: [(&str, Figure); 12] = [
+        ("post", writes::post),
+        ("few", writes::few_connections),
+        ("latency", writes::latency),
+        ("lines", writes::lines),
+        ("ingest", writes::ingest),
+        ("headless", writes::headless),
+        ("million", scale::million),
+        ("get", reads::get),
+        ("pages", reads::pages),
+        ("beside", reads::beside_ingestion),
+        ("events", events::cost),
+        ("postgres", shared::on_postgres),
+    ];
+    println!("| figure | median | lowest to highest | how |\n|---|---|---|---|");
+    for (name, figure) in figures {
+        if wanted.is_empty() || wanted.iter().any(|one| one == name) {
+            let directory = tempfile::tempdir().unwrap();
+            print!("{}", figure(directory.path()));
+            std::io::stdout().flush().unwrap();
+        }
+    }
+}

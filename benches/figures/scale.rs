@@ -1,0 +1,67 @@
+//! Figures of a large fleet.
+
+use std::path::Path;
+use std::time::Instant;
+
+use rocket_monitor::fleet::Fleet;
+
+use crate::input::{post_requests, write_file};
+use crate::measure::{REQUESTS, drive, pairs, row, times_row};
+use crate::servers::Server;
+use crate::writes::ingest_file;
+
+const MILLION: u32 = 1_000_000;
+
+/// What a million rockets cost, compared with a thousand, or with none.
+pub fn million(directory: &Path) -> String {
+    let folder = |name: &str| {
+        let folder = directory.join(name);
+        std::fs::create_dir(&folder).unwrap();
+        folder
+    };
+    let (million, thousand, empty) = (folder("million"), folder("thousand"), folder("empty"));
+    let one_each =
+        Fleet { seed: 4, rockets: MILLION, messages: u64::from(MILLION), duplicate_percent: 0.0, displacement: 0 };
+    let few = Fleet { rockets: 1_000, ..one_each };
+    let files = [directory.join("million.ndjson"), directory.join("thousand.ndjson")];
+    write_file(&files[0], one_each);
+    write_file(&files[1], few);
+    let databases = [million.join("rockets.db"), thousand.join("rockets.db")];
+    let ingested = pairs(|measured| {
+        let which = usize::from(!measured);
+        ingest_file(&files[which], &databases[which])
+    });
+    let mut table =
+        times_row("ingest of a message for each of 1,000,000 rockets, over as many for 1,000: time", &ingested);
+
+    let servers = [Server::ours(&million), Server::ours(&thousand)];
+    // The rockets fly on, in any order.
+    let mut going_on = [one_each, few].map(|fleet| {
+        let fleet = Fleet { messages: 3 * u64::from(MILLION), ..fleet };
+        post_requests(fleet).skip(MILLION as usize)
+    });
+    let posted = pairs(|measured| {
+        let which = usize::from(measured);
+        let batch: Vec<Vec<u8>> = going_on[which].by_ref().take(REQUESTS).collect();
+        drive(servers[which].address, &batch)
+    });
+    table += &row("POST at 1,000,000 channels costs, over 1,000: rates at 1,000 over", &posted);
+    let memory = format!("/proc/{}/status", servers[0].child.id());
+    let memory = std::fs::read_to_string(memory).unwrap();
+    let peak = memory.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().to_owned();
+    table += &format!("| memory with 1,000,000 rockets, after these | {peak} | | the most that was resident |\n");
+    drop(servers);
+
+    // Each leaves nothing to be recovered: what is measured is an ordinary start.
+    let start = |folder: &Path| {
+        let started = Instant::now();
+        let server = Server::ours(folder);
+        let took = started.elapsed().as_secs_f64();
+        server.terminate();
+        took
+    };
+    start(&million);
+    start(&empty);
+    let started = pairs(|measured| start(if measured { &million } else { &empty }));
+    table + &times_row("start with 1,000,000 rockets, over start with none", &started)
+}

@@ -1,0 +1,201 @@
+//! Figures of messages coming in.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use rocket_monitor::fleet::Fleet;
+use rusqlite::Connection;
+
+use crate::input::{fleet, post_requests, stream_lines, write_file};
+use crate::measure::{PAIRS, REQUESTS, drive, drive_over, open_loop, pairs, percentile, row, times_row};
+use crate::servers::{Server, program};
+use crate::yardsticks::{bare_commits, bare_keys, json_parse_rate, median_sync, remove_database};
+
+pub fn post(directory: &Path) -> String {
+    let (ours, ceiling) = (Server::ours(directory), Server::ceiling());
+    let mut requests = post_requests(fleet(4 * (PAIRS as u64 + 1) * REQUESTS as u64));
+    let mut table = String::new();
+    for connections in [64, 256] {
+        let ratios = pairs(|measured| {
+            let batch: Vec<Vec<u8>> = requests.by_ref().take(REQUESTS).collect();
+            drive_over(connections, if measured { ours.address } else { ceiling.address }, &batch)
+        });
+        table += &row(&format!("durable POST, {connections} connections, of the ceiling"), &ratios);
+    }
+    table + &post_by_wrk(directory)
+}
+
+/// Where each commit has one message or hardly more, the disk says how fast it is.
+pub fn few_connections(directory: &Path) -> String {
+    const COMMITS: u32 = 3_000;
+    let ours = Server::ours(directory);
+    let mut requests = post_requests(fleet(1_000_000));
+    let mut table = String::new();
+    for connections in [1, 3] {
+        let ratios = pairs(|measured| {
+            if !measured {
+                return bare_commits(&directory.join("keys.db"), COMMITS);
+            }
+            let batch: Vec<Vec<u8>> = requests.by_ref().take(connections * COMMITS as usize).collect();
+            drive_over(connections, ours.address, &batch)
+        });
+        let what = format!("durable POST, connections {connections}, of a loop of WAL commits of one key");
+        table += &row(&what, &ratios);
+    }
+    table
+}
+
+/// Messages that arrive at fixed times.
+pub fn latency(directory: &Path) -> String {
+    let ours = Server::ours(directory);
+    let mut requests = post_requests(fleet(2 * (PAIRS as u64 + 1) * REQUESTS as u64));
+    let mut take = || requests.by_ref().take(REQUESTS).collect::<Vec<Vec<u8>>>();
+    let ratios = pairs(|measured| {
+        if !measured {
+            return median_sync(directory);
+        }
+        let peak = drive(ours.address, &take());
+        percentile(open_loop(ours.address, &take(), peak / 2.0), 0.99)
+    });
+    times_row("p99 of a durable POST at half the peak rate, open loop, over the median fdatasync", &ratios)
+}
+
+/// Lines over one connection.
+pub fn lines(directory: &Path) -> String {
+    let ours = Server::ours(directory);
+    let mut seed = 1_000;
+    let file = directory.join("messages.ndjson");
+    write_file(&file, fleet(1_000_000));
+    let ratios = pairs(|measured| {
+        if !measured {
+            return json_parse_rate(&file);
+        }
+        // Other channels each time, so that nothing is a duplicate but what is one in the file.
+        seed += 1;
+        write_file(&file, Fleet { seed, ..fleet(1_000_000) });
+        let started = Instant::now();
+        let mut answer = String::new();
+        stream_lines(ours.address, &file, &mut answer);
+        assert!(answer.contains("\"applied\":1000000"), "{answer}");
+        1_100_000.0 / started.elapsed().as_secs_f64()
+    });
+    row("lines over HTTP, 1,000,000 messages over 1,000 channels, of serde_json on one core", &ratios)
+}
+
+/// The same by wrk, a load generator that many know (Debian has it). It takes more of the machine than ours, which takes
+/// hardly more than the system calls.
+fn post_by_wrk(directory: &Path) -> String {
+    const SECONDS: u64 = 2;
+    let what = "the same by wrk";
+    if Command::new("wrk").arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+        return format!("| {what} | | | wrk is not installed |\n");
+    }
+    let directory = directory.join("wrk");
+    std::fs::create_dir(&directory).unwrap();
+    let file = directory.join("messages.ndjson");
+    // More than any run can send, so that none starts again from its first message.
+    let each = 150_000 * SECONDS;
+    write_file(&file, fleet((PAIRS as u64 + 1) * each));
+    let (ours, ceiling) = (Server::ours(&directory), Server::ceiling());
+    let mut skip = 0_usize;
+    let ratios = pairs(|measured| {
+        let address = if measured { ours.address } else { ceiling.address };
+        let output = Command::new("wrk")
+            .args([
+                "-t1",
+                "-c64",
+                &format!("-d{SECONDS}s"),
+                "-s",
+                "benches/post.lua",
+                &format!("http://{address}"),
+                "--",
+            ])
+            .args([file.to_str().unwrap(), &skip.to_string(), &each.to_string()])
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && !said.contains("Non-2xx"), "{said}");
+        let tells = |what: &str| {
+            let line = said.lines().find(|line| line.contains(what)).expect("wrk tells it");
+            line.split_whitespace().find_map(|word| word.parse::<f64>().ok()).unwrap()
+        };
+        if measured {
+            // The next run goes on where this one ended.
+            skip += tells(" requests in ") as usize;
+        }
+        tells("Requests/sec:")
+    });
+    row(what, &ratios)
+}
+
+/// Ingests into a new database; the seconds that it takes.
+pub fn ingest_file(file: &Path, database: &Path) -> f64 {
+    remove_database(database);
+    let started = Instant::now();
+    let status = program(&["ingest", file.to_str().unwrap(), "--database", database.to_str().unwrap()]).status();
+    assert!(status.unwrap().success());
+    started.elapsed().as_secs_f64()
+}
+
+pub fn ingest(directory: &Path) -> String {
+    let fleet = fleet(1_000_000);
+    let file = directory.join("messages.ndjson");
+    write_file(&file, fleet);
+    let keys: Vec<(String, u32)> = fleet.arrivals().map(|(rocket, number)| (fleet.channel(rocket), number)).collect();
+    let database = directory.join("rockets.db");
+    let ratios = pairs(|measured| {
+        if measured {
+            keys.len() as f64 / ingest_file(&file, &database)
+        } else {
+            keys.len() as f64 / bare_keys(&directory.join("keys.db"), &keys)
+        }
+    });
+    let of_json = pairs(|measured| {
+        if !measured {
+            return json_parse_rate(&file);
+        }
+        keys.len() as f64 / ingest_file(&file, &database)
+    });
+    let mut table = row("ingest of 1,000,000 messages, of SQLite taking bare keys", &ratios)
+        + &row("the same, of serde_json on one core", &of_json);
+    let size = std::fs::metadata(&database).unwrap().len() / 1024;
+    writeln!(table, "| database after them | {size} KiB | | 1,000 rockets, no gaps |").unwrap();
+    table
+}
+
+/// A channel whose message 1 never comes.
+pub fn headless(directory: &Path) -> String {
+    let fleet = Fleet { seed: 2, rockets: 1, messages: 1_000_001, duplicate_percent: 0.0, displacement: 0 };
+    let (database, part) = (directory.join("rockets.db"), directory.join("part.ndjson"));
+    let channel = fleet.channel(0);
+    let mut rates = Vec::new();
+    for tenth in 0..10 {
+        let mut lines = Vec::new();
+        for number in tenth * 100_000 + 2..=(tenth + 1) * 100_000 + 1 {
+            fleet.write_message(&channel, 0, number, &mut lines);
+            lines.push(b'\n');
+        }
+        std::fs::write(&part, lines).unwrap();
+        let started = Instant::now();
+        assert!(
+            program(&["ingest", part.to_str().unwrap(), "--database", database.to_str().unwrap()])
+                .status()
+                .unwrap()
+                .success()
+        );
+        rates.push(started.elapsed().as_secs_f64());
+    }
+    let rows: i64 = Connection::open(&database)
+        .unwrap()
+        .query_row("SELECT count(*) FROM processed_ranges", [], |row| row.get(0))
+        .unwrap();
+    let first = rates.iter().take(5).sum::<f64>();
+    let second = rates.iter().skip(5).sum::<f64>();
+    format!(
+        "| 1,000,000 messages without message 1: rows | {rows} | | processed_ranges |\n\
+         | the same: time of the second half over the first | {:.2} | | ingest in tenths |\n",
+        second / first
+    )
+}
