@@ -7,7 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::domain::message::Message;
-use crate::domain::parse::{MAX_MESSAGE_BYTES, Rejection, parse};
+use crate::domain::parse::{MAX_MESSAGE_BYTES, Rejection, parse, ways_agree};
 use crate::domain::timestamp::Timestamp;
 pub use crate::http::fuzzing::{cursor, query};
 use crate::ingest::ndjson::{LineReader, Lines};
@@ -16,6 +16,7 @@ use crate::ingest::ndjson::{LineReader, Lines};
 pub fn message(input: &[u8]) {
     let parsed = parse(Bytes::copy_from_slice(input));
     let is_json = serde_json::from_slice::<&RawValue>(input).is_ok();
+    assert!(std::str::from_utf8(input).ok().is_none_or(ways_agree));
     match parsed {
         Ok(message) => {
             assert!(is_json);

@@ -12,6 +12,7 @@ pub mod message;
 pub mod parse;
 pub mod ranges;
 pub mod rocket;
+mod scan;
 pub mod summary;
 pub mod text;
 pub mod timestamp;

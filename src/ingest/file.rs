@@ -1,13 +1,14 @@
 //! A file of messages straight into the database: one thread parses, another commits.
 
 use std::io::{self, Read};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::SystemTime;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::Tally;
 use super::ndjson::{BadLine, LineReader, Lines};
+use crate::domain::message::Message;
 use crate::domain::timestamp::Timestamp;
 use crate::store::{StoreError, Writer};
 
@@ -48,9 +49,10 @@ pub fn ingest(
     mut committed_bytes: impl FnMut(usize),
 ) -> Result<Summary, FileError> {
     std::thread::scope(|scope| {
-        let (batches, receiver) = sync_channel(2);
-        let parser = scope.spawn(move || parse(input, &batches));
-        let committed = commit(&receiver, &mut writer, &mut bad_line, &mut committed_bytes);
+        let (batches, receiver) = sync_channel(1);
+        let (used, again) = channel();
+        let parser = scope.spawn(move || parse(input, &batches, &again));
+        let committed = commit(&receiver, &used, &mut writer, &mut bad_line, &mut committed_bytes);
         // Without its receiver a parser that still has batches to hand over ends.
         drop(receiver);
         match parser.join() {
@@ -64,28 +66,62 @@ pub fn ingest(
     })
 }
 
-fn parse(mut input: impl Read, batches: &SyncSender<Lines>) -> io::Result<()> {
+/// Lines, and the blocks that they were read from.
+#[derive(Default)]
+struct Batch {
+    lines: Lines,
+    blocks: Vec<Bytes>,
+}
+
+/// Memory that has been used before: for most of a large file, asking the system for new pages would take longer than
+/// reading it into them.
+#[derive(Default)]
+struct Used {
+    messages: Vec<Message>,
+    blocks: Vec<Bytes>,
+}
+
+impl Batch {
+    /// What is left of it when it is committed.
+    fn into_used(self) -> Used {
+        let mut messages = self.lines.messages;
+        // They hold parts of the blocks.
+        messages.clear();
+        Used { messages, blocks: self.blocks }
+    }
+}
+
+fn parse(mut input: impl Read, batches: &SyncSender<Batch>, again: &Receiver<Used>) -> io::Result<()> {
     let mut reader = LineReader::default();
-    let mut lines = Lines::default();
+    let (mut batch, mut blocks) = (Batch::default(), Vec::new());
     let mut ended = false;
     while !ended {
-        let block = read_block(&mut input)?;
+        let block = read_block(&mut input, blocks.pop())?;
         ended = block.is_empty();
-        reader.feed(&block, &mut lines);
+        reader.feed(&block, &mut batch.lines);
+        batch.blocks.push(block);
         if ended {
-            reader.finish(&mut lines);
+            reader.finish(&mut batch.lines);
         }
-        let full = lines.messages.len() >= BATCH_MESSAGES || lines.bytes >= BATCH_BYTES;
-        if (full || ended) && batches.send(std::mem::take(&mut lines)).is_err() {
-            break;
+        let full = batch.lines.messages.len() >= BATCH_MESSAGES || batch.lines.bytes >= BATCH_BYTES;
+        if full || ended {
+            let used = again.try_recv().unwrap_or_default();
+            blocks.extend(used.blocks);
+            let mut next = Batch::default();
+            next.lines.messages = used.messages;
+            next.lines.messages.reserve(batch.lines.messages.len());
+            if batches.send(std::mem::replace(&mut batch, next)).is_err() {
+                break;
+            }
         }
     }
     Ok(())
 }
 
-/// The next block; empty at the end.
-fn read_block(input: &mut impl Read) -> io::Result<Bytes> {
-    let mut block = BytesMut::zeroed(BLOCK_BYTES);
+/// The next block, in the memory of one that is used up if it can be; empty at the end.
+fn read_block(input: &mut impl Read, used: Option<Bytes>) -> io::Result<Bytes> {
+    let mut block = used.and_then(|used| used.try_into_mut().ok()).unwrap_or_default();
+    block.resize(BLOCK_BYTES, 0);
     loop {
         match input.read(&mut block) {
             Ok(length) => {
@@ -99,21 +135,25 @@ fn read_block(input: &mut impl Read) -> io::Result<Bytes> {
 }
 
 fn commit(
-    batches: &Receiver<Lines>,
+    batches: &Receiver<Batch>,
+    used: &Sender<Used>,
     writer: &mut Writer,
     bad_line: &mut impl FnMut(BadLine),
     committed_bytes: &mut impl FnMut(usize),
 ) -> Result<Summary, StoreError> {
     let mut summary = Summary::default();
-    for lines in batches {
+    for mut batch in batches {
+        let lines = &mut batch.lines;
         summary.rejected += lines.bad.len() as u64;
-        lines.bad.into_iter().for_each(&mut *bad_line);
+        lines.bad.drain(..).for_each(&mut *bad_line);
         if !lines.messages.is_empty() {
             let now = Timestamp::from_system_time(SystemTime::now());
             summary.tally.add(Tally::of(&writer.commit(&lines.messages, now)?));
             std::thread::sleep(LET_OTHERS_WRITE);
         }
         committed_bytes(lines.bytes);
+        // A parser that has come to the end wants no more.
+        let _ = used.send(batch.into_used());
     }
     writer.tidy()?;
     Ok(summary)
