@@ -34,8 +34,12 @@ pub(super) async fn show(state: web::Data<State>) -> Result<HttpResponse, Proble
 pub(super) fn count<B: MessageBody>(metrics: &Metrics, response: &ServiceResponse<B>, started: Instant) {
     let request = response.request();
     let place = |wanted: &str| ROUTES.iter().position(|route| *route == wanted);
+    // The usual ones are told without matching the path once more.
     let route = match request.path() {
         "/messages" => place("/messages"),
+        path if path.strip_prefix("/rockets/").is_some_and(|rest| !rest.is_empty() && !rest.contains('/')) => {
+            place("/rockets/{channel}")
+        }
         _ => request.match_pattern().and_then(|pattern| place(&pattern)),
     };
     metrics.answered(route.unwrap_or(0), response.status().as_u16(), started.elapsed());
