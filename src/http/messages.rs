@@ -20,7 +20,7 @@ static IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-rep
 /// How many bad lines are told.
 const ERRORS_TOLD: usize = 100;
 /// How many parts of one stream wait for their commit at a time.
-const PARTS_PENDING: usize = 64;
+const PARTS_PENDING: usize = 512;
 
 /// Takes one message, or, by its content type, many.
 ///

@@ -17,7 +17,7 @@ use crate::metrics::{Metrics, StoreOperation};
 use crate::store::{Store, StoreError, Writer};
 
 /// A batch that has this many messages takes no more: its transaction should not hold up those who come next for long.
-const FULL_BATCH: usize = 16_384;
+const FULL_BATCH: usize = 32_768;
 
 /// Nobody has come for so long: what commits have put off is done. And again a while later, when whoever watches for
 /// other processes has looked, and can tell their commits from those of this one again.
@@ -121,8 +121,9 @@ impl Committer {
     /// Commits until it is told to stop.
     pub(super) fn run(mut self, queue: &Receiver<Entry>) {
         let mut next = None;
+        let mut used = Vec::new();
         while let Some(Entry::Job(first)) = next.take().or_else(|| self.wait(queue)) {
-            let mut batch = Gathered::default();
+            let mut batch = Gathered { messages: used, waiting: Vec::new() };
             next = self.gather(first, queue, &mut batch);
             self.progress.begins();
             let outcome = self.commit(&batch.messages);
@@ -132,6 +133,9 @@ impl Committer {
                 next = Self::gather_all(next, queue, &mut batch);
             }
             Self::answer(batch.waiting, outcome);
+            // The memory of one batch is the next one's: new pages take the system longer than filling them.
+            used = batch.messages;
+            used.clear();
         }
         self.tidy();
     }

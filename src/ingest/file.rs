@@ -14,8 +14,6 @@ use crate::store::{StoreError, Writer};
 
 /// How many bytes are read at a time.
 const BLOCK_BYTES: usize = 1024 * 1024;
-/// How many messages a transaction takes. With a thousand channels a dozen of a channel's messages share its two rows.
-const BATCH_MESSAGES: usize = 32_768;
 /// How many bytes of lines a transaction takes, should they be long.
 const BATCH_BYTES: usize = 32 * 1024 * 1024;
 /// A pause between transactions, so that another process that waits for the write lock gets it.
@@ -51,7 +49,8 @@ pub fn ingest(
     std::thread::scope(|scope| {
         let (batches, receiver) = sync_channel(1);
         let (used, again) = channel();
-        let parser = scope.spawn(move || parse(input, &batches, &again));
+        let most = writer.large_batch();
+        let parser = scope.spawn(move || parse(input, most, &batches, &again));
         let committed = commit(&receiver, &used, &mut writer, &mut bad_line, &mut committed_bytes);
         // Without its receiver a parser that still has batches to hand over ends.
         drop(receiver);
@@ -91,7 +90,12 @@ impl Batch {
     }
 }
 
-fn parse(mut input: impl Read, batches: &SyncSender<Batch>, again: &Receiver<Used>) -> io::Result<()> {
+fn parse(
+    mut input: impl Read,
+    batch_messages: usize,
+    batches: &SyncSender<Batch>,
+    again: &Receiver<Used>,
+) -> io::Result<()> {
     let mut reader = LineReader::default();
     let (mut batch, mut blocks) = (Batch::default(), Vec::new());
     let mut ended = false;
@@ -103,7 +107,7 @@ fn parse(mut input: impl Read, batches: &SyncSender<Batch>, again: &Receiver<Use
         if ended {
             reader.finish(&mut batch.lines);
         }
-        let full = batch.lines.messages.len() >= BATCH_MESSAGES || batch.lines.bytes >= BATCH_BYTES;
+        let full = batch.lines.messages.len() >= batch_messages || batch.lines.bytes >= BATCH_BYTES;
         if full || ended {
             let used = again.try_recv().unwrap_or_default();
             blocks.extend(used.blocks);

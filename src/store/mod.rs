@@ -408,6 +408,15 @@ impl Writer {
         }
     }
 
+    /// How many messages a transaction takes best when all that matters is how soon all are stored. The more there are, the
+    /// more of a channel's messages share its rows; and the longer others wait for the write lock, or for an answer.
+    pub fn large_batch(&self) -> usize {
+        match self {
+            Self::Sqlite(_) => 98_304,
+            Self::Postgres(_) => 32_768,
+        }
+    }
+
     /// Does what commits have put off, for when nothing is waiting to be committed, and looks whether others have written.
     pub fn tidy(&mut self) -> Result<(), StoreError> {
         match self {
