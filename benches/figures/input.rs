@@ -3,6 +3,7 @@
 use std::io::{BufWriter, Write};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Instant;
 
 use rocket_monitor::fleet::Fleet;
 
@@ -65,4 +66,15 @@ pub fn stream_lines(address: SocketAddr, file: &Path, answer: &mut String) {
     .unwrap();
     std::io::copy(&mut file, &mut stream).unwrap();
     stream.read_to_string(answer).unwrap();
+}
+
+/// How many lines a second a service takes over one connection: 1,000,000 messages of 1,000 rockets, and every tenth of
+/// them twice. Each seed is another fleet, so that nothing is a duplicate but what is one in the file.
+pub fn lines_rate(address: SocketAddr, file: &Path, seed: u64) -> f64 {
+    write_file(file, Fleet { seed, ..fleet(1_000_000) });
+    let started = Instant::now();
+    let mut answer = String::new();
+    stream_lines(address, file, &mut answer);
+    assert!(answer.contains("\"applied\":1000000"), "{answer}");
+    1_100_000.0 / started.elapsed().as_secs_f64()
 }

@@ -2,11 +2,8 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
 
-use rocket_monitor::fleet::Fleet;
-
-use crate::input::{fleet, post_requests, stream_lines, write_file};
+use crate::input::{fleet, lines_rate, post_requests};
 use crate::measure::{PAIRS, drive, pairs, row};
 use crate::postgres;
 use crate::servers::{Server, program};
@@ -54,13 +51,7 @@ pub fn on_postgres(directory: &Path) -> String {
             return pgbench(&cluster, &script);
         }
         seed += 1;
-        let file = directory.join("messages.ndjson");
-        write_file(&file, Fleet { seed, ..fleet(1_000_000) });
-        let started = Instant::now();
-        let mut answer = String::new();
-        stream_lines(ours.address, &file, &mut answer);
-        assert!(answer.contains("\"applied\":1000000"), "{answer}");
-        1_100_000.0 / started.elapsed().as_secs_f64()
+        lines_rate(ours.address, &directory.join("messages.ndjson"), seed)
     });
     row("durable POST on Postgres, 64 connections, of pgbench's one at a time", &posted)
         + &row("lines over HTTP into Postgres, 1,000,000 messages, of the same", &streamed)

@@ -8,7 +8,7 @@ use std::time::Instant;
 use rocket_monitor::fleet::Fleet;
 use rusqlite::Connection;
 
-use crate::input::{fleet, post_requests, stream_lines, write_file};
+use crate::input::{fleet, lines_rate, post_requests, write_file};
 use crate::measure::{PAIRS, REQUESTS, drive, drive_over, open_loop, pairs, percentile, row, times_row};
 use crate::servers::{Server, program};
 use crate::yardsticks::{bare_commits, bare_keys, json_parse_rate, median_sync, remove_database};
@@ -72,14 +72,8 @@ pub fn lines(directory: &Path) -> String {
         if !measured {
             return json_parse_rate(&file);
         }
-        // Other channels each time, so that nothing is a duplicate but what is one in the file.
         seed += 1;
-        write_file(&file, Fleet { seed, ..fleet(1_000_000) });
-        let started = Instant::now();
-        let mut answer = String::new();
-        stream_lines(ours.address, &file, &mut answer);
-        assert!(answer.contains("\"applied\":1000000"), "{answer}");
-        1_100_000.0 / started.elapsed().as_secs_f64()
+        lines_rate(ours.address, &file, seed)
     });
     row("lines over HTTP, 1,000,000 messages over 1,000 channels, of serde_json on one core", &ratios)
 }

@@ -1,8 +1,9 @@
 //! From bytes to a valid [`Message`], or to every fault that it has.
 //!
-//! One pass over the JSON text (a quick one, or serde_json's where that one gives up) keeps the known members as slices of it; only then are they read as what the
-//! `messageType` asks for. So members may come in any order, whatever the service doesn't need may hold anything, and
-//! a valid message costs no allocation: its texts share the buffer that it arrived in.
+//! One pass over the JSON text (a quick one, or serde_json's where that one gives up) keeps the known members as slices
+//! of it; only then are they read as what the `messageType` asks for. So members may come in any order, whatever the
+//! service doesn't need may hold anything, and a valid message costs no allocation: its texts share the buffer that it
+//! arrived in.
 
 use std::borrow::Cow;
 use std::collections::HashSet;

@@ -57,9 +57,7 @@ impl Place {
     /// Waits until what a killed service had under way has an end.
     fn settle(&self) {
         if let Self::Postgres(database) = self {
-            let others =
-                "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
-            eventually("the server has noticed", || postgres::query(&database.url, others).is_empty());
+            eventually("the server has noticed", || !database.is_used());
         }
     }
 

@@ -42,6 +42,14 @@ impl TestDatabase {
     }
 }
 
+impl TestDatabase {
+    /// Whether somebody else is connected to it, if only because the server has not noticed yet that it was killed.
+    pub fn is_used(&self) -> bool {
+        let others = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        !query(&self.url, others).is_empty()
+    }
+}
+
 impl Drop for TestDatabase {
     fn drop(&mut self) {
         let server = server();

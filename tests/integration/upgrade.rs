@@ -156,10 +156,7 @@ fn an_interrupted_migration_leaves_a_postgres_database_old_or_new() {
         }
         interrupt(&database.url, takes, &mut random);
         let rows = |sql: &str| postgres::query(&database.url, sql);
-        eventually("the server has noticed", || {
-            rows("SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
-                .is_empty()
-        });
+        eventually("the server has noticed", || !database.is_used());
         let tables = rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'");
         let tables: Vec<Value> = tables.into_iter().map(|row| row["tablename"].clone()).collect();
         let history = tables.iter().any(|name| name == "rocket_monitor_schema_history");
