@@ -7,6 +7,7 @@ mod access;
 mod answers;
 mod assets;
 mod body;
+mod connection;
 mod cursor;
 mod events;
 #[cfg(any(test, fuzzing))]
@@ -23,18 +24,19 @@ mod rockets;
 mod schema;
 mod turns;
 
-use std::any::Any;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZero;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_web::dev::{ServerHandle, Service};
+use actix_http::HttpService;
+use actix_server::{Server as Listening, ServerHandle};
+use actix_service::{Service, ServiceFactoryExt, fn_service, map_config};
+use actix_web::dev::AppConfig;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
-use actix_web::rt::net::TcpStream;
-use actix_web::{App, Either, HttpRequest, HttpServer, Resource, ResponseError, Route, guard, web};
-use socket2::SockRef;
+use actix_web::{App, Either, HttpRequest, Resource, ResponseError, Route, guard, web};
 use tokio::sync::watch;
 
 use crate::feed::Feed;
@@ -43,19 +45,13 @@ use crate::metrics::{Metrics, StoreOperation};
 use crate::store::{Store, StoreError};
 pub use access::Access;
 use answers::Answers;
+use connection::{Answering, Connection, Connections, KEEP_ALIVE};
 use problem::Problem;
 use request_id::RequestIds;
 use turns::Turns;
 
-/// How long a client may take to send a request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection may be idle between requests.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// How long a stop waits for requests that are being answered.
 const STOP_TIMEOUT_SECONDS: u64 = 6;
-
-/// How long a client may take nothing of what it is sent.
-const SILENCE: Duration = Duration::from_secs(30);
 
 /// How many threads of each worker read lists, which can take long.
 const LISTING_THREADS: usize = 4;
@@ -86,7 +82,7 @@ impl State {
 /// A server that listens.
 pub struct Server {
     addresses: Vec<SocketAddr>,
-    server: actix_web::dev::Server,
+    server: Listening,
     stop: watch::Sender<bool>,
 }
 
@@ -120,6 +116,7 @@ impl Server {
     ) -> std::io::Result<Self> {
         let listening: Arc<[SocketAddr]> =
             listeners.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?;
+        let addresses = listening.to_vec();
         let access = web::Data::new(access);
         let (stop, stopping) = watch::channel(false);
         let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
@@ -132,14 +129,16 @@ impl Server {
             stopping,
         });
         let (ids, answers) = (Arc::new(RequestIds::default()), Answers::default());
-        let mut http = HttpServer::new(move || {
-            let (ids, metrics, listening) = (Arc::clone(&ids), metrics.clone(), Arc::clone(&listening));
+        let request_ids = Arc::clone(&ids);
+        let app = move || {
+            let (ids, metrics, listening) = (Arc::clone(&request_ids), metrics.clone(), Arc::clone(&listening));
             let (rules, answers) = (access.clone(), answers.clone());
             App::new()
                 .app_data(state.clone())
                 .app_data(access.clone())
                 .wrap_fn(move |request, service| {
                     let (started, metrics, answers) = (Instant::now(), metrics.clone(), answers.clone());
+                    let answering = Answering::begin(&request);
                     let id = request_id::choose(&ids, &request);
                     let allowed = rules.check(request.method(), request.path(), request.headers(), &listening);
                     let response = match allowed {
@@ -151,26 +150,38 @@ impl Server {
                             Either::Left(response) => response.await?,
                             Either::Right(response) => response,
                         };
-                        let response = answers.bound(response);
+                        let response =
+                            answers.bound(response).map_body(|_, body| Answering::until_end(answering, body));
                         metrics::count(&metrics, &response, started);
                         Ok(request_id::add(id, access::guard(response)))
                     }
                 })
                 .configure(routes)
-        })
-        .workers(workers)
-        .max_connections(connections.div_ceil(workers))
-        .worker_max_blocking_threads(LISTING_THREADS)
-        .on_connect(|stream, _| limit_silence(stream))
-        .disable_signals()
-        .client_request_timeout(HEAD_TIMEOUT)
-        .keep_alive(KEEP_ALIVE)
-        .shutdown_timeout(STOP_TIMEOUT_SECONDS);
+        };
+        let mut server = Listening::build()
+            .workers(workers)
+            .max_concurrent_connections(connections.div_ceil(workers))
+            .worker_max_blocking_threads(LISTING_THREADS)
+            .disable_signals()
+            .shutdown_timeout(STOP_TIMEOUT_SECONDS);
         for listener in listeners {
-            http = http.listen(listener)?;
+            let (app, stopping) = (app.clone(), server.graceful_shutdown_signal());
+            let ids = Arc::clone(&ids);
+            server = server.listen("http", listener, move || {
+                let (connections, stopping) = (Rc::new(Connections::new(Arc::clone(&ids))), stopping.clone());
+                let http = HttpService::build()
+                    .graceful_shutdown_signal(move || {
+                        let stopping = stopping.clone();
+                        async move { stopping.notified().await }
+                    })
+                    .client_request_timeout(Duration::ZERO)
+                    .keep_alive(KEEP_ALIVE)
+                    .on_connect_ext(Connection::introduce)
+                    .h1(map_config(app(), |()| AppConfig::default()));
+                fn_service(move |stream| std::future::ready(Ok(connections.accept(stream)))).and_then(http)
+            })?;
         }
-        let addresses = http.addrs();
-        Ok(Self { addresses, server: http.run(), stop })
+        Ok(Self { addresses, server: server.run(), stop })
     }
 }
 
@@ -188,15 +199,6 @@ impl Server {
     /// Answers requests until it is stopped.
     pub async fn run(self) -> std::io::Result<()> {
         self.server.await
-    }
-}
-
-/// Lets the system end a connection whose client takes nothing for too long of what it is sent: nobody here could.
-fn limit_silence(stream: &dyn Any) {
-    if let Some(stream) = stream.downcast_ref::<TcpStream>()
-        && let Err(error) = SockRef::from(stream).set_tcp_user_timeout(Some(SILENCE))
-    {
-        tracing::debug!(%error, "a connection's silence can't be limited");
     }
 }
 

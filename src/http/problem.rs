@@ -94,6 +94,20 @@ impl Problem {
         self
     }
 
+    /// The document.
+    pub(super) fn to_json(&self) -> String {
+        let json = ProblemJson {
+            // The statuses say it all; RFC 9457 wants their phrase as the title then.
+            kind: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            errors: &self.errors,
+            members: &self.members,
+        };
+        serde_json::to_string(&json).unwrap_or_default()
+    }
+
     fn with_retry(self) -> Self {
         self.with_header(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS))
     }
@@ -140,16 +154,7 @@ impl ResponseError for Problem {
         for header in &self.headers {
             response.append_header(header.clone());
         }
-        let json = ProblemJson {
-            // The statuses say it all; RFC 9457 wants their phrase as the title then.
-            kind: "about:blank",
-            title: self.status.canonical_reason().unwrap_or("Error"),
-            status: self.status.as_u16(),
-            detail: &self.detail,
-            errors: &self.errors,
-            members: &self.members,
-        };
-        response.body(serde_json::to_vec(&json).unwrap_or_default())
+        response.body(self.to_json())
     }
 }
 

@@ -25,9 +25,10 @@ impl Default for RequestIds {
 }
 
 impl RequestIds {
-    fn next(&self) -> Option<HeaderValue> {
+    /// A new one.
+    pub(super) fn next(&self) -> String {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        HeaderValue::try_from(format!("{:016x}-{number:x}", self.process)).ok()
+        format!("{:016x}-{number:x}", self.process)
     }
 }
 
@@ -36,7 +37,7 @@ pub(super) fn choose(ids: &RequestIds, request: &ServiceRequest) -> Option<Heade
     let decent = |id: &&HeaderValue| {
         (1..=MAX_BYTES).contains(&id.len()) && id.as_bytes().iter().all(|byte| byte.is_ascii_graphic())
     };
-    request.headers().get(&HEADER).filter(decent).cloned().or_else(|| ids.next())
+    request.headers().get(&HEADER).filter(decent).cloned().or_else(|| HeaderValue::try_from(ids.next()).ok())
 }
 
 /// Adds the id to the response, and logs it if the service is at fault.

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
+use crate::events::Events;
 use crate::figures;
-use crate::support::{Client, DEADLINE, Service, eventually, faster, launched, program, run};
+use crate::support::{Answer, Client, DEADLINE, Service, eventually, faster, launched, program, run};
 
 /// What the service's process has in memory, in KiB.
 fn resident(service: &Service) -> u64 {
@@ -249,4 +250,45 @@ fn twice_the_load_is_answered_all_the_same() {
     );
     eventually("all is well", || Client::new(address).get("/readyz").status == 200);
     assert_eq!(run(&["check", "--database", database.to_str().unwrap()]).status.code(), Some(0));
+}
+
+/// Sends a byte now and then, as long as there is no answer.
+fn answer_to_trickle(client: &mut Client) -> Answer {
+    let deadline = Instant::now() + DEADLINE;
+    while !client.has_answer_within(Duration::from_millis(300)) {
+        assert!(Instant::now() < deadline, "no answer to a head that comes to no end");
+        // It may have ended in between.
+        let _ = client.send(b"x");
+    }
+    client.answer(false).unwrap()
+}
+
+#[test]
+fn every_head_has_to_come_to_its_end_in_time_and_whoever_is_answered_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let service = Service::start(directory.path().join("rockets.db"));
+    let (address, mut honest) = (service.address, Client::new(service.address));
+    assert_eq!(honest.post(&launched("honest", 1)).status, 204);
+    let mut followed = Events::open(address, "", None);
+    followed.snapshot();
+
+    let stalled_after = |requests: u32| {
+        let mut client = Client::new(address);
+        for number in 1..=requests {
+            assert_eq!(client.post(&launched("used", number)).status, 204);
+        }
+        client.send(b"GET /rockets HTTP/1.1\r\nHost: local").unwrap();
+        client
+    };
+    // One after the other: what is open in the meantime is so for longer than any head may take.
+    let mut answers = vec![answer_to_trickle(&mut stalled_after(1))];
+    let stalled: Vec<Client> = (0..3).map(stalled_after).collect();
+    answers.extend(stalled.into_iter().map(|mut client| client.answer(false).unwrap()));
+    for answer in answers {
+        assert_eq!(answer.problem(408)["title"], "Request Timeout");
+        assert!(answer.header("date").is_some() && answer.header("connection") == Some("close"), "{answer:?}");
+    }
+    // These were there as long: one between two requests, one in the middle of an answer.
+    assert_eq!(honest.post(&faster("honest", 2, 1)).status, 204);
+    followed.until("the change", |event| event.data["messages"]["processed"] == 2);
 }

@@ -280,6 +280,15 @@ impl Client {
         there
     }
 
+    /// The same; waits for so long.
+    pub fn has_answer_within(&self, patience: Duration) -> bool {
+        let stream = self.stream.as_ref().unwrap().get_ref();
+        stream.set_read_timeout(Some(patience)).unwrap();
+        let there = !matches!(stream.peek(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        there
+    }
+
     /// Lets the service know that nothing more will come.
     pub fn send_no_more(&mut self) {
         // It may have closed the connection already.
