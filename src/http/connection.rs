@@ -1,4 +1,5 @@
-//! A client's connection, under the HTTP: how long it may take until the next request's head has come to its end.
+//! A client's connection, under the HTTP: how long it may take until the next request's head has come to its end, and what
+//! is said of a head that is of no use.
 //!
 //! actix-http times the first head of a connection alone, so all of them are timed here. What happens within a request is
 //! not this module's: `body` times bodies, and the system ends connections that take nothing of an answer.
@@ -188,15 +189,33 @@ impl Connection {
     }
 }
 
-/// What a client is told whose head did not come in time.
-fn too_late(ids: &RequestIds) -> String {
-    let detail = format!("The head of the request did not come to its end within {HEAD_SECONDS} seconds.");
-    let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, detail).to_json();
-    let (date, id, length) = (HttpDate::from(SystemTime::now()), ids.next(), problem.len());
+/// What a client is told whose head is of no use: the connection ends after it.
+fn refusal(ids: &RequestIds, status: StatusCode) -> String {
+    let problem = Problem::new(
+        status,
+        match status {
+            StatusCode::REQUEST_TIMEOUT => {
+                format!("The head of the request did not come to its end within {HEAD_SECONDS} seconds.")
+            }
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "The head of the request is too large.".to_owned(),
+            _ => "The head of the request is not that of an HTTP/1.1 request.".to_owned(),
+        },
+    );
+    let (title, problem) = (status.canonical_reason().unwrap_or_default(), problem.to_json());
+    let (status, date, id, length) = (status.as_u16(), HttpDate::from(SystemTime::now()), ids.next(), problem.len());
     format!(
-        "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: application/problem+json\r\n\
+        "HTTP/1.1 {status} {title}\r\nconnection: close\r\ncontent-type: application/problem+json\r\n\
          content-length: {length}\r\nx-request-id: {id}\r\ndate: {date}\r\n\r\n{problem}"
     )
+}
+
+/// The status if the bytes are an answer of actix-http's own, to a head that it could not read. It has no body, nor the id
+/// that all of ours have.
+fn bare_refusal(bytes: &[u8]) -> Option<StatusCode> {
+    let rest = bytes.strip_prefix(b"HTTP/1.1 ")?;
+    let status = StatusCode::from_bytes(rest.get(..3)?).ok().filter(StatusCode::is_client_error)?;
+    let bare = rest.ends_with(b"\r\n\r\n") && memchr::memmem::find(rest, b"x-request-id").is_none();
+    bare.then_some(status)
 }
 
 impl AsyncRead for Connection {
@@ -204,7 +223,7 @@ impl AsyncRead for Connection {
         let Self { stream, waiting } = self.get_mut();
         if waiting.is_late() {
             // No answer is under way, so this is one. Whoever takes nothing anymore misses it.
-            let _ = stream.try_write(too_late(&waiting.connections.ids).as_bytes());
+            let _ = stream.try_write(refusal(&waiting.connections.ids, StatusCode::REQUEST_TIMEOUT).as_bytes());
             waiting.deadline.set(None);
             return Poll::Ready(Ok(()));
         }
@@ -225,7 +244,12 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+        let Self { stream, waiting } = self.get_mut();
+        if let Some(status) = bare_refusal(bytes) {
+            let refused = stream.try_write(refusal(&waiting.connections.ids, status).as_bytes());
+            return Poll::Ready(refused.map(|_| bytes.len()));
+        }
+        Pin::new(stream).poll_write(context, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

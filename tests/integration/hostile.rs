@@ -219,3 +219,32 @@ fn request(time: u64, random: &mut StdRng) -> Vec<u8> {
         }
     }
 }
+
+#[test]
+fn heads_that_are_no_http_are_refused_like_everything_else() {
+    let app = App::spawn(Backend::SqliteMemory);
+    let long = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(135_000));
+    let many = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X: x\r\n".repeat(2_000));
+    let heads = [
+        ("\0\0\0\0\r\n\r\n", 400),
+        ("GET\r\n\r\n", 400),
+        ("GET / HTTP/9.1\r\n\r\n", 400),
+        ("POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", 400),
+        ("POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (&many, 431),
+        (&long, 431),
+    ];
+    for after in [0, 1] {
+        for (head, status) in heads {
+            let mut client = app.client();
+            for _ in 0..after {
+                assert_eq!(client.get("/livez").status, 200);
+            }
+            // It may be refused before all of it is sent.
+            let _ = client.send(head.as_bytes());
+            let answer = client.answer(false).unwrap_or_else(|error| panic!("{error}: {:.50}", head));
+            answer.problem(status);
+            assert_eq!(answer.header("connection"), Some("close"));
+        }
+    }
+}
