@@ -19,9 +19,13 @@ use crate::store::{Store, StoreError, Writer};
 /// A batch that has this many messages takes no more: its transaction should not hold up those who come next for long.
 const FULL_BATCH: usize = 32_768;
 
-/// Nobody has come for so long: what commits have put off is done. And again a while later, when whoever watches for
-/// other processes has looked, and can tell their commits from those of this one again.
+/// Nobody has come for so long: some of what commits have put off is done. And again a while later, when whoever watches
+/// for other processes has looked, and can tell their commits from those of this one again.
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(400)];
+/// And so often while nobody comes, for others may have written.
+const LONG_PAUSE: Duration = Duration::from_secs(1);
+/// A pause in between, if there is more to do, so that another process that waits for the write lock gets it.
+const SHORT_PAUSE: Duration = Duration::from_millis(1);
 
 /// Why a batch takes no more jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +60,8 @@ pub(super) struct Committer {
     writer: Option<Writer>,
     progress: Arc<Progress>,
     patience: Duration,
+    /// It was said that the last try to tidy up failed.
+    tidying_failed: bool,
 }
 
 /// Since when a committer has been at the batch that it is at, if it is at one.
@@ -115,7 +121,7 @@ impl Committer {
         progress: Arc<Progress>,
         patience: Duration,
     ) -> Self {
-        Self { store, observers, writer: Some(writer), progress, patience }
+        Self { store, observers, writer: Some(writer), progress, patience, tidying_failed: false }
     }
 
     /// Commits until it is told to stop.
@@ -142,24 +148,31 @@ impl Committer {
 
     /// Waits for the next entry, and uses pauses to tidy up.
     fn wait(&mut self, queue: &Receiver<Entry>) -> Option<Entry> {
-        for pause in PAUSES {
+        let mut pauses = PAUSES.into_iter();
+        let mut more = false;
+        loop {
+            let pause = if more { SHORT_PAUSE } else { pauses.next().unwrap_or(LONG_PAUSE) };
             match queue.recv_timeout(pause) {
                 Ok(entry) => return Some(entry),
                 Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => self.tidy(),
+                Err(RecvTimeoutError::Timeout) => more = self.tidy(),
             }
         }
-        queue.recv().ok()
     }
 
-    fn tidy(&mut self) {
+    /// Whether there is more to do.
+    fn tidy(&mut self) -> bool {
         self.progress.begins();
-        let tidied = self.writer.as_mut().map(Writer::tidy);
+        let tidied = self.writer.as_mut().map_or(Ok(false), Writer::tidy);
         self.progress.ends();
-        // Nobody waits for this, and the next pause tries again.
-        if let Some(Err(error)) = tidied {
+        // Nobody waits for this, and a later pause tries again.
+        if let Err(error) = &tidied
+            && !self.tidying_failed
+        {
             tracing::warn!(%error, "could not tidy up");
         }
+        self.tidying_failed = tidied.is_err();
+        tidied.unwrap_or(false)
     }
 
     /// Fills a batch; gives back the entry that found no place in it.

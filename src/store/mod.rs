@@ -417,11 +417,12 @@ impl Writer {
         }
     }
 
-    /// Does what commits have put off, for when nothing is waiting to be committed, and looks whether others have written.
-    pub fn tidy(&mut self) -> Result<(), StoreError> {
+    /// Does some of what commits have put off, for when nothing is waiting to be committed, and looks whether others have
+    /// written. Whether there is more to do.
+    pub fn tidy(&mut self) -> Result<bool, StoreError> {
         match self {
             Self::Sqlite(writer) => writer.tidy(),
-            Self::Postgres(_) => Ok(()),
+            Self::Postgres(_) => Ok(false),
         }
     }
 

@@ -1,8 +1,12 @@
 //! GET /rockets: orders, filters, views, and pages that show each rocket exactly once.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
-use crate::support::{Answer, App, Backend, Client, conformance, encode, eventually, faster, launched, query};
+use crate::support::{
+    Answer, App, Backend, Client, Service, conformance, encode, eventually, faster, launched, query, run,
+};
 
 conformance!(
     every_sort_pages_through_each_rocket_once,
@@ -240,4 +244,66 @@ fn defaults(backend: Backend) {
     for ascending in ["channel", "type", "mission", "status"] {
         assert_eq!(first(&mut client, &format!("sort={ascending}")), "c000");
     }
+}
+
+/// That the first pages are what the table says, by every sort and under a filter.
+fn check_first_pages(client: &mut Client, database: &Path) {
+    let sorts = [
+        ("latestUpdate", "latest_update"),
+        ("type", "type"),
+        ("speed", "speed"),
+        ("mission", "mission"),
+        ("status", "status"),
+    ];
+    for (sort, column) in sorts {
+        for (order, filter, condition) in [("asc", "", "true"), ("desc", "&type=T3", "type = 'T3'")] {
+            let page = client.get(&format!("/rockets?sort={sort}&order={order}{filter}&limit=50")).json();
+            let told: Vec<&Value> =
+                page["rockets"].as_array().unwrap().iter().map(|rocket| &rocket["channel"]).collect();
+            let sql = format!(
+                "SELECT channel FROM rockets WHERE {condition}
+                 ORDER BY {column} IS NULL, {column} {order}, channel {order} LIMIT 50"
+            );
+            let rows = query(database, &sql);
+            assert_eq!(told, rows.iter().map(|row| &row[0]).collect::<Vec<_>>(), "{sort} {order} {filter}");
+        }
+    }
+}
+
+#[test]
+fn lists_that_were_given_up_are_made_anew_while_they_are_read_and_rockets_change() {
+    let directory = tempfile::tempdir().unwrap();
+    let (database, file) = (directory.path().join("rockets.db"), directory.path().join("messages.ndjson"));
+    let message = |rocket: u32, number: u32| {
+        let mut message = launched(&format!("{:08x}", rocket.wrapping_mul(2_654_435_761)), number);
+        message["metadata"]["messageTime"] = json!(format!("2022-02-02T18:{:02}:{number:02}Z", rocket % 60));
+        message["message"] =
+            json!({ "type": format!("T{}", (rocket + number) % 7), "launchSpeed": rocket % 977, "mission": "M" });
+        message.to_string() + "\n"
+    };
+    std::fs::write(&file, (0..70_000).map(|rocket| message(rocket, 1)).collect::<String>()).unwrap();
+    let path = database.to_str().unwrap();
+    assert!(run(&["ingest", file.to_str().unwrap(), "--database", path]).status.success());
+    let checked = || assert_eq!(run(&["check", "--database", path]).status.code(), Some(0));
+    let behind = "SELECT listed_through IS NOT NULL OR EXISTS (SELECT 1 FROM rockets_unlisted) FROM rockets_listing";
+    assert_eq!(query(&database, behind), [[json!(1)]]);
+    checked();
+
+    let service = Service::start(&database);
+    let mut client = Client::new(service.address);
+    let mut changed = 0;
+    check_first_pages(&mut client, &database);
+    // Changes of rockets that are listed already, and of some that aren't.
+    for part in 0..4 {
+        let lines: String = (0..2_000).map(|index| message(part * 2_000 + index * 7, 2 + part)).collect();
+        changed += client.post_lines(lines.as_bytes()).json()["applied"].as_u64().unwrap();
+        check_first_pages(&mut client, &database);
+        checked();
+    }
+    eventually("the lists are up to date", || query(&database, behind) == [[json!(0)]]);
+    check_first_pages(&mut client, &database);
+    assert_eq!(client.post(&serde_json::from_str(&message(3, 9)).unwrap()).status, 204);
+    check_first_pages(&mut client, &database);
+    assert_eq!(query(&database, "SELECT sum(processed) FROM rockets"), [[json!(70_000 + changed + 1)]]);
+    checked();
 }

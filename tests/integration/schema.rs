@@ -74,7 +74,7 @@ fn an_empty_file_is_a_fresh_database_and_no_migrate_wants_one_that_is_ready() {
     assert!(stderr(&run(&[&serve[..], &at(&database)].concat())).contains("not up to date"));
     for _ in 0..2 {
         let migrated = run(&[&["migrate"][..], &at(&database)].concat());
-        assert!(stdout(&migrated).contains("schema version 2, up to date"), "{migrated:?}");
+        assert!(stdout(&migrated).contains("schema version 3, up to date"), "{migrated:?}");
     }
     assert_eq!(query(&database, "PRAGMA journal_mode"), [[json!("wal")]]);
 }
@@ -162,12 +162,12 @@ fn check_finds_damage_of_the_file_itself() {
         &database,
         "PRAGMA writable_schema = ON;
          UPDATE sqlite_schema SET rootpage = (SELECT sum(rootpage) FROM sqlite_schema
-                                              WHERE name IN ('rockets_by_mission', 'rockets_by_type')) - rootpage
-         WHERE name IN ('rockets_by_mission', 'rockets_by_type');",
+                                              WHERE name IN ('rockets_listed_by_mission', 'rockets_listed_by_type')) - rootpage
+         WHERE name IN ('rockets_listed_by_mission', 'rockets_listed_by_type');",
     );
     let found = run(&[&["check"][..], &at(&database)].concat());
     assert_eq!(found.status.code(), Some(1), "{found:?}");
-    assert!(stdout(&found).contains("rockets_by_type"), "{}", stdout(&found));
+    assert!(stdout(&found).contains("rockets_listed_by_type"), "{}", stdout(&found));
 }
 
 #[test]

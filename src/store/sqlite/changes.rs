@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
+use super::lists::Readers;
 use super::{Anchor, Connections, SqliteStore, connect_reader, rows};
 use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
@@ -19,13 +20,15 @@ use crate::store::listing::ROCKET_COLUMNS;
 /// How often a watch looks at the file.
 const POLL: Duration = Duration::from_millis(200);
 
-/// What the connections of one process tell each other about writes.
+/// What the connections of one process tell each other.
 #[derive(Debug, Default)]
 pub(super) struct Writes {
     /// How many transactions this process has committed.
     pub(super) committed: AtomicU64,
     /// A writer has found that another process wrote.
     pub(super) others_wrote: AtomicBool,
+    /// When lists were read.
+    pub(super) list_readers: Readers,
 }
 
 impl SqliteStore {

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, ErrorCode, Row, Rows};
 
-use super::{SqliteStore, rows};
+use super::{SqliteStore, lists, rows};
 use crate::domain::ranges::ProcessedRange;
 use crate::domain::rocket::Rocket;
 use crate::store::audit::{self, Found};
@@ -46,17 +46,10 @@ fn check_file(connection: &Connection, found: Found<'_>) -> Result<(), StoreErro
 
 /// Every rocket that is not to be listed anew must be listed as it is, and nothing else may be.
 fn check_lists(connection: &Connection, found: Found<'_>) -> Result<(), StoreError> {
-    let mut statement = connection.prepare(
-        "SELECT rockets.channel FROM rockets LEFT JOIN rockets_listed AS listed ON listed.channel = rockets.channel
-         WHERE (listed.speed IS NOT rockets.speed OR listed.latest_update IS NOT rockets.latest_update)
-           AND rockets.channel NOT IN (SELECT channel FROM rockets_unlisted)
-         UNION
-         SELECT channel FROM (SELECT channel FROM rockets_listed UNION SELECT channel FROM rockets_unlisted)
-         WHERE channel NOT IN (SELECT channel FROM rockets)",
-    )?;
+    let mut statement = connection.prepare(lists::WRONGLY_LISTED)?;
     let mut wrong = statement.query([])?;
     while let Some(row) = wrong.next()? {
-        let detail = "its place in the lists by speed and latest update is wrong".to_owned();
+        let detail = "its place in the lists is wrong".to_owned();
         found(Finding { channel: Some(lossy(row.get_ref(0)?)), detail });
     }
     Ok(())

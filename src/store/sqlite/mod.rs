@@ -1,13 +1,14 @@
 //! SQLite, embedded: one file in WAL mode with one writer at a time and readers that never wait for it; or a database
 //! in memory, which everybody takes turns with.
 //!
-//! What lives here: opening and migrating (`schema`), the write path (`write`,
-//! its way to the disk in `wal_vfs`), reads (`read`), what has changed (`changes`), the audit (`check`). What must not: rules about messages, which are
-//! the domain's.
+//! What lives here: opening and migrating (`schema`), the write path (`write`, its way to the disk in `wal_vfs`), reads
+//! (`read`, and in which order in `lists`), what has changed (`changes`), the audit (`check`). What must not: rules about
+//! messages, which are the domain's.
 
 mod backup;
 mod changes;
 mod check;
+mod lists;
 mod read;
 mod rows;
 mod schema;
@@ -38,6 +39,9 @@ const WRITE_LOCK_TIMEOUT: Duration = Duration::from_secs(3);
 const WRITE_LOCK_POLL: Duration = Duration::from_micros(200);
 /// How many prepared statements a connection keeps: all that there are, orders and filters of lists included.
 const STATEMENTS_KEPT: usize = 128;
+/// The log is checkpointed when it is as large as the file, within these bounds.
+const FEWEST_LOG_BYTES: i64 = 32 * 1024 * 1024;
+const MOST_LOG_BYTES: i64 = 256 * 1024 * 1024;
 /// How many idle connections are kept for readers.
 const READERS_KEPT: usize = 16;
 
@@ -241,14 +245,20 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
         Connection::open_with_flags(path, OPEN_FLAGS)?
     };
     configure(&mut connection)?;
-    // The VFS relies on FULL. A checkpoint writes each changed page once, however often it is in the log, and syncs
-    // twice: a log of 32 MiB makes them rare.
-    connection.execute_batch(
-        "PRAGMA synchronous = FULL;
-         PRAGMA wal_autocheckpoint = 32000;
-         PRAGMA cache_size = -65536;",
-    )?;
+    // The VFS relies on FULL. What the cache doesn't hold the system's does.
+    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -24576;")?;
+    fit_log(&connection)?;
     Ok(connection)
+}
+
+/// Lets the log grow with the file until it is checkpointed. A checkpoint writes each changed page once, however often it is
+/// in the log, and syncs twice: the less often, the better. But after a crash the log has to be read.
+fn fit_log(connection: &Connection) -> Result<(), StoreError> {
+    let one = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
+    let (page, pages) = (one("page_size")?, one("page_count")?);
+    let pages = pages.clamp(FEWEST_LOG_BYTES / page, MOST_LOG_BYTES / page);
+    connection.execute_batch(&format!("PRAGMA wal_autocheckpoint = {pages}"))?;
+    Ok(())
 }
 
 fn connect_reader(path: &Path) -> Result<Connection, StoreError> {

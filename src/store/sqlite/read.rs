@@ -1,13 +1,14 @@
 //! Reads: one rocket, and pages of rockets by keyset.
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ToSql, params, params_from_iter};
+use rusqlite::{Connection, ToSql, params};
 
+use super::lists::{self, Readers};
 use super::{SqliteStore, rows};
 use crate::domain::rocket::{Rocket, View, gaps};
 use crate::domain::text::Channel;
 use crate::store::listing::{self, Parameter, Part, PartStatement, ROCKET_COLUMNS};
-use crate::store::query::{Filters, Page, RocketQuery, Sort};
+use crate::store::query::{Page, RocketQuery};
 use crate::store::report::{Report, ReportRows};
 use crate::store::{GAPS_TOLD, RocketWithGaps, StoreError};
 
@@ -36,7 +37,7 @@ impl SqliteStore {
             for part in listing::parts(query) {
                 let wanted = listing::wanted(query, rockets.len());
                 if wanted > 0 {
-                    read_part(&snapshot, query, part, wanted, &mut rockets)?;
+                    read_part(&snapshot, &self.writes.list_readers, query, part, wanted, &mut rockets)?;
                 }
             }
             Ok(listing::page(query, rockets))
@@ -72,43 +73,18 @@ fn first_gaps(connection: &Connection, channel: &Channel) -> Result<Vec<(i64, i6
 
 fn read_part(
     connection: &Connection,
+    readers: &Readers,
     query: &RocketQuery,
     part: Part,
     limit: i64,
     rockets: &mut Vec<Rocket>,
 ) -> Result<(), StoreError> {
-    let mut part = PartStatement::new(query, part, limit);
-    if is_listed(query) {
-        use_lists(&mut part);
+    let part = PartStatement::new(query, part, limit);
+    if lists::help(query) {
+        lists::read(connection, readers, part, rockets)
+    } else {
+        lists::read_rockets(connection, part, query.view, rockets)
     }
-    let mut statement = connection.prepare_cached(&part.sql(ROCKET_COLUMNS, query.view))?;
-    let mut found = statement.query(params_from_iter(part.parameters))?;
-    while let Some(row) = found.next()? {
-        rockets.push(rows::rocket(row)?);
-    }
-    Ok(())
-}
-
-/// Whether the order is one of `rockets_listed`. With a filter an index of `rockets` finds the few that match, which are
-/// then sorted.
-fn is_listed(query: &RocketQuery) -> bool {
-    let by_list = matches!(query.sort, Sort::LatestUpdate | Sort::Speed);
-    by_list && query.view == View::BestEffort && query.filters == Filters::default()
-}
-
-/// Narrows a statement down to the first of those that are listed, and all whose place in the list is out of date: among
-/// them are the first of all. The same conditions and order hold inside, on the list's own columns.
-fn use_lists(part: &mut PartStatement) {
-    let PartStatement { conditions, order, limit, .. } = part;
-    let beyond = conditions.iter().map(|condition| format!("AND {condition}")).collect::<String>();
-    conditions.push(format!(
-        "channel IN (SELECT channel
-                     FROM (SELECT channel FROM rockets_listed AS listed
-                           WHERE NOT EXISTS (SELECT 1 FROM rockets_unlisted AS changed
-                                             WHERE changed.channel = listed.channel) {beyond}
-                           ORDER BY {order} LIMIT {limit})
-                     UNION ALL SELECT channel FROM rockets_unlisted)"
-    ));
 }
 
 impl ToSql for Parameter {

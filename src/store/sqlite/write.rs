@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
 
 use super::changes::Writes;
+use super::lists::{self, Listed};
 use super::{Shared, SqliteStore, rows};
 use crate::domain::batch::{Batch, Group, Outcome, Window};
 use crate::domain::message::Message;
@@ -51,20 +52,11 @@ const GROW_RANGE: &str = "
 
 const DELETE_RANGE: &str = "DELETE FROM processed_ranges WHERE channel = ?1 AND first_msg = ?2";
 
-const UNLIST_ROCKET: &str = "INSERT OR IGNORE INTO rockets_unlisted (channel) VALUES (?1)";
+/// Notes that a rocket has changed.
+const UNLIST_ROCKET: &str = "INSERT INTO rockets_unlisted (channel) VALUES (?1)";
 
-/// Brings the lists up to date for all rockets that have changed.
-const LIST_ROCKETS: &str = "
-    INSERT INTO rockets_listed (channel, speed, latest_update)
-    SELECT rockets.channel, rockets.speed, rockets.latest_update
-    FROM rockets_unlisted CROSS JOIN rockets ON rockets.channel = rockets_unlisted.channel
-    WHERE true
-    ON CONFLICT (channel) DO UPDATE SET speed = excluded.speed, latest_update = excluded.latest_update;
-    DELETE FROM rockets_unlisted";
-
-/// With so many rockets unlisted, the lists are brought up to date even while messages come: whoever reads a list has to
-/// sort these.
-const UNLISTED_MOST: usize = 1_500;
+/// After so many commits the log is fitted to the file.
+const LOG_FITTED_AFTER: u64 = 8;
 
 /// Commits batches to SQLite.
 #[derive(Debug)]
@@ -72,10 +64,10 @@ pub struct SqliteWriter {
     connection: Shared,
     failures: Failures,
     writes: Arc<Writes>,
-    /// How many rockets this writer has unlisted since it listed all. At first it is not known whether there are some.
-    unlisted: usize,
-    /// Noted of a channel is whether its rocket is unlisted for sure.
+    /// Noted of a channel is whether it is known to be unlisted.
     known: Known<bool>,
+    /// How far the lists go, if that is known.
+    listed: Option<Listed>,
     /// As of when what is known holds: this changes when another connection has committed.
     data_version: Option<i64>,
     statements: Statements,
@@ -107,7 +99,7 @@ impl Default for Statements {
 impl SqliteWriter {
     pub(super) fn new(connection: Shared, failures: Failures, writes: Arc<Writes>) -> Self {
         let (known, statements) = (Known::default(), Statements::default());
-        Self { connection, failures, writes, unlisted: 1, known, data_version: None, statements }
+        Self { connection, failures, writes, known, listed: None, data_version: None, statements }
     }
 
     /// See [`Writer::commit`](crate::store::Writer::commit).
@@ -125,7 +117,7 @@ impl SqliteWriter {
         let batch = Batch::new(messages);
         let mut outcomes = vec![Outcome::Duplicate; messages.len()];
         // Put back once all is committed: whoever fails knows nothing.
-        let mut known = std::mem::take(&mut self.known);
+        let (mut known, listed) = (std::mem::take(&mut self.known), self.listed.take());
         let own_connection = self.connection.is_own();
         let mut connection = self.connection.lend();
         // Dropped on an error, the transaction is rolled back.
@@ -133,49 +125,55 @@ impl SqliteWriter {
         self.failures.check(FailurePoint::BeforeLoad)?;
         let version = data_version(&transaction)?;
         // There is no telling on a connection that is not this writer's own.
-        if !own_connection || self.data_version != Some(version) {
+        let alone = own_connection && self.data_version == Some(version);
+        if !alone {
             known.clear();
             let others_wrote = own_connection && self.data_version.is_some();
             self.writes.others_wrote.fetch_or(others_wrote, Ordering::SeqCst);
             self.data_version = Some(version);
         }
-        let mut tables = Tables::prepare(&transaction, &self.statements, now, &mut known)?;
+        let mut listed = match listed.filter(|_| alone) {
+            Some(listed) => listed,
+            None => Listed::of(&transaction)?,
+        };
+        let mut tables = Tables::prepare(&transaction, &self.statements, now, &mut known, &listed)?;
         for group in batch.groups() {
             let stored = tables.load(group)?;
             tables.store(group.channel(), &group.join(stored, &mut outcomes))?;
         }
-        let mut unlisted = self.unlisted + tables.unlisted;
+        let noted = tables.noted;
         drop(tables);
-        if unlisted > UNLISTED_MOST {
-            transaction.execute_batch(LIST_ROCKETS)?;
-            known.notes_mut().for_each(|unlisted| *unlisted = false);
-            unlisted = 0;
+        if lists::keep_up(&transaction, &self.writes.list_readers, &mut listed, noted)? {
+            known.notes_mut().for_each(|noted| *noted = false);
         }
         self.failures.check(FailurePoint::BeforeCommit)?;
         transaction.commit()?;
-        self.writes.committed.fetch_add(1, Ordering::SeqCst);
-        self.unlisted = unlisted;
-        self.known = known;
+        if self.writes.committed.fetch_add(1, Ordering::SeqCst).is_multiple_of(LOG_FITTED_AFTER) {
+            super::fit_log(&connection)?;
+        }
+        (self.known, self.listed) = (known, Some(listed));
         self.failures.check(FailurePoint::AfterCommit)?;
         Ok(outcomes)
     }
 
     /// See [`Writer::tidy`](crate::store::Writer::tidy).
-    pub fn tidy(&mut self) -> Result<(), StoreError> {
-        let version = data_version(&self.connection.lend())?;
+    pub fn tidy(&mut self) -> Result<bool, StoreError> {
+        let mut connection = self.connection.lend();
+        let version = data_version(&connection)?;
         if self.data_version.is_some_and(|known| known != version) {
             self.writes.others_wrote.store(true, Ordering::SeqCst);
         }
-        if self.unlisted > 0 {
-            let mut connection = self.connection.lend();
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            transaction.execute_batch(LIST_ROCKETS)?;
-            transaction.commit()?;
-            self.writes.committed.fetch_add(1, Ordering::SeqCst);
-            self.known.notes_mut().for_each(|unlisted| *unlisted = false);
-            self.unlisted = 0;
+        if lists::are_current(&connection)? {
+            return Ok(false);
         }
-        Ok(())
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut listed = Listed::of(&transaction)?;
+        let more = lists::catch_up(&transaction, &mut listed)?;
+        transaction.commit()?;
+        self.writes.committed.fetch_add(1, Ordering::SeqCst);
+        self.known.notes_mut().for_each(|noted| *noted = false);
+        self.listed = Some(listed);
+        Ok(more)
     }
 
     /// See [`Writer::probe`](crate::store::Writer::probe).
@@ -204,8 +202,9 @@ struct Tables<'t> {
     upsert_rocket_speed: CachedStatement<'t>,
     unlist_rocket: CachedStatement<'t>,
     known: &'t mut Known<bool>,
-    /// How many rockets were listed before.
-    unlisted: usize,
+    listed: &'t Listed,
+    /// How many changes were noted for the lists.
+    noted: usize,
     now: [u8; 27],
 }
 
@@ -215,6 +214,7 @@ impl<'t> Tables<'t> {
         statements: &Statements,
         now: Timestamp,
         known: &'t mut Known<bool>,
+        listed: &'t Listed,
     ) -> Result<Self, StoreError> {
         Ok(Self {
             load_ranges: transaction.prepare_cached(&statements.load_ranges)?,
@@ -225,7 +225,8 @@ impl<'t> Tables<'t> {
             upsert_rocket_speed: transaction.prepare_cached(&statements.upsert_rocket_speed)?,
             unlist_rocket: transaction.prepare_cached(UNLIST_ROCKET)?,
             known,
-            unlisted: 0,
+            listed,
+            noted: 0,
             now: now.to_text(),
         })
     }
@@ -321,10 +322,10 @@ impl<'t> Tables<'t> {
             statement.raw_bind_parameter(index + 1, value)?;
         }
         statement.raw_execute()?;
-        if self.known.note(channel) != Some(&true) {
-            self.unlisted += self.unlist_rocket.execute(params![channel.as_str()])?;
-            if let Some(unlisted) = self.known.note_mut(channel) {
-                *unlisted = true;
+        if self.listed.includes(channel.as_str()) && self.known.note(channel) != Some(&true) {
+            self.noted += self.unlist_rocket.execute(params![channel.as_str()])?;
+            if let Some(noted) = self.known.note_mut(channel) {
+                *noted = true;
             }
         }
         Ok(())
