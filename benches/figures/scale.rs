@@ -1,16 +1,42 @@
 //! Figures of a large fleet.
 
+use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rocket_monitor::fleet::Fleet;
+use rusqlite::Connection;
 
-use crate::input::{post_requests, write_file};
-use crate::measure::{REQUESTS, drive, pairs, row, times_row};
+use crate::input::{get_request, post_requests, write_file};
+use crate::measure::{REQUESTS, drive, drive_over, pairs, row, times_row};
 use crate::servers::Server;
 use crate::writes::ingest_file;
 
 const MILLION: u32 = 1_000_000;
+/// Of what is waited for.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// Waits until everything that a service does in pauses is done; for how many seconds it did.
+pub fn at_rest(database: &Path) -> f64 {
+    let started = Instant::now();
+    let connection = Connection::open(database).unwrap();
+    let sql = "SELECT listed_through IS NULL AND NOT EXISTS (SELECT 1 FROM rockets_unlisted) FROM rockets_listing";
+    while !connection.query_row(sql, [], |row| row.get::<_, bool>(0)).unwrap() {
+        assert!(started.elapsed() < DEADLINE, "the lists are never done");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    started.elapsed().as_secs_f64()
+}
+
+/// Reads a page twice a second, until it is told to end.
+fn read_lists(address: SocketAddr, end: &AtomicBool) {
+    while !end.load(Ordering::Relaxed) {
+        drive_over(1, address, &[get_request("/rockets")]);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
 
 /// What a million rockets cost, compared with a thousand, or with none.
 pub fn million(directory: &Path) -> String {
@@ -35,17 +61,34 @@ pub fn million(directory: &Path) -> String {
         times_row("ingest of a message for each of 1,000,000 rockets, over as many for 1,000: time", &ingested);
 
     let servers = [Server::ours(&million), Server::ours(&thousand)];
+    let listed = at_rest(&databases[0]);
+    writeln!(table, "| the lists of 1,000,000 rockets, made in the background | {listed:.1} s | | |").unwrap();
     // The rockets fly on, in any order.
     let mut going_on = [one_each, few].map(|fleet| {
-        let fleet = Fleet { messages: 3 * u64::from(MILLION), ..fleet };
+        let fleet = Fleet { messages: 4 * u64::from(MILLION), ..fleet };
         post_requests(fleet).skip(MILLION as usize)
     });
-    let posted = pairs(|measured| {
+    let mut post = |measured: bool, read: bool| {
         let which = usize::from(measured);
         let batch: Vec<Vec<u8>> = going_on[which].by_ref().take(REQUESTS).collect();
-        drive(servers[which].address, &batch)
-    });
-    table += &row("POST at 1,000,000 channels costs, over 1,000: rates at 1,000 over", &posted);
+        // What one leaves to be done in pauses is done before the other is measured.
+        at_rest(&databases[0]);
+        let posted = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            if read {
+                scope.spawn(|| read_lists(servers[which].address, &posted));
+            }
+            let rate = drive(servers[which].address, &batch);
+            posted.store(true, Ordering::Relaxed);
+            rate
+        })
+    };
+    table += &row(
+        "POST at 1,000,000 channels costs, over 1,000: rates at 1,000 over",
+        &pairs(|measured| post(measured, false)),
+    );
+    table +=
+        &row("the same, while somebody reads a page of each twice a second", &pairs(|measured| post(measured, true)));
     let memory = format!("/proc/{}/status", servers[0].child.id());
     let memory = std::fs::read_to_string(memory).unwrap();
     let peak = memory.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().to_owned();
