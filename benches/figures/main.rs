@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod events;
+mod growth;
 mod input;
 mod measure;
 #[path = "../../tests/integration/postgres.rs"]
@@ -33,7 +34,7 @@ fn main() {
         return;
     }
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let figures: [(&str, Figure); 12] = [
+    let figures: [(&str, Figure); 13] = [
         ("post", writes::post),
         ("few", writes::few_connections),
         ("latency", writes::latency),
@@ -46,6 +47,7 @@ fn main() {
         ("beside", reads::beside_ingestion),
         ("events", events::cost),
         ("postgres", shared::on_postgres),
+        ("growth", growth::growth),
     ];
     println!("| figure | median | lowest to highest | how |\n|---|---|---|---|");
     for (name, figure) in figures {
