@@ -143,7 +143,7 @@ impl SqliteWriter {
         }
         let noted = tables.noted;
         drop(tables);
-        if lists::keep_up(&transaction, &self.writes.list_readers, &mut listed, noted)? {
+        if lists::keep_up(&transaction, &self.writes.list_readers, &mut listed, messages.len(), noted)? {
             known.notes_mut().for_each(|noted| *noted = false);
         }
         self.failures.check(FailurePoint::BeforeCommit)?;
