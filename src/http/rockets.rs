@@ -37,7 +37,8 @@ use crate::domain::timestamp::Timestamp;
 )]
 pub(super) async fn list(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
     let query = params::rockets(request.query_string())?;
-    let turn = if turns::is_long(&query) { Some(state.long_reads.wait().await?) } else { None };
+    let turn =
+        if turns::is_long(&query) || state.store.sorts_all() { Some(state.long_reads.wait().await?) } else { None };
     let page = state.read(state.store.rockets(query.clone()).await)?;
     let next_cursor = page.next.map(|position| cursor::encode(&query, &position));
     let mut response = HttpResponse::Ok();

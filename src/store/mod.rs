@@ -264,6 +264,14 @@ impl Store {
         }
     }
 
+    /// Whether any page takes long at present, for all rockets have to be sorted for it: as the last one was read.
+    pub fn sorts_all(&self) -> bool {
+        match self {
+            Self::Sqlite(store) => store.sorts_all(),
+            Self::Postgres(_) => false,
+        }
+    }
+
     /// One page of rockets.
     pub async fn rockets(&self, query: RocketQuery) -> Result<Page, StoreError> {
         match self {

@@ -6,7 +6,7 @@
 //! If nobody does, and more has changed than readers could put in its place, the lists are given up and made anew later,
 //! channel by channel (`rockets_listing`); who reads a page until then sorts all rockets.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params, params_from_iter};
@@ -59,11 +59,13 @@ pub(super) struct Readers {
     started: Instant,
     /// In milliseconds after the start, plus one; zero if they never were.
     last: AtomicU64,
+    /// The last one had to sort all rockets.
+    sorts_all: AtomicBool,
 }
 
 impl Default for Readers {
     fn default() -> Self {
-        Self { started: Instant::now(), last: AtomicU64::new(0) }
+        Self { started: Instant::now(), last: AtomicU64::new(0), sorts_all: AtomicBool::new(false) }
     }
 }
 
@@ -74,6 +76,11 @@ impl Readers {
 
     fn came(&self) {
         self.last.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Whether the last one had to sort all rockets.
+    pub(super) fn sorts_all(&self) -> bool {
+        self.sorts_all.load(Ordering::Relaxed)
     }
 
     fn came_lately(&self) -> bool {
@@ -203,8 +210,9 @@ pub(super) fn read(
     rockets: &mut Vec<Rocket>,
 ) -> Result<(), StoreError> {
     readers.came();
-    let changed = changes(connection)?.is_some();
-    match Listed::of(connection)? {
+    let (listed, changed) = (Listed::of(connection)?, changes(connection)?.is_some());
+    readers.sorts_all.store(listed != Listed::All, Ordering::Relaxed);
+    match listed {
         Listed::All if !changed => return read_listed(connection, part, rockets),
         Listed::All => use_lists(&mut part),
         Listed::Through(_) => {}

@@ -29,6 +29,11 @@ impl SqliteStore {
         })
     }
 
+    /// See [`Store::sorts_all`](crate::store::Store::sorts_all).
+    pub fn sorts_all(&self) -> bool {
+        self.writes.list_readers.sorts_all()
+    }
+
     /// See [`Store::rockets`](crate::store::Store::rockets).
     pub fn rockets(&self, query: &RocketQuery) -> Result<Page, StoreError> {
         self.with_reader(|connection| {
