@@ -161,13 +161,13 @@ pub fn ingest(directory: &Path) -> String {
 
 /// A channel whose message 1 never comes.
 pub fn headless(directory: &Path) -> String {
-    let fleet = Fleet { seed: 2, rockets: 1, messages: 1_000_001, duplicate_percent: 0.0, displacement: 0 };
+    let fleet = Fleet { seed: 2, rockets: 1, messages: 10_000_001, duplicate_percent: 0.0, displacement: 0 };
     let (database, part) = (directory.join("rockets.db"), directory.join("part.ndjson"));
     let channel = fleet.channel(0);
     let mut rates = Vec::new();
     for tenth in 0..10 {
         let mut lines = Vec::new();
-        for number in tenth * 100_000 + 2..=(tenth + 1) * 100_000 + 1 {
+        for number in tenth * 1_000_000 + 2..=(tenth + 1) * 1_000_000 + 1 {
             fleet.write_message(&channel, 0, number, &mut lines);
             lines.push(b'\n');
         }
@@ -188,7 +188,7 @@ pub fn headless(directory: &Path) -> String {
     let first = rates.iter().take(5).sum::<f64>();
     let second = rates.iter().skip(5).sum::<f64>();
     format!(
-        "| 1,000,000 messages without message 1: rows | {rows} | | processed_ranges |\n\
+        "| 10,000,000 messages without message 1: rows | {rows} | | processed_ranges |\n\
          | the same: time of the second half over the first | {:.2} | | ingest in tenths |\n",
         second / first
     )
