@@ -163,7 +163,7 @@ impl Committer {
     /// Whether there is more to do.
     fn tidy(&mut self) -> bool {
         self.progress.begins();
-        let tidied = self.writer.as_mut().map_or(Ok(false), Writer::tidy);
+        let tidied = self.try_tidy();
         self.progress.ends();
         // Nobody waits for this, and a later pause tries again.
         if let Err(error) = &tidied
@@ -172,7 +172,18 @@ impl Committer {
             tracing::warn!(%error, "could not tidy up");
         }
         self.tidying_failed = tidied.is_err();
+        if tidied.is_err() {
+            // As after any other failure.
+            self.writer = None;
+        }
         tidied.unwrap_or(false)
+    }
+
+    fn try_tidy(&mut self) -> Result<bool, StoreError> {
+        if self.tidying_failed && self.writer.is_none() {
+            self.writer = Some(self.store.writer()?);
+        }
+        self.writer.as_mut().map_or(Ok(false), Writer::tidy)
     }
 
     /// Fills a batch; gives back the entry that found no place in it.
