@@ -263,7 +263,7 @@ fn plot(path: &Path, growths: &[Growth]) -> Result<(), Box<dyn std::error::Error
             .margin(12)
             .x_label_area_size(32)
             .y_label_area_size(44)
-            .build_cartesian_2d((first..last * 1.2).log_scale(), (0.05..4.0).log_scale())?;
+            .build_cartesian_2d((first..last * 1.2).log_scale(), (0.01..4.0).log_scale())?;
         chart
             .configure_mesh()
             .y_desc("rate, over that at the smallest")
