@@ -31,7 +31,11 @@ impl From<LogLevel> for LevelFilter {
 
 /// Starts logging. A second call changes nothing.
 pub(super) fn start(level: LogLevel) {
-    let builder = tracing_subscriber::fmt().with_max_level(LevelFilter::from(level)).with_writer(stderr);
+    // If nobody reads the log anymore, it is lost: saying so on stderr would panic, on whatever thread logs.
+    let builder = tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::from(level))
+        .with_writer(stderr)
+        .log_internal_errors(false);
     // Fails only if logging has been started before.
     let _ = if stderr().is_terminal() {
         builder.with_target(false).try_init()

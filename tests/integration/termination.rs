@@ -1,6 +1,8 @@
 //! SIGTERM under full load, with streams of lines and of events under way: the service ends well and in time, and every
 //! request that it took is answered.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 use crate::events::Events;
 use crate::figures;
 use crate::postgres::{self, TestDatabase};
-use crate::support::{Client, Service, eventually, faster, launched, query, run};
+use crate::support::{Client, Service, eventually, faster, launched, program, query, run};
 
 const CLIENTS: u64 = 24;
 const STREAMS: u64 = 3;
@@ -130,4 +132,31 @@ fn it_ends_well_on_postgres() {
         postgres::query(&database.url, &sql).first().map_or(0, |row| row["processed"].as_u64().unwrap())
     };
     assert!(ends_well(&database.url, processed) > 0);
+}
+
+#[test]
+fn a_service_whose_log_nobody_reads_anymore_goes_on_and_ends_well() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = directory.path().join("rockets.db");
+    let serve = program(&["serve", "--listen", "127.0.0.1:0", "--database", database.to_str().unwrap()]);
+    let mut child = { serve }.stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("\"listening\"") {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0, "the service ended");
+    }
+    drop(log);
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    let mut ended = None;
+    let what = "the service ends";
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while ended.is_none() && Instant::now() < deadline {
+        ended = child.try_wait().unwrap();
+        std::thread::yield_now();
+    }
+    if ended.is_none() {
+        child.kill().unwrap();
+    }
+    assert!(ended.expect(what).success());
 }
