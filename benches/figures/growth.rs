@@ -9,7 +9,7 @@ use std::path::Path;
 use plotters::prelude::*;
 use rocket_monitor::fleet::Fleet;
 
-use crate::input::get_request;
+use crate::input::{get_request, post_request};
 use crate::measure::drive;
 use crate::scale::at_rest;
 use crate::servers::{Server, program};
@@ -128,15 +128,6 @@ fn scattered(bound: u32) -> impl Iterator<Item = u32> {
     })
 }
 
-fn post_request(channel: &str, rocket: u32, number: u32) -> Vec<u8> {
-    let mut json = Vec::new();
-    FLEET.write_message(channel, rocket, number, &mut json);
-    let mut request = Vec::new();
-    write!(request, "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", json.len()).unwrap();
-    request.extend(json);
-    request
-}
-
 /// What is asked of any database with so many rockets, each of which has got as many messages.
 fn ask(growth: &mut Growth, directory: &Path, rockets: u32, sent: u32) {
     let database = directory.join("rockets.db");
@@ -162,7 +153,7 @@ fn ask(growth: &mut Growth, directory: &Path, rockets: u32, sent: u32) {
             .take(POSTS)
             .map(|rocket| {
                 next[rocket as usize] += 1;
-                post_request(channels.of(rocket), rocket, next[rocket as usize])
+                post_request(&FLEET, channels.of(rocket), rocket, next[rocket as usize])
             })
             .collect();
         drive(server.address, &requests)
@@ -223,7 +214,7 @@ fn by_gaps(directory: &Path) -> Growth {
             let requests: Vec<_> = late
                 .by_ref()
                 .take(3_000)
-                .map(|place| post_request(channels.of(place % ROCKETS), place % ROCKETS, 2 * place + 2))
+                .map(|place| post_request(&FLEET, channels.of(place % ROCKETS), place % ROCKETS, 2 * place + 2))
                 .collect();
             drive(server.address, &requests)
         });

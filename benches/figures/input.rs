@@ -18,15 +18,17 @@ pub fn get_request(path: &str) -> Vec<u8> {
 
 pub fn post_requests(fleet: Fleet) -> impl Iterator<Item = Vec<u8>> {
     let channels: Vec<String> = (0..fleet.rockets).map(|rocket| fleet.channel(rocket)).collect();
-    fleet.arrivals().map(move |(rocket, number)| {
-        let mut json = Vec::with_capacity(256);
-        fleet.write_message(&channels[rocket as usize], rocket, number, &mut json);
-        let mut request = Vec::with_capacity(384);
-        let length = json.len();
-        write!(request, "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n").unwrap();
-        request.extend(json);
-        request
-    })
+    fleet.arrivals().map(move |(rocket, number)| post_request(&fleet, &channels[rocket as usize], rocket, number))
+}
+
+pub fn post_request(fleet: &Fleet, channel: &str, rocket: u32, number: u32) -> Vec<u8> {
+    let mut json = Vec::with_capacity(256);
+    fleet.write_message(channel, rocket, number, &mut json);
+    let mut request = Vec::with_capacity(384);
+    let length = json.len();
+    write!(request, "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n").unwrap();
+    request.extend(json);
+    request
 }
 
 pub trait CycleTo: Iterator<Item = Vec<u8>> + Sized {

@@ -135,7 +135,7 @@ fn it_ends_well_on_postgres() {
 }
 
 #[test]
-fn a_service_whose_log_nobody_reads_anymore_goes_on_and_ends_well() {
+fn a_service_whose_log_nobody_reads_anymore_ends_well() {
     let directory = tempfile::tempdir().unwrap();
     let database = directory.path().join("rockets.db");
     let mut serve = program(&["serve", "--listen", "127.0.0.1:0", "--database", database.to_str().unwrap()]);
