@@ -1,10 +1,11 @@
 //! The HTTP API: extract, call, answer. No SQL, no fold, no batching here; what a handler needs is in [`State`].
 //!
-//! `messages` writes, `rockets` and `reports` read, `events` streams; `params`, `cursor` and `body` translate what comes in, `problem`
-//! what goes wrong.
+//! `connection` and `around` are on every request's way. `messages` writes, `rockets` (by `lookups`) and `reports` read, `events`
+//! streams; `params`, `cursor` and `body` translate what comes in, `problem` what goes wrong.
 
 mod access;
 mod answers;
+mod around;
 mod assets;
 mod body;
 mod connection;
@@ -13,6 +14,7 @@ mod events;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod health;
+mod lookups;
 mod messages;
 mod metrics;
 mod openapi;
@@ -28,15 +30,15 @@ use std::net::{SocketAddr, TcpListener};
 use std::num::NonZero;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix_http::HttpService;
 use actix_server::{Server as Listening, ServerHandle};
-use actix_service::{Service, ServiceFactoryExt, fn_service, map_config};
+use actix_service::{ServiceFactoryExt, fn_service, map_config};
 use actix_web::dev::AppConfig;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
-use actix_web::{App, Either, HttpRequest, Resource, ResponseError, Route, guard, web};
+use actix_web::{App, HttpRequest, Resource, Route, guard, web};
 use tokio::sync::watch;
 
 use crate::feed::Feed;
@@ -45,9 +47,10 @@ use crate::metrics::{Metrics, StoreOperation};
 use crate::store::{Store, StoreError};
 pub use access::Access;
 use answers::Answers;
-use connection::{Answering, Connection, Connections, KEEP_ALIVE};
+use around::Around;
+use connection::{Connection, Connections, KEEP_ALIVE};
+use lookups::Lookups;
 use problem::Problem;
-use request_id::RequestIds;
 use turns::Turns;
 
 /// How long a stop waits for requests that are being answered.
@@ -114,48 +117,27 @@ impl Server {
         access: Access,
         connections: usize,
     ) -> std::io::Result<Self> {
-        let listening: Arc<[SocketAddr]> =
-            listeners.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?;
-        let addresses = listening.to_vec();
-        let access = web::Data::new(access);
+        let listening: Vec<_> = listeners.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?;
+        let addresses = listening.clone();
         let (stop, stopping) = watch::channel(false);
         let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let state = web::Data::new(State {
-            store,
-            ingest,
-            feed,
+        let around = Around {
+            access: web::Data::new(access),
+            listening: listening.into(),
+            ids: Arc::default(),
+            answers: Answers::default(),
             metrics: metrics.clone(),
-            long_reads: Turns::new(workers),
-            stopping,
-        });
-        let (ids, answers) = (Arc::new(RequestIds::default()), Answers::default());
-        let request_ids = Arc::clone(&ids);
+        };
+        let long_reads = Turns::new(workers);
+        let state = web::Data::new(State { store, ingest, feed, metrics, long_reads, stopping });
+        let ids = Arc::clone(&around.ids);
         let app = move || {
-            let (ids, metrics, listening) = (Arc::clone(&request_ids), metrics.clone(), Arc::clone(&listening));
-            let (rules, answers) = (access.clone(), answers.clone());
+            let around = around.clone();
             App::new()
                 .app_data(state.clone())
-                .app_data(access.clone())
-                .wrap_fn(move |request, service| {
-                    let (started, metrics, answers) = (Instant::now(), metrics.clone(), answers.clone());
-                    let answering = Answering::begin(&request);
-                    let id = request_id::choose(&ids, &request);
-                    let allowed = rules.check(request.method(), request.path(), request.headers(), &listening);
-                    let response = match allowed {
-                        Ok(()) => Either::Left(service.call(request)),
-                        Err(problem) => Either::Right(request.into_response(problem.error_response())),
-                    };
-                    async move {
-                        let response = match response {
-                            Either::Left(response) => response.await?,
-                            Either::Right(response) => response,
-                        };
-                        let response =
-                            answers.bound(response).map_body(|_, body| Answering::until_end(answering, body));
-                        metrics::count(&metrics, &response, started);
-                        Ok(request_id::add(id, access::guard(response)))
-                    }
-                })
+                .app_data(web::Data::new(Lookups::new(state.store.clone())))
+                .app_data(around.access.clone())
+                .wrap_fn(move |request, service| around.answer(request, service))
                 .configure(routes)
         };
         let mut server = Listening::build()

@@ -6,6 +6,7 @@ use bytestring::ByteString;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::lookups::Lookups;
 use super::problem::Problem;
 use super::{State, answers, cursor, params, turns};
 use crate::domain::rocket::Rocket;
@@ -70,12 +71,13 @@ pub(super) async fn one(
     request: HttpRequest,
     channel: web::Path<String>,
     state: web::Data<State>,
+    lookups: web::Data<Lookups>,
 ) -> Result<HttpResponse, Problem> {
     let view = params::rocket(request.query_string())?;
     let never_heard_of = || Problem::not_found("No message of this channel has been processed.");
     // What can't be a channel was never heard of.
     let channel = Channel::new(ByteString::from(channel.into_inner())).map_err(|_| never_heard_of())?;
-    let found = state.read(state.store.rocket(&channel, view).await)?.ok_or_else(never_heard_of)?;
+    let found = state.read(lookups.rocket(channel, view).await)?.ok_or_else(never_heard_of)?;
     Ok(json(HttpResponse::Ok(), &RocketJson::new(&found.rocket, Some(&found.gaps))))
 }
 

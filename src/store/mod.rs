@@ -264,6 +264,28 @@ impl Store {
         }
     }
 
+    /// Whether it is cheaper to ask for several rockets at once than for each.
+    pub fn reads_together(&self) -> bool {
+        matches!(self, Self::Sqlite(_))
+    }
+
+    /// What [`rocket`](Self::rocket) says of each of these; as quick for each as that is.
+    pub async fn rockets_at_once<'a>(
+        &self,
+        asked: impl Iterator<Item = (&'a Channel, View)>,
+    ) -> Result<Vec<Option<RocketWithGaps>>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.rockets_at_once(asked),
+            Self::Postgres(store) => {
+                let mut found = Vec::new();
+                for (channel, view) in asked {
+                    found.push(store.rocket(channel, view).await?);
+                }
+                Ok(found)
+            }
+        }
+    }
+
     /// Whether any page takes long at present, for all rockets have to be sorted for it: as the last one was read.
     pub fn sorts_all(&self) -> bool {
         match self {

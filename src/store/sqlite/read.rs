@@ -15,17 +15,17 @@ use crate::store::{GAPS_TOLD, RocketWithGaps, StoreError};
 impl SqliteStore {
     /// See [`Store::rocket`](crate::store::Store::rocket).
     pub fn rocket(&self, channel: &Channel, view: View) -> Result<Option<RocketWithGaps>, StoreError> {
+        self.with_reader(|connection| rocket(connection, channel, view))
+    }
+
+    /// See [`Store::rockets_at_once`](crate::store::Store::rockets_at_once).
+    pub fn rockets_at_once<'a>(
+        &self,
+        asked: impl Iterator<Item = (&'a Channel, View)>,
+    ) -> Result<Vec<Option<RocketWithGaps>>, StoreError> {
         self.with_reader(|connection| {
-            let sql = format!("SELECT {ROCKET_COLUMNS} FROM {} WHERE channel = ?1", listing::table(view));
-            let mut statement = connection.prepare_cached(&sql)?;
-            // As long as this query is open, its snapshot is: the gaps are of the same state as the row.
-            let mut found = statement.query(params![channel.as_str()])?;
-            let Some(row) = found.next()? else {
-                return Ok(None);
-            };
-            let rocket = rows::rocket(row)?;
-            let gaps = if rocket.progress.missing() == 0 { Vec::new() } else { first_gaps(connection, channel)? };
-            Ok(Some(RocketWithGaps { rocket, gaps }))
+            let snapshot = connection.unchecked_transaction()?;
+            asked.map(|(channel, view)| rocket(&snapshot, channel, view)).collect()
         })
     }
 
@@ -64,6 +64,19 @@ impl SqliteStore {
             Ok(ReportRows { report, rows })
         })
     }
+}
+
+fn rocket(connection: &Connection, channel: &Channel, view: View) -> Result<Option<RocketWithGaps>, StoreError> {
+    let sql = format!("SELECT {ROCKET_COLUMNS} FROM {} WHERE channel = ?1", listing::table(view));
+    let mut statement = connection.prepare_cached(&sql)?;
+    // As long as this query is open, its snapshot is: the gaps are of the same state as the row.
+    let mut found = statement.query(params![channel.as_str()])?;
+    let Some(row) = found.next()? else {
+        return Ok(None);
+    };
+    let rocket = rows::rocket(row)?;
+    let gaps = if rocket.progress.missing() == 0 { Vec::new() } else { first_gaps(connection, channel)? };
+    Ok(Some(RocketWithGaps { rocket, gaps }))
 }
 
 fn first_gaps(connection: &Connection, channel: &Channel) -> Result<Vec<(i64, i64)>, StoreError> {

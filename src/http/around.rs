@@ -1,0 +1,58 @@
+//! What happens around every handler, whichever it is: whether the request may be answered, how large its answer may be, what
+//! is counted, and which headers all answers have.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
+use actix_web::{Either, Error, ResponseError, web};
+
+use super::access::{self, Access};
+use super::answers::Answers;
+use super::connection::Answering;
+use super::metrics;
+use super::request_id::{self, RequestIds};
+use crate::metrics::Metrics;
+
+/// What it takes. Clones are the same.
+#[derive(Clone)]
+pub(super) struct Around {
+    pub(super) access: web::Data<Access>,
+    /// The addresses that are listened on.
+    pub(super) listening: Arc<[SocketAddr]>,
+    pub(super) ids: Arc<RequestIds>,
+    pub(super) answers: Answers,
+    pub(super) metrics: Metrics,
+}
+
+impl Around {
+    /// Answers a request by the service, if it may be.
+    pub(super) fn answer<S>(
+        &self,
+        request: ServiceRequest,
+        service: &S,
+    ) -> impl Future<Output = Result<ServiceResponse<impl MessageBody + use<S>>, Error>> + use<S>
+    where
+        S: Service<ServiceRequest, Response = ServiceResponse<BoxBody>, Error = Error>,
+    {
+        let (started, answering) = (Instant::now(), Answering::begin(&request));
+        let (answers, metrics) = (self.answers.clone(), self.metrics.clone());
+        let id = request_id::choose(&self.ids, &request);
+        let allowed = self.access.check(request.method(), request.path(), request.headers(), &self.listening);
+        let response = match allowed {
+            Ok(()) => Either::Left(service.call(request)),
+            Err(problem) => Either::Right(request.into_response(problem.error_response())),
+        };
+        async move {
+            let response = match response {
+                Either::Left(response) => response.await?,
+                Either::Right(response) => response,
+            };
+            let response = answers.bound(response).map_body(|_, body| Answering::until_end(answering, body));
+            metrics::count(&metrics, &response, started);
+            Ok(request_id::add(id, access::guard(response)))
+        }
+    }
+}

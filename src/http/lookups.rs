@@ -1,0 +1,133 @@
+//! Rockets that are asked for at the same moment, by several connections of a worker, are read together.
+//!
+//! To begin and to end a read takes an embedded store longer than to find a rocket, and the workers contend for it. The
+//! snapshot that a group shares begins after the last of them has asked, so that each sees all that was committed before.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use tokio::sync::oneshot;
+
+use crate::domain::rocket::View;
+use crate::domain::text::Channel;
+use crate::store::{RocketWithGaps, Store, StoreError};
+
+type Found = Result<Option<RocketWithGaps>, StoreError>;
+
+/// The questions of one worker. Clones are the same.
+#[derive(Clone, Debug)]
+pub(super) struct Lookups {
+    store: Store,
+    waiting: Rc<RefCell<Vec<Lookup>>>,
+}
+
+#[derive(Debug)]
+struct Lookup {
+    channel: Channel,
+    view: View,
+    answer: oneshot::Sender<Found>,
+}
+
+impl Lookups {
+    /// Of rockets in this store.
+    pub(super) fn new(store: Store) -> Self {
+        Self { store, waiting: Rc::default() }
+    }
+
+    /// See [`Store::rocket`].
+    pub(super) async fn rocket(&self, channel: Channel, view: View) -> Found {
+        if !self.store.reads_together() {
+            return self.store.rocket(&channel, view).await;
+        }
+        let (answer, answered) = oneshot::channel();
+        let first = {
+            let mut waiting = self.waiting.borrow_mut();
+            waiting.push(Lookup { channel, view, answer });
+            waiting.len() == 1
+        };
+        if first {
+            // Its turn comes after that of the connections that can go on already.
+            actix_web::rt::spawn(self.clone().answer());
+        }
+        answered.await.unwrap_or(Err(StoreError::BrokenOff))
+    }
+
+    async fn answer(self) {
+        let lookups = std::mem::take(&mut *self.waiting.borrow_mut());
+        let asked = lookups.iter().map(|lookup| (&lookup.channel, lookup.view));
+        match self.store.rockets_at_once(asked).await {
+            Ok(found) => {
+                for (lookup, found) in lookups.into_iter().zip(found) {
+                    // The client may be gone.
+                    let _ = lookup.answer.send(Ok(found));
+                }
+            }
+            // What is wrong may concern one of them alone.
+            Err(_) => {
+                for Lookup { channel, view, answer } in lookups {
+                    let _ = answer.send(self.store.rocket(&channel, view).await);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::domain::parse::parse;
+    use crate::domain::timestamp::Timestamp;
+    use crate::store::{Database, OpenOptions};
+
+    fn launched(channel: &str, speed: i64) -> String {
+        format!(
+            r#"{{"metadata": {{"channel": "{channel}", "messageNumber": 1, "messageTime": "2022-02-02T19:39:05Z",
+                "messageType": "RocketLaunched"}}, "message": {{"type": "T", "launchSpeed": {speed}, "mission": "M"}}}}"#
+        )
+    }
+
+    /// Asks for all of these at the same moment.
+    async fn ask(lookups: &Lookups, channels: &[&str]) -> Vec<Found> {
+        let asked = channels.iter().map(|channel| {
+            let (lookups, channel) = (lookups.clone(), Channel::new(channel.to_string()).unwrap());
+            let mut asked = Box::pin(async move { lookups.rocket(channel, View::BestEffort).await });
+            assert!(asked.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            asked
+        });
+        let mut found = Vec::new();
+        for answer in asked.collect::<Vec<_>>() {
+            found.push(answer.await);
+        }
+        found
+    }
+
+    #[test]
+    fn each_is_answered_what_was_asked_and_what_is_damaged_concerns_nobody_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rockets.db");
+        let store = Store::open(&Database::File(path.clone()), &OpenOptions::default()).unwrap();
+        let messages: Vec<_> =
+            (0..100).map(|rocket| parse(launched(&format!("r{rocket}"), rocket).into()).unwrap()).collect();
+        store.writer().unwrap().commit(&messages, Timestamp::parse("2026-01-01T00:00:00Z").unwrap()).unwrap();
+        let lookups = Lookups::new(store);
+        actix_web::rt::System::new().block_on(async {
+            let asked = ["r7", "unknown", "r99", "r7", "r50"];
+            let speeds = |found: Vec<Found>| -> Vec<Option<i64>> {
+                found.into_iter().map(|found| found.unwrap().map(|found| found.rocket.state.speed)).collect()
+            };
+            let wanted = [Some(7), None, Some(99), Some(7), Some(50)];
+            assert_eq!(speeds(ask(&lookups, &asked).await), wanted);
+
+            let other = rusqlite::Connection::open(&path).unwrap();
+            other.execute("UPDATE rockets SET latest_update = 'never' WHERE channel = 'r99'", []).unwrap();
+            let mut found = ask(&lookups, &asked).await;
+            assert!(matches!(found.remove(2), Err(StoreError::Damaged(_))));
+            assert_eq!(speeds(found), [Some(7), None, Some(7), Some(50)]);
+            other.execute("UPDATE rockets SET latest_update = '2022-02-02T19:39:05.000000Z'", []).unwrap();
+            assert_eq!(speeds(ask(&lookups, &asked).await), wanted);
+        });
+    }
+}
