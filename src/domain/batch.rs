@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::message::Message;
+use super::message::{Message, MessageNumber};
 use super::ranges::{Joined, ProcessedRange, join};
 use super::text::Channel;
 
@@ -28,9 +28,9 @@ pub struct Batch<'m> {
 impl<'m> Batch<'m> {
     /// Groups the messages.
     pub fn new(messages: &'m [Message]) -> Self {
-        let mut by_channel: HashMap<&Channel, Vec<usize>, foldhash::fast::RandomState> = HashMap::default();
+        let mut by_channel: HashMap<&Channel, Vec<Place>, foldhash::fast::RandomState> = HashMap::default();
         for (index, message) in messages.iter().enumerate() {
-            by_channel.entry(&message.channel).or_default().push(index);
+            by_channel.entry(&message.channel).or_default().push(Place { number: message.number, index });
         }
         let mut groups: Vec<_> =
             by_channel.into_iter().map(|(channel, order)| Group::new(channel, messages, order)).collect();
@@ -49,8 +49,16 @@ impl<'m> Batch<'m> {
 pub struct Group<'m> {
     channel: &'m Channel,
     messages: &'m [Message],
-    /// Indices into `messages`, by message number and then by arrival.
-    order: Vec<usize>,
+    /// By message number and then by arrival.
+    order: Vec<Place>,
+}
+
+/// Where a message is in its batch. The number is here too, for the messages of a channel lie far apart in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    number: MessageNumber,
+    /// In the batch's messages.
+    index: usize,
 }
 
 /// An interval of message numbers around which stored ranges must be known: every stored range that overlaps or
@@ -68,8 +76,8 @@ pub struct Window {
 const WINDOW_SPACING: i64 = 64;
 
 impl<'m> Group<'m> {
-    fn new(channel: &'m Channel, messages: &'m [Message], mut order: Vec<usize>) -> Self {
-        order.sort_by_key(|&index| messages.get(index).map(|message| message.number));
+    fn new(channel: &'m Channel, messages: &'m [Message], mut order: Vec<Place>) -> Self {
+        order.sort_unstable();
         Self { channel, messages, order }
     }
 
@@ -80,7 +88,7 @@ impl<'m> Group<'m> {
 
     /// The windows in which stored ranges matter, in ascending order.
     pub fn windows(&self) -> impl Iterator<Item = Window> {
-        let mut numbers = self.in_order().map(|message| message.number.get()).peekable();
+        let mut numbers = self.order.iter().map(|place| place.number.get()).peekable();
         std::iter::from_fn(move || {
             let first = numbers.next()?;
             let mut last = first;
@@ -107,9 +115,9 @@ impl<'m> Group<'m> {
     /// Joins the messages to the stored ranges of all windows (each once, in ascending order), and puts each message's
     /// outcome at its index in the batch.
     pub fn join(&self, stored: Vec<ProcessedRange>, outcomes: &mut [Outcome]) -> Joined {
-        let mut indices = self.order.iter();
+        let mut places = self.order.iter();
         join(stored, self.in_order(), |new| {
-            if let Some(outcome) = indices.next().and_then(|&index| outcomes.get_mut(index)) {
+            if let Some(outcome) = places.next().and_then(|place| outcomes.get_mut(place.index)) {
                 *outcome = if new { Outcome::Applied } else { Outcome::Duplicate };
             }
         })
@@ -117,6 +125,6 @@ impl<'m> Group<'m> {
 
     fn in_order(&self) -> impl Iterator<Item = &'m Message> {
         let messages = self.messages;
-        self.order.iter().filter_map(move |&index| messages.get(index))
+        self.order.iter().filter_map(move |place| messages.get(place.index))
     }
 }

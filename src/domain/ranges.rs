@@ -61,6 +61,19 @@ pub struct Applied {
 }
 
 impl Applied {
+    /// What one message adds, but for how far it completes the sequence from 1.
+    fn of(message: &Message) -> Self {
+        let summary = Summary::of(message);
+        Self { processed: 1, highest: message.number.get(), complete_through: 0, summary }
+    }
+
+    /// Adds another message.
+    fn add(&mut self, message: &Message) {
+        self.processed += 1;
+        self.highest = self.highest.max(message.number.get());
+        self.summary.add(message);
+    }
+
     /// Adds what other new messages of the same channel came to.
     pub fn combine(&mut self, other: Self) {
         self.processed += other.processed;
@@ -136,24 +149,22 @@ impl Joiner {
         if self.current.as_ref().is_some_and(|current| number <= current.range.last) {
             return false;
         }
-        let single = ProcessedRange::of(message);
-        self.apply(single.summary.clone(), number);
+        self.apply(message);
         match &mut self.current {
             Some(current) if current.range.last + 1 == number => {
                 current.range.last = number;
-                current.range.summary.combine(single.summary);
+                current.range.summary.add(message);
                 current.changed = true;
             }
-            _ => self.start(single, false),
+            _ => self.start(ProcessedRange::of(message), false),
         }
         true
     }
 
-    fn apply(&mut self, summary: Summary, number: i64) {
-        let one = Applied { processed: 1, highest: number, complete_through: 0, summary };
+    fn apply(&mut self, message: &Message) {
         match &mut self.joined.applied {
-            Some(applied) => applied.combine(one),
-            none => *none = Some(one),
+            Some(applied) => applied.add(message),
+            none => *none = Some(Applied::of(message)),
         }
     }
 

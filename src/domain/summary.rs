@@ -13,6 +13,13 @@ pub struct Latest {
     pub value: Text,
 }
 
+impl Latest {
+    /// A copy whose text doesn't keep the buffer in memory that its message arrived in.
+    pub fn detached(&self) -> Self {
+        Self { number: self.number, value: self.value.detached() }
+    }
+}
+
 /// What a non-empty set of messages of one channel comes to, whatever their order.
 ///
 /// [`combine`](Self::combine) is associative and commutative over disjoint sets of messages, so that a summary can
@@ -34,28 +41,39 @@ pub struct Summary {
 impl Summary {
     /// The summary of one message.
     pub fn of(message: &Message) -> Self {
-        let latest = |value: &Text| Some(Latest { number: message.number.get(), value: value.clone() });
         let mut summary =
             Self { speed_change: 0, launch: None, mission: None, explosion: None, latest_time: message.time };
-        match &message.event {
-            Event::Launched { rocket_type, launch_speed, mission } => {
-                summary.speed_change = launch_speed.get();
-                summary.launch = latest(rocket_type);
-                summary.mission = latest(mission);
-            }
-            Event::SpeedIncreased { by } => summary.speed_change = by.get(),
-            Event::SpeedDecreased { by } => summary.speed_change = -by.get(),
-            Event::Exploded { reason } => summary.explosion = latest(reason),
-            Event::MissionChanged { new_mission } => summary.mission = latest(new_mission),
-        }
+        summary.add(message);
         summary
+    }
+
+    /// Adds one message, which is not in it yet.
+    pub fn add(&mut self, message: &Message) {
+        let number = message.number.get();
+        let speed_change = match &message.event {
+            Event::Launched { rocket_type, launch_speed, mission } => {
+                set_latest(&mut self.launch, number, rocket_type);
+                set_latest(&mut self.mission, number, mission);
+                launch_speed.get()
+            }
+            Event::SpeedIncreased { by } => by.get(),
+            Event::SpeedDecreased { by } => -by.get(),
+            Event::Exploded { reason } => {
+                set_latest(&mut self.explosion, number, reason);
+                0
+            }
+            Event::MissionChanged { new_mission } => {
+                set_latest(&mut self.mission, number, new_mission);
+                0
+            }
+        };
+        self.change_speed(speed_change);
+        self.latest_time = self.latest_time.max(message.time);
     }
 
     /// A copy whose texts don't keep the buffers in memory that their messages arrived in.
     pub fn detached(&self) -> Self {
-        let detached = |latest: &Option<Latest>| {
-            latest.as_ref().map(|Latest { number, value }| Latest { number: *number, value: value.detached() })
-        };
+        let detached = |latest: &Option<Latest>| latest.as_ref().map(Latest::detached);
         Self {
             launch: detached(&self.launch),
             mission: detached(&self.mission),
@@ -66,17 +84,32 @@ impl Summary {
 
     /// Adds the summary of other messages. No message may be in both.
     pub fn combine(&mut self, other: Self) {
-        // With the bounds of message numbers and speed changes the sum fits; only a damaged database could saturate it.
-        self.speed_change = self.speed_change.saturating_add(other.speed_change);
+        self.change_speed(other.speed_change);
         combine_latest(&mut self.launch, other.launch);
         combine_latest(&mut self.mission, other.mission);
         combine_latest(&mut self.explosion, other.explosion);
         self.latest_time = self.latest_time.max(other.latest_time);
     }
+
+    fn change_speed(&mut self, change: i64) {
+        // With the bounds of message numbers and speed changes the sum fits; only a damaged database could saturate it.
+        self.speed_change = self.speed_change.saturating_add(change);
+    }
+}
+
+/// An older message never overwrites what a newer one has set.
+fn is_later(number: i64, than: &Option<Latest>) -> bool {
+    than.as_ref().is_none_or(|latest| number > latest.number)
+}
+
+fn set_latest(latest: &mut Option<Latest>, number: i64, value: &Text) {
+    if is_later(number, latest) {
+        *latest = Some(Latest { number, value: value.clone() });
+    }
 }
 
 fn combine_latest(mine: &mut Option<Latest>, other: Option<Latest>) {
-    if other.as_ref().map(|latest| latest.number) > mine.as_ref().map(|latest| latest.number) {
+    if other.as_ref().is_some_and(|latest| is_later(latest.number, mine)) {
         *mine = other;
     }
 }

@@ -4,10 +4,11 @@
 //! It holds as long as nobody else has changed the channel, which each engine makes sure of in its own way, in every
 //! transaction, before anything relies on it. It is bounded; a writer that knows nothing is as right, only slower.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 
 use crate::domain::batch::Group;
 use crate::domain::ranges::{Joined, ProcessedRange};
+use crate::domain::summary::{Latest, Summary};
 use crate::domain::text::Channel;
 
 /// Of a channel with more ranges only the last ones are known.
@@ -47,9 +48,13 @@ impl<N> Known<N> {
 
     /// The ranges that overlap or touch the group's windows, in ascending order; none if they are not all known.
     pub(super) fn near(&self, group: &Group<'_>) -> Option<Vec<ProcessedRange>> {
-        let known = self.channels.get(group.channel().as_str())?;
-        let lowest = group.windows().next()?.first;
-        (known.complete_from < lowest).then(|| group.near(&known.ranges))
+        self.channels.get(group.channel().as_str())?.near(group)
+    }
+
+    /// A channel of which something is known.
+    pub(super) fn entry(&mut self, channel: &Channel) -> Option<Entry<'_, N>> {
+        let known = self.channels.get_mut(channel.as_str())?;
+        Some(Entry { known, entries: &mut self.entries })
     }
 
     /// What is noted of a channel, if anything is known of it.
@@ -69,7 +74,13 @@ impl<N> Known<N> {
 
     /// Remembers a channel's ranges, in ascending order, among which is every one that ends at `complete_from` or later
     /// (0: all of them), in the place of what was known of it.
-    pub(super) fn remember(&mut self, channel: &Channel, complete_from: i64, ranges: Vec<ProcessedRange>, note: N) {
+    pub(super) fn remember(
+        &mut self,
+        channel: &Channel,
+        complete_from: i64,
+        ranges: Vec<ProcessedRange>,
+        note: N,
+    ) -> Entry<'_, N> {
         let mut known = KnownChannel { ranges, complete_from, note };
         known.trim();
         let entries = known.entries();
@@ -77,24 +88,58 @@ impl<N> Known<N> {
             self.clear();
         }
         self.entries += entries;
-        if let Some(replaced) = self.channels.insert(channel.as_str().into(), known) {
-            self.entries -= replaced.entries();
-        }
+        let known = match self.channels.entry(channel.as_str().into()) {
+            hash_map::Entry::Occupied(mut there) => {
+                self.entries -= there.insert(known).entries();
+                there.into_mut()
+            }
+            hash_map::Entry::Vacant(free) => free.insert(known),
+        };
+        Entry { known, entries: &mut self.entries }
     }
 
     /// Follows a change of the channel's ranges.
     pub(super) fn change(&mut self, channel: &Channel, joined: &Joined) {
-        if let Some(known) = self.channels.get_mut(channel.as_str()) {
-            self.entries -= known.entries();
+        if let Some(mut known) = self.entry(channel) {
             known.change(joined);
-            self.entries += known.entries();
         }
+    }
+}
+
+/// A channel of which something is known: what it takes to rely on that and to follow a change, with one search.
+pub(super) struct Entry<'k, N> {
+    known: &'k mut KnownChannel<N>,
+    /// Those of all channels.
+    entries: &'k mut usize,
+}
+
+impl<N> Entry<'_, N> {
+    /// See [`Known::near`].
+    pub(super) fn near(&self, group: &Group<'_>) -> Option<Vec<ProcessedRange>> {
+        self.known.near(group)
+    }
+
+    /// See [`Known::change`].
+    pub(super) fn change(&mut self, joined: &Joined) {
+        *self.entries -= self.known.entries();
+        self.known.change(joined);
+        *self.entries += self.known.entries();
+    }
+
+    /// What is noted of it.
+    pub(super) fn note_mut(&mut self) -> &mut N {
+        &mut self.known.note
     }
 }
 
 impl<N> KnownChannel<N> {
     fn entries(&self) -> usize {
         1 + self.ranges.len()
+    }
+
+    fn near(&self, group: &Group<'_>) -> Option<Vec<ProcessedRange>> {
+        let lowest = group.windows().next()?.first;
+        (self.complete_from < lowest).then(|| group.near(&self.ranges))
     }
 
     fn change(&mut self, joined: &Joined) {
@@ -106,7 +151,7 @@ impl<N> KnownChannel<N> {
         for range in joined.written() {
             let place = self.ranges.binary_search_by_key(&range.first, |range| range.first);
             match place.map(|place| self.ranges.get_mut(place)) {
-                Ok(Some(there)) => *there = range.detached(),
+                Ok(Some(there)) => follow(there, range),
                 Ok(None) => {}
                 Err(place) => self.ranges.insert(place, range.detached()),
             }
@@ -122,6 +167,23 @@ impl<N> KnownChannel<N> {
             self.complete_from = self.complete_from.max(lowest.first - 1);
             self.ranges.drain(..excess);
         }
+    }
+}
+
+/// Makes a range what it has become, with texts that share no memory with messages: those that it has already, it keeps.
+fn follow(there: &mut ProcessedRange, range: &ProcessedRange) {
+    let Summary { speed_change, launch, mission, explosion, latest_time } = &range.summary;
+    there.last = range.last;
+    let summary = &mut there.summary;
+    (summary.speed_change, summary.latest_time) = (*speed_change, *latest_time);
+    follow_latest(&mut summary.launch, launch);
+    follow_latest(&mut summary.mission, mission);
+    follow_latest(&mut summary.explosion, explosion);
+}
+
+fn follow_latest(there: &mut Option<Latest>, latest: &Option<Latest>) {
+    if there != latest {
+        *there = latest.as_ref().map(Latest::detached);
     }
 }
 

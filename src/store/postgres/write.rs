@@ -301,10 +301,11 @@ impl<'b, 'm> Transaction<'b, 'm> {
                 let note =
                     known.note(channel).map_or(Note { stamp, doubt: 0, pause: 0 }, |note| Note { stamp, ..*note });
                 // In any case in the place of what was known before, which is of an earlier moment than this note.
-                match complete_from(share.group, &ranges, highest) {
-                    Some(complete_from) => known.remember(channel, complete_from, ranges.clone(), note),
-                    None => known.remember(channel, i64::MAX, Vec::new(), note),
-                }
+                let (complete_from, ranges) = match complete_from(share.group, &ranges, highest) {
+                    Some(complete_from) => (complete_from, ranges.clone()),
+                    None => (i64::MAX, Vec::new()),
+                };
+                known.remember(channel, complete_from, ranges, note);
             }
             share.joined = share.group.join(ranges, &mut self.outcomes);
         }

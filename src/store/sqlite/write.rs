@@ -136,10 +136,9 @@ impl SqliteWriter {
             Some(listed) => listed,
             None => Listed::of(&transaction)?,
         };
-        let mut tables = Tables::prepare(&transaction, &self.statements, now, &mut known, &listed)?;
+        let mut tables = Tables::prepare(&transaction, &self.statements, now, &listed)?;
         for group in batch.groups() {
-            let stored = tables.load(group)?;
-            tables.store(group.channel(), &group.join(stored, &mut outcomes))?;
+            tables.take(group, &mut known, &mut outcomes)?;
         }
         let noted = tables.noted;
         drop(tables);
@@ -201,7 +200,6 @@ struct Tables<'t> {
     upsert_rocket: CachedStatement<'t>,
     upsert_rocket_speed: CachedStatement<'t>,
     unlist_rocket: CachedStatement<'t>,
-    known: &'t mut Known<bool>,
     listed: &'t Listed,
     /// How many changes were noted for the lists.
     noted: usize,
@@ -213,7 +211,6 @@ impl<'t> Tables<'t> {
         transaction: &'t Connection,
         statements: &Statements,
         now: Timestamp,
-        known: &'t mut Known<bool>,
         listed: &'t Listed,
     ) -> Result<Self, StoreError> {
         Ok(Self {
@@ -224,23 +221,37 @@ impl<'t> Tables<'t> {
             upsert_rocket: transaction.prepare_cached(&statements.upsert_rocket)?,
             upsert_rocket_speed: transaction.prepare_cached(&statements.upsert_rocket_speed)?,
             unlist_rocket: transaction.prepare_cached(UNLIST_ROCKET)?,
-            known,
             listed,
             noted: 0,
             now: now.to_text(),
         })
     }
 
+    /// Joins a group's messages to what is known of their channel, or stored, and writes what comes of it.
+    fn take(&mut self, group: &Group<'_>, known: &mut Known<bool>, outcomes: &mut [Outcome]) -> Result<(), StoreError> {
+        let channel = group.channel();
+        let mut known = match known.entry(channel) {
+            Some(known) => known,
+            None => known.remember(channel, 0, self.load_last(channel)?, false),
+        };
+        let near = match known.near(group) {
+            Some(ranges) => ranges,
+            None => self.load(group)?,
+        };
+        let joined = group.join(near, outcomes);
+        self.store_ranges(channel, &joined)?;
+        known.change(&joined);
+        let Some(applied) = &joined.applied else { return Ok(()) };
+        self.store_rocket(channel, applied)?;
+        if self.listed.includes(channel.as_str()) && !*known.note_mut() {
+            self.noted += self.unlist_rocket.execute(params![channel.as_str()])?;
+            *known.note_mut() = true;
+        }
+        Ok(())
+    }
+
     /// The ranges that overlap or touch the group's windows, in ascending order.
     fn load(&mut self, group: &Group<'_>) -> Result<Vec<ProcessedRange>, StoreError> {
-        let channel = group.channel();
-        if self.known.note(channel).is_none() {
-            let ranges = self.load_last(channel)?;
-            self.known.remember(channel, 0, ranges, false);
-        }
-        if let Some(ranges) = self.known.near(group) {
-            return Ok(ranges);
-        }
         let mut stored = Vec::new();
         for window in group.windows() {
             self.load_window(group.channel(), window, &mut stored)?;
@@ -285,7 +296,7 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    fn store(&mut self, channel: &Channel, joined: &Joined) -> Result<(), StoreError> {
+    fn store_ranges(&mut self, channel: &Channel, joined: &Joined) -> Result<(), StoreError> {
         for first in &joined.removed {
             self.delete_range.execute(params![channel.as_str(), first])?;
         }
@@ -295,11 +306,7 @@ impl<'t> Tables<'t> {
         for range in &joined.added {
             store_range(&mut self.add_range, channel, range)?;
         }
-        self.known.change(channel, joined);
-        match &joined.applied {
-            Some(applied) => self.store_rocket(channel, applied),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     fn store_rocket(&mut self, channel: &Channel, applied: &Applied) -> Result<(), StoreError> {
@@ -322,12 +329,6 @@ impl<'t> Tables<'t> {
             statement.raw_bind_parameter(index + 1, value)?;
         }
         statement.raw_execute()?;
-        if self.listed.includes(channel.as_str()) && self.known.note(channel) != Some(&true) {
-            self.noted += self.unlist_rocket.execute(params![channel.as_str()])?;
-            if let Some(noted) = self.known.note_mut(channel) {
-                *noted = true;
-            }
-        }
         Ok(())
     }
 }
