@@ -12,15 +12,15 @@ use crate::oracle::{Event, Oracle, Sent};
 use crate::support::{Client, Service, eventually, faster, program, query, rocket, run, sql, stdout};
 use crate::{figures, postgres};
 
-/// A backend's last migration, and a table that is there since.
+/// A backend's last migration, and something that is there since: a table, or one with a setting.
 struct Latest {
     backend: &'static str,
     version: u64,
-    table: &'static str,
+    sign: &'static str,
 }
 
-const SQLITE: Latest = Latest { backend: "sqlite", version: 3, table: "rockets_listing" };
-const POSTGRES: Latest = Latest { backend: "postgres", version: 2, table: "rockets_forgotten" };
+const SQLITE: Latest = Latest { backend: "sqlite", version: 3, sign: "rockets_listing" };
+const POSTGRES: Latest = Latest { backend: "postgres", version: 3, sign: "processed_ranges fillfactor=75" };
 
 fn fixture(backend: &str, version: u64) -> String {
     let path = format!("{}/tests/upgrade/{backend}-v{version}.sql", env!("CARGO_MANIFEST_DIR"));
@@ -113,12 +113,12 @@ fn time_of(database: &str) -> Duration {
     started.elapsed()
 }
 
-/// The version that the history tells, if there is one, and the tables that are there.
-fn is_old_or_new(before: u64, version: Option<u64>, latest: &Latest, tables: &[Value]) {
-    let there = |name: &str| tables.iter().any(|table| table == name);
+/// The version that the history tells, if there is one, and what is there.
+fn is_old_or_new(before: u64, version: Option<u64>, latest: &Latest, signs: &[Value]) {
+    let there = |name: &str| signs.iter().any(|sign| sign == name);
     let version = version.unwrap_or(0);
     assert!(version == before || version == latest.version, "{version}");
-    assert_eq!((there("rockets"), there(latest.table)), (version > 0, version == latest.version), "{tables:?}");
+    assert_eq!((there("rockets"), there(latest.sign)), (version > 0, version == latest.version), "{signs:?}");
 }
 
 #[test]
@@ -163,13 +163,14 @@ fn an_interrupted_migration_leaves_a_postgres_database_old_or_new() {
         interrupt(&database.url, takes, &mut random);
         let rows = |sql: &str| postgres::query(&database.url, sql);
         eventually("the server has noticed", || !database.is_used());
-        let tables = rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'");
-        let tables: Vec<Value> = tables.into_iter().map(|row| row["tablename"].clone()).collect();
-        let history = tables.iter().any(|name| name == "rocket_monitor_schema_history");
+        let signs = "SELECT relname AS sign FROM pg_class WHERE relnamespace = 'public'::regnamespace UNION ALL
+                     SELECT relname || ' ' || array_to_string(reloptions, ' ') FROM pg_class";
+        let signs: Vec<Value> = rows(signs).into_iter().map(|row| row["sign"].clone()).collect();
+        let history = signs.iter().any(|sign| sign == "rocket_monitor_schema_history");
         let version = history
             .then(|| rows("SELECT max(version) AS v FROM rocket_monitor_schema_history")[0]["v"].as_u64())
             .flatten();
-        is_old_or_new(before, version, &POSTGRES, &tables);
+        is_old_or_new(before, version, &POSTGRES, &signs);
         ended_new += u64::from(version == Some(POSTGRES.version));
         assert!(run(&["migrate", "--database", &database.url]).status.success());
         assert_eq!(run(&["check", "--database", &database.url]).status.code(), Some(0));

@@ -7,6 +7,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::statements::RangeSearch;
 use crate::store::StoreError;
 
 mod migrations {
@@ -119,6 +120,13 @@ pub(super) async fn version(connection: &mut PgConnection) -> Result<Option<i64>
     Ok(sqlx::query(AssertSqlSafe(sql)).fetch_one(connection).await?.try_get(0)?)
 }
 
+/// How ranges are found here: only a cluster has the index by their last numbers.
+pub(super) async fn range_search(connection: &mut PgConnection) -> Result<RangeSearch, sqlx::Error> {
+    let sql = "SELECT to_regclass('processed_ranges_by_last') IS NOT NULL";
+    let has_index: bool = sqlx::query(sql).fetch_one(connection).await?.try_get(0)?;
+    Ok(if has_index { RangeSearch::ByLast } else { RangeSearch::ByFirst })
+}
+
 /// Distributes both tables by channel over the nodes of a Citus cluster, each channel's rows together. Whether that was
 /// still to be done.
 pub(super) async fn distribute(connection: &mut PgConnection) -> Result<bool, StoreError> {
@@ -131,6 +139,8 @@ pub(super) async fn distribute(connection: &mut PgConnection) -> Result<bool, St
         return Ok(false);
     }
     let mut transaction = connection.begin().await?;
+    let index = "CREATE INDEX IF NOT EXISTS processed_ranges_by_last ON processed_ranges (channel, last_msg)";
+    sqlx::query(index).execute(&mut *transaction).await?;
     for table in ["rockets", "processed_ranges"] {
         let colocated = if table == "rockets" { "default" } else { "rockets" };
         let distribute =

@@ -61,14 +61,42 @@ const LOAD_ROCKETS: &str = "
     PREPARE load_rockets (text[]) AS
     SELECT channel, last_received, highest FROM rockets WHERE channel = ANY($1);";
 
-/// The ranges that overlap or touch windows of message numbers. Most messages belong near the end of their channel,
-/// where the index by the last number finds few; the other condition is not for an index to search by.
-fn load_ranges() -> String {
+/// How the ranges of many channels are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RangeSearch {
+    /// By their first numbers, on a server that holds all of the tables.
+    ByFirst,
+    /// By their last numbers, which takes an index that is written with every message. A cluster runs no other: it refuses
+    /// subqueries that refer to the batch and have a LIMIT.
+    ByLast,
+}
+
+/// The ranges that overlap or touch windows of message numbers.
+fn load_ranges(search: RangeSearch) -> String {
+    // Of the ranges that begin before a window, or with it, only the last one can reach into it.
+    let by_first = "
+        CROSS JOIN LATERAL (
+            (SELECT * FROM processed_ranges AS below
+             WHERE below.channel = batch.channel AND below.first_msg <= batch.first_msg
+             ORDER BY below.first_msg DESC LIMIT 1)
+            UNION ALL
+            SELECT * FROM processed_ranges AS others
+            WHERE others.channel = batch.channel AND others.first_msg > batch.first_msg
+                AND others.first_msg <= batch.last_msg + 1
+        ) AS ranges
+        WHERE ranges.last_msg >= batch.first_msg - 1";
+    // Most messages belong near the end of their channel, where few ranges end later; the other condition is not for an
+    // index to search by.
+    let by_last = "
+        JOIN processed_ranges AS ranges ON ranges.channel = batch.channel
+            AND ranges.last_msg >= batch.first_msg - 1 AND ranges.first_msg + 0 <= batch.last_msg + 1";
+    let found = match search {
+        RangeSearch::ByFirst => by_first,
+        RangeSearch::ByLast => by_last,
+    };
     format!(
         "PREPARE load_ranges (text[], bigint[], bigint[]) AS
-         SELECT {} FROM unnest($1, $2, $3) AS batch (channel, first_msg, last_msg)
-         JOIN processed_ranges AS ranges ON ranges.channel = batch.channel
-             AND ranges.last_msg >= batch.first_msg - 1 AND ranges.first_msg + 0 <= batch.last_msg + 1
+         SELECT {} FROM unnest($1, $2, $3) AS batch (channel, first_msg, last_msg) {found}
          ORDER BY ranges.channel, ranges.first_msg;",
         rows::RANGE_COLUMNS
     )
@@ -104,8 +132,9 @@ fn merge_rockets() -> String {
 }
 
 /// What a connection is to be sent before anything else.
-pub(super) fn set_up() -> String {
-    [SET_UP, &take_rockets(), LOAD_ROCKETS, &load_ranges(), REMOVE_RANGES, WRITE_RANGES, &merge_rockets()].concat()
+pub(super) fn set_up(search: RangeSearch) -> String {
+    [SET_UP, &take_rockets(), LOAD_ROCKETS, &load_ranges(search), REMOVE_RANGES, WRITE_RANGES, &merge_rockets()]
+        .concat()
 }
 
 /// What is to be done with a rocket when its row is taken.

@@ -18,6 +18,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use tokio::runtime::Runtime;
 
 use super::rows::{self, PgTime};
+use super::schema;
 use super::statements::{self, Take};
 use super::url::PostgresUrl;
 use crate::domain::batch::{Batch, Group, Outcome};
@@ -153,7 +154,8 @@ impl PostgresWriter {
 /// A connection on which the statements are prepared.
 async fn connect(url: &PostgresUrl) -> Result<PgConnection, sqlx::Error> {
     let mut connection = PgConnection::connect_with(&url.connect).await?;
-    sqlx::raw_sql(AssertSqlSafe(statements::set_up())).execute(&mut connection).await?;
+    let search = schema::range_search(&mut connection).await?;
+    sqlx::raw_sql(AssertSqlSafe(statements::set_up(search))).execute(&mut connection).await?;
     Ok(connection)
 }
 
