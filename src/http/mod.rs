@@ -34,8 +34,9 @@ use std::time::Duration;
 
 use actix_http::HttpService;
 use actix_server::{Server as Listening, ServerHandle};
-use actix_service::{ServiceFactoryExt, fn_service, map_config};
-use actix_web::dev::AppConfig;
+use actix_service::{ServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_web::body::MessageBody;
+use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{App, HttpRequest, Resource, Route, guard, web};
@@ -131,15 +132,7 @@ impl Server {
         let long_reads = Turns::new(workers);
         let state = web::Data::new(State { store, ingest, feed, metrics, long_reads, stopping });
         let ids = Arc::clone(&around.ids);
-        let app = move || {
-            let around = around.clone();
-            App::new()
-                .app_data(state.clone())
-                .app_data(web::Data::new(Lookups::new(state.store.clone())))
-                .app_data(around.access.clone())
-                .wrap_fn(move |request, service| around.answer(request, service))
-                .configure(routes)
-        };
+        let app = move || application(state.clone(), around.clone());
         let mut server = Listening::build()
             .workers(workers)
             .max_concurrent_connections(connections.div_ceil(workers))
@@ -182,6 +175,27 @@ impl Server {
     pub async fn run(self) -> std::io::Result<()> {
         self.server.await
     }
+}
+
+/// The application of one worker.
+fn application(
+    state: web::Data<State>,
+    around: Around,
+) -> App<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse<impl MessageBody>,
+        Error = actix_web::Error,
+        InitError = (),
+    >,
+> {
+    App::new()
+        .app_data(web::Data::new(Lookups::new(state.store.clone())))
+        .app_data(around.access.clone())
+        .app_data(state)
+        .wrap_fn(move |request, service| around.answer(request, service))
+        .configure(routes)
 }
 
 fn routes(config: &mut web::ServiceConfig) {
