@@ -47,7 +47,8 @@ pub fn ingest(
     mut committed_bytes: impl FnMut(usize),
 ) -> Result<Summary, FileError> {
     std::thread::scope(|scope| {
-        let (batches, receiver) = sync_channel(1);
+        // Without room: what waited in between would need memory of its own.
+        let (batches, receiver) = sync_channel(0);
         let (used, again) = channel();
         let most = writer.large_batch();
         let parser = scope.spawn(move || parse(input, most, &batches, &again));
@@ -109,14 +110,15 @@ fn parse(
         }
         let full = batch.lines.messages.len() >= batch_messages || batch.lines.bytes >= BATCH_BYTES;
         if full || ended {
-            let used = again.try_recv().unwrap_or_default();
-            blocks.extend(used.blocks);
-            let mut next = Batch::default();
-            next.lines.messages = used.messages;
-            next.lines.messages.reserve(batch.lines.messages.len());
-            if batches.send(std::mem::replace(&mut batch, next)).is_err() {
+            let messages = batch.lines.messages.len();
+            if batches.send(std::mem::take(&mut batch)).is_err() {
                 break;
             }
+            // Whoever took this one is done with the one before it.
+            let used = again.try_recv().unwrap_or_default();
+            blocks.extend(used.blocks);
+            batch.lines.messages = used.messages;
+            batch.lines.messages.reserve(messages);
         }
     }
     Ok(())
