@@ -46,25 +46,10 @@ impl<N> Known<N> {
         self.entries = 0;
     }
 
-    /// The ranges that overlap or touch the group's windows, in ascending order; none if they are not all known.
-    pub(super) fn near(&self, group: &Group<'_>) -> Option<Vec<ProcessedRange>> {
-        self.channels.get(group.channel().as_str())?.near(group)
-    }
-
     /// A channel of which something is known.
     pub(super) fn entry(&mut self, channel: &Channel) -> Option<Entry<'_, N>> {
         let known = self.channels.get_mut(channel.as_str())?;
         Some(Entry { known, entries: &mut self.entries })
-    }
-
-    /// What is noted of a channel, if anything is known of it.
-    pub(super) fn note(&self, channel: &Channel) -> Option<&N> {
-        self.channels.get(channel.as_str()).map(|known| &known.note)
-    }
-
-    /// The same, to change it.
-    pub(super) fn note_mut(&mut self, channel: &Channel) -> Option<&mut N> {
-        self.channels.get_mut(channel.as_str()).map(|known| &mut known.note)
     }
 
     /// The notes of all channels.
@@ -97,13 +82,6 @@ impl<N> Known<N> {
         };
         Entry { known, entries: &mut self.entries }
     }
-
-    /// Follows a change of the channel's ranges.
-    pub(super) fn change(&mut self, channel: &Channel, joined: &Joined) {
-        if let Some(mut known) = self.entry(channel) {
-            known.change(joined);
-        }
-    }
 }
 
 /// A channel of which something is known: what it takes to rely on that and to follow a change, with one search.
@@ -114,12 +92,12 @@ pub(super) struct Entry<'k, N> {
 }
 
 impl<N> Entry<'_, N> {
-    /// See [`Known::near`].
+    /// The ranges that overlap or touch the group's windows, in ascending order; none if they are not all known.
     pub(super) fn near(&self, group: &Group<'_>) -> Option<Vec<ProcessedRange>> {
         self.known.near(group)
     }
 
-    /// See [`Known::change`].
+    /// Follows a change of the channel's ranges.
     pub(super) fn change(&mut self, joined: &Joined) {
         *self.entries -= self.known.entries();
         self.known.change(joined);
@@ -208,7 +186,7 @@ mod tests {
     /// The ends of the known ranges near messages with these numbers.
     fn near(known: &Known<()>, numbers: &[i64]) -> Option<Vec<(i64, i64)>> {
         let messages = messages(numbers);
-        let ranges = known.near(&Batch::new(&messages).groups()[0])?;
+        let ranges = known.channels.get("c")?.near(&Batch::new(&messages).groups()[0])?;
         Some(ranges.iter().map(|range| (range.first, range.last)).collect())
     }
 
@@ -217,9 +195,10 @@ mod tests {
         let messages = messages(numbers);
         let batch = Batch::new(&messages);
         let group = &batch.groups()[0];
+        let mut known = known.entry(group.channel()).unwrap();
         let stored = known.near(group).unwrap_or_default();
         let joined = group.join(stored, &mut vec![crate::domain::batch::Outcome::Duplicate; messages.len()]);
-        known.change(group.channel(), &joined);
+        known.change(&joined);
     }
 
     fn channel() -> Channel {

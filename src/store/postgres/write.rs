@@ -224,7 +224,8 @@ impl<'b, 'm> Transaction<'b, 'm> {
         let mut outcomes = vec![Outcome::Duplicate; messages];
         let share = |group: &'b Group<'m>| {
             let stored = known.as_mut().and_then(|known| {
-                let note = known.note_mut(group.channel())?;
+                let mut known = known.entry(group.channel())?;
+                let note = known.note_mut();
                 let stamp = note.is_reliable(now).then_some(note.stamp)?;
                 Some((stamp, known.near(group)?))
             });
@@ -285,8 +286,8 @@ impl<'b, 'm> Transaction<'b, 'm> {
         for share in &self.shares {
             if !share.is_as_known(answer.written.get(share.channel()).copied()) {
                 doubtful = true;
-                if let Some(note) = known.note_mut(share.group.channel()) {
-                    note.was_wrong();
+                if let Some(mut known) = known.entry(share.group.channel()) {
+                    known.note_mut().was_wrong();
                 }
             }
         }
@@ -300,8 +301,10 @@ impl<'b, 'm> Transaction<'b, 'm> {
             let ranges = answer.ranges.remove(channel.as_str()).unwrap_or_default();
             if let Some(&LoadedRocket { stamp, highest }) = answer.rockets.get(channel.as_str()) {
                 share.received = self.now.max(stamp.next());
-                let note =
-                    known.note(channel).map_or(Note { stamp, doubt: 0, pause: 0 }, |note| Note { stamp, ..*note });
+                let note = match known.entry(channel) {
+                    Some(mut known) => Note { stamp, ..*known.note_mut() },
+                    None => Note { stamp, doubt: 0, pause: 0 },
+                };
                 // In any case in the place of what was known before, which is of an earlier moment than this note.
                 let (complete_from, ranges) = match complete_from(share.group, &ranges, highest) {
                     Some(complete_from) => (complete_from, ranges.clone()),
@@ -335,8 +338,9 @@ impl<'b, 'm> Transaction<'b, 'm> {
     /// What is known follows what has been committed.
     fn follow(&self, known: &mut Known<Note>) {
         for share in &self.shares {
-            known.change(share.group.channel(), &share.joined);
-            let Some(note) = known.note_mut(share.group.channel()) else { continue };
+            let Some(mut known) = known.entry(share.group.channel()) else { continue };
+            known.change(&share.joined);
+            let note = known.note_mut();
             if share.joined.applied.is_some() {
                 note.stamp = share.received;
             }
