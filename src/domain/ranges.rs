@@ -73,14 +73,6 @@ impl Applied {
         self.highest = self.highest.max(message.number.get());
         self.summary.add(message);
     }
-
-    /// Adds what other new messages of the same channel came to.
-    pub fn combine(&mut self, other: Self) {
-        self.processed += other.processed;
-        self.highest = self.highest.max(other.highest);
-        self.complete_through = self.complete_through.max(other.complete_through);
-        self.summary.combine(other.summary);
-    }
 }
 
 /// Joins one channel's messages, sorted by number, to the `stored` ranges that overlap or touch them, sorted by first

@@ -51,7 +51,13 @@ impl Model {
             }
             if let Some(new) = joined.applied {
                 match self.applied.get_mut(&channel) {
-                    Some(applied) => applied.combine(new),
+                    // As a store adds it to a rocket's row.
+                    Some(applied) => {
+                        applied.processed += new.processed;
+                        applied.highest = applied.highest.max(new.highest);
+                        applied.complete_through = applied.complete_through.max(new.complete_through);
+                        applied.summary.combine(new.summary);
+                    }
                     None => _ = self.applied.insert(channel, new),
                 }
             }
