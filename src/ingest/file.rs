@@ -99,10 +99,9 @@ fn parse(
 ) -> io::Result<()> {
     let mut reader = LineReader::default();
     let (mut batch, mut blocks) = (Batch::default(), Vec::new());
-    let mut ended = false;
-    while !ended {
+    loop {
         let block = read_block(&mut input, blocks.pop())?;
-        ended = block.is_empty();
+        let ended = block.is_empty();
         reader.feed(&block, &mut batch.lines);
         batch.blocks.push(block);
         if ended {
@@ -111,7 +110,7 @@ fn parse(
         let full = batch.lines.messages.len() >= batch_messages || batch.lines.bytes >= BATCH_BYTES;
         if full || ended {
             let messages = batch.lines.messages.len();
-            if batches.send(std::mem::take(&mut batch)).is_err() {
+            if batches.send(std::mem::take(&mut batch)).is_err() || ended {
                 break;
             }
             // Whoever took this one is done with the one before it.
