@@ -1,5 +1,5 @@
--- No index holds a column that messages change anymore, so that a row of either table is updated in its place: no index is
--- written, and what is dead is cleared away by the next update of the page.
+-- No index holds a column anymore that every message changes, so that mostly a row of either table is updated in its place: no
+-- index is written, and what is dead is cleared away by the next update of the page.
 --
 -- Ranges are found by their first numbers. A cluster can't do that for many channels at once, and keeps the index by the last
 -- ones (`migrate --distribute` makes it).

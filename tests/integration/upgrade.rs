@@ -93,6 +93,8 @@ fn a_postgres_database_of_every_earlier_version_is_brought_up_to_date() {
         let database = postgres::TestDatabase::create();
         postgres::execute(&database.url, &fixture("postgres", version));
         is_as_good_as_new(&database.url, &POSTGRES);
+        let indexes = "SELECT count(*) AS n FROM pg_indexes WHERE tablename = 'processed_ranges'";
+        assert_eq!(postgres::query(&database.url, indexes)[0]["n"], 1, "only that of the primary key");
     }
 }
 

@@ -3,7 +3,8 @@
 //! Statements that go together in one message take no parameters: what they work on is written into them, by `literal`.
 //! They are prepared when a connection is made, so that they are parsed and planned once. They are such that a cluster can
 //! run them which holds both tables distributed by channel: every join is by channel, and no function is called whose
-//! result depends on anything but its arguments.
+//! result depends on anything but its arguments. The one for which that would cost every message too much has another form
+//! there ([`RangeSearch`]).
 
 use std::fmt::Write;
 
