@@ -40,7 +40,7 @@ use super::{access, events, health, messages, metrics, reports, rockets};
         docs,
         docs_file
     ),
-    components(schemas(ProblemJson, rockets::SortName, rockets::OrderName, rockets::ViewName, rockets::StatusName)),
+    components(schemas(ProblemJson, rockets::SortName, rockets::OrderName, rockets::ViewName, rockets::ViewsName, rockets::StatusName)),
     modifiers(&Common)
 )]
 struct Description;

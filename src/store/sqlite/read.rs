@@ -10,12 +10,24 @@ use crate::domain::text::Channel;
 use crate::store::listing::{self, Parameter, Part, PartStatement, ROCKET_COLUMNS};
 use crate::store::query::{Page, RocketQuery};
 use crate::store::report::{Report, ReportRows};
-use crate::store::{GAPS_TOLD, RocketWithGaps, StoreError};
+use crate::store::{GAPS_TOLD, RocketInBothViews, RocketWithGaps, StoreError};
 
 impl SqliteStore {
     /// See [`Store::rocket`](crate::store::Store::rocket).
     pub fn rocket(&self, channel: &Channel, view: View) -> Result<Option<RocketWithGaps>, StoreError> {
         self.with_reader(|connection| rocket(connection, channel, view))
+    }
+
+    /// See [`Store::rocket_in_both_views`](crate::store::Store::rocket_in_both_views).
+    pub fn rocket_in_both_views(&self, channel: &Channel) -> Result<Option<RocketInBothViews>, StoreError> {
+        self.with_reader(|connection| {
+            let snapshot = connection.unchecked_transaction()?;
+            let best_effort = rocket(&snapshot, channel, View::BestEffort)?;
+            let exact = rocket(&snapshot, channel, View::Exact)?;
+            Ok(best_effort
+                .zip(exact)
+                .map(|(best_effort, exact)| RocketInBothViews { best_effort, exact: exact.rocket.state }))
+        })
     }
 
     /// See [`Store::rockets_at_once`](crate::store::Store::rockets_at_once).
