@@ -163,7 +163,7 @@ pub fn run() -> ExitCode {
 /// Everybody on the machine can read a process's arguments.
 #[allow(clippy::print_stderr)]
 fn warn_of_passwords() {
-    if std::env::args().any(|argument| has_password(&argument)) {
+    if std::env::args_os().any(|argument| has_password(&argument.to_string_lossy())) {
         eprintln!(
             "rocket-monitor: the --database argument holds a password, which others on this machine can see. Set \
              ROCKET_MONITOR_DATABASE instead, or use a password file (~/.pgpass)."

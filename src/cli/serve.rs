@@ -1,8 +1,9 @@
 //! `serve`: the service.
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,6 +14,7 @@ use crate::feed::Feed;
 use crate::http::{Access, Server, Stopper};
 use crate::ingest::{Ingest, Limits};
 use crate::metrics::Metrics;
+use crate::store::Store;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4_096;
@@ -26,6 +28,8 @@ const FEWEST_CONNECTIONS: usize = 64;
 
 /// How long a store that does not answer may hold up the end, once all requests are answered or given up.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(3);
+/// When the store has to be closed, after the last request: the process ends within ten seconds of the signal.
+const CLOSE_BY: Duration = Duration::from_millis(3_500);
 
 /// Serve the HTTP API (this is what happens without a command)
 ///
@@ -65,19 +69,38 @@ pub(super) fn run(args: &ServeArgs) -> Result<Finished, Failure> {
     let metrics = Metrics::new()?;
     let (ingest, committers) = Ingest::start(&store, &feed, &metrics, Limits::default())?;
     let connections = most_connections();
+    let opened = store.clone();
     let server = || Server::new(listeners, store, ingest.clone(), feed.clone(), metrics, access, connections);
     let served = actix_web::rt::System::new().block_on(async { serve(args, server()?).await });
+    let ended = Instant::now();
     ingest.stop();
     let committed = committers.wait(COMMIT_PATIENCE);
     feed.stop();
-    // It may be waiting for a store that does not answer, and holds nothing that could be lost.
-    drop(feeding);
     served?;
     match committed {
-        Ok(()) => tracing::info!("stopped; everything that was taken is committed"),
+        Ok(()) => {
+            close(opened, feeding, (ended + CLOSE_BY).saturating_duration_since(Instant::now()));
+            tracing::info!("stopped; everything that was taken is committed");
+        }
         Err(reason) => tracing::warn!(reason, "stopped; what could not be committed was not acknowledged"),
     }
     Ok(Finished::Well)
+}
+
+/// Closes the store, unless that takes too long: what is committed is as safe, but not yet in one file.
+fn close(store: Store, feeding: JoinHandle<()>, patience: Duration) {
+    let (closed, closing) = mpsc::channel();
+    std::thread::spawn(move || {
+        // Its connections are closed with it. A panic there has been logged.
+        let _ = feeding.join();
+        // Nobody waits any more if this took too long.
+        let _ = closed.send(store.close());
+    });
+    match closing.recv_timeout(patience) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the database could not be closed cleanly"),
+        Err(_) => tracing::warn!("the database could not be closed in time"),
+    }
 }
 
 async fn serve(args: &ServeArgs, server: Server) -> Result<(), Failure> {

@@ -14,6 +14,7 @@ mod disks;
 mod events;
 mod failures;
 mod figures;
+mod files;
 mod fold;
 mod hostile;
 mod instances;
