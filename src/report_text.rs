@@ -31,12 +31,15 @@ pub fn table(report: &ReportRows) -> String {
     table.to_string()
 }
 
-/// JSON: the report's name, and its rows as objects.
+/// JSON: the report's name, its rows as objects, and `truncated` if there are more rows.
 pub fn json(report: &ReportRows) -> serde_json::Result<Vec<u8>> {
     #[derive(serde::Serialize)]
     struct Json<R> {
         name: &'static str,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        truncated: bool,
         rows: R,
     }
-    serde_json::to_vec(&Json { name: report.report.name(), rows: report.objects().collect::<Vec<_>>() })
+    let rows = report.objects().collect::<Vec<_>>();
+    serde_json::to_vec(&Json { name: report.report.name(), truncated: report.truncated, rows })
 }

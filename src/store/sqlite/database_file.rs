@@ -115,6 +115,11 @@ impl DatabaseFile {
         }
         // Another process may be reading the log for the first time after a crash: reads wait for that.
         super::configure(&mut connection)?;
+        // Most databases have a log already; a copy that another program made may not.
+        let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+        if mode != "wal" {
+            return Err(StoreError::Unusable(format!("it can't keep a write-ahead log (journal mode {mode})")));
+        }
         // It takes a read to be counted among those that have the log open.
         schema::version(&connection)?;
         let files = OpenFiles::of(&self.path, &connection)?;

@@ -212,7 +212,7 @@ mod tests {
             ("folder", Err("is a directory")),
             ("nodir/../new.db", Err("no directory")),
             ("nodir/new.db", Err("no directory")),
-            ("there.db/new.db", Err("can't be used")),
+            ("there.db/new.db", Err("can't be looked at")),
             ("dangling.db", Err("symbolic link")),
         ] {
             match (absolute(&root.join(path)), expected) {

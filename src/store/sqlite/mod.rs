@@ -206,7 +206,8 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     };
     configure(&mut connection)?;
     // The VFS relies on FULL. What the cache doesn't hold the system's does.
-    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -24576;")?;
+    // The few sorts of a writer are small.
+    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -24576; PRAGMA temp_store = MEMORY;")?;
     fit_log(&connection)?;
     Ok(connection)
 }
@@ -234,7 +235,6 @@ fn configure(connection: &mut Connection) -> Result<(), StoreError> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     // Otherwise SQLite may prepare a statement anew whenever its parameters change, to find a better plan for them.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    connection.execute_batch("PRAGMA temp_store = MEMORY;")?;
     Ok(())
 }
 
