@@ -32,7 +32,8 @@ pub(super) fn run(args: &CompletionsArgs) -> Result<Finished, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command().bin_name(name), name, &mut script);
     if args.shell == Shell::Bash {
-        script = String::from_utf8(script)?.replace(&format!(" {NAME_IN_BASH}\n"), &format!(" {PROGRAM}\n")).into_bytes();
+        script =
+            String::from_utf8(script)?.replace(&format!(" {NAME_IN_BASH}\n"), &format!(" {PROGRAM}\n")).into_bytes();
     }
     output::print(&script)?;
     Ok(Finished::Well)

@@ -247,11 +247,7 @@ impl Sender {
     }
 
     /// Repeats a request until it is answered with something other than "not now"; also gives how often it was repeated.
-    async fn ask(
-        &self,
-        url: &str,
-        request: impl Fn() -> awc::SendClientRequest,
-    ) -> Result<(Answer, u64), String> {
+    async fn ask(&self, url: &str, request: impl Fn() -> awc::SendClientRequest) -> Result<(Answer, u64), String> {
         let first_sent = Instant::now();
         let mut repeated = 0;
         loop {

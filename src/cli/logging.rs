@@ -1,7 +1,7 @@
 //! Logs: to stderr, for people on a terminal and as JSON otherwise.
 
 use std::fmt::{Debug, Display};
-use std::io::{IsTerminal, Stderr, Write, stderr};
+use std::io::{IsTerminal, Write, stderr};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use clap::ValueEnum;
@@ -47,7 +47,7 @@ pub(super) fn start(level: LogLevel) {
         let text = layer.with_writer(stderr).with_ansi(has_colours()).with_target(false);
         text.fmt_fields(fields_for_people()).boxed()
     } else {
-        layer.with_writer(EscapedJson::new).json().flatten_event(true).with_ansi(false).boxed()
+        layer.with_writer(|| EscapedJson(stderr())).json().flatten_event(true).with_ansi(false).boxed()
     };
     // Fails only if logging has been started before.
     let _ = tracing_subscriber::registry().with(layer.with_filter(targets(level.into()))).try_init();
@@ -104,16 +104,10 @@ fn fields_for_people() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static 
     debug_fn(write).delimited(" ")
 }
 
-/// Writes lines of JSON to standard error so that they can be looked at on a terminal.
-struct EscapedJson(Stderr);
+/// Writes lines of JSON so that they can be looked at on a terminal.
+struct EscapedJson<W>(W);
 
-impl EscapedJson {
-    fn new() -> Self {
-        Self(stderr())
-    }
-}
-
-impl Write for EscapedJson {
+impl<W: Write> Write for EscapedJson<W> {
     /// Takes an event, which comes as a whole.
     fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
         self.0.write_all(escape_json(&String::from_utf8_lossy(event)).as_bytes())?;
@@ -127,7 +121,51 @@ impl Write for EscapedJson {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().map_or(Ok(0), |mut log| log.write(bytes))
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is logged when a sender's text comes as the message, as a field, and by what it displays.
+    fn logged(layer: impl Fn(Log) -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync>) -> String {
+        let log = Log::default();
+        let hostile = "\u{1b}[2J\n2026 INFO forged\u{202e}\u{200b}\u{9b}é";
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer(log.clone())), || {
+            tracing::warn!(hostile, shown = %hostile, "{hostile}");
+        });
+        let bytes = log.0.lock().map(|log| log.clone()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    #[test]
+    fn what_senders_wrote_neither_acts_nor_forges_lines() {
+        let text = logged(|log| {
+            let layer = fmt::layer().with_writer(move || log.clone()).with_ansi(false);
+            layer.fmt_fields(fields_for_people()).boxed()
+        });
+        let json = logged(|log| fmt::layer().json().with_writer(move || EscapedJson(log.clone())).boxed());
+        for (log, times) in [(&text, 3), (&json, 3)] {
+            assert_eq!(log.matches("forged").count(), times, "{log}");
+            assert_eq!(log.matches('é').count(), times, "{log}");
+            assert_eq!(crate::terminal::escape_lines(log), log.as_str());
+            assert_eq!(log.lines().count(), 1, "{log}");
+        }
+        assert!(text.contains(r"\u{1b}[2J\n2026 INFO forged\u{202e}\u{200b}\u{9b}é"), "{text}");
+        let event: serde_json::Value = serde_json::from_str(&json).unwrap_or_default();
+        assert_eq!(event["fields"]["message"], "\u{1b}[2J\n2026 INFO forged\u{202e}\u{200b}\u{9b}é");
+    }
 
     #[test]
     fn libraries_are_heard_when_something_is_wrong_or_is_looked_for() {
@@ -140,7 +178,11 @@ mod tests {
         ] {
             let targets = targets(level.into());
             for wanted in [tracing::Level::ERROR, tracing::Level::WARN, tracing::Level::INFO, tracing::Level::DEBUG] {
-                assert_eq!(targets.would_enable("actix_server::builder", &wanted), actix >= wanted, "{level:?} {wanted}");
+                assert_eq!(
+                    targets.would_enable("actix_server::builder", &wanted),
+                    actix >= wanted,
+                    "{level:?} {wanted}"
+                );
                 assert_eq!(targets.would_enable("rocket_monitor::cli", &wanted), ours >= wanted, "{level:?} {wanted}");
             }
         }

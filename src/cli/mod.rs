@@ -179,7 +179,8 @@ pub fn run() -> ExitCode {
 fn parse() -> Result<Cli, clap::Error> {
     let mut command = command();
     let matches = command.try_get_matches_from_mut(std::env::args_os());
-    let parsed = matches.and_then(|matches| Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command)));
+    let parsed =
+        matches.and_then(|matches| Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command)));
     parsed.map_err(|error| explained(error, &command))
 }
 
@@ -241,7 +242,9 @@ fn variable_at_fault<'c>(error: &clap::Error, command: &'c clap::Command) -> Opt
     };
     let (name, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
     let args = command.get_subcommands().flat_map(clap::Command::get_arguments).chain(command.get_arguments());
-    let mut args = args.filter(|arg| arg.to_string() == name);
+    // The name is like "--listen <ADDRESS:PORT>".
+    let name = name.split([' ', '=', '[']).next()?.strip_prefix("--")?;
+    let mut args = args.filter(|arg| arg.get_long() == Some(name));
     args.find(|arg| value_of_variable(arg).as_deref() == Some(value)).and_then(Arg::get_env)
 }
 

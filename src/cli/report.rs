@@ -52,8 +52,12 @@ pub(super) fn run(args: &ReportArgs) -> Result<Finished, Failure> {
     let report = args.database.open(false)?.report_now(args.name, u32::MAX)?;
     let text = match args.format {
         Format::Table => report_text::table(&report),
-        Format::Json => on_terminal(String::from_utf8(report_text::json(&report)?)?, |json| escape_json(json).into_owned()),
-        Format::Csv => on_terminal(String::from_utf8(report_text::csv(&report)?)?, |csv| escape_lines(csv).into_owned()),
+        Format::Json => {
+            on_terminal(String::from_utf8(report_text::json(&report)?)?, |json| escape_json(json).into_owned())
+        }
+        Format::Csv => {
+            on_terminal(String::from_utf8(report_text::csv(&report)?)?, |csv| escape_lines(csv).into_owned())
+        }
     };
     let end = if text.ends_with('\n') { "" } else { "\n" };
     output::print((text + end).as_bytes())?;

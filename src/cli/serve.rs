@@ -84,12 +84,12 @@ pub(super) fn run(args: &ServeArgs) -> Result<Finished, Failure> {
 }
 
 async fn serve(args: &ServeArgs, server: Server) -> Result<(), Failure> {
+    // Watched before anybody can know that the service is there, so that no signal is missed.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     for address in server.addresses() {
         logging::log_ready(address, &args.database.database);
     }
-    // Watched before the first request is answered, so that no signal is missed.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let stopper: Stopper = server.stopper();
     actix_web::rt::spawn(async move {
         tokio::select! {
