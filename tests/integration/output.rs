@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    App, Backend, Client, DEADLINE, Service, eventually, faster, launched, program, run, sql, stderr, stdout,
-};
+use crate::support::{App, Backend, Client, Service, eventually, faster, launched, program, run, sql, stderr, stdout};
 
 /// Erases the screen, colours, rings, begins a line, and turns the direction of writing; some is invisible.
 const HOSTILE: &str = "\u{1b}[2J\u{9b}31m\u{7}\nline 99: forged\u{202e}\u{200b}\u{feff}é🚀";
