@@ -59,7 +59,7 @@ Examples:
 
 Every option can also be set by an environment variable: ROCKET_MONITOR_ and the option's name in capitals,
 for example ROCKET_MONITOR_DATABASE=/var/lib/rockets.db. Options without a value take true, yes, on or 1 there,
-or false, no, off or 0. An empty variable counts as not set.
+or false, no, off or 0. An empty variable counts as not set, unless it is one for tokens, which must not be empty.
 
 Exit status:
   0  The command succeeded. If the reader of its output ends early, as head does, the rest of the output is
@@ -148,8 +148,8 @@ pub fn run() -> ExitCode {
     warn_of_passwords();
     if cli.redis {
         return fail(
-            "-r is gone, and Redis with it: the state is in a database. Use --database PATH for an SQLite file \
-             (rockets.db unless you say otherwise), or --database memory to keep nothing.",
+            "the option -r is gone, because Redis is no longer used. Use --database PATH to keep the state in an SQLite \
+             file (the default is rockets.db), or --database memory to keep it only while the program runs.",
             2,
         );
     }
@@ -197,9 +197,14 @@ fn lenient_about_values(arg: Arg) -> Arg {
     let arg = if is_flag { arg.value_parser(boolean) } else { arg.ignore_case(true) };
     match value_of_variable(&arg) {
         // Many shells and service managers can empty a variable, but not unset it.
-        Some(value) if value.is_empty() => arg.env(None),
+        Some(value) if value.is_empty() && !is_secret(&arg) => arg.env(None),
         _ => arg,
     }
+}
+
+/// Whether it names a file of secrets: the service must not be open to everybody because the name got lost.
+fn is_secret(arg: &Arg) -> bool {
+    arg.get_long().is_some_and(|name| name.ends_with("-token-file"))
 }
 
 fn boolean(text: &str) -> Result<bool, &'static str> {

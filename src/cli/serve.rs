@@ -1,5 +1,6 @@
 //! `serve`: the service.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,8 +78,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<Finished, Failure> {
     drop(feeding);
     served?;
     match committed {
-        Ok(()) => tracing::info!("stopped; everything that was taken is committed"),
-        Err(reason) => tracing::warn!(reason, "stopped; what could not be committed was not acknowledged"),
+        Ok(()) => tracing::info!("stopped; every message that was accepted is committed"),
+        Err(reason) => tracing::warn!(reason, "stopped; messages that could not be committed were not acknowledged"),
     }
     Ok(Finished::Well)
 }
@@ -128,12 +129,16 @@ fn bind(args: &ServeArgs, access: &Access) -> Result<Vec<TcpListener>, Failure> 
     let is_open = |address: &&SocketAddr| !address.ip().is_loopback() && !protected && !args.allow_anonymous;
     if let Some(open) = addresses.iter().find(is_open) {
         return Err(unusable(format!(
-            "{open} can be reached from other machines, and whoever reaches it may read and write. Listen on 127.0.0.1, \
-             give --write-token-file and --read-token-file, or say --allow-anonymous if that is what you want."
+            "other machines can reach {open}, and could read and write without a token. Listen on 127.0.0.1, give both \
+             --write-token-file and --read-token-file, or allow this with --allow-anonymous."
         ))
         .into());
     }
-    let bound = addresses.iter().map(|address| bind_one(*address).map_err(|error| unusable(error.to_string())));
+    let unbound = |error: std::io::Error| match error.kind() {
+        ErrorKind::AddrInUse => format!("{error}; stop the program that uses it, or choose another port"),
+        _ => error.to_string(),
+    };
+    let bound = addresses.iter().map(|address| bind_one(*address).map_err(|error| unusable(unbound(error))));
     Ok(bound.collect::<Result<_, _>>()?)
 }
 

@@ -565,6 +565,11 @@ fn variables_are_taken_as_people_write_them() {
         let report = in_directory(&words, &[("ROCKET_MONITOR_LOG_LEVEL", level)]);
         assert!(stderr(&report).contains("--listen 127.0.0.1:8088"), "{level}: {report:?}");
     }
+    // A service must not be open because a name or a token got lost.
+    for variable in ["ROCKET_MONITOR_READ_TOKEN_FILE", "ROCKET_MONITOR_WRITE_TOKEN", "ROCKET_MONITOR_READ_TOKEN"] {
+        let open = in_directory(&["serve", "--database", "memory", "--listen", "127.0.0.1:0"], &[(variable, "")]);
+        assert!(!open.status.success(), "{variable}: {open:?}");
+    }
     // What can't be understood is explained.
     let maybe = in_directory(&["backup", "copy.db"], &[("ROCKET_MONITOR_REPLACE", "maybe")]);
     assert_eq!(maybe.status.code(), Some(2));
