@@ -24,6 +24,7 @@ mod messages;
 mod operating;
 mod oracle;
 mod outages;
+mod output;
 mod overload;
 mod postgres;
 mod reporting;
