@@ -1,12 +1,13 @@
-// Asks for something again and again, while somebody looks.
+// Asks for something again and again while the page is visible.
 
 /** Runs `task` every `interval` milliseconds while the page is visible, never twice at a time. */
 export class Poller {
   #task;
   #interval;
   #timer = null;
-  #running = false;
   #active = false;
+  /** The run that is under way. One that was stopped no longer counts, though its answer is still to come. */
+  #run = null;
 
   constructor(task, interval) {
     this.#task = task;
@@ -22,20 +23,23 @@ export class Poller {
 
   stop() {
     this.#active = false;
+    this.#run = null;
     clearTimeout(this.#timer);
   }
 
-  /** Runs at once, unless it runs already or nobody looks. */
+  /** Runs the task now, unless it is running already. */
   soon() {
     clearTimeout(this.#timer);
-    if (this.#active && !this.#running && !document.hidden) this.#run();
+    if (this.#active && !this.#run && !document.hidden) this.#begin();
   }
 
-  async #run() {
-    this.#running = true;
-    // The task deals with its own failures.
+  async #begin() {
+    const run = {};
+    this.#run = run;
+    // The task handles its own failures.
     await this.#task();
-    this.#running = false;
-    if (this.#active && !document.hidden) this.#timer = setTimeout(() => this.soon(), this.#interval);
+    if (run !== this.#run) return;
+    this.#run = null;
+    if (!document.hidden) this.#timer = setTimeout(() => this.soon(), this.#interval);
   }
 }
