@@ -32,37 +32,38 @@ export function serviceNow() {
   return Date.now() + clockOffset;
 }
 
-export function getStats() {
-  return getJson('stats');
+export function getStats(signal) {
+  return getJson('stats', signal);
 }
 
-export async function getReport(name) {
-  return (await getJson(`reports/${name}`)).rows;
+export async function getReport(name, signal) {
+  return (await getJson(`reports/${name}`, signal)).rows;
 }
 
-export function getRockets(parameters) {
-  return getJson(`rockets?${parameters}`);
+export function getRockets(parameters, signal) {
+  return getJson(`rockets?${parameters}`, signal);
 }
 
 /**
  * One rocket, all of it as of one moment: `{ channel, lastReceived, bestEffort, exact, messages }`. Null if the service
  * doesn't know the channel. `exact` is null if it could not be read as of the same moment.
  */
-export async function getRocket(channel) {
+export async function getRocket(channel, signal) {
   // A path can't end in "." or "..", however they are encoded. The list finds these channels, in one view at a time.
-  if (channel === '.' || channel === '..') return getRocketFromList(channel);
+  if (channel === '.' || channel === '..') return getRocketFromList(channel, signal);
   try {
-    return await getJson(`rockets/${encodeURIComponent(channel)}?view=both`);
+    return await getJson(`rockets/${encodeURIComponent(channel)}?view=both`, signal);
   } catch (error) {
     if (error.status === 404) return null;
     throw error;
   }
 }
 
-async function getRocketFromList(channel) {
+async function getRocketFromList(channel, signal) {
   let bestEffort = null;
   for (let attempt = 0; attempt < VIEW_ATTEMPTS; attempt += 1) {
-    const [first, second] = await Promise.all(['best-effort', 'exact'].map((view) => getListed(channel, view)));
+    const views = ['best-effort', 'exact'].map((view) => getListed(channel, view, signal));
+    const [first, second] = await Promise.all(views);
     if (!first || !second) return null;
     if (isSameMoment(first, second)) return { ...first, bestEffort: first, exact: second };
     bestEffort = first;
@@ -70,8 +71,8 @@ async function getRocketFromList(channel) {
   return { ...bestEffort, bestEffort, exact: null };
 }
 
-async function getListed(channel, view) {
-  const { rockets } = await getRockets(new URLSearchParams({ channel, view }));
+async function getListed(channel, view, signal) {
+  const { rockets } = await getRockets(new URLSearchParams({ channel, view }), signal);
   return rockets[0] ?? null;
 }
 
@@ -81,9 +82,9 @@ export function isSameMoment(a, b) {
   return moment(a) === moment(b);
 }
 
-async function getJson(url) {
-  const options = { headers: { Accept: 'application/json' }, signal: AbortSignal.timeout(TIMEOUT_MS) };
-  const response = await fetch(url, options);
+async function getJson(url, signal) {
+  const signals = [signal ?? [], AbortSignal.timeout(TIMEOUT_MS)].flat();
+  const response = await fetch(url, { headers: { Accept: 'application/json' }, signal: AbortSignal.any(signals) });
   setClock(response.headers.get('Date'));
   if (!response.ok) throw await readProblem(response);
   return JSON.parse(await response.text(), keepLargeIntegers);

@@ -19,7 +19,7 @@ export class Fleet {
   #navigate;
   #table = new RocketTable(byId('rockets'), (sort) => this.#sortBy(sort));
   #filters = new Filters((filters) => this.#go(changeQuery(this.#query, filters)));
-  #poller = new Poller(() => this.#load(), INTERVAL_MS);
+  #poller = new Poller((signal) => this.#load(signal), INTERVAL_MS);
   #query = null;
   /** The service's latest answer to the query; null while there is none. */
   #page = null;
@@ -75,13 +75,11 @@ export class Fleet {
     this.#clearing = setTimeout(() => this.#clear('Loading…'), OLD_ROWS_MS);
   }
 
-  async #load() {
-    const query = this.#query;
+  async #load(signal) {
     try {
-      const page = await getRockets(listParameters(query));
-      if (query === this.#query) this.#take(page);
+      this.#take(await getRockets(listParameters(this.#query), signal));
     } catch (error) {
-      if (query === this.#query) this.#fail(error);
+      if (!signal.aborted) this.#fail(error);
     }
   }
 

@@ -26,8 +26,8 @@ export class Overview {
   #showsAll = false;
   #samples = [];
   #rockets = null;
-  #stats = new Poller(() => this.#loadStats(), STATS_INTERVAL_MS);
-  #reports = new Poller(() => this.#loadMissions(), MISSIONS_INTERVAL_MS);
+  #stats = new Poller((signal) => this.#loadStats(signal), STATS_INTERVAL_MS);
+  #reports = new Poller((signal) => this.#loadMissions(signal), MISSIONS_INTERVAL_MS);
 
   constructor(connection) {
     this.#connection = connection;
@@ -64,8 +64,8 @@ export class Overview {
     this.#reports.soon();
   }
 
-  async #loadStats() {
-    const stats = await this.#ask('totals', getStats);
+  async #loadStats(signal) {
+    const stats = await this.#ask('totals', getStats(signal), signal);
     if (!stats) return;
     this.#sample(stats.processed);
     this.#showStats(stats);
@@ -74,8 +74,8 @@ export class Overview {
     this.#rockets = stats.rockets;
   }
 
-  async #loadMissions() {
-    const rows = await this.#ask('missions', () => getReport('missions'));
+  async #loadMissions(signal) {
+    const rows = await this.#ask('missions', getReport('missions', signal), signal);
     if (!rows) return;
     this.#missions = rows.toSorted((a, b) => b.rockets - a.rockets);
     suggest('known-missions', rows.map((row) => row.mission));
@@ -83,13 +83,13 @@ export class Overview {
     this.#showMissions();
   }
 
-  async #ask(source, request) {
+  async #ask(source, request, signal) {
     try {
-      const answer = await request();
+      const answer = await request;
       this.#connection.succeed(source);
       return answer;
     } catch (error) {
-      this.#connection.fail(source, error);
+      if (!signal.aborted) this.#connection.fail(source, error);
       return null;
     }
   }

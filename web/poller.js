@@ -1,12 +1,15 @@
 // Asks for something again and again while the page is visible.
 
-/** Runs `task` every `interval` milliseconds while the page is visible, never twice at a time. */
+/**
+ * Runs `task` every `interval` milliseconds while the page is visible, never twice at a time. The task gets a signal, which
+ * is aborted when the poller is stopped: an answer that comes later must not be shown.
+ */
 export class Poller {
   #task;
   #interval;
   #timer = null;
   #active = false;
-  /** The run that is under way. One that was stopped no longer counts, though its answer is still to come. */
+  /** The run that is under way. */
   #run = null;
 
   constructor(task, interval) {
@@ -23,6 +26,7 @@ export class Poller {
 
   stop() {
     this.#active = false;
+    this.#run?.abort();
     this.#run = null;
     clearTimeout(this.#timer);
   }
@@ -34,10 +38,10 @@ export class Poller {
   }
 
   async #begin() {
-    const run = {};
+    const run = new AbortController();
     this.#run = run;
     // The task handles its own failures.
-    await this.#task();
+    await this.#task(run.signal);
     if (run !== this.#run) return;
     this.#run = null;
     if (!document.hidden) this.#timer = setTimeout(() => this.soon(), this.#interval);

@@ -41,7 +41,7 @@ const FIELDS = [
 export class RocketPage {
   #connection;
   #stream;
-  #poller = new Poller(() => this.#load(), INTERVAL_MS);
+  #poller = new Poller((signal) => this.#load(signal), INTERVAL_MS);
   #plot = makePlot('plot', 'Speed');
   #renderSoon = oncePerFrame(() => this.#render());
   #channel = null;
@@ -138,22 +138,18 @@ export class RocketPage {
     }, wait);
   }
 
-  async #load() {
-    const channel = this.#channel;
+  async #load(signal) {
     this.#told = null;
     this.#loading = true;
     try {
-      const rocket = await getRocket(channel);
-      if (channel === this.#channel) this.#take(rocket);
+      this.#take(await getRocket(this.#channel, signal));
     } catch (error) {
-      if (channel === this.#channel) this.#fail(error);
-    } finally {
-      if (channel === this.#channel) {
-        this.#loading = false;
-        this.#loadedAt = performance.now();
-        if (this.#told && !this.#isKnown(this.#told)) this.#loadSoon();
-      }
+      if (signal.aborted) return;
+      this.#fail(error);
     }
+    this.#loading = false;
+    this.#loadedAt = performance.now();
+    if (this.#told && !this.#isKnown(this.#told)) this.#loadSoon();
   }
 
   #take(rocket) {
@@ -257,17 +253,13 @@ function showGaps({ processed, completeThrough, highest, missing, gaps }) {
   const listed = gaps ?? [];
   const [count, complete, last] = [processed, completeThrough, highest].map(formatNumber);
   const progress = `${count} processed, complete through ${complete}, highest ${last}.`;
-  setText(byId('gaps-summary'), `${describeMissing(missing, listed.length)} ${progress}`);
+  const missed = missing === 0 ? 'No message is missing.' : `${formatCount(missing, 'message is', 'messages are')} missing.`;
+  const cut = listed.length >= MOST_GAPS ? ` The first ${MOST_GAPS} gaps:` : '';
+  setText(byId('gaps-summary'), `${missed} ${progress}${cut}`);
   const texts = missing > 0 ? listed.map(formatGap) : [];
   const list = byId('gaps');
   if (texts.join() === [...list.children].map((gap) => gap.textContent).join()) return;
   list.replaceChildren(...texts.map((text) => element('li', { textContent: text })));
-}
-
-function describeMissing(missing, gapsListed) {
-  if (missing === 0) return 'No message is missing.';
-  const some = gapsListed >= MOST_GAPS ? ` The first ${MOST_GAPS} gaps:` : '';
-  return `${formatCount(missing, 'message is', 'messages are')} missing.${some}`;
 }
 
 function makeField({ label }) {
