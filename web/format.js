@@ -79,7 +79,8 @@ export function findUnseen(text) {
 
 /** "U+200B" of a zero-width space. */
 export function nameCharacter(text) {
-  return Array.from(text, (character) => `U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}`).join(' ');
+  const digits = Array.from(text, (character) => character.codePointAt(0).toString(16).toUpperCase());
+  return digits.map((code) => `U+${code.padStart(4, '0')}`).join(' ');
 }
 
 /** A text for a place that holds only text (a title): what can't be seen is named. */

@@ -156,7 +156,7 @@ export class Overview {
     bar.lastElementChild.style.width = `${100 * row.exploded / most}%`;
     link.title = describeMission(row);
     link.classList.toggle('fixed', row.mission === null);
-    if (row.mission !== null) return showAsFilter(link, this.#query, 'mission', row.mission, this.#query.mission === row.mission);
+    if (row.mission !== null) return showAsFilter(link, this.#query, 'mission', row.mission, true);
     // There is no filter for rockets without a mission.
     link.removeAttribute('href');
     link.removeAttribute('aria-current');
@@ -173,10 +173,11 @@ export class Overview {
   }
 }
 
-/** Makes a link that sets a filter, and says whether it is set. A second use of a mission's link removes the filter. */
+/** Makes a link that sets a filter, and says whether it is set. If it toggles, its second use removes the filter. */
 function showAsFilter(link, query, filter, value, toggles = false) {
-  link.href = fleetHash(changeQuery(query, { [filter]: toggles ? '' : value }));
-  if (query[filter] === value) link.ariaCurrent = 'true';
+  const isSet = query[filter] === value;
+  link.href = fleetHash(changeQuery(query, { [filter]: toggles && isSet ? '' : value }));
+  if (isSet) link.ariaCurrent = 'true';
   else link.removeAttribute('aria-current');
 }
 

@@ -48,8 +48,8 @@ export class RocketPage {
   /** The latest answer; null while there is none. */
   #rocket = null;
   #forgottenAt = null;
-  /** What the stream has told since the latest request began: a rocket, or "gone"; null if nothing. */
-  #told = null;
+  /** What the stream has announced since the latest request began: a rocket, or "gone"; null if nothing. */
+  #announced = null;
   #loading = false;
   #loadedAt = 0;
   #reload = null;
@@ -74,7 +74,7 @@ export class RocketPage {
     byId('detail').hidden = false;
     byId('back').href = fleetHash;
     this.#channel = channel;
-    this.#rocket = this.#forgottenAt = this.#told = null;
+    this.#rocket = this.#forgottenAt = this.#announced = null;
     this.#plot.clear();
     byId('detail-known').hidden = true;
     this.#showNotice('');
@@ -119,15 +119,15 @@ export class RocketPage {
     if (document.hidden) this.#plot.add(serviceNow(), null);
   }
 
-  /** The stream tells something: unless it is known already, ask for the rocket. */
-  #notice(told) {
-    this.#told = told;
-    if (!this.#loading && !this.#isKnown(told)) this.#loadSoon();
+  /** The stream announces something: unless the page shows it already, ask for the rocket. */
+  #notice(announced) {
+    this.#announced = announced;
+    if (!this.#loading && !this.#isKnown(announced)) this.#loadSoon();
   }
 
-  #isKnown(told) {
-    if (told === 'gone') return this.#rocket === null || this.#forgottenAt !== null;
-    return this.#rocket !== null && this.#forgottenAt === null && isSameMoment(told, this.#rocket);
+  #isKnown(announced) {
+    if (announced === 'gone') return this.#rocket === null || this.#forgottenAt !== null;
+    return this.#rocket !== null && this.#forgottenAt === null && isSameMoment(announced, this.#rocket);
   }
 
   #loadSoon() {
@@ -139,7 +139,7 @@ export class RocketPage {
   }
 
   async #load(signal) {
-    this.#told = null;
+    this.#announced = null;
     this.#loading = true;
     try {
       this.#take(await getRocket(this.#channel, signal));
@@ -149,7 +149,7 @@ export class RocketPage {
     }
     this.#loading = false;
     this.#loadedAt = performance.now();
-    if (this.#told && !this.#isKnown(this.#told)) this.#loadSoon();
+    if (this.#announced && !this.#isKnown(this.#announced)) this.#loadSoon();
   }
 
   #take(rocket) {
@@ -253,7 +253,7 @@ function showGaps({ processed, completeThrough, highest, missing, gaps }) {
   const listed = gaps ?? [];
   const [count, complete, last] = [processed, completeThrough, highest].map(formatNumber);
   const progress = `${count} processed, complete through ${complete}, highest ${last}.`;
-  const missed = missing === 0 ? 'No message is missing.' : `${formatCount(missing, 'message is', 'messages are')} missing.`;
+  const missed = `${missing === 0 ? 'No message is' : formatCount(missing, 'message is', 'messages are')} missing.`;
   const cut = listed.length >= MOST_GAPS ? ` The first ${MOST_GAPS} gaps:` : '';
   setText(byId('gaps-summary'), `${missed} ${progress}${cut}`);
   const texts = missing > 0 ? listed.map(formatGap) : [];
