@@ -70,5 +70,6 @@ pub mod http;
 pub mod ingest;
 pub mod metrics;
 pub mod report_text;
+mod shorten;
 pub mod store;
 pub mod terminal;

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::num::NonZero;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,12 +21,8 @@ use crate::store::Store;
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4_096;
 
-/// How many files to ask the system for: each connection is one.
+/// How many open files to ask the system for: each connection is one.
 const FILES_WANTED: u64 = 65_536;
-/// How many the store's connections, the standard streams and the like take at most.
-const FILES_OF_OUR_OWN: usize = 512;
-/// Where the system allows hardly any file.
-const FEWEST_CONNECTIONS: usize = 64;
 
 /// How long a store that does not answer may hold up the end, once all requests are answered or given up.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(3);
@@ -67,14 +64,15 @@ pub(super) struct ServeArgs {
 pub(super) fn run(args: &ServeArgs) -> Result<Finished, Failure> {
     logging::start(args.log_level);
     let access = access(args)?;
+    let capacity = Capacity::of_system()?;
     let listeners = bind(args, &access)?;
     let store = args.database.open(!args.no_migrate)?;
     let (feed, feeding) = Feed::start(&store)?;
     let metrics = Metrics::new()?;
     let (ingest, committers) = Ingest::start(&store, &feed, &metrics, Limits::default())?;
-    let connections = most_connections();
+    let Capacity { workers, connections } = capacity;
     let opened = store.clone();
-    let server = || Server::new(listeners, store, ingest.clone(), feed.clone(), metrics, access, connections);
+    let server = || Server::new(listeners, store, ingest.clone(), feed.clone(), metrics, access, workers, connections);
     let served = actix_web::rt::System::new().block_on(async { serve(args, server()?).await });
     let ended = Instant::now();
     ingest.stop();
@@ -126,13 +124,46 @@ async fn serve(args: &ServeArgs, server: Server) -> Result<(), Failure> {
     Ok(server.run().await?)
 }
 
-/// As many as the system allows files to be open, but for those that the store needs.
-fn most_connections() -> usize {
-    let allowed = rlimit::increase_nofile_limit(FILES_WANTED);
-    let allowed = allowed.ok().and_then(|files| usize::try_from(files).ok()).unwrap_or(FEWEST_CONNECTIONS);
-    let connections = allowed.saturating_sub(FILES_OF_OUR_OWN).max(FEWEST_CONNECTIONS);
-    tracing::debug!(connections, "connections at a time");
-    connections
+/// How the files that the system allows this process to have open are shared out.
+struct Capacity {
+    workers: usize,
+    connections: usize,
+}
+
+impl Capacity {
+    /// What the threads, the log, the listener and the store have open while nobody is connected; and each worker.
+    const OWN_FILES: usize = 21;
+    const FILES_A_WORKER: usize = 6;
+    /// What the store opens to read: two files for each reader, or a connection to a server. With few files it has to do with
+    /// one reader.
+    const READERS: usize = 64;
+    const FEWEST_READERS: usize = 2;
+    /// With fewer files than this, every one counts.
+    const FEW_FILES: usize = 256;
+
+    fn of_system() -> Result<Self, String> {
+        let allowed = rlimit::increase_nofile_limit(FILES_WANTED);
+        let allowed = allowed.map_err(|error| format!("the limit of open files can't be read: {error}"))?;
+        let capacity = Self::of(usize::try_from(allowed).unwrap_or(usize::MAX))?;
+        tracing::debug!(allowed, connections = capacity.connections, "files that may be open");
+        Ok(capacity)
+    }
+
+    fn of(files: usize) -> Result<Self, String> {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let (workers, readers) =
+            if files < Self::FEW_FILES { (1, Self::FEWEST_READERS) } else { (cores, Self::READERS) };
+        let needed = Self::OWN_FILES + workers * Self::FILES_A_WORKER + readers;
+        let connections = files.saturating_sub(needed);
+        if connections == 0 {
+            return Err(format!(
+                "the system lets this process open {files} files, and it needs at least {}, and one more for each \
+                 connection: raise the limit (ulimit -n, or LimitNOFILE= in a unit of systemd)",
+                needed + 1
+            ));
+        }
+        Ok(Self { workers, connections })
+    }
 }
 
 fn access(args: &ServeArgs) -> Result<Access, Failure> {

@@ -19,12 +19,16 @@ use super::message::{Event, Message, MessageNumber, SpeedChange};
 use super::scan::{Scanned, scan};
 use super::text::{Channel, Text};
 use super::timestamp::Timestamp;
+use crate::shorten::shorten;
 
 /// The most bytes that one message may take as JSON.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 /// The most faults told of one message: more than it has members that matter, and a bound for the answer's size.
 const MAX_FAULTS: usize = 20;
+
+/// How much of a member's name is quoted in a fault.
+const MAX_QUOTED_BYTES: usize = 128;
 
 /// Why bytes are no message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -251,7 +255,8 @@ struct Names<'j, const N: usize> {
     /// The object, as a JSON Pointer.
     pointer: &'static str,
     seen: [bool; N],
-    seen_unknown: HashSet<Cow<'j, [u8]>, foldhash::fast::RandomState>,
+    /// Their names are the sender's: the set hashes them so that nobody can make them collide.
+    seen_unknown: HashSet<Cow<'j, [u8]>>,
 }
 
 impl<'j, const N: usize> Names<'j, N> {
@@ -267,14 +272,24 @@ impl<'j, const N: usize> Names<'j, N> {
             None => self.seen_unknown.contains(&name),
         };
         if repeated {
-            let escaped = String::from_utf8_lossy(&name).replace('~', "~0").replace('/', "~1");
-            faults.add(format!("{}/{escaped}", self.pointer), "must not be there more than once");
+            self.report_repeated(&String::from_utf8_lossy(&name), faults);
             return None;
         }
         if index.is_none() {
             self.seen_unknown.insert(name);
         }
         index
+    }
+
+    /// The name is the sender's: one that is too long to be quoted is described instead.
+    fn report_repeated(&self, name: &str, faults: &mut Faults) {
+        if name.len() <= MAX_QUOTED_BYTES {
+            let escaped = name.replace('~', "~0").replace('/', "~1");
+            faults.add(format!("{}/{escaped}", self.pointer), "must not be there more than once");
+        } else {
+            let beginning = shorten(name, MAX_QUOTED_BYTES);
+            faults.add(self.pointer, format!("must not hold the member {beginning:?} more than once"));
+        }
     }
 
     fn report_missing(&self, faults: &mut Faults) {

@@ -1,8 +1,8 @@
-//! A client's connection, under the HTTP: how long it may take until the next request's head has come to its end, and what
-//! is said of a head that is of no use.
+//! A client's connection, under the HTTP: one request at a time, within limits of time in both directions.
 //!
-//! actix-http times the first head of a connection alone, so all of them are timed here. What happens within a request is
-//! not this module's: `body` times bodies, and the system ends connections that take nothing of an answer.
+//! actix-http times the first head of a connection alone, so all of them are timed here; `body` times bodies. A client that
+//! reads an answer too slowly is cut off, for what it has not read takes memory that others need. Requests that a client
+//! sends without waiting for answers wait until those before them are answered.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, SystemTime};
 
 use actix_web::body::{BodySize, MessageBody};
@@ -18,10 +18,11 @@ use actix_web::dev::{Extensions, ServiceRequest};
 use actix_web::http::StatusCode;
 use actix_web::http::header::HttpDate;
 use actix_web::rt::net::TcpStream;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::framing::Framing;
 use super::problem::Problem;
 use super::request_id::RequestIds;
 
@@ -34,6 +35,12 @@ const KEEP_ALIVE_SECONDS: u32 = 75;
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(KEEP_ALIVE_SECONDS as u64);
 /// How long a client may take nothing of what it is sent.
 const SILENCE: Duration = Duration::from_secs(30);
+/// The least rate at which a client takes what it is sent, in bytes a second, while there is something for it to take.
+const LEAST_RATE: i64 = 32 * 1024;
+/// How long a client may take less, or nothing, in seconds. What it takes beyond the least rate gives it time back.
+const PATIENCE_SECONDS: i64 = 20;
+/// How much of what follows a request is read while it is answered: enough to notice the end of a connection.
+const READ_AHEAD: usize = 16 * 1024;
 /// How often a worker looks for who is late.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -65,13 +72,19 @@ impl Connections {
             answering: Cell::new(0),
             head_begun: Cell::new(true),
             deadline: Cell::new(Some(self.after(HEAD_SECONDS))),
-            reader: RefCell::new(None),
+            turn: Cell::new(Turn::Reading),
+            has_more: Cell::new(false),
+            is_behind: Cell::new(false),
+            patience: Cell::new(PATIENCE_SECONDS * LEAST_RATE),
+            task: RefCell::new(None),
         });
         self.waiting.borrow_mut().push(Rc::downgrade(&waiting));
         if !self.watched.replace(true) {
             actix_web::rt::spawn(Rc::clone(self).watch());
         }
-        (Connection { stream, waiting }, peer)
+        let connection =
+            Connection { stream, waiting, framing: Framing::default(), ahead: BytesMut::new(), has_ended: false };
+        (connection, peer)
     }
 
     /// The second that is at least so many away.
@@ -86,7 +99,7 @@ impl Connections {
             self.second.set(self.second.get().saturating_add(1));
             self.waiting.borrow_mut().retain(|waiting| match waiting.upgrade() {
                 Some(waiting) => {
-                    waiting.wake_if_late();
+                    waiting.tick();
                     true
                 }
                 None => false,
@@ -105,8 +118,26 @@ struct Waiting {
     head_begun: Cell<bool>,
     /// The second by which the next head has to be there, if one is waited for.
     deadline: Cell<Option<u32>>,
-    /// Whoever waits for bytes.
-    reader: RefCell<Option<Waker>>,
+    turn: Cell<Turn>,
+    /// Whether some of the next request has been read already, or the end.
+    has_more: Cell<bool>,
+    /// Whether the client has not taken all that there was to be sent when it was last tried.
+    is_behind: Cell<bool>,
+    /// How many bytes less than at the least rate the client may still take.
+    patience: Cell<i64>,
+    /// What drives the connection, while it waits for the client.
+    task: RefCell<Option<Waker>>,
+}
+
+/// Whose turn it is: requests and answers alternate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// A request is read.
+    Reading,
+    /// It has been read to its end, and is to be answered before the next.
+    Answering,
+    /// It was answered before it was read to its end.
+    AnsweredEarly,
 }
 
 impl Waiting {
@@ -120,11 +151,58 @@ impl Waiting {
         self.deadline.get().is_some_and(|deadline| self.connections.second.get() >= deadline)
     }
 
-    fn wake_if_late(&self) {
-        if self.is_late()
-            && let Some(reader) = self.reader.take()
-        {
-            reader.wake();
+    /// A second has passed.
+    fn tick(&self) {
+        if self.is_behind.get() {
+            self.patience.set(self.patience.get() - LEAST_RATE);
+        }
+        if self.is_late() || self.is_too_slow() {
+            self.wake();
+        }
+    }
+
+    fn is_too_slow(&self) -> bool {
+        self.patience.get() <= 0
+    }
+
+    /// The client has taken some of what it was sent, or none.
+    fn sent(&self, bytes: usize) {
+        self.is_behind.set(bytes == 0);
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.patience.set(self.patience.get().saturating_add(bytes).min(PATIENCE_SECONDS * LEAST_RATE));
+    }
+
+    fn wait(&self, context: &Context<'_>) {
+        let mut task = self.task.borrow_mut();
+        if !task.as_ref().is_some_and(|task| task.will_wake(context.waker())) {
+            *task = Some(context.waker().clone());
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(task) = self.task.take() {
+            task.wake();
+        }
+    }
+
+    /// A request was read to its end.
+    fn read(&self) {
+        self.turn.set(match self.turn.get() {
+            Turn::AnsweredEarly => Turn::Reading,
+            Turn::Reading | Turn::Answering => Turn::Answering,
+        });
+    }
+
+    /// A request was answered, or given up.
+    fn answered(&self) {
+        if self.turn.get() == Turn::Answering {
+            self.turn.set(Turn::Reading);
+            // What has not been read yet wakes the task by itself.
+            if self.has_more.get() {
+                self.wake();
+            }
+        } else {
+            self.turn.set(Turn::AnsweredEarly);
         }
     }
 }
@@ -151,6 +229,7 @@ impl Drop for Answering {
     fn drop(&mut self) {
         let Self(waiting) = self;
         waiting.answering.set(waiting.answering.get() - 1);
+        waiting.answered();
         if waiting.answering.get() == 0 {
             waiting.head_begun.set(false);
             waiting.deadline.set(Some(waiting.connections.after(KEEP_ALIVE_SECONDS + HEAD_SECONDS)));
@@ -176,13 +255,62 @@ impl<B: MessageBody + Unpin> MessageBody for Answer<B> {
     }
 }
 
-/// A connection, which ends when a head doesn't come in time.
+/// A connection, which ends when a head doesn't come in time, or an answer isn't taken in time.
 pub(super) struct Connection {
     stream: TcpStream,
     waiting: Rc<Waiting>,
+    framing: Framing,
+    /// What has been read beyond the request that is being answered.
+    ahead: BytesMut,
+    /// The client sends nothing more.
+    has_ended: bool,
 }
 
 impl Connection {
+    /// Reads what belongs to the current request.
+    fn poll_request(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.waiting.turn.get() == Turn::Answering {
+            return self.poll_ahead(context);
+        }
+        let before = buffer.filled().len();
+        if self.ahead.is_empty() {
+            if self.has_ended {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        } else {
+            let length = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead.split_to(length));
+        }
+        let read = buffer.filled().get(before..).unwrap_or_default();
+        let (taken, ends) = self.framing.take(read);
+        if taken < read.len() {
+            // In front of what has been read already.
+            let rest = BytesMut::from(read.get(taken..).unwrap_or_default());
+            let later = std::mem::replace(&mut self.ahead, rest);
+            self.ahead.unsplit(later);
+            buffer.set_filled(before + taken);
+        }
+        self.waiting.has_more.set(!self.ahead.is_empty() || self.has_ended);
+        if ends {
+            self.waiting.read();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// While a request is answered: notices whether the client is still there. Ready at the end of the connection.
+    fn poll_ahead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut bytes = [0; 1_024];
+        while self.ahead.len() < READ_AHEAD && !self.has_ended {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            self.has_ended = buffer.filled().is_empty();
+            self.ahead.extend_from_slice(buffer.filled());
+            self.waiting.has_more.set(true);
+        }
+        if self.has_ended && self.ahead.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
     /// Lets the requests of a connection know it.
     pub(super) fn introduce(&self, extensions: &mut Extensions) {
         extensions.insert(Rc::clone(&self.waiting));
@@ -220,23 +348,22 @@ fn bare_refusal(bytes: &[u8]) -> Option<StatusCode> {
 
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { stream, waiting } = self.get_mut();
+        let connection = self.get_mut();
+        let waiting = Rc::clone(&connection.waiting);
         if waiting.is_late() {
-            // No answer is under way, so this is one. Whoever takes nothing anymore misses it.
-            let _ = stream.try_write(refusal(&waiting.connections.ids, StatusCode::REQUEST_TIMEOUT).as_bytes());
+            // No answer is under way, so this is one. A client that reads nothing any more misses it.
+            let refusal = refusal(&waiting.connections.ids, StatusCode::REQUEST_TIMEOUT);
+            let _ = connection.stream.try_write(refusal.as_bytes());
             waiting.deadline.set(None);
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
-        let polled = Pin::new(stream).poll_read(context, buffer);
+        let polled = connection.poll_request(context, buffer);
         if buffer.filled().len() > before {
             waiting.received();
         }
         if polled.is_pending() {
-            let mut reader = waiting.reader.borrow_mut();
-            if !reader.as_ref().is_some_and(|reader| reader.will_wake(context.waker())) {
-                *reader = Some(context.waker().clone());
-            }
+            waiting.wait(context);
         }
         polled
     }
@@ -244,12 +371,25 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let Self { stream, waiting } = self.get_mut();
+        let Self { stream, waiting, .. } = self.get_mut();
+        if waiting.is_too_slow() {
+            tracing::debug!("a client that read an answer too slowly was cut off");
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         if let Some(status) = bare_refusal(bytes) {
             let refused = stream.try_write(refusal(&waiting.connections.ids, status).as_bytes());
             return Poll::Ready(refused.map(|_| bytes.len()));
         }
-        Pin::new(stream).poll_write(context, bytes)
+        let polled = Pin::new(stream).poll_write(context, bytes);
+        match &polled {
+            Poll::Ready(Ok(written)) => waiting.sent(*written),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => {
+                waiting.sent(0);
+                waiting.wait(context);
+            }
+        }
+        polled
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,15 +1,20 @@
 //! `GET /livez` and `GET /readyz`.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use actix_web::{HttpResponse, web};
 use serde_json::json;
+use tokio::sync::Mutex;
 
 use super::State;
 use super::problem::Problem;
+use crate::ingest::{Ingest, IngestError};
 
 /// How long the store may take to show that it works.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// For how long an answer is repeated.
+const VALID_FOR: Duration = Duration::from_millis(900);
 
 /// The process runs and answers.
 #[utoipa::path(
@@ -22,9 +27,39 @@ pub(super) async fn live() -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": "live" }))
 }
 
+/// What the store last said, for everybody who asks soon after: asking it writes to its disk.
+#[derive(Default)]
+pub(super) struct Readiness {
+    last: Mutex<Option<Asked>>,
+}
+
+struct Asked {
+    at: Instant,
+    /// Why not, if not.
+    answer: Result<(), Arc<str>>,
+}
+
+impl Readiness {
+    /// Whether a message could be stored, or could be a moment ago. One asks, and the others wait for its answer.
+    async fn ask(&self, ingest: &Ingest) -> Result<(), Arc<str>> {
+        let mut last = self.last.lock().await;
+        if let Some(asked) = last.as_ref().filter(|asked| asked.at.elapsed() < VALID_FOR) {
+            return asked.answer.clone();
+        }
+        let answer = match tokio::time::timeout(PROBE_TIMEOUT, ingest.probe()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(IngestError::Store(reason))) => Err(reason),
+            Ok(Err(error)) => Err(error.to_string().into()),
+            Err(_) => Err(format!("the store has not answered for {} seconds", PROBE_TIMEOUT.as_secs()).into()),
+        };
+        *last = Some(Asked { at: Instant::now(), answer: answer.clone() });
+        answer
+    }
+}
+
 /// Whether a message could be stored now.
 ///
-/// A message sent now would be stored: the store was asked to, just now, in the queue behind all others.
+/// The store did what it does with a message, in the queue behind all others, less than a second ago.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -35,11 +70,8 @@ pub(super) async fn live() -> HttpResponse {
     )
 )]
 pub(super) async fn ready(state: web::Data<State>) -> Result<HttpResponse, Problem> {
-    match tokio::time::timeout(PROBE_TIMEOUT, state.ingest.probe()).await {
-        Ok(Ok(())) => Ok(HttpResponse::Ok().json(json!({ "status": "ready" }))),
-        Ok(Err(error)) => Err(Problem::unavailable(error)),
-        Err(_) => {
-            Err(Problem::unavailable(format!("the store has not answered for {} seconds", PROBE_TIMEOUT.as_secs())))
-        }
+    match state.readiness.ask(&state.ingest).await {
+        Ok(()) => Ok(HttpResponse::Ok().json(json!({ "status": "ready" }))),
+        Err(reason) => Err(Problem::unavailable("the store can't take messages now").because(reason)),
     }
 }

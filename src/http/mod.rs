@@ -11,6 +11,7 @@ mod body;
 mod connection;
 mod cursor;
 mod events;
+mod framing;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod health;
@@ -27,7 +28,6 @@ mod schema;
 mod turns;
 
 use std::net::{SocketAddr, TcpListener};
-use std::num::NonZero;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,11 +45,13 @@ use tokio::sync::watch;
 use crate::feed::Feed;
 use crate::ingest::Ingest;
 use crate::metrics::{Metrics, StoreOperation};
+use crate::shorten::shorten;
 use crate::store::{Store, StoreError};
 pub use access::Access;
 use answers::Answers;
 use around::Around;
 use connection::{Connection, Connections, KEEP_ALIVE};
+use health::Readiness;
 use lookups::Lookups;
 use problem::Problem;
 use turns::Turns;
@@ -71,17 +73,17 @@ pub struct State {
     long_reads: Turns,
     /// Of reads of the fleet's totals, which never wait for those.
     totals: Turns,
+    readiness: Readiness,
     /// Becomes true when the service is told to stop.
     stopping: watch::Receiver<bool>,
 }
 
 impl State {
-    /// What was read from the store, or the answer that it can't be read, which is logged and counted.
+    /// What was read from the store, or the answer that it can't be read, which is counted.
     fn read<T>(&self, read: Result<T, StoreError>) -> Result<T, Problem> {
         read.map_err(|error| {
             self.metrics.store_failed(StoreOperation::Read);
-            tracing::error!(%error, "a read failed");
-            Problem::unavailable(format!("the store can't be read now: {error}"))
+            Problem::unavailable("the store can't be read now").because(error)
         })
     }
 }
@@ -110,8 +112,8 @@ impl Stopper {
 }
 
 impl Server {
-    /// Makes a server on sockets that are bound already. It answers once [`run`](Self::run) is polled. When it has so many
-    /// `connections`, others wait until some of these have ended.
+    /// Makes a server on sockets that are bound already. It answers once [`run`](Self::run) is polled, on this many `workers`
+    /// (threads). It serves at most this many `connections` at a time; others wait until some of these have ended.
     pub fn new(
         listeners: Vec<TcpListener>,
         store: Store,
@@ -119,12 +121,12 @@ impl Server {
         feed: Feed,
         metrics: Metrics,
         access: Access,
+        workers: usize,
         connections: usize,
     ) -> std::io::Result<Self> {
         let listening: Vec<_> = listeners.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?;
         let addresses = listening.clone();
         let (stop, stopping) = watch::channel(false);
-        let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
         let around = Around {
             access: web::Data::new(access),
             listening: listening.into(),
@@ -133,7 +135,16 @@ impl Server {
             metrics: metrics.clone(),
         };
         let (long_reads, totals) = (Turns::new(workers), Turns::new(workers));
-        let state = web::Data::new(State { store, ingest, feed, metrics, long_reads, totals, stopping });
+        let state = web::Data::new(State {
+            store,
+            ingest,
+            feed,
+            metrics,
+            long_reads,
+            totals,
+            readiness: Readiness::default(),
+            stopping,
+        });
         let ids = Arc::clone(&around.ids);
         let app = move || application(state.clone(), around.clone());
         let mut server = Listening::build()
@@ -230,7 +241,8 @@ fn read(path: &str, route: Route) -> Resource {
 fn resource(path: &str, allow: &'static str, methods: &'static [Method], route: Route) -> Resource {
     let allowed = guard::fn_guard(move |context| methods.contains(&context.head().method));
     web::resource(path).route(route.guard(allowed)).default_service(web::to(move |request: HttpRequest| async move {
-        let detail = format!("{} is not possible here, only {allow}.", request.method());
+        let method = shorten(request.method().as_str(), 32);
+        let detail = format!("{method} is not possible here, only {allow}.");
         let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail);
         Err::<String, _>(problem.with_header(header::ALLOW, HeaderValue::from_static(allow)))
     }))

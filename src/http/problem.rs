@@ -24,7 +24,12 @@ pub(super) struct Problem {
     headers: Vec<(HeaderName, HeaderValue)>,
     /// Further members of the problem: an object.
     members: serde_json::Map<String, serde_json::Value>,
+    /// Why the service is at fault, for its log; clients are not concerned with what a database says.
+    reason: Option<String>,
 }
+
+/// The reason in a response, for the log.
+pub(super) struct Reason(pub(super) String);
 
 /// What is wrong with one field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -49,7 +54,20 @@ pub(super) enum FieldError {
 impl Problem {
     /// A problem of that status; the detail is for people.
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), errors: Vec::new(), headers: Vec::new(), members: serde_json::Map::new() }
+        Self {
+            status,
+            detail: detail.into(),
+            errors: Vec::new(),
+            headers: Vec::new(),
+            members: serde_json::Map::new(),
+            reason: None,
+        }
+    }
+
+    /// Says why, for the log alone.
+    pub(super) fn because(mut self, reason: impl fmt::Display) -> Self {
+        self.reason = Some(reason.to_string());
+        self
     }
 
     /// Its status.
@@ -154,6 +172,9 @@ impl ResponseError for Problem {
         for header in &self.headers {
             response.append_header(header.clone());
         }
+        if self.status.is_server_error() {
+            response.extensions_mut().insert(Reason(self.reason.as_ref().unwrap_or(&self.detail).clone()));
+        }
         response.body(self.to_json())
     }
 }
@@ -178,6 +199,10 @@ impl From<Rejection> for Problem {
 
 impl From<IngestError> for Problem {
     fn from(error: IngestError) -> Self {
-        Self::unavailable(error)
+        let problem = Self::unavailable(&error);
+        match error {
+            IngestError::Store(reason) => problem.because(reason),
+            IngestError::Overloaded | IngestError::Stalled | IngestError::Stopping => problem,
+        }
     }
 }

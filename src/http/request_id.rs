@@ -5,10 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderName, HeaderValue};
 
+use super::problem::Reason;
+use crate::shorten::shorten;
+
 static HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The most bytes of a client's own id.
 const MAX_BYTES: usize = 128;
+
+/// How much of a path is logged.
+const MAX_PATH_BYTES: usize = 256;
 
 /// Makes ids that differ within the process and, very likely, from other processes'.
 #[derive(Debug)]
@@ -44,8 +50,11 @@ pub(super) fn choose(ids: &RequestIds, request: &ServiceRequest) -> Option<Heade
 pub(super) fn add<B>(id: Option<HeaderValue>, mut response: ServiceResponse<B>) -> ServiceResponse<B> {
     if let Some(id) = id {
         if response.status().is_server_error() {
-            let path = response.request().path();
-            tracing::warn!(status = response.status().as_u16(), path, request_id = ?id, "request failed");
+            let path = &*shorten(response.request().path(), MAX_PATH_BYTES);
+            let extensions = response.response().extensions();
+            let reason = extensions.get::<Reason>().map_or("unknown", |reason| reason.0.as_str());
+            tracing::warn!(status = response.status().as_u16(), path, request_id = ?id, reason, "request failed");
+            drop(extensions);
         }
         response.headers_mut().insert(HEADER.clone(), id);
     }

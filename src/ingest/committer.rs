@@ -1,5 +1,6 @@
 //! The other end of a queue: one thread that takes all that waits, commits it as one batch, and answers.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,8 +17,13 @@ use crate::feed::Feed;
 use crate::metrics::{Metrics, StoreOperation};
 use crate::store::{Store, StoreError, Writer};
 
-/// A batch that has this many messages takes no more: its transaction should not hold up those who come next for long.
-const FULL_BATCH: usize = 32_768;
+/// How long a batch may take: single messages that come meanwhile wait for its end.
+const BATCH_TIME: Duration = Duration::from_millis(100);
+/// The fewest and the most messages after which a batch takes no more, however long they take.
+const FEWEST_MESSAGES: usize = 256;
+const MOST_MESSAGES: usize = 32_768;
+/// And before anything is known of how long they take.
+const FIRST_MESSAGES: usize = 4_096;
 
 /// Nobody has come for so long: some of what commits have put off is done. And again a while later, when whoever watches
 /// for other processes has looked, and can tell their commits from those of this one again.
@@ -36,20 +42,64 @@ const FEW_CALLERS: usize = 3;
 /// Why a batch takes no more jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BatchStop {
-    /// It has enough messages.
+    /// It has as many messages as can be committed in time.
     Full,
     /// Nobody else waits. There is no lingering for company: while this batch commits, the next one gathers.
     QueueEmpty,
 }
 
-/// Whether a batch of so many messages closes, with so many jobs known to wait for it, and why.
-fn batch_stop(messages: usize, another_waits: bool) -> Option<BatchStop> {
-    if messages >= FULL_BATCH {
+/// Whether a batch of this many messages closes, and why.
+fn batch_stop(messages: usize, limit: usize, another_waits: bool) -> Option<BatchStop> {
+    if messages >= limit {
         Some(BatchStop::Full)
     } else if !another_waits {
         Some(BatchStop::QueueEmpty)
     } else {
         None
+    }
+}
+
+/// How many messages fill a batch, when one took this long that had this many. A message of a new rocket takes many times
+/// as long as one of a known rocket, on Postgres above all.
+fn next_limit(limit: usize, messages: usize, took: Duration) -> usize {
+    let in_time = messages as f64 * BATCH_TIME.as_secs_f64() / took.as_secs_f64().max(1e-6);
+    let next = if took > BATCH_TIME {
+        in_time as usize
+    } else if messages >= limit && took < BATCH_TIME / 2 {
+        limit.saturating_mul(2)
+    } else {
+        limit
+    };
+    next.clamp(FEWEST_MESSAGES, MOST_MESSAGES)
+}
+
+/// Jobs that wait for a batch. Single messages go first: their senders wait for an answer with each, those of streams don't.
+#[derive(Default)]
+struct Queued {
+    singles: VecDeque<Job>,
+    streams: VecDeque<Job>,
+}
+
+impl Queued {
+    fn is_empty(&self) -> bool {
+        self.singles.is_empty() && self.streams.is_empty()
+    }
+
+    fn add(&mut self, job: Job) {
+        if job.is_single() { self.singles.push_back(job) } else { self.streams.push_back(job) }
+    }
+
+    /// The next for a batch; of a stream at least one with each batch, so that streams go on too.
+    fn next(&mut self, batch_has_stream: bool, is_full: bool) -> Option<Job> {
+        match (is_full, batch_has_stream) {
+            (true, true) => None,
+            (true, false) => self.streams.pop_front(),
+            (false, _) => self.singles.pop_front().or_else(|| self.streams.pop_front()),
+        }
+    }
+
+    fn take_all(&mut self) -> impl Iterator<Item = Job> {
+        self.singles.drain(..).chain(self.streams.drain(..))
     }
 }
 
@@ -66,6 +116,11 @@ pub(super) struct Committer {
     writer: Option<Writer>,
     progress: Arc<Progress>,
     patience: Duration,
+    queued: Queued,
+    /// How many messages fill a batch.
+    limit: usize,
+    /// What is queued is to be committed, and nothing more.
+    is_stopping: bool,
     /// It was said that the last try to tidy up failed.
     tidying_failed: bool,
     /// The last batch was of few callers.
@@ -131,24 +186,34 @@ impl Committer {
         progress: Arc<Progress>,
         patience: Duration,
     ) -> Self {
-        let (tidying_failed, few_callers, in_a_row) = (false, false, false);
-        Self { store, observers, writer: Some(writer), progress, patience, tidying_failed, few_callers, in_a_row }
+        Self {
+            store,
+            observers,
+            writer: Some(writer),
+            progress,
+            patience,
+            queued: Queued::default(),
+            limit: FIRST_MESSAGES,
+            is_stopping: false,
+            tidying_failed: false,
+            few_callers: false,
+            in_a_row: false,
+        }
     }
 
     /// Commits until it is told to stop.
     pub(super) fn run(mut self, queue: &Receiver<Entry>) {
-        let mut next = None;
         let mut used = Vec::new();
-        while let Some(Entry::Job(first)) = next.take().or_else(|| self.wait(queue)) {
-            let mut batch = Gathered { messages: used, waiting: Vec::new() };
-            next = self.gather(first, queue, &mut batch);
+        while self.fill(queue) {
+            let mut batch = self.gather(used);
             self.few_callers = batch.waiting.len() <= FEW_CALLERS;
             self.progress.begins();
+            let started = Instant::now();
             let outcome = self.commit(&batch.messages);
+            self.limit = next_limit(self.limit, batch.messages.len(), started.elapsed());
             self.progress.ends();
-            let in_vain = outcome.as_ref().is_err_and(StoreError::was_waited_for);
-            if in_vain && !matches!(next, Some(Entry::Stop)) {
-                next = Self::gather_all(next, queue, &mut batch);
+            if outcome.as_ref().is_err_and(StoreError::was_waited_for) {
+                self.give_up_waiting(queue, &mut batch);
             }
             Self::answer(batch.waiting, outcome);
             // The memory of one batch is the next one's: new pages take the system longer than filling them.
@@ -156,6 +221,31 @@ impl Committer {
             used.clear();
         }
         self.tidy();
+    }
+
+    /// Takes in all that has been queued, and waits for something if there is nothing. False at the end.
+    fn fill(&mut self, queue: &Receiver<Entry>) -> bool {
+        while self.queued.is_empty() && !self.is_stopping {
+            let entry = self.wait(queue);
+            self.enqueue(entry.unwrap_or(Entry::Stop));
+        }
+        self.drain(queue);
+        !self.queued.is_empty()
+    }
+
+    fn drain(&mut self, queue: &Receiver<Entry>) {
+        while !self.is_stopping
+            && let Ok(entry) = queue.try_recv()
+        {
+            self.enqueue(entry);
+        }
+    }
+
+    fn enqueue(&mut self, entry: Entry) {
+        match entry {
+            Entry::Job(job) => self.queued.add(job),
+            Entry::Stop => self.is_stopping = true,
+        }
     }
 
     /// Waits for the next entry.
@@ -218,40 +308,34 @@ impl Committer {
         self.writer.as_mut().map_or(Ok(false), Writer::tidy)
     }
 
-    /// Fills a batch; gives back the entry that found no place in it.
-    fn gather(&self, first: Job, queue: &Receiver<Entry>, batch: &mut Gathered) -> Option<Entry> {
-        self.take(first, batch);
+    /// Makes a batch of what waits, in memory that was used before.
+    fn gather(&mut self, used: Vec<Message>) -> Gathered {
+        let mut batch = Gathered { messages: used, waiting: Vec::new() };
+        let mut has_stream = false;
         loop {
-            let next = queue.try_recv().ok();
-            if let Some(stop) = batch_stop(batch.messages.len(), next.is_some()) {
+            let stop = batch_stop(batch.messages.len(), self.limit, !self.queued.is_empty());
+            let Some(job) = self.queued.next(has_stream, stop == Some(BatchStop::Full)) else {
                 tracing::trace!(messages = batch.messages.len(), ?stop, "batch");
-                return next;
-            }
-            match next {
-                Some(Entry::Job(job)) => self.take(job, batch),
-                stop => return stop,
-            }
+                return batch;
+            };
+            has_stream |= !job.is_single();
+            self.take(job, &mut batch);
         }
     }
 
-    /// Adds whoever waits behind a batch that has failed after a long wait: they would wait as long, and then be told
-    /// the same. Gives back what was to be done next but for jobs.
-    fn gather_all(next: Option<Entry>, queue: &Receiver<Entry>, batch: &mut Gathered) -> Option<Entry> {
-        for entry in next.into_iter().chain(queue.try_iter()) {
-            match entry {
-                Entry::Job(Job { parcel, room, answer, .. }) => {
-                    batch.waiting.push(Waiting { messages: parcel.len(), room, answer });
-                }
-                Entry::Stop => return Some(Entry::Stop),
-            }
+    /// Adds whoever waits behind a batch that has failed after a long wait: they would wait as long, and then fail as well.
+    fn give_up_waiting(&mut self, queue: &Receiver<Entry>, batch: &mut Gathered) {
+        self.drain(queue);
+        for Job { parcel, room, answer, .. } in self.queued.take_all() {
+            batch.waiting.push(Waiting { messages: parcel.len(), room, answer });
         }
-        None
     }
 
-    /// Adds a job to the batch, or turns it away if its caller has waited too long.
+    /// Adds a job to the batch, or turns it away if its caller has waited too long. A stream waits with its sender.
     fn take(&self, job: Job, batch: &mut Gathered) {
+        let has_waited_too_long = job.is_single() && job.queued_at.elapsed() > self.patience;
         let Job { parcel, room, queued_at, answer } = job;
-        if queued_at.elapsed() > self.patience {
+        if has_waited_too_long {
             drop(room);
             // The caller may be gone.
             let _ = answer.send(Err(IngestError::Overloaded));
@@ -323,12 +407,31 @@ mod tests {
         for (messages, another_waits, stop) in [
             (0, true, None),
             (1, true, None),
-            (FULL_BATCH - 1, true, None),
+            (999, true, None),
             (1, false, Some(BatchStop::QueueEmpty)),
-            (FULL_BATCH, true, Some(BatchStop::Full)),
-            (FULL_BATCH + 500, false, Some(BatchStop::Full)),
+            (1_000, true, Some(BatchStop::Full)),
+            (1_500, false, Some(BatchStop::Full)),
         ] {
-            assert_eq!(batch_stop(messages, another_waits), stop, "{messages} {another_waits}");
+            assert_eq!(batch_stop(messages, 1_000, another_waits), stop, "{messages} {another_waits}");
+        }
+    }
+
+    #[test]
+    fn a_batch_takes_what_can_be_committed_in_time() {
+        for (limit, messages, millis, next) in [
+            // Slow: what would have been done in time.
+            (4_096, 4_096, 400, 1_024),
+            (32_768, 8_000, 1_000, 800),
+            (4_096, 1_000, 60_000, FEWEST_MESSAGES),
+            // Quick, and full: more. Quick, but not full: that says nothing.
+            (4_096, 4_096, 20, 8_192),
+            (4_096, 5_000, 49, 8_192),
+            (4_096, 1_000, 1, 4_096),
+            (MOST_MESSAGES, 40_000, 1, MOST_MESSAGES),
+            // About right.
+            (4_096, 4_096, 80, 4_096),
+        ] {
+            assert_eq!(next_limit(limit, messages, Duration::from_millis(millis)), next, "{limit} {messages} {millis}");
         }
     }
 }

@@ -57,8 +57,8 @@ pub enum IngestError {
     /// The store does not get on.
     #[error("the store has been at the messages before this one for more than a second")]
     Stalled,
-    /// The store failed. Shared, for all of a batch fail together.
-    #[error("the store can't take messages now: {0}")]
+    /// The store failed, for this reason, which is the log's. Shared, for all of a batch fail together.
+    #[error("the store can't take messages now")]
     Store(Arc<str>),
     /// The service is stopping.
     #[error("the service is stopping")]
@@ -122,6 +122,16 @@ struct Job {
     room: OwnedSemaphorePermit,
     queued_at: Instant,
     answer: oneshot::Sender<Answer>,
+}
+
+impl Job {
+    /// Whether its sender waits for an answer to this alone. So does whoever asks whether messages could be committed.
+    fn is_single(&self) -> bool {
+        match &self.parcel {
+            Parcel::One(_) => true,
+            Parcel::Many(messages) => messages.is_empty(),
+        }
+    }
 }
 
 /// A committer's queue, and what is known of the committer.

@@ -4,6 +4,10 @@ use bytes::Bytes;
 
 use crate::domain::message::Message;
 use crate::domain::parse::{MAX_MESSAGE_BYTES, Reject, parse};
+use crate::shorten::shorten;
+
+/// How much is said of a bad line: a stream keeps this of a hundred of them.
+const MAX_DETAIL_BYTES: usize = 1_024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
@@ -109,7 +113,10 @@ impl LineReader {
         };
         match parsed {
             Ok(message) => lines.messages.push(message),
-            Err((detail, reject)) => lines.bad.push(BadLine { line: self.ended, detail, reject }),
+            Err((detail, reject)) => {
+                let detail = shorten(&detail, MAX_DETAIL_BYTES).into_owned();
+                lines.bad.push(BadLine { line: self.ended, detail, reject });
+            }
         }
     }
 }

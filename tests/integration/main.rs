@@ -19,6 +19,7 @@ mod fold;
 mod hostile;
 mod instances;
 mod interleavings;
+mod limits;
 mod listing;
 mod messages;
 mod operating;

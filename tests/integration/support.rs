@@ -83,7 +83,8 @@ impl App {
             actix_web::rt::System::new().block_on(async move {
                 let listener = TcpListener::bind("127.0.0.1:0").unwrap();
                 let access = Access::default();
-                let server = Server::new(vec![listener], store, handed, handed_feed, metrics, access, 1_000).unwrap();
+                let server =
+                    Server::new(vec![listener], store, handed, handed_feed, metrics, access, 2, 1_000).unwrap();
                 sender.send((server.addresses()[0], server.stopper())).unwrap();
                 server.run().await.unwrap();
             });

@@ -1,0 +1,246 @@
+//! Where a request ends in what a client sends (RFC 9112, sections 6 and 7), so that a connection can take one request after
+//! the other.
+//!
+//! actix-http reads as many requests as have arrived and closes the connection if the body of the last one is incomplete
+//! while an earlier one is answered: the others are lost. This module only finds ends. Whether a request is a good one is
+//! decided by actix-http; where this module can't tell the end, it lets everything pass.
+
+use httparse::{EMPTY_HEADER, Header, Request, Status};
+
+/// As many headers as actix-http allows.
+const MAX_HEADERS: usize = 96;
+
+/// Follows the bytes of a connection.
+#[derive(Debug, Default)]
+pub(super) struct Framing {
+    place: Place,
+    /// The beginning of a head whose end has not come.
+    head: Vec<u8>,
+}
+
+/// What the next byte belongs to.
+#[derive(Debug, Default)]
+enum Place {
+    #[default]
+    Head,
+    /// A body of which this many bytes are to come.
+    Body(u64),
+    Chunked(Chunk),
+    /// There is no telling.
+    Unknown,
+}
+
+/// A place in a chunked body.
+#[derive(Debug)]
+enum Chunk {
+    /// The size, as far as it has come.
+    Size(u64),
+    /// What may follow the size on its line.
+    Extension(u64),
+    /// Data of which this many bytes are to come, with the line end after them.
+    Data(u64),
+    /// A line after the last chunk, and whether anything is on it.
+    Trailer { is_empty: bool },
+}
+
+impl Framing {
+    /// How many of the bytes belong to the request that they begin or continue, and whether it ends with them.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> (usize, bool) {
+        let mut taken = 0;
+        while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
+            let (more, ends) = self.take_some(rest);
+            taken += more;
+            if ends {
+                self.place = Place::Head;
+                return (taken, true);
+            }
+        }
+        (taken, false)
+    }
+
+    fn take_some(&mut self, bytes: &[u8]) -> (usize, bool) {
+        match &mut self.place {
+            Place::Head => self.take_head(bytes),
+            Place::Body(left) => {
+                let taken = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= taken as u64;
+                (taken, *left == 0)
+            }
+            Place::Chunked(chunk) => match chunk.take(bytes) {
+                Some(taken) => taken,
+                None => self.give_up(bytes),
+            },
+            Place::Unknown => (bytes.len(), false),
+        }
+    }
+
+    fn give_up(&mut self, bytes: &[u8]) -> (usize, bool) {
+        self.place = Place::Unknown;
+        (bytes.len(), false)
+    }
+
+    fn take_head(&mut self, bytes: &[u8]) -> (usize, bool) {
+        // Most heads come in one piece, and are not copied.
+        let before = self.head.len();
+        let joined = (before > 0).then(|| {
+            self.head.extend_from_slice(bytes);
+            std::mem::take(&mut self.head)
+        });
+        match end_of_head(joined.as_deref().unwrap_or(bytes)) {
+            Ok(Some((length, place))) => {
+                let ends = matches!(place, Place::Head);
+                self.place = place;
+                // What came before was no whole head: this one ends beyond it.
+                (length - before, ends)
+            }
+            Ok(None) => {
+                self.head = joined.unwrap_or_else(|| bytes.to_vec());
+                (bytes.len(), false)
+            }
+            Err(_) => self.give_up(bytes),
+        }
+    }
+}
+
+/// The length of a head and what follows it; none if its end has not come.
+fn end_of_head(bytes: &[u8]) -> Result<Option<(usize, Place)>, httparse::Error> {
+    let mut headers = [EMPTY_HEADER; MAX_HEADERS];
+    let mut request = Request::new(&mut headers);
+    let Status::Complete(length) = request.parse(bytes)? else { return Ok(None) };
+    let is_tunnel = request.method == Some("CONNECT");
+    Ok(Some((length, if is_tunnel { Place::Unknown } else { body_of(request.headers) })))
+}
+
+fn body_of(headers: &[Header<'_>]) -> Place {
+    let mut length = None;
+    let mut is_chunked = false;
+    for Header { name, value } in headers {
+        if name.eq_ignore_ascii_case("upgrade") {
+            return Place::Unknown;
+        } else if name.eq_ignore_ascii_case("content-length") {
+            let text = std::str::from_utf8(value).map(str::trim).unwrap_or_default();
+            match text.parse::<u64>() {
+                Ok(bytes) if length.is_none() => length = Some(bytes),
+                _ => return Place::Unknown,
+            }
+        } else if name.eq_ignore_ascii_case("transfer-encoding") {
+            if is_chunked || !value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+                return Place::Unknown;
+            }
+            is_chunked = true;
+        }
+    }
+    match (is_chunked, length) {
+        (true, Some(_)) => Place::Unknown,
+        (true, None) => Place::Chunked(Chunk::Size(0)),
+        (false, None | Some(0)) => Place::Head,
+        (false, Some(length)) => Place::Body(length),
+    }
+}
+
+impl Chunk {
+    /// How many of the bytes are of this place, and whether the body ends with them; none if this is no chunked body.
+    fn take(&mut self, bytes: &[u8]) -> Option<(usize, bool)> {
+        let first = *bytes.first()?;
+        let mut taken = 1;
+        match self {
+            Self::Size(size) => match first {
+                b'\n' => *self = Self::after_size(*size),
+                b';' | b' ' | b'\t' | b'\r' => *self = Self::Extension(*size),
+                digit => *size = size.checked_mul(16)? + u64::from(char::from(digit).to_digit(16)?),
+            },
+            Self::Extension(size) => {
+                if first == b'\n' {
+                    *self = Self::after_size(*size);
+                }
+            }
+            Self::Data(left) => {
+                taken = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= taken as u64;
+                if *left == 0 {
+                    *self = Self::Size(0);
+                }
+            }
+            Self::Trailer { is_empty } => match first {
+                b'\n' if *is_empty => return Some((1, true)),
+                b'\n' => *is_empty = true,
+                b'\r' => {}
+                _ => *is_empty = false,
+            },
+        }
+        Some((taken, false))
+    }
+
+    fn after_size(size: u64) -> Self {
+        const LINE_END: u64 = 2;
+        match size {
+            0 => Self::Trailer { is_empty: true },
+            size => Self::Data(size.saturating_add(LINE_END)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The requests in a stream that comes in parts of this many bytes.
+    fn requests(stream: &[u8], part: usize) -> Vec<usize> {
+        let (mut framing, mut ends, mut at) = (Framing::default(), Vec::new(), 0);
+        for chunk in stream.chunks(part) {
+            let mut rest = chunk;
+            while !rest.is_empty() {
+                let (taken, ends_here) = framing.take(rest);
+                assert!(taken > 0 && taken <= rest.len());
+                at += taken;
+                if ends_here {
+                    ends.push(at);
+                }
+                rest = rest.get(taken..).unwrap_or_default();
+            }
+        }
+        ends
+    }
+
+    #[test]
+    fn every_request_is_found_however_the_bytes_come() {
+        let all = [
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "POST /messages HTTP/1.1\r\nHost: a\r\ncontent-length: 5\r\n\r\n{\r\n\r\n",
+            "POST /m HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+            "POST /m HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n",
+            "POST /m HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\nTrailer: x\r\n\r\n",
+            "HEAD / HTTP/1.1\n\n",
+            "GET /end HTTP/1.1\r\n\r\n",
+        ];
+        let stream = all.concat();
+        let mut end = 0;
+        let ends: Vec<usize> = all
+            .iter()
+            .map(|request| {
+                end += request.len();
+                end
+            })
+            .collect();
+        for part in [1, 2, 3, 7, 50, stream.len()] {
+            assert_eq!(requests(stream.as_bytes(), part), ends, "in parts of {part}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_known_end_passes() {
+        for head in [
+            "nonsense\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+            "POST / HTTP/1.1\r\nUpgrade: websocket\r\nContent-Length: 3\r\n\r\nabc",
+            "CONNECT a:1 HTTP/1.1\r\n\r\n",
+        ] {
+            let stream = format!("{head}GET / HTTP/1.1\r\n\r\n");
+            assert_eq!(requests(stream.as_bytes(), stream.len()), Vec::<usize>::new(), "{head}");
+        }
+    }
+}
