@@ -1,7 +1,6 @@
 //! `serve`: the service.
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -9,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::logging::{self, LogLevel};
 use super::{DatabaseArgs, Failure, Finished, TokenArgs};
+use crate::access::Tokens;
 use crate::feed::Feed;
 use crate::http::{Access, Server, Stopper};
 use crate::ingest::{Ingest, Limits};
@@ -110,8 +110,8 @@ fn most_connections() -> usize {
 
 fn access(args: &ServeArgs) -> Result<Access, Failure> {
     Ok(Access {
-        write: args.tokens.write()?.map(Arc::new),
-        read: args.tokens.read()?.map(Arc::new),
+        write: args.tokens.write()?.map(Tokens::watched).transpose()?,
+        read: args.tokens.read()?.map(Tokens::watched).transpose()?,
         allow_anonymous: args.allow_anonymous,
     })
 }
