@@ -11,12 +11,13 @@ use super::problem::Problem;
 /// How long the store may take to show that it works.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The process runs and answers.
+/// Whether the process runs and answers.
 #[utoipa::path(
     get,
     path = "/livez",
+    operation_id = "getLiveness",
     tag = "Service",
-    responses((status = 200, description = "It does.", body = Object, example = json!({ "status": "live" })))
+    responses((status = 200, description = "It does.", body = super::schema::Health))
 )]
 pub(super) async fn live() -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": "live" }))
@@ -28,9 +29,10 @@ pub(super) async fn live() -> HttpResponse {
 #[utoipa::path(
     get,
     path = "/readyz",
+    operation_id = "getReadiness",
     tag = "Service",
     responses(
-        (status = 200, description = "It could.", body = Object, example = json!({ "status": "ready" })),
+        (status = 200, description = "It could.", body = super::schema::Health, example = json!({ "status": "ready" })),
         (status = 503, description = "It couldn't.")
     )
 )]

@@ -11,12 +11,13 @@ use super::problem::Problem;
 use crate::metrics::{Metrics, ROUTES};
 use crate::store::report::Report;
 
-/// Everything that is measured.
+/// Metrics for Prometheus.
 #[utoipa::path(
     get,
     path = "/metrics",
+    operation_id = "getMetrics",
     tag = "Service",
-    responses((status = 200, description = "Prometheus's text format.", content_type = "text/plain", body = String))
+    responses((status = 200, description = "The metrics in Prometheus's text format.", content_type = "text/plain", body = String))
 )]
 pub(super) async fn show(state: web::Data<State>) -> Result<HttpResponse, Problem> {
     // Without the store the rest is as good, and wanted all the more.

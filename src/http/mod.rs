@@ -25,6 +25,7 @@ mod request_id;
 mod rockets;
 mod schema;
 mod turns;
+mod upgrade;
 
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZero;
@@ -39,7 +40,7 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
-use actix_web::{App, HttpRequest, Resource, Route, guard, web};
+use actix_web::{App, Resource, Route, guard, web};
 use tokio::sync::watch;
 
 use crate::feed::Feed;
@@ -209,7 +210,15 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(read("/reports/{name}", web::route().to(reports::one)))
         .service(read("/metrics", web::route().to(metrics::show)))
         .service(read("/", web::route().to(assets::page)))
-        .service(resource("/session", "POST", &[Method::POST], web::post().to(access::begin_session)))
+        .service(
+            resource(
+                "/session",
+                "POST, DELETE",
+                &[Method::POST, Method::DELETE],
+                web::post().to(access::begin_session),
+            )
+            .route(web::delete().to(access::end_session)),
+        )
         .service(read("/assets/{name}", web::route().to(assets::asset)))
         .service(read("/openapi.json", web::route().to(openapi::description)))
         .service(read("/docs", web::route().to(openapi::docs)))
@@ -226,11 +235,13 @@ fn read(path: &str, route: Route) -> Resource {
 
 fn resource(path: &str, allow: &'static str, methods: &'static [Method], route: Route) -> Resource {
     let allowed = guard::fn_guard(move |context| methods.contains(&context.head().method));
-    web::resource(path).route(route.guard(allowed)).default_service(web::to(move |request: HttpRequest| async move {
-        let detail = format!("{} is not possible here, only {allow}.", request.method());
-        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail);
-        Err::<String, _>(problem.with_header(header::ALLOW, HeaderValue::from_static(allow)))
-    }))
+    let others = web::to(move || async move { Err::<String, _>(method_not_allowed(allow)) });
+    web::resource(path).route(route.guard(allowed)).default_service(others)
+}
+
+fn method_not_allowed(allow: &'static str) -> Problem {
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("This path has no other method than {allow}."));
+    problem.with_header(header::ALLOW, HeaderValue::from_static(allow))
 }
 
 async fn no_such_resource() -> Result<String, Problem> {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use actix_web::body::BoxBody;
+use actix_web::dev::ServiceResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{HttpResponse, ResponseError};
@@ -30,14 +31,14 @@ pub(super) struct Problem {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(super) enum FieldError {
-    /// Of the body.
+    /// A member of the body.
     Member {
         /// A JSON Pointer.
         pointer: String,
         /// What is wrong.
         detail: String,
     },
-    /// Of the query.
+    /// A parameter of the query.
     Parameter {
         /// Its name.
         parameter: String,
@@ -179,5 +180,35 @@ impl From<Rejection> for Problem {
 impl From<IngestError> for Problem {
     fn from(error: IngestError) -> Self {
         Self::unavailable(error)
+    }
+}
+
+/// Makes problems of errors that are not of our own making, such as those of extractors.
+pub(super) fn of_all_errors(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
+    match response.response().error() {
+        Some(error) if error.as_error::<Problem>().is_none() => {
+            let problem = Problem::new(response.status(), format!("The request can't be read: {error}."));
+            response.into_response(problem.error_response())
+        }
+        _ => response,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::error::PayloadError;
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    #[test]
+    fn errors_of_extractors_become_problems() {
+        let response = HttpResponse::from_error(PayloadError::Overflow);
+        let response = of_all_errors(ServiceResponse::new(TestRequest::default().to_http_request(), response));
+        assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(
+            response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes),
+            Some(&b"application/problem+json"[..])
+        );
     }
 }

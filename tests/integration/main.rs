@@ -15,6 +15,7 @@ mod events;
 mod failures;
 mod figures;
 mod fold;
+mod headers;
 mod hostile;
 mod instances;
 mod interleavings;
