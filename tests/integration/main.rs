@@ -10,6 +10,7 @@ mod browser;
 mod command_line;
 mod crash;
 mod dashboard;
+mod described;
 mod disks;
 mod events;
 mod failures;
