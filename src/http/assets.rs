@@ -43,7 +43,7 @@ pub(super) async fn page(request: HttpRequest) -> Result<HttpResponse, Problem> 
     tag = "Dashboard",
     params(("name" = String, Path, description = "The name of the file.", example = "dashboard.js")),
     responses(
-        (status = 200, description = "The file.", content_type = "application/octet-stream", body = Vec<u8>),
+        (status = 200, description = "The file."),
         (status = 304, description = "The file has not changed since the client got it."),
         (status = 404, description = "There is no such file.")
     )

@@ -128,7 +128,7 @@ const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
     tag = "Service",
     params(("name" = String, Path, description = "The name of the file.", example = "swagger-ui.css")),
     responses(
-        (status = 200, description = "The file.", content_type = "application/octet-stream", body = Vec<u8>),
+        (status = 200, description = "The file."),
         (status = 304, description = "The file has not changed since the client got it."),
         (status = 404, description = "There is no such file.")
     )

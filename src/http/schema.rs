@@ -62,10 +62,11 @@ pub(super) struct Metadata<T> {
     /// The message's place in the channel's order.
     #[schema(minimum = 1, maximum = 4_294_967_295_u64)]
     message_number: u32,
-    /// When it was sent. Fractions of a second are cut off after six digits.
+    /// When it was sent. Fractions of a second are cut off after six digits. Second 60 is accepted too, and reads as the first
+    /// of the next minute.
     #[schema(
         format = DateTime,
-        pattern = r"^(?!0000)([0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))|([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29)[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]+)?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+        pattern = r"^(?!0000)([0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))|([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29)[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
     )]
     message_time: String,
     message_type: T,
