@@ -17,7 +17,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
     path = "/livez",
     operation_id = "getLiveness",
     tag = "Service",
-    responses((status = 200, description = "It does.", body = super::schema::Health))
+    responses((status = 200, description = "The process runs.", body = super::schema::Health))
 )]
 pub(super) async fn live() -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": "live" }))
@@ -32,8 +32,8 @@ pub(super) async fn live() -> HttpResponse {
     operation_id = "getReadiness",
     tag = "Service",
     responses(
-        (status = 200, description = "It could.", body = super::schema::Health, example = json!({ "status": "ready" })),
-        (status = 503, description = "It couldn't.")
+        (status = 200, description = "A message could be stored.", body = super::schema::Health, example = json!({ "status": "ready" })),
+        (status = 503, description = "No message could be stored; the detail says why.")
     )
 )]
 pub(super) async fn ready(state: web::Data<State>) -> Result<HttpResponse, Problem> {

@@ -149,7 +149,8 @@ fn workshop(service: &Service, program: &str) -> tempfile::TempDir {
 
 /// Runs a program to its end, which has to be a good one; what it wrote.
 fn succeed(directory: &Path, program: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> String {
-    let output = Command::new(program.as_ref()).args(args).current_dir(directory).output().unwrap();
+    let output = Command::new(program.as_ref()).args(args).current_dir(directory).output();
+    let output = output.unwrap_or_else(|error| panic!("{:?}: {error}. ./run test installs it.", program.as_ref()));
     let written = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success(), "{:?} {args:?}: {written}", program.as_ref());
     written
