@@ -1,8 +1,7 @@
-//! A simulated fleet: what its rockets say, in which order it arrives, and what it comes to.
+//! A simulated fleet: the messages of its rockets, the order in which they arrive, and the resulting state.
 //!
-//! What a message holds depends on the fleet's seed, the channel and the message number only. So a run can be repeated,
-//! and a longer run continues a shorter one. The in-order fold here shares nothing with the service's own: it is what
-//! that is compared with.
+//! A message depends only on the fleet's seed, the channel and the message number. So a run can be repeated, and a longer
+//! run continues a shorter one. The in-order fold here shares no code with the service's fold, which it is compared with.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -20,19 +19,19 @@ const FIRST_LAUNCH: i64 = 1_643_824_800_000_000;
 /// A fleet and the way its messages arrive.
 #[derive(Clone, Copy, Debug)]
 pub struct Fleet {
-    /// Every value of it is another fleet.
+    /// Selects the fleet: each seed has other rockets and messages.
     pub seed: u64,
-    /// How many rockets it has.
+    /// The number of rockets.
     pub rockets: u32,
-    /// How many different messages all of its rockets send together, spread evenly.
+    /// The number of different messages of all rockets together, spread evenly.
     pub messages: u64,
-    /// How many of 100 messages arrive a second time.
+    /// The percentage of messages that arrive a second time.
     pub duplicate_percent: f64,
-    /// By how many places of its channel's order a message may arrive too late.
+    /// How many places late a message may arrive in the order of its channel.
     pub displacement: u32,
 }
 
-/// What a rocket says.
+/// The content of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Saying {
     Launched { rocket_type: &'static str, speed: i32, mission: &'static str },

@@ -20,6 +20,7 @@
 //! | [`http`] | extract, call, answer | SQL, folding, batching |
 //! | [`access`] | the tokens of who may write and read | HTTP |
 //! | [`metrics`] | what is counted and timed while the service runs | labels with many values |
+//! | [`terminal`] | what makes text of senders and files safe to print | printing itself |
 //! | [`report_text`] | reports as CSV, tables and JSON | what the reports are, which the store's catalogue says |
 //! | [`cli`] | what each command asks for, and how it ends | what the commands do |
 //! | [`fleet`] | the simulated fleet, with a fold of its own to compare with | anything that the service uses |
@@ -70,3 +71,4 @@ pub mod ingest;
 pub mod metrics;
 pub mod report_text;
 pub mod store;
+pub mod terminal;

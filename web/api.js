@@ -1,20 +1,28 @@
-// Requests to the service's API, the problems it answers with, and its clock.
+// Requests to the service's API, the errors it answers with, and its clock. All addresses are relative to the page, so
+// that the dashboard also works behind a proxy that serves it under a path.
 
 const TIMEOUT_MS = 10_000;
 /** The Date header has whole seconds: a smaller difference says nothing. */
 const CLOCK_TOLERANCE_MS = 2_000;
+/** How often the two views of a rocket are read until both are of the same moment, where one request can't do it. */
+const VIEW_ATTEMPTS = 5;
 
 let clockOffset = 0;
 
-/** An answer that is no success: problem+json if the service gave it, or just the status. */
+/** An answer with an error status, and what its problem+json says. */
 export class Problem extends Error {
-  constructor(status, { title, detail } = {}) {
-    super([title ?? `status ${status}`, detail].filter(Boolean).join(': '));
+  constructor(status, { title, detail, errors = [] }) {
+    super(errors.map(describeError).join(' ') || detail || title || `The service answers with status ${status}.`);
     this.status = status;
   }
 }
 
-/** Whether an error means that the service can't be asked at all now, rather than that the question was wrong. */
+/** Names what is at fault: "limit must be an integer from 1 to 1000." */
+function describeError({ parameter, pointer, detail }) {
+  return `“${parameter ?? pointer}” ${detail}.`;
+}
+
+/** Whether an error means that the service can't answer now, rather than that the question is wrong. */
 export function isOutage(error) {
   return !(error instanceof Problem) || error.status >= 500 || error.status === 401 || error.status === 403;
 }
@@ -24,49 +32,74 @@ export function serviceNow() {
   return Date.now() + clockOffset;
 }
 
-export function getStats() {
-  return getJson('/stats');
+export function getStats(signal) {
+  return getJson('stats', signal);
 }
 
-export async function getReport(name) {
-  return (await getJson(`/reports/${name}`)).rows;
+export async function getReport(name, signal) {
+  return (await getJson(`reports/${name}`, signal)).rows;
 }
 
-export function getRockets(parameters) {
-  return getJson(`/rockets?${parameters}`);
+export function getRockets(parameters, signal) {
+  return getJson(`rockets?${parameters}`, signal);
 }
 
-/** One rocket in one view, or null if the service has never heard of it. */
-export async function getRocket(channel, view) {
-  if (channel === '.' || channel === '..') return getRocketByFilter(channel, view);
+/**
+ * One rocket, all of it as of one moment: `{ channel, lastReceived, bestEffort, exact, messages }`. Null if the service
+ * doesn't know the channel. `exact` is null if it could not be read as of the same moment.
+ */
+export async function getRocket(channel, signal) {
+  // A path can't end in "." or "..", however they are encoded. The list finds these channels, in one view at a time.
+  if (channel === '.' || channel === '..') return getRocketFromList(channel, signal);
   try {
-    return await getJson(`/rockets/${encodeURIComponent(channel)}?view=${view}`);
+    return await getJson(`rockets/${encodeURIComponent(channel)}?view=both`, signal);
   } catch (error) {
     if (error.status === 404) return null;
     throw error;
   }
 }
 
-/** URLs can't end in "." or "..", however they are encoded. As a filter they can be asked for, though without gaps. */
-async function getRocketByFilter(channel, view) {
-  const { rockets } = await getRockets(new URLSearchParams({ channel, view }));
+async function getRocketFromList(channel, signal) {
+  let bestEffort = null;
+  for (let attempt = 0; attempt < VIEW_ATTEMPTS; attempt += 1) {
+    const views = ['best-effort', 'exact'].map((view) => getListed(channel, view, signal));
+    const [first, second] = await Promise.all(views);
+    if (!first || !second) return null;
+    if (isSameMoment(first, second)) return { ...first, bestEffort: first, exact: second };
+    bestEffort = first;
+  }
+  return { ...bestEffort, bestEffort, exact: null };
+}
+
+async function getListed(channel, view, signal) {
+  const { rockets } = await getRockets(new URLSearchParams({ channel, view }), signal);
   return rockets[0] ?? null;
 }
 
-async function getJson(url) {
-  const options = { headers: { Accept: 'application/json' }, signal: AbortSignal.timeout(TIMEOUT_MS) };
-  const response = await fetch(url, options);
-  setClock(response.headers.get('Date'));
-  if (!response.ok) throw new Problem(response.status, await readProblem(response));
-  return response.json();
+/** Whether two answers about a rocket are of the same moment. Not all of them have the gaps. */
+export function isSameMoment(a, b) {
+  const moment = ({ lastReceived, messages: { gaps, ...counts } }) => JSON.stringify([lastReceived, counts]);
+  return moment(a) === moment(b);
 }
 
-async function readProblem(response) {
-  try {
-    return await response.json();
-  } catch {
-    return {};
-  }
+async function getJson(url, signal) {
+  const signals = [signal ?? [], AbortSignal.timeout(TIMEOUT_MS)].flat();
+  const response = await fetch(url, { headers: { Accept: 'application/json' }, signal: AbortSignal.any(signals) });
+  setClock(response.headers.get('Date'));
+  if (!response.ok) throw await readProblem(response);
+  return JSON.parse(await response.text(), keepLargeIntegers);
+}
+
+/** Speeds have 64 bits, and JavaScript's numbers 53: larger ones become a BigInt, where the browser shows their text. */
+function keepLargeIntegers(key, value, context) {
+  const isRounded = typeof value === 'number' && Number.isInteger(value) && !Number.isSafeInteger(value);
+  return isRounded && /^-?\d+$/.test(context?.source) ? BigInt(context.source) : value;
+}
+
+/** The problem of an answer, from the service or from a proxy on the way. */
+export async function readProblem(response) {
+  const members = await response.json().catch(() => ({}));
+  return new Problem(response.status, members ?? {});
 }
 
 function setClock(date) {

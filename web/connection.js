@@ -1,51 +1,67 @@
-// Whether what is on the page is current: from the live stream and from requests, shown in the header and as a banner.
+// Whether the page is up to date, shown in the header, as a banner, and by a sign at the parts that are not.
+//
+// What a page shows comes from sources: requests that are repeated, and a rocket's stream. Each has a name, which the
+// parts of the page that depend on it hold in `data-source`.
 
 import { Problem, serviceNow } from './api.js';
 import { byId, setText } from './dom.js';
 import { formatClock, formatDuration } from './format.js';
 
-const LABELS = { connecting: 'Connecting', live: 'Live', lost: 'Connection lost' };
-/** How long it is said that the connection is back. */
+const LABELS = { connecting: 'Connecting', live: 'Live', lost: 'Connection lost', locked: 'Not signed in' };
+/** Reports can be refused under load. That is no lost connection: only their part of the page is out of date. */
+const MINOR = 'missions';
+/** How long the banner says that the connection is back. */
 const BACK_MS = 8_000;
 
 export class Connection {
-  /** Called when requests succeed again after they failed: the stream may have died unnoticed meanwhile. */
-  onRequestsBack = () => {};
+  /** Called when a source works again after it failed. */
+  onRecovered = () => {};
   /** Called when the service asks for a token. */
   onTokenWanted = () => {};
-  /** Called with "connecting", "live" or "lost" whenever that changes. */
+  /** Called with the state whenever that changes: "connecting", "live", "lost" or "locked". */
   onChange = () => {};
 
-  #stream = 'connecting';
-  #failure = null;
+  /** What each source's last attempt came to: "waiting", "live" or an error. */
+  #sources = new Map();
   #state = 'connecting';
   #lostSince = null;
+  #latestSuccess = null;
   #hideBanner = null;
 
   get state() {
     return this.#state;
   }
 
-  setStream(state) {
-    this.#stream = state;
+  /** The page needs this source. Until it answers, the page is connecting. */
+  wait(source) {
+    if (this.#sources.has(source)) return;
+    this.#sources.set(source, 'waiting');
     this.#update();
   }
 
-  requestSucceeded() {
-    if (!this.#failure) return;
-    this.#failure = null;
+  succeed(source) {
+    const failed = this.#sources.get(source) instanceof Error;
+    this.#sources.set(source, 'live');
+    this.#latestSuccess = serviceNow();
     this.#update();
-    this.onRequestsBack();
+    if (failed) this.onRecovered();
   }
 
-  requestFailed(error) {
-    this.#failure = error;
+  fail(source, error) {
+    this.#sources.set(source, error);
     this.#update();
-    if (error instanceof Problem && error.status === 401) this.onTokenWanted();
+    if (isTokenWanted(error)) this.onTokenWanted();
+  }
+
+  /** The page no longer needs this source. */
+  drop(source) {
+    this.#sources.delete(source);
+    this.#update();
   }
 
   #update() {
     const state = this.#nextState();
+    this.#markStale(state);
     const changed = state !== this.#state;
     this.#state = state;
     if (state === 'lost') this.#showLost();
@@ -59,30 +75,48 @@ export class Connection {
   }
 
   #nextState() {
-    if (this.#failure || this.#stream === 'lost') return 'lost';
-    // Another page's stream begins: not a reason to take the banner away until it is live.
-    if (this.#stream === 'connecting' && this.#lostSince !== null) return 'lost';
-    return this.#stream;
+    const results = this.#results();
+    // The first request of somebody who has not signed in: nothing is shown yet that could be out of date.
+    if (this.#latestSuccess === null && results.some(isTokenWanted)) return 'locked';
+    if (results.some((result) => result instanceof Error)) return 'lost';
+    if (results.length > 0 && !results.includes('waiting')) return 'live';
+    // Another page begins: the banner stays until that page works.
+    return this.#lostSince === null ? 'connecting' : 'lost';
+  }
+
+  #results() {
+    return [...this.#sources].filter(([source]) => source !== MINOR).map(([, result]) => result);
+  }
+
+  #markStale(state) {
+    const unreachable = this.#results().some((result) => result instanceof Error && !(result instanceof Problem));
+    const hasFailed = (source) => this.#sources.get(source) instanceof Error;
+    for (const part of document.querySelectorAll('[data-source]')) {
+      const stale = unreachable || part.dataset.source.split(' ').some(hasFailed);
+      part.toggleAttribute('data-stale', stale && state !== 'locked');
+    }
   }
 
   #showLost() {
     this.#lostSince ??= serviceNow();
     clearTimeout(this.#hideBanner);
-    const since = formatClock(this.#lostSince);
-    this.#setBanner(`${this.#reason()} Since ${since} UTC nothing here is up to date. Trying again…`);
+    const latest = this.#latestSuccess === null ? '' : ` Last update: ${formatClock(this.#latestSuccess)} UTC.`;
+    this.#setBanner(`${this.#reason()}${latest} Trying again…`);
   }
 
   #reason() {
-    if (!(this.#failure instanceof Problem)) return 'The live connection is lost.';
-    if (this.#failure.status === 401) return 'This service asks for a token.';
-    return `The service answers with an error (${this.#failure.message}).`;
+    const error = this.#results().find((result) => result instanceof Error);
+    if (isTokenWanted(error)) return 'The service asks for a token again.';
+    if (error instanceof Problem) return `The service answers with error ${error.status}: ${error.message}`;
+    if (error?.name === 'TimeoutError') return 'The service does not answer.';
+    return 'The service can’t be reached.';
   }
 
   #showBack() {
     if (this.#lostSince === null) return;
-    const lostFor = formatDuration(serviceNow() - this.#lostSince);
+    const duration = formatDuration(serviceNow() - this.#lostSince);
     this.#lostSince = null;
-    this.#setBanner(`Live again, after ${lostFor}.`);
+    this.#setBanner(`Connected again after ${duration}.`);
     this.#hideBanner = setTimeout(() => this.#setBanner(''), BACK_MS);
   }
 
@@ -91,4 +125,8 @@ export class Connection {
     setText(banner, text);
     banner.dataset.state = this.#state;
   }
+}
+
+function isTokenWanted(error) {
+  return error instanceof Problem && error.status === 401;
 }

@@ -1,31 +1,25 @@
-// The dashboard's start: which page is shown, and what all pages share. Each module says at its top what lives in it.
+// The dashboard's start: which page is shown, and what all pages share. Each module says at its top what it does.
 
 import { serviceNow } from './api.js';
 import { Connection } from './connection.js';
 import { byId, copyText, setText } from './dom.js';
 import { Fleet } from './fleet.js';
-import { formatClock } from './format.js';
+import { formatClock, spellUnseen } from './format.js';
 import { Overview } from './overview.js';
 import { RocketPage } from './rocket.js';
 import { fleetHash, parseRoute } from './route.js';
-import { askForToken } from './session.js';
+import { askForToken, endAsking, isSignedIn, startSession } from './session.js';
 
 const TICK_MS = 1_000;
-/** After so long unseen or asleep the stream may be dead without the browser knowing, and is made anew. */
-const UNSEEN_MS = 30_000;
-/** After so long unseen the table's stream is given up; a rocket's plot goes on. */
-const PAUSE_MS = 45_000;
 
 const connection = new Connection();
 const overview = new Overview(connection);
-const fleet = new Fleet(connection, overview, navigate);
+const fleet = new Fleet(connection, navigate);
 const rocketPage = new RocketPage(connection);
 
 let shown = null;
-/** Where the fleet was left, to come back to. */
+/** Where the reader left the fleet, to come back to. */
 const fleetPlace = { hash: '#/', scroll: 0 };
-let latestTick = Date.now();
-let pause = null;
 
 /** Shows another query of the fleet as a new entry of the history. */
 function navigate(query, trail) {
@@ -70,18 +64,15 @@ function showFleet(query, arrives) {
   fleetPlace.hash = hash;
 }
 
-/** Tabs are told apart, and tell of an outage, by their title. */
+/** The title tells tabs apart, and shows an outage. */
 function setTitle() {
   const { page, channel } = parseRoute(location.hash);
   const sign = connection.state === 'lost' ? '⚠ ' : '';
-  document.title = `${sign}${page === 'rocket' ? `${channel} – ` : ''}Rocket Monitor`;
+  document.title = `${sign}${page === 'rocket' ? `${spellUnseen(channel)} – ` : ''}Rocket Monitor`;
 }
 
 function tick() {
   if (document.hidden) return;
-  const now = Date.now();
-  if (now - latestTick > UNSEEN_MS) shownPage().restartStream();
-  latestTick = now;
   setText(byId('clock'), `${formatClock(serviceNow())} UTC`);
   shownPage().tick();
 }
@@ -90,20 +81,23 @@ function shownPage() {
   return shown === 'rocket' ? rocketPage : fleet;
 }
 
-function visibilityChanged() {
-  clearTimeout(pause);
-  if (document.hidden) pause = setTimeout(() => fleet.pauseStream(), PAUSE_MS);
-  else tick();
-}
-
+/** Shows commands that work as they are in any POSIX shell. The program and curl both take the tokens from variables. */
 function showCommands() {
   const message = {
     metadata: { channel: '193270a9-c9cf-404a-8f83-838e71d9ae67', messageNumber: 1,
       messageTime: new Date().toISOString(), messageType: 'RocketLaunched' },
     message: { type: 'Falcon-9', launchSpeed: 500, mission: 'ARTEMIS' },
   };
-  setText(byId('empty-curl'), `curl -i ${location.origin}/messages -d '${JSON.stringify(message, null, 2)}'`);
-  setText(byId('empty-launch'), `./run launch ${location.origin} --verify`);
+  const url = quote(new URL('.', location).href.replace(/\/$/, ''));
+  const token = isSignedIn() ? ' \\\n  -H "Authorization: Bearer $ROCKET_MONITOR_WRITE_TOKEN" \\\n ' : '';
+  setText(byId('empty-curl'), `curl -i ${url}/messages${token} -d '${JSON.stringify(message, null, 2)}'`);
+  setText(byId('empty-launch'), `rocket-monitor launch ${url} --verify`);
+  byId('empty-tokens').hidden = !isSignedIn();
+}
+
+/** An address for a shell: quoted if the shell would change it. */
+function quote(text) {
+  return /^[\w.:/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 async function copy({ target }) {
@@ -111,23 +105,25 @@ async function copy({ target }) {
   if (id) setText(byId('copied'), await copyText(byId(id)));
 }
 
-connection.onTokenWanted = () => askForToken(() => location.reload());
-connection.onRequestsBack = () => shownPage().restartStream();
-connection.onChange = (state) => {
-  setTitle();
-  if (state === 'live') overview.refresh();
+connection.onTokenWanted = askForToken;
+connection.onRecovered = () => {
+  endAsking();
+  if (shown === 'rocket') return rocketPage.refresh();
+  fleet.refresh();
+  overview.refresh();
 };
-overview.onStats = ({ processed }) => fleet.noteProcessed(processed);
+connection.onChange = setTitle;
 
-// The address names the view, so the link can't just point at the content.
+// The address names the page, so the link can't just point at the content.
 byId('skip').addEventListener('click', (event) => {
   event.preventDefault();
   byId('main').focus();
 });
 byId('empty').addEventListener('click', copy);
 addEventListener('hashchange', show);
-document.addEventListener('visibilitychange', visibilityChanged);
+document.addEventListener('visibilitychange', tick);
 history.scrollRestoration = 'manual';
+startSession();
 showCommands();
 show();
 tick();

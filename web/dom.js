@@ -1,5 +1,7 @@
 // Small helpers around the document. Values from messages only ever become text, never markup.
 
+import { findUnseen, nameCharacter } from './format.js';
+
 export function byId(id) {
   return document.getElementById(id);
 }
@@ -16,6 +18,30 @@ export function element(tag, properties = {}, ...children) {
 /** Sets an element's text if it differs: writing the same text again would cost a layout and end a selection. */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
+}
+
+/**
+ * Shows a value from a message, or that it is not known (null). The style sheet writes a dash for the latter, which so
+ * can't be taken for a text, and the code of each character that can't be seen. The text itself stays as it is.
+ */
+export function setValue(node, value) {
+  const unknown = value === null;
+  if (node.textContent === (value ?? '') && node.classList.contains('unknown') === unknown) return;
+  node.classList.toggle('unknown', unknown);
+  node.replaceChildren(...(unknown ? [] : markUnseen(value)));
+}
+
+function markUnseen(text) {
+  const parts = [];
+  let end = 0;
+  for (const { index, 0: character } of findUnseen(text)) {
+    const mark = element('span', { className: 'unseen', textContent: character });
+    mark.dataset.code = nameCharacter(character);
+    parts.push(text.slice(end, index), mark);
+    end = index + character.length;
+  }
+  parts.push(text.slice(end));
+  return parts.filter((part) => part !== '');
 }
 
 /** Shows a status as text; the style sheet adds glyph and colour. */
@@ -37,13 +63,13 @@ export function oncePerFrame(work) {
   };
 }
 
-/** Copies an element's text. Where the clipboard is not to be had (plain HTTP), it is selected to be copied by hand. */
+/** Copies an element's text. Without access to the clipboard (plain HTTP) it is selected, to be copied by hand. */
 export async function copyText(node) {
   try {
     await navigator.clipboard.writeText(node.textContent);
     return 'Copied.';
   } catch {
     getSelection().selectAllChildren(node);
-    return 'Selected: copy it with Ctrl+C or ⌘C.';
+    return 'Selected. Press Ctrl+C or ⌘C to copy.';
   }
 }

@@ -1,4 +1,4 @@
-// The form above the table: filters, with suggestions of what there is to match.
+// The form above the table: filters, with suggestions of values that exist.
 
 import { getReport } from './api.js';
 import { byId, element } from './dom.js';
@@ -7,7 +7,7 @@ import { FILTERS, hasFilters } from './route.js';
 const MOST_SUGGESTIONS = 200;
 
 export class Filters {
-  /** `onChange(filters)` is called with all filters whenever one was changed by hand. */
+  /** `onChange(filters)` is called with all filters whenever the reader changes one. */
   constructor(onChange) {
     const changed = () => onChange(eachFilter((name) => field(name).value));
     byId('filters').addEventListener('change', changed);
@@ -29,7 +29,7 @@ export class Filters {
 export function suggest(list, values) {
   const known = values.filter((value) => value !== null).slice(0, MOST_SUGGESTIONS);
   const options = [...byId(list).options];
-  // The same again would close the list under the reader's hand.
+  // Setting the same values again would close the list while the reader uses it.
   if (options.length === known.length && options.every((option, index) => option.value === known[index])) return;
   byId(list).replaceChildren(...known.map((value) => element('option', { value })));
 }
@@ -38,7 +38,7 @@ async function suggestTypes() {
   try {
     suggest('known-types', (await getReport('types')).map((row) => row.type));
   } catch {
-    // Suggestions are a help; the filter works without them, and the connection sign tells of outages.
+    // The filter works without suggestions, and the header shows an outage.
   }
 }
 

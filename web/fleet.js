@@ -1,179 +1,111 @@
-// The fleet's page: one page of the table, kept current by the stream without moving under the reader's hand.
+// The fleet's page: one page of the table, asked for again and again, and updated without moving rows under the reader's
+// hand.
 
-import { getRockets, isOutage } from './api.js';
+import { getRockets, isOutage, serviceNow } from './api.js';
 import { byId, setText } from './dom.js';
 import { Filters } from './filters.js';
-import { formatCount, formatNumber } from './format.js';
-import { PageOrder } from './order.js';
-import { DEFAULT_ORDERS, changeQuery, filterParameters, hasFilters, listParameters } from './route.js';
-import { LiveStream } from './stream.js';
+import { formatClock, formatNumber } from './format.js';
+import { Poller } from './poller.js';
+import { DEFAULT_ORDERS, changeQuery, hasFilters, listParameters } from './route.js';
 import { RocketTable } from './table.js';
 
-/** The table's page is not asked for again more often than this. */
-const RELOAD_INTERVAL_MS = 2_000;
-const CHECK_INTERVAL_MS = 250;
-/** If messages are processed but the stream tells nothing for so long, it is dead. */
-const STREAM_SILENCE_MS = 20_000;
+const INTERVAL_MS = 2_000;
+/** Rows that don't belong to the query are not shown for longer than this, whatever the service does. */
+const OLD_ROWS_MS = 500;
+const SOURCE = 'rockets';
 
 export class Fleet {
   #connection;
-  #overview;
   #navigate;
   #table = new RocketTable(byId('rockets'), (sort) => this.#sortBy(sort));
   #filters = new Filters((filters) => this.#go(changeQuery(this.#query, filters)));
-  #stream;
+  #poller = new Poller((signal) => this.#load(signal), INTERVAL_MS);
   #query = null;
-  #checks = null;
-  #order = null;
-  #nextCursor = null;
-  /** Rockets that have left their place, came to the page or left it, since the page was loaded. */
-  #moved = new Set();
-  /** Whether the page must be loaded again although no row is known to have moved. */
-  #outdated = false;
-  #loading = false;
-  #loadedAt = 0;
-  #latestEvent = 0;
-  #processedAtEvent = 0;
+  /** The service's latest answer to the query; null while there is none. */
+  #page = null;
+  #clearing = null;
 
   /** `navigate(query, trail)` shows another query; the trail is the cursors of the pages before. */
-  constructor(connection, overview, navigate) {
+  constructor(connection, navigate) {
     this.#connection = connection;
-    this.#overview = overview;
     this.#navigate = navigate;
-    this.#stream = new LiveStream({
-      rocket: (item) => this.#changed(item),
-      gone: (channel) => this.#gone(channel),
-      live: () => { this.#outdated = true; },
-      state: (state) => connection.setStream(state),
-    });
     byId('next').addEventListener('click', () => this.#next());
     byId('previous').addEventListener('click', () => this.#previous());
     byId('pending').addEventListener('click', () => this.#updateNow());
     byId('limit').addEventListener('change', ({ target }) => {
-      this.#go(changeQuery(this.#query, { limit: Number(target.value) }));
+      this.#go(changeQuery(this.#query, { limit: target.value }));
     });
   }
 
   show(query) {
-    byId('fleet').hidden = false;
-    const same = JSON.stringify(query) === JSON.stringify(this.#query);
-    if (!same) {
-      this.#query = query;
-      this.#order = null;
-    }
-    this.#table.showSort(query);
-    this.#filters.show(query);
-    byId('limit').value = query.limit;
-    this.#stream.open(streamParameters(query));
-    this.#checks ??= setInterval(() => this.#check(), CHECK_INTERVAL_MS);
-    // Coming back from a rocket the rows of before are shown at once, and brought up to date as always.
-    if (same && this.#order) this.#outdated = true;
-    else this.#load();
+    byId('fleet').hidden = byId('fleet-as-of').hidden = false;
+    // Back from a rocket's page, the rows from before are shown at once, and then updated as always.
+    if (JSON.stringify(query) !== JSON.stringify(this.#query)) this.#begin(query);
+    if (query.unknown.length > 0) return this.#refuse(describeUnknown(query.unknown));
+    if (!this.#page) this.#connection.wait(SOURCE);
+    this.#poller.start();
   }
 
   hide() {
-    byId('fleet').hidden = true;
-    this.#stream.close();
-    clearInterval(this.#checks);
-    this.#checks = null;
+    byId('fleet').hidden = byId('fleet-as-of').hidden = true;
+    this.#poller.stop();
+    this.#connection.drop(SOURCE);
   }
 
-  restartStream() {
-    this.#stream.restart();
-  }
-
-  pauseStream() {
-    this.#stream.pause();
+  refresh() {
+    this.#poller.soon();
   }
 
   tick() {
     this.#table.refreshAges();
   }
 
-  /** Heartbeats can't be seen, but a stream of all rockets that is silent while messages are processed is dead. */
-  noteProcessed(processed) {
-    if (!this.#checks || hasFilters(this.#query)) return;
-    const silent = performance.now() - this.#latestEvent > STREAM_SILENCE_MS;
-    if (silent && processed > this.#processedAtEvent) this.#stream.restart();
-    if (silent || processed < this.#processedAtEvent) this.#latestEvent = performance.now();
-    this.#processedAtEvent = processed;
-  }
-
-  #changed(item) {
-    this.#noteEvent();
-    this.#table.update(item);
-    // More than all of the page can't be other ones, whatever the size of the fleet.
-    if (!this.#order || this.#moved.size >= this.#query.limit) return;
-    if (this.#order.isChangedBy(item)) this.#moved.add(item.channel);
-    else this.#moved.delete(item.channel);
-  }
-
-  #gone(channel) {
-    this.#noteEvent();
-    if (!this.#table.has(channel)) return;
-    this.#table.markGone(channel);
-    this.#moved.add(channel);
-  }
-
-  #noteEvent() {
-    this.#latestEvent = performance.now();
-    this.#overview.noteChange();
-  }
-
-  /** Loads the page again if it has changed, unless somebody holds it: then it is offered. */
-  #check() {
-    const changed = this.#outdated || this.#moved.size > 0;
-    const held = this.#table.isHeld();
-    this.#showPending(changed && held);
-    const due = performance.now() - this.#loadedAt >= RELOAD_INTERVAL_MS;
-    if (changed && !held && due && !this.#loading && !document.hidden) this.#load();
-  }
-
-  #showPending(offered) {
-    byId('pending').hidden = !offered;
-    if (offered) setText(byId('pending'), `${this.#describeMoved()} – update now`);
-  }
-
-  #describeMoved() {
-    if (this.#moved.size > 0) return `${formatCount(this.#moved.size, 'row')} changed order`;
-    return 'Rows may have changed order';
-  }
-
-  /** The button vanishes, so the focus moves to the table: beside its rows, which it would hold. */
-  #updateNow() {
-    byId('rockets').focus({ preventScroll: true });
-    this.#load();
-  }
-
-  async #load() {
-    const query = this.#query;
-    this.#loading = true;
-    this.#moved.clear();
-    this.#outdated = false;
+  /** Another query: neither an answer that is still to come nor a cursor of the one before belongs to it. */
+  #begin(query) {
+    this.#poller.stop();
+    this.#query = query;
+    this.#page = null;
+    this.#table.showSort(query);
+    this.#filters.show(query);
+    showLimit(query.limit);
+    this.#showPages();
     byId('rockets').ariaBusy = 'true';
+    byId('pending').hidden = true;
+    clearTimeout(this.#clearing);
+    this.#clearing = setTimeout(() => this.#clear('Loading…'), OLD_ROWS_MS);
+  }
+
+  async #load(signal) {
     try {
-      const page = await getRockets(listParameters(query));
-      this.#connection.requestSucceeded();
-      if (query === this.#query) this.#showPage(page);
+      this.#take(await getRockets(listParameters(this.#query), signal));
     } catch (error) {
-      if (query === this.#query) this.#showFailure(error);
-    } finally {
-      if (query === this.#query) {
-        this.#loading = false;
-        this.#loadedAt = performance.now();
-        byId('rockets').ariaBusy = 'false';
-      }
+      if (!signal.aborted) this.#fail(error);
     }
   }
 
-  #showPage({ rockets, nextCursor }) {
-    this.#order = new PageOrder(this.#query, rockets, nextCursor === null);
-    this.#nextCursor = nextCursor;
-    this.#table.render(rockets);
+  #take(page) {
+    const isFirst = this.#page === null;
+    this.#page = page;
+    clearTimeout(this.#clearing);
+    if (isFirst || !this.#table.isHeld()) this.#showRows();
+    else byId('pending').hidden = !this.#table.update(page.rockets);
     this.#showProblem('');
-    this.#showAmount(rockets.length);
-    byId('previous').disabled = this.#query.pageNumber === 1;
-    byId('next').disabled = nextCursor === null;
+    this.#showAmount(page.rockets.length);
+    this.#showPages();
+    setText(byId('rows-as-of'), `Rows as of ${formatClock(serviceNow())}.`);
+    byId('rockets').ariaBusy = 'false';
+    this.#connection.succeed(SOURCE);
+  }
+
+  #showRows() {
+    byId('pending').hidden = true;
+    this.#table.render(this.#page.rockets);
+  }
+
+  /** The button disappears, so the focus moves to the table: beside its rows, which it would hold. */
+  #updateNow() {
+    byId('rockets').focus({ preventScroll: true });
+    if (this.#page) this.#showRows();
   }
 
   #showAmount(amount) {
@@ -189,28 +121,47 @@ export class Fleet {
   }
 
   #describeNone() {
-    if (this.#query.pageNumber > 1) return 'The list has become shorter: there is nothing on this page any more.';
-    return 'No rocket matches these filters. One that comes to match appears here at once.';
+    if (this.#query.pageNumber > 1) return 'The list is shorter now: this page has no rows any more.';
+    return 'No rocket matches these filters. A rocket that matches later appears by itself.';
   }
 
-  #showFailure(error) {
-    if (isOutage(error)) {
-      this.#connection.requestFailed(error);
-      this.#outdated = true;
-    } else {
-      this.#order = null;
-      this.#table.render([]);
-      byId('no-match').hidden = true;
-      setText(byId('range'), '');
-      this.#showProblem(`The table can't be shown. ${error.message}`);
-    }
+  #showPages() {
+    byId('previous').disabled = this.#query.pageNumber === 1;
+    byId('next').disabled = !this.#page?.nextCursor;
   }
 
-  /** A cursor of another release, say: the first page always works. */
+  #fail(error) {
+    if (!isOutage(error)) return this.#refuse(error.message);
+    if (!this.#page) this.#clear(describeOutage(error));
+    this.#connection.fail(SOURCE, error);
+  }
+
+  /** The service doesn't take this query, and would not take it the next time either. */
+  #refuse(reason) {
+    this.#poller.stop();
+    this.#page = null;
+    this.#clear('');
+    this.#showProblem(`This address can’t be shown: ${reason}`);
+    this.#showPages();
+    byId('rockets').ariaBusy = 'false';
+    this.#connection.drop(SOURCE);
+  }
+
+  /** Takes away rows that don't belong to the query, and says why there are none. */
+  #clear(reason) {
+    clearTimeout(this.#clearing);
+    this.#table.render([]);
+    setText(byId('range'), '');
+    setText(byId('rows-as-of'), '');
+    setText(byId('no-match'), reason);
+    byId('no-match').hidden = reason === '';
+    byId('empty').hidden = true;
+    byId('overview').hidden = false;
+  }
+
   #showProblem(text) {
-    setText(byId('problem'), text);
+    setText(byId('problem-text'), text);
     byId('problem').hidden = text === '';
-    byId('previous').disabled = text === '' || this.#query.pageNumber === 1;
   }
 
   #sortBy(sort) {
@@ -222,10 +173,10 @@ export class Fleet {
   #next() {
     const { cursor, pageNumber } = this.#query;
     const trail = [...this.#trail(), cursor];
-    this.#go({ ...this.#query, cursor: this.#nextCursor, pageNumber: pageNumber + 1 }, trail);
+    this.#go({ ...this.#query, cursor: this.#page.nextCursor, pageNumber: pageNumber + 1 }, trail);
   }
 
-  /** Pages can only be followed forward. Who was sent here has no trail, and is taken to the start. */
+  /** Pages can only be followed forward. A page opened from a link has no trail, and leads back to the first page. */
   #previous() {
     const trail = this.#trail();
     const cursor = trail.pop() ?? '';
@@ -242,9 +193,19 @@ export class Fleet {
   }
 }
 
-/** The table is loaded page by page, so the stream only has to tell changes. */
-function streamParameters(query) {
-  const parameters = filterParameters(query);
-  parameters.set('snapshot', 'false');
-  return parameters;
+function describeUnknown(names) {
+  return `${names.map((name) => `“${name}”`).join(', ')} is not something that rockets can be filtered or sorted by.`;
+}
+
+function describeOutage({ status }) {
+  if (status === 401) return 'Sign in to see the rockets.';
+  return 'The service can’t be asked now. The rockets appear as soon as it can.';
+}
+
+/** An address may ask for another number of rows than those on offer. */
+function showLimit(limit) {
+  const select = byId('limit');
+  const isOffered = [...select.options].some((option) => option.value === limit);
+  if (!isOffered && /^[1-9]\d{0,3}$/.test(limit)) select.add(new Option(limit));
+  select.value = limit;
 }

@@ -1,10 +1,13 @@
 // How values are written: numbers, times, durations, statuses. Nothing here touches the page.
 
-/** What each status is called. Its glyph is added by the style sheet, so that screen readers don't spell it. */
+/** The names of the statuses. The style sheet adds the glyphs, so that screen readers don't spell them. */
 export const STATUS_LABELS = { awaitingLaunch: 'Awaiting launch', launched: 'Launched', exploded: 'Exploded' };
 
-/** What stands for a value that is not known. */
-export const UNKNOWN = '–';
+/**
+ * Characters that can't be seen: those that Unicode lets programs ignore (zero-width ones, directions, tags), formats,
+ * line separators, blanks that are no space, and spaces at either end of a text.
+ */
+const UNSEEN = /\p{Default_Ignorable_Code_Point}|\p{Cf}|\p{Zl}|\p{Zp}|\u2800|^\p{Zs}+|\p{Zs}+$/gu;
 
 const numbers = new Intl.NumberFormat('en');
 const shortNumbers = new Intl.NumberFormat('en', { notation: 'compact', maximumSignificantDigits: 4 });
@@ -13,7 +16,7 @@ export function formatNumber(number) {
   return numbers.format(number);
 }
 
-/** For an axis: large numbers with a unit, as in "9.02T", for there is little room. */
+/** For an axis, which has little room: large numbers with a unit, as in "9.02T". */
 export function formatShortNumber(number) {
   return Math.abs(number) < 1e7 ? formatNumber(number) : shortNumbers.format(number);
 }
@@ -31,10 +34,10 @@ export function formatCount(number, singular, plural = `${singular}s`) {
 
 /** "2022-02-02 18:39:05" of "2022-02-02T18:39:05.863370Z"; the API's times are always UTC. */
 export function formatTime(iso) {
-  return iso ? `${iso.slice(0, 10)} ${iso.slice(11, 19)}` : UNKNOWN;
+  return iso && `${iso.slice(0, 10)} ${iso.slice(11, 19)}`;
 }
 
-/** All that is known of a time, for a tooltip. */
+/** A time with all its digits, for a tooltip. */
 export function formatFullTime(iso) {
   return iso ? `${iso.replace('T', ' ').replace('Z', '')} UTC` : '';
 }
@@ -44,7 +47,7 @@ export function formatClock(milliseconds) {
   return new Date(milliseconds).toISOString().slice(11, 19);
 }
 
-/** "3 s", "5 min", "2 h", "4 d": one unit is precise enough to see at a glance. */
+/** "3 s", "5 min", "2 h" or "4 d": one unit is precise enough. */
 export function formatDuration(milliseconds) {
   const seconds = Math.max(0, Math.floor(milliseconds / 1000));
   if (seconds < 120) return `${seconds} s`;
@@ -54,9 +57,8 @@ export function formatDuration(milliseconds) {
   return hours < 48 ? `${hours} h` : `${formatNumber(Math.floor(hours / 24))} d`;
 }
 
-/** "now" or "3 s ago". Clocks never agree entirely, so the near future counts as now. */
+/** "now" or "3 s ago". Clocks never agree exactly, so the near future counts as now. */
 export function formatAge(iso, now) {
-  if (!iso) return UNKNOWN;
   const age = now - Date.parse(iso);
   return age < 1000 ? 'now' : `${formatDuration(age)} ago`;
 }
@@ -68,4 +70,20 @@ export function formatGap([first, last]) {
 
 export function formatStatus(status) {
   return STATUS_LABELS[status] ?? status;
+}
+
+/** The matches of what can't be seen in a text: one character each, but for the spaces at its ends. */
+export function findUnseen(text) {
+  return text.matchAll(UNSEEN);
+}
+
+/** "U+200B" of a zero-width space. */
+export function nameCharacter(text) {
+  const digits = Array.from(text, (character) => character.codePointAt(0).toString(16).toUpperCase());
+  return digits.map((code) => `U+${code.padStart(4, '0')}`).join(' ');
+}
+
+/** A text for a place that holds only text (a title): what can't be seen is named. */
+export function spellUnseen(text) {
+  return text.replaceAll(UNSEEN, (unseen) => `[${nameCharacter(unseen)}]`);
 }

@@ -1,8 +1,8 @@
 // The fleet at a glance: totals, the rate of messages, and the missions.
 
 import { getReport, getStats, serviceNow } from './api.js';
-import { byId, element, setText } from './dom.js';
-import { UNKNOWN, formatClock, formatCount, formatFullTime, formatNumber, formatRate, formatTime } from './format.js';
+import { byId, element, setText, setValue } from './dom.js';
+import { formatClock, formatCount, formatFullTime, formatNumber, formatRate, formatTime, spellUnseen } from './format.js';
 import { suggest } from './filters.js';
 import { Poller } from './poller.js';
 import { changeQuery, fleetHash } from './route.js';
@@ -11,31 +11,32 @@ const STATS_INTERVAL_MS = 2_000;
 const MISSIONS_INTERVAL_MS = 5_000;
 /** The rate is the mean over this time: the service counts in steps of a second, which would make it jump. */
 const RATE_WINDOW_MS = 10_000;
-/** Over less than this the rate would be chance. */
+/** A rate over less time than this would be chance. */
 const SHORTEST_RATE_MS = 1_500;
-/** After so long without a change the next one is shown at once. */
-const QUIET_MS = 2_000;
+/** Without an answer for longer than this, the rate is measured anew: a mean over a pause is not the rate of now. */
+const LONGEST_STEP_MS = 15_000;
 const MISSIONS_SHOWN = 8;
+/** A list of more than this helps nobody. */
+const MOST_MISSIONS = 500;
 
 export class Overview {
-  /** Called with the totals each time they are known. */
-  onStats = () => {};
-
   #connection;
   #query = null;
   #missions = [];
+  #showsAll = false;
   #samples = [];
   #rockets = null;
-  #latestChange = 0;
-  #stats = new Poller(() => this.#loadStats(), STATS_INTERVAL_MS);
-  #reports = new Poller(() => this.#loadMissions(), MISSIONS_INTERVAL_MS);
+  #stats = new Poller((signal) => this.#loadStats(signal), STATS_INTERVAL_MS);
+  #reports = new Poller((signal) => this.#loadMissions(signal), MISSIONS_INTERVAL_MS);
 
   constructor(connection) {
     this.#connection = connection;
-    // On a small screen the table is what the page was opened for.
+    // On a small screen the table is what people open the page for.
     byId('missions-details').open = matchMedia('(min-width: 700px)').matches;
-    // Totals are asked for on every page: the answers also tell whether the service can be reached.
-    this.#stats.start();
+    byId('missions-all').addEventListener('click', () => {
+      this.#showsAll = !this.#showsAll;
+      this.#showMissions();
+    });
   }
 
   /** Shows which filters are on, and makes links that change one of them. */
@@ -46,21 +47,16 @@ export class Overview {
       showAsFilter(tile, query, filter, value);
     }
     this.#showMissions();
+    this.#connection.wait('totals');
+    this.#stats.start();
     this.#reports.start();
   }
 
   hide() {
+    this.#stats.stop();
     this.#reports.stop();
-  }
-
-  /** Something changed: after a quiet time that is shown at once, not with the next poll. */
-  noteChange() {
-    const now = performance.now();
-    const wasQuiet = now - this.#latestChange > QUIET_MS;
-    this.#latestChange = now;
-    if (!wasQuiet) return;
-    this.#stats.soon();
-    this.#reports.soon();
+    this.#connection.drop('totals');
+    this.#connection.drop('missions');
   }
 
   refresh() {
@@ -68,32 +64,32 @@ export class Overview {
     this.#reports.soon();
   }
 
-  async #loadStats() {
-    const stats = await this.#ask(getStats);
+  async #loadStats(signal) {
+    const stats = await this.#ask('totals', getStats(signal), signal);
     if (!stats) return;
     this.#sample(stats.processed);
     this.#showStats(stats);
-    // New rockets are missed at once where missions are counted.
-    if (stats.rockets !== this.#rockets) this.#reports.soon();
+    // Where missions are counted, new rockets must not be missing for long.
+    if (this.#rockets !== null && stats.rockets !== this.#rockets) this.#reports.soon();
     this.#rockets = stats.rockets;
-    this.onStats(stats);
   }
 
-  async #loadMissions() {
-    const rows = await this.#ask(() => getReport('missions'));
+  async #loadMissions(signal) {
+    const rows = await this.#ask('missions', getReport('missions', signal), signal);
     if (!rows) return;
     this.#missions = rows.toSorted((a, b) => b.rockets - a.rockets);
-    suggest('known-missions', rows.map((row) => row.mission).toSorted());
+    suggest('known-missions', rows.map((row) => row.mission));
+    setText(byId('missions-as-of'), `Missions as of ${formatClock(serviceNow())}.`);
     this.#showMissions();
   }
 
-  async #ask(request) {
+  async #ask(source, request, signal) {
     try {
-      const answer = await request();
-      this.#connection.requestSucceeded();
+      const answer = await request;
+      this.#connection.succeed(source);
       return answer;
     } catch (error) {
-      this.#connection.requestFailed(error);
+      if (!signal.aborted) this.#connection.fail(source, error);
       return null;
     }
   }
@@ -101,7 +97,8 @@ export class Overview {
   /** Keeps what the rate is computed from. Fewer than before means another database: begin again. */
   #sample(processed) {
     const time = performance.now();
-    if (processed < this.#samples.at(-1)?.processed) this.#samples = [];
+    const latest = this.#samples.at(-1);
+    if (processed < latest?.processed || time - latest?.time > LONGEST_STEP_MS) this.#samples = [];
     this.#samples.push({ time, processed });
     // One sample from before the window stays, so that the window is always covered.
     while (this.#samples.length > 2 && this.#samples[1].time < time - RATE_WINDOW_MS) this.#samples.shift();
@@ -110,11 +107,11 @@ export class Overview {
   #rate() {
     const [first, last] = [this.#samples[0], this.#samples.at(-1)];
     const duration = last.time - first.time;
-    return duration < SHORTEST_RATE_MS ? UNKNOWN : formatRate((last.processed - first.processed) / duration * 1000);
+    return duration < SHORTEST_RATE_MS ? null : formatRate((last.processed - first.processed) / duration * 1000);
   }
 
   #showStats(stats) {
-    const texts = {
+    const values = {
       'total-rockets': formatNumber(stats.rockets),
       'total-awaiting-launch': formatNumber(stats.awaitingLaunch),
       'total-launched': formatNumber(stats.launched),
@@ -126,49 +123,61 @@ export class Overview {
       'fleet-latest-update': formatTime(stats.latestUpdate),
       'as-of': `Totals as of ${formatClock(serviceNow())}.`,
     };
-    for (const [id, text] of Object.entries(texts)) setText(byId(id), text);
+    for (const [id, value] of Object.entries(values)) setValue(byId(id), value);
     byId('fleet-latest-update').title = formatFullTime(stats.latestUpdate);
     for (const id of ['total-missing', 'total-with-gaps']) byId(id).classList.toggle('incomplete', stats.missing > 0);
   }
 
   #showMissions() {
     const list = byId('missions');
-    const shown = this.#missions.slice(0, MISSIONS_SHOWN);
-    const others = this.#missions.slice(MISSIONS_SHOWN);
-    const most = Math.max(1, ...shown.map((row) => row.rockets));
+    const named = this.#missions.filter((row) => row.mission !== null);
+    const shown = this.#chooseMissions(named);
+    const most = Math.max(1, ...this.#missions.map((row) => row.rockets));
     // Elements are reused, so that the one with the focus keeps it.
     while (list.children.length > shown.length) list.lastElementChild.remove();
     while (list.children.length < shown.length) list.append(makeMission());
     shown.forEach((row, index) => this.#showMission(list.children[index], row, most));
-    this.#showOthers(others);
+    this.#showOthers(named);
+  }
+
+  /** The largest missions, or all of them; always the one that the table is filtered by, and the rockets without one. */
+  #chooseMissions(named) {
+    const amount = this.#showsAll ? MOST_MISSIONS : MISSIONS_SHOWN;
+    const chosen = named.filter(({ mission }, index) => index < amount || mission === this.#query.mission);
+    return chosen.concat(this.#missions.filter((row) => row.mission === null));
   }
 
   #showMission(item, row, most) {
     const link = item.firstElementChild;
     const [name, count, bar] = link.children;
-    setText(name, row.mission ?? 'no mission known');
+    setValue(name, row.mission ?? 'No mission known');
     setText(count, formatNumber(row.rockets));
     bar.firstElementChild.style.width = `${100 * (row.rockets - row.exploded) / most}%`;
     bar.lastElementChild.style.width = `${100 * row.exploded / most}%`;
     link.title = describeMission(row);
     link.classList.toggle('fixed', row.mission === null);
+    if (row.mission !== null) return showAsFilter(link, this.#query, 'mission', row.mission, true);
     // There is no filter for rockets without a mission.
-    if (row.mission === null) link.removeAttribute('href');
-    else showAsFilter(link, this.#query, 'mission', row.mission, this.#query.mission === row.mission);
+    link.removeAttribute('href');
+    link.removeAttribute('aria-current');
   }
 
-  #showOthers(others) {
-    const rockets = others.reduce((sum, row) => sum + row.rockets, 0);
-    const note = byId('missions-others');
-    note.hidden = others.length === 0;
-    setText(note, `and ${formatCount(others.length, 'other mission')} with ${formatCount(rockets, 'rocket')}`);
+  #showOthers(named) {
+    const beyond = named.slice(this.#showsAll ? MOST_MISSIONS : MISSIONS_SHOWN);
+    const rockets = beyond.reduce((sum, row) => sum + row.rockets, 0);
+    const others = `${formatCount(beyond.length, 'more mission')} with ${formatCount(rockets, 'rocket')}.`;
+    const hint = this.#showsAll ? ' To find one of them, type its name into the filter “Mission”.' : '';
+    setText(byId('missions-others-text'), beyond.length > 0 ? others + hint : '');
+    setText(byId('missions-all'), this.#showsAll ? 'Show fewer' : 'Show all');
+    byId('missions-others').hidden = named.length <= MISSIONS_SHOWN;
   }
 }
 
-/** Makes a link that sets a filter, and says whether it is set. A second use of a mission's link takes it away. */
+/** Makes a link that sets a filter, and says whether it is set. If it toggles, its second use removes the filter. */
 function showAsFilter(link, query, filter, value, toggles = false) {
-  link.href = fleetHash(changeQuery(query, { [filter]: toggles ? '' : value }));
-  if (query[filter] === value) link.ariaCurrent = 'true';
+  const isSet = query[filter] === value;
+  link.href = fleetHash(changeQuery(query, { [filter]: toggles && isSet ? '' : value }));
+  if (isSet) link.ariaCurrent = 'true';
   else link.removeAttribute('aria-current');
 }
 
@@ -183,7 +192,7 @@ function makeMission() {
 function describeMission({ mission, rockets, launched, exploded, meanSpeed, maxSpeed }) {
   const parts = [formatCount(rockets, 'rocket')];
   parts.push(`${formatNumber(launched)} launched`, `${formatNumber(exploded)} exploded`);
-  if (meanSpeed !== null) parts.push(`mean speed ${formatNumber(Math.round(meanSpeed))}`);
-  if (maxSpeed !== null) parts.push(`greatest speed ${formatNumber(maxSpeed)}`);
-  return `${mission ?? 'no mission known'}: ${parts.join(', ')}`;
+  if (meanSpeed !== null) parts.push(`mean speed ${formatNumber(Math.round(Number(meanSpeed)))}`);
+  if (maxSpeed !== null) parts.push(`highest speed ${formatNumber(maxSpeed)}`);
+  return `${mission === null ? 'No mission known' : spellUnseen(mission)}: ${parts.join(', ')}`;
 }

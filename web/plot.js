@@ -1,4 +1,4 @@
-// A plot of a value over time, as SVG: a line of steps, for a value holds until the next one is known.
+// A plot of a value over time, as SVG: a line of steps, because a value holds until the next one is known.
 
 import { byId, oncePerFrame } from './dom.js';
 import { formatClock, formatDuration, formatNumber, formatShortNumber } from './format.js';
@@ -6,7 +6,7 @@ import { formatClock, formatDuration, formatNumber, formatShortNumber } from './
 const MOST_POINTS = 600;
 const HEIGHT = 280;
 const MARGIN = { top: 12, right: 16, bottom: 40, left: 72 };
-/** For a plot of 600 pixels; a wider one has room for more. */
+/** In a plot of 600 pixels; a wider one has room for more. */
 const MOST_X_LABELS = 6;
 const Y_STEPS = 5;
 const SHORTEST_SPAN_MS = 10_000;
@@ -35,7 +35,7 @@ export class Plot {
     this.#renderSoon();
   }
 
-  /** Adds a value; null from where on it is not known. */
+  /** Adds a value; null if it is no longer known. */
   add(time, value) {
     const latest = this.#points.at(-1);
     if (latest?.value === value) return this.extend(time);
@@ -54,11 +54,11 @@ export class Plot {
   /** What the plot shows, in words. */
   describe() {
     const values = this.#values();
-    if (values.length === 0) return 'Nothing is known yet.';
+    if (values.length === 0) return 'No speed is known yet.';
     const duration = formatDuration(this.#until - this.#points[0].time);
     if (values.length === 1) return `${formatNumber(values[0])}, unchanged for ${duration}.`;
     const [latest, lowest, highest] = [values.at(-1), Math.min(...values), Math.max(...values)].map(formatNumber);
-    return `${latest} at last; between ${lowest} and ${highest} in ${duration}.`;
+    return `Now ${latest}. Between ${lowest} and ${highest} in ${duration}.`;
   }
 
   #values() {
@@ -103,7 +103,7 @@ export function makePlot(id, label) {
   return new Plot(byId(id), label);
 }
 
-/** Halves the points but keeps what stands out: of each four the lowest and the highest, and every interruption. */
+/** Halves the points, but keeps extremes: of each four the lowest and the highest, and every interruption. */
 function thinOut(points) {
   const kept = [];
   for (let start = 0; start < points.length; start += 4) {
@@ -112,7 +112,7 @@ function thinOut(points) {
     const byValue = known.toSorted((a, b) => a.value - b.value);
     kept.push(...group.filter((point) => point.value === null || point === byValue[0] || point === byValue.at(-1)));
   }
-  // The first and the latest say where the line begins and what holds now.
+  // The line begins at the first point, and the latest point holds now.
   if (kept[0] !== points[0]) kept.unshift(points[0]);
   if (kept.at(-1) !== points.at(-1)) kept.push(points.at(-1));
   return kept;
@@ -154,7 +154,7 @@ function drawTimeAxis(x) {
   for (let time = Math.ceil(from / step) * step; time <= to; time += step) {
     const place = x(time).toFixed(1);
     drawn.push(svg('line', { class: 'tick', x1: place, x2: place, y1: bottom, y2: bottom + 5 }));
-    // The last label would be cut off where it has no room on its right.
+    // A last label without room on its right would be cut off.
     const anchor = to - time < step / 3 ? 'end' : 'middle';
     drawn.push(label(formatClock(time), { x: place, y: bottom + 18, 'text-anchor': anchor }));
   }

@@ -1,12 +1,16 @@
-// Asks for something again and again, while somebody looks.
+// Asks for something again and again while the page is visible.
 
-/** Runs `task` every `interval` milliseconds while the page is visible, never twice at a time. */
+/**
+ * Runs `task` every `interval` milliseconds while the page is visible, never twice at a time. The task gets a signal, which
+ * is aborted when the poller is stopped: an answer that comes later must not be shown.
+ */
 export class Poller {
   #task;
   #interval;
   #timer = null;
-  #running = false;
   #active = false;
+  /** The run that is under way. */
+  #run = null;
 
   constructor(task, interval) {
     this.#task = task;
@@ -22,20 +26,24 @@ export class Poller {
 
   stop() {
     this.#active = false;
+    this.#run?.abort();
+    this.#run = null;
     clearTimeout(this.#timer);
   }
 
-  /** Runs at once, unless it runs already or nobody looks. */
+  /** Runs the task now, unless it is running already. */
   soon() {
     clearTimeout(this.#timer);
-    if (this.#active && !this.#running && !document.hidden) this.#run();
+    if (this.#active && !this.#run && !document.hidden) this.#begin();
   }
 
-  async #run() {
-    this.#running = true;
-    // The task deals with its own failures.
-    await this.#task();
-    this.#running = false;
-    if (this.#active && !document.hidden) this.#timer = setTimeout(() => this.soon(), this.#interval);
+  async #begin() {
+    const run = new AbortController();
+    this.#run = run;
+    // The task handles its own failures.
+    await this.#task(run.signal);
+    if (run !== this.#run) return;
+    this.#run = null;
+    if (!document.hidden) this.#timer = setTimeout(() => this.soon(), this.#interval);
   }
 }

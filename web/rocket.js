@@ -1,155 +1,193 @@
 // The page of one rocket: both views side by side, what is missing between them, and its speed as it changes.
+//
+// All of it comes from one answer, which is of one moment: values read at different moments could differ for that reason
+// alone. The stream only says when to ask again.
 
-import { getRocket, isOutage, serviceNow } from './api.js';
-import { byId, element, oncePerFrame, setStatus, setText } from './dom.js';
+import { getRocket, isOutage, isSameMoment, serviceNow } from './api.js';
+import { byId, element, oncePerFrame, setStatus, setText, setValue } from './dom.js';
 import {
-  UNKNOWN, formatAge, formatClock, formatCount, formatFullTime, formatGap, formatNumber, formatStatus, formatTime,
+  formatAge, formatClock, formatCount, formatFullTime, formatGap, formatNumber, formatStatus, formatTime,
 } from './format.js';
 import { makePlot } from './plot.js';
+import { Poller } from './poller.js';
 import { LiveStream } from './stream.js';
 
-/** The stream tells the best-effort view; exact view and gaps are asked for, but not more often than this. */
-const RELOAD_INTERVAL_MS = 1_000;
-/** The API tells no more gaps than this. */
+/** However often the rocket changes, it is not asked for more often than this. */
+const SHORTEST_INTERVAL_MS = 250;
+/** It is asked for this often even if the stream is silent: the stream may be dead without the browser noticing. */
+const INTERVAL_MS = 5_000;
+/** After this long without a tick the machine was asleep, and its connections are probably dead. */
+const ASLEEP_MS = 30_000;
+/** What the API takes for a channel. */
+const CHANNEL = /^\P{Cc}{1,255}$/u;
+/** The API lists no more gaps than this. */
 const MOST_GAPS = 100;
+/** What the connection depends on. */
+const [REQUESTS, STREAM] = ['rocket', 'stream'];
 
-/** What both views have, and how it is written. */
+/** What both views have, and how it is written; null is not known. */
 const FIELDS = [
   { label: 'Status', text: (view) => formatStatus(view.status) },
-  { label: 'Type', text: (view) => view.type ?? UNKNOWN },
+  { label: 'Type', text: (view) => view.type },
   { label: 'Speed', text: (view) => formatNumber(view.speed) },
-  { label: 'Mission', text: (view) => view.mission ?? UNKNOWN },
+  { label: 'Mission', text: (view) => view.mission },
   { label: 'Mission message', text: (view) => formatMessage(view.latestMissionMessage) },
-  { label: 'Explosion reason', text: (view) => view.explodedReason ?? UNKNOWN },
+  { label: 'Explosion reason', text: (view) => view.explodedReason },
   { label: 'Explosion message', text: (view) => formatMessage(view.latestExplodedMessage) },
-  { label: 'Latest update (UTC)', text: (view) => formatTime(view.latestUpdate), exact: (view) => view.latestUpdate },
+  // Times are written in seconds but may differ in less.
+  { label: 'Latest update (UTC)', text: (view) => formatTime(view.latestUpdate), compared: (view) => view.latestUpdate },
 ];
 
 export class RocketPage {
   #connection;
   #stream;
+  #poller = new Poller((signal) => this.#load(signal), INTERVAL_MS);
   #plot = makePlot('plot', 'Speed');
   #renderSoon = oncePerFrame(() => this.#render());
   #channel = null;
-  #bestEffort = null;
-  #exact = null;
-  #progress = null;
+  /** The latest answer; null while there is none. */
+  #rocket = null;
   #forgottenAt = null;
+  /** What the stream has announced since the latest request began: a rocket, or "gone"; null if nothing. */
+  #announced = null;
   #loading = false;
-  #reloadTimer = null;
+  #loadedAt = 0;
+  #reload = null;
+  #latestTick = Date.now();
 
   constructor(connection) {
     this.#connection = connection;
     this.#stream = new LiveStream({
-      rocket: (item) => this.#changed(item),
-      gone: () => this.#gone(),
-      live: () => this.#load(),
-      state: (state) => this.#streamState(state),
+      rocket: (item) => this.#notice(item),
+      gone: () => this.#notice('gone'),
+      connecting: () => connection.wait(STREAM),
+      live: () => connection.succeed(STREAM),
+      lost: () => connection.fail(STREAM, new Error('The stream was interrupted.')),
     });
     byId('detail-best-effort').querySelector('dl').append(...FIELDS.map(makeField));
     byId('detail-exact').querySelector('dl').append(...FIELDS.map(makeField));
+    document.addEventListener('visibilitychange', () => this.#interruptPlot());
   }
 
   show(channel, fleetHash) {
+    this.hide();
     byId('detail').hidden = false;
     byId('back').href = fleetHash;
     this.#channel = channel;
-    this.#bestEffort = this.#exact = this.#progress = null;
-    this.#forgottenAt = null;
+    this.#rocket = this.#forgottenAt = this.#announced = null;
     this.#plot.clear();
     byId('detail-known').hidden = true;
     this.#showNotice('');
-    setText(byId('detail-channel'), channel);
+    setValue(byId('detail-channel'), channel);
+    if (!CHANNEL.test(channel)) return this.#refuse('a channel has 1 to 255 characters, and no control characters.');
+    this.#connection.wait(REQUESTS);
+    this.#poller.start();
     this.#stream.open(new URLSearchParams({ channel }));
-    this.#load();
   }
 
   hide() {
     byId('detail').hidden = true;
+    setText(byId('rocket-as-of'), '');
     this.#channel = null;
+    this.#poller.stop();
     this.#stream.close();
-    clearTimeout(this.#reloadTimer);
-    this.#reloadTimer = null;
+    clearTimeout(this.#reload);
+    this.#reload = null;
+    this.#connection.drop(REQUESTS);
+    this.#connection.drop(STREAM);
   }
 
-  restartStream() {
+  /** The service can be reached again: the stream may have died unnoticed meanwhile. */
+  refresh() {
+    if (this.#channel === null) return;
+    this.#poller.soon();
     this.#stream.restart();
   }
 
   /** Time passes: ages grow, and so does the plot as long as the value is known to hold. */
   tick() {
-    if (!this.#bestEffort) return;
+    const now = Date.now();
+    if (now - this.#latestTick > ASLEEP_MS) this.#stream.restart();
+    this.#latestTick = now;
+    if (!this.#rocket) return;
     if (this.#connection.state === 'live' && !this.#forgottenAt) this.#plot.extend(serviceNow());
     this.#renderSoon();
   }
 
-  #streamState(state) {
-    this.#connection.setStream(state);
-    if (state === 'lost') this.#plot.add(serviceNow(), null);
+  /** From now on the speed is not known. */
+  #interruptPlot() {
+    if (document.hidden) this.#plot.add(serviceNow(), null);
   }
 
-  #changed(item) {
-    this.#forgottenAt = null;
-    this.#takeBestEffort(item);
-    this.#reloadTimer ??= setTimeout(() => this.#load(), RELOAD_INTERVAL_MS);
+  /** The stream announces something: unless the page shows it already, ask for the rocket. */
+  #notice(announced) {
+    this.#announced = announced;
+    if (!this.#loading && !this.#isKnown(announced)) this.#loadSoon();
   }
 
-  /** Between the stream and an answer to a question the newer one is right. */
-  #takeBestEffort(item) {
-    const known = this.#bestEffort;
-    const newer = known && known.lastReceived > item.lastReceived ? known : item;
-    this.#bestEffort = newer;
-    // Without gaps both views are the same: the exact one need not lag behind and look different.
-    if (newer.messages.missing === 0) this.#exact = newer;
-    this.#plot.add(serviceNow(), newer.speed);
-    this.#renderSoon();
+  #isKnown(announced) {
+    if (announced === 'gone') return this.#rocket === null || this.#forgottenAt !== null;
+    return this.#rocket !== null && this.#forgottenAt === null && isSameMoment(announced, this.#rocket);
   }
 
-  #gone() {
-    if (this.#bestEffort) this.#forgottenAt ??= serviceNow();
-    this.#plot.add(serviceNow(), null);
-    this.#showAbsence();
+  #loadSoon() {
+    const wait = Math.max(0, SHORTEST_INTERVAL_MS - (performance.now() - this.#loadedAt));
+    this.#reload ??= setTimeout(() => {
+      this.#reload = null;
+      this.#poller.soon();
+    }, wait);
   }
 
-  async #load() {
-    clearTimeout(this.#reloadTimer);
-    this.#reloadTimer = null;
-    if (this.#loading) return;
-    const channel = this.#channel;
+  async #load(signal) {
+    this.#announced = null;
     this.#loading = true;
     try {
-      const views = await Promise.all([getRocket(channel, 'best-effort'), getRocket(channel, 'exact')]);
-      this.#connection.requestSucceeded();
-      if (channel === this.#channel) this.#take(views);
+      this.#take(await getRocket(this.#channel, signal));
     } catch (error) {
-      if (channel === this.#channel) this.#fail(error);
-    } finally {
-      this.#loading = false;
-      if (this.#channel !== null && channel !== this.#channel) this.#load();
+      if (signal.aborted) return;
+      this.#fail(error);
     }
+    this.#loading = false;
+    this.#loadedAt = performance.now();
+    if (this.#announced && !this.#isKnown(this.#announced)) this.#loadSoon();
   }
 
-  #take([bestEffort, exact]) {
-    if (!bestEffort || !exact) return this.#gone();
-    this.#forgottenAt = null;
-    this.#exact = exact;
-    // Only answers tell the gaps, with the counts that belong to them.
-    this.#progress = bestEffort.messages;
-    this.#takeBestEffort(bestEffort);
+  #take(rocket) {
+    if (rocket) {
+      this.#rocket = rocket;
+      this.#forgottenAt = null;
+      this.#plot.add(serviceNow(), Number(rocket.bestEffort.speed));
+      this.#renderSoon();
+    } else {
+      if (this.#rocket) this.#forgottenAt ??= serviceNow();
+      this.#plot.add(serviceNow(), null);
+      this.#showAbsence();
+    }
+    setText(byId('rocket-as-of'), `This rocket as of ${formatClock(serviceNow())}.`);
+    this.#connection.succeed(REQUESTS);
   }
 
   #fail(error) {
-    if (!isOutage(error)) return this.#showNotice(`This rocket can't be shown. ${error.message}`);
-    this.#connection.requestFailed(error);
-    this.#reloadTimer ??= setTimeout(() => this.#load(), RELOAD_INTERVAL_MS);
+    if (!isOutage(error)) return this.#refuse(error.message);
+    this.#plot.add(serviceNow(), null);
+    this.#connection.fail(REQUESTS, error);
+  }
+
+  /** The service doesn't take this channel, and would not take it the next time either. */
+  #refuse(reason) {
+    this.#poller.stop();
+    this.#stream.close();
+    this.#connection.drop(STREAM);
+    this.#connection.succeed(REQUESTS);
+    this.#showNotice(`This rocket can’t be shown: ${reason}`);
   }
 
   #showAbsence() {
     if (!this.#forgottenAt) {
-      return this.#showNotice('No message of this rocket has been processed. It is shown here as soon as one is.');
+      return this.#showNotice('No message of this rocket has been processed yet. It appears here as soon as one is.');
     }
     const time = formatClock(this.#forgottenAt);
-    this.#showNotice(`This rocket was removed from the service at ${time} UTC. What is shown is its last known state.`);
+    this.#showNotice(`This rocket was removed from the service at ${time} UTC. This is its last known state.`);
   }
 
   #showNotice(text) {
@@ -158,31 +196,31 @@ export class RocketPage {
   }
 
   #render() {
-    const bestEffort = this.#bestEffort;
-    if (!bestEffort) return;
+    const rocket = this.#rocket;
+    if (!rocket) return;
     byId('detail-known').hidden = false;
     if (!this.#forgottenAt) this.#showNotice('');
-    showFacts(bestEffort);
-    showViews(bestEffort, this.#exact);
-    showGaps(this.#progress ?? bestEffort.messages);
+    showFacts(rocket);
+    showViews(rocket);
+    showGaps(rocket.messages);
     setText(byId('plot-summary'), this.#plot.describe());
   }
 }
 
-function showFacts(item) {
-  setStatus(byId('detail-status'), item.status, formatStatus(item.status));
-  setText(byId('detail-speed'), formatNumber(item.speed));
-  setText(byId('detail-latest-update'), formatTime(item.latestUpdate));
-  setText(byId('detail-last-received'), formatAge(item.lastReceived, serviceNow()));
-  setText(byId('detail-missing'), formatNumber(item.messages.missing));
-  setText(byId('detail-reason'), item.explodedReason ?? '');
-  byId('detail-latest-update').title = formatFullTime(item.latestUpdate);
-  byId('detail-last-received').title = formatFullTime(item.lastReceived);
-  byId('detail-missing').classList.toggle('incomplete', item.messages.missing > 0);
-  byId('detail-reason-tile').hidden = item.explodedReason === null;
+function showFacts({ bestEffort, lastReceived, messages }) {
+  setStatus(byId('detail-status'), bestEffort.status, formatStatus(bestEffort.status));
+  setText(byId('detail-speed'), formatNumber(bestEffort.speed));
+  setValue(byId('detail-latest-update'), formatTime(bestEffort.latestUpdate));
+  setText(byId('detail-last-received'), formatAge(lastReceived, serviceNow()));
+  setText(byId('detail-missing'), formatNumber(messages.missing));
+  setValue(byId('detail-reason'), bestEffort.explodedReason);
+  byId('detail-latest-update').title = formatFullTime(bestEffort.latestUpdate);
+  byId('detail-last-received').title = formatFullTime(lastReceived);
+  byId('detail-missing').classList.toggle('incomplete', messages.missing > 0);
+  byId('detail-reason-tile').hidden = bestEffort.explodedReason === null;
 }
 
-function showViews(bestEffort, exact) {
+function showViews({ bestEffort, exact }) {
   const differing = exact ? FIELDS.filter((field) => differs(field, bestEffort, exact)) : [];
   showView('detail-best-effort', bestEffort, differing);
   showView('detail-exact', exact, differing);
@@ -193,50 +231,45 @@ function showView(id, view, differing) {
   const rows = byId(id).querySelector('dl').children;
   FIELDS.forEach((field, index) => {
     const row = rows[index];
-    setText(row.lastElementChild.firstElementChild, view ? field.text(view) : UNKNOWN);
+    setValue(row.lastElementChild.firstElementChild, view && field.text(view));
     row.classList.toggle('differs', differing.includes(field));
     row.lastElementChild.lastElementChild.hidden = !differing.includes(field);
   });
 }
 
-/** Times are written in seconds but may differ in less. */
 function differs(field, bestEffort, exact) {
-  const value = field.exact ?? field.text;
+  const value = field.compared ?? field.text;
   return value(bestEffort) !== value(exact);
 }
 
 function describeDifference(differing, exact) {
-  if (!exact) return '';
+  if (!exact) return 'This rocket changes too often to read both views at the same moment. Trying again…';
   if (differing.length === 0) return 'Both views agree.';
   const values = formatCount(differing.length, 'value');
-  return `Marked ≠: ${values} in which the views differ, for the exact one waits for missing messages.`;
+  return `The views differ in ${values} (≠): the exact view waits for missing messages.`;
 }
 
 function showGaps({ processed, completeThrough, highest, missing, gaps }) {
-  const told = gaps ?? [];
+  const listed = gaps ?? [];
   const [count, complete, last] = [processed, completeThrough, highest].map(formatNumber);
   const progress = `${count} processed, complete through ${complete}, highest ${last}.`;
-  setText(byId('gaps-summary'), `${describeMissing(missing, told.length)} ${progress}`);
-  const texts = missing > 0 ? told.map(formatGap) : [];
+  const missed = `${missing === 0 ? 'No message is' : formatCount(missing, 'message is', 'messages are')} missing.`;
+  const cut = listed.length >= MOST_GAPS ? ` The first ${MOST_GAPS} gaps:` : '';
+  setText(byId('gaps-summary'), `${missed} ${progress}${cut}`);
+  const texts = missing > 0 ? listed.map(formatGap) : [];
   const list = byId('gaps');
   if (texts.join() === [...list.children].map((gap) => gap.textContent).join()) return;
   list.replaceChildren(...texts.map((text) => element('li', { textContent: text })));
 }
 
-function describeMissing(missing, gapsTold) {
-  if (missing === 0) return 'None is missing.';
-  const some = gapsTold >= MOST_GAPS ? `, of which the first ${MOST_GAPS} gaps are listed` : '';
-  return `${formatNumber(missing)} missing in all${some}.`;
-}
-
 function makeField({ label }) {
   const sign = element('span', { className: 'differs-sign', textContent: '≠', hidden: true });
-  sign.title = 'The views differ in this';
+  sign.title = 'The views differ here';
   sign.role = 'img';
   sign.ariaLabel = 'differs from the other view';
   return element('div', {}, element('dt', { textContent: label }), element('dd', {}, element('span'), ' ', sign));
 }
 
 function formatMessage(number) {
-  return number === null ? UNKNOWN : formatNumber(number);
+  return number === null ? null : formatNumber(number);
 }

@@ -1,22 +1,22 @@
-// The address is the state of the view: everything after "#", so that it can be shared, reloaded and gone back to.
+// The address holds what is shown, after its "#", so that it can be shared, reloaded and gone back to.
 //
-//   #/?status=launched&sort=speed       the fleet; what is left out has its default
+//   #/?status=launched&sort=speed       the fleet; parameters that are left out have their defaults
 //   #/rockets/<encoded channel>         one rocket
 
-export const DEFAULT_LIMIT = 100;
-export const LIMITS = [50, 100, 250];
+const DEFAULT_LIMIT = '100';
 export const FILTERS = ['status', 'type', 'mission', 'channel'];
 
-/** What the table can be sorted by, and the order that each begins with. */
+/** What the table can be sorted by, each with its default order. */
 export const DEFAULT_ORDERS = {
-  latestUpdate: 'desc', channel: 'asc', type: 'asc', speed: 'desc', mission: 'asc', status: 'asc',
+  __proto__: null, latestUpdate: 'desc', channel: 'asc', type: 'asc', speed: 'desc', mission: 'asc', status: 'asc',
 };
 
 const ROCKET = '#/rockets/';
+const PARAMETERS = [...FILTERS, 'sort', 'order', 'limit', 'page', 'cursor'];
 
 /** `{ page: "rocket", channel }` or `{ page: "fleet", query }`. */
 export function parseRoute(hash) {
-  if (hash.startsWith(ROCKET)) return { page: 'rocket', channel: decode(hash.slice(ROCKET.length)) };
+  if (hash.startsWith(ROCKET) && hash !== ROCKET) return { page: 'rocket', channel: decode(hash.slice(ROCKET.length)) };
   const start = hash.indexOf('?');
   return { page: 'fleet', query: parseQuery(new URLSearchParams(start < 0 ? '' : hash.slice(start + 1))) };
 }
@@ -29,7 +29,7 @@ export function rocketHash(channel) {
 export function fleetHash(query) {
   const parameters = filterParameters(query);
   if (query.sort !== 'latestUpdate') parameters.set('sort', query.sort);
-  if (query.order !== DEFAULT_ORDERS[query.sort]) parameters.set('order', query.order);
+  if (query.order !== defaultOrder(query.sort)) parameters.set('order', query.order);
   if (query.limit !== DEFAULT_LIMIT) parameters.set('limit', query.limit);
   if (query.cursor) {
     parameters.set('page', query.pageNumber);
@@ -39,9 +39,9 @@ export function fleetHash(query) {
   return text ? `#/?${text}` : '#/';
 }
 
-/** The query with some of it changed, from its first page on: a cursor belongs to the question it was given for. */
+/** The query with some changes, from its first page on: a cursor belongs to the query that it was given for. */
 export function changeQuery(query, changes) {
-  return { ...query, ...changes, cursor: '', pageNumber: 1 };
+  return { ...query, ...changes, cursor: '', pageNumber: 1, unknown: [] };
 }
 
 export function hasFilters(query) {
@@ -55,25 +55,30 @@ export function filterParameters(query) {
   return parameters;
 }
 
-/** The whole query as the API wants it. */
+/** The whole query as the API wants it. What an address says wrongly is passed on: the API's answer names it. */
 export function listParameters(query) {
   const parameters = filterParameters(query);
   for (const name of ['sort', 'order', 'limit', 'cursor']) if (query[name]) parameters.set(name, query[name]);
   return parameters;
 }
 
+function defaultOrder(sort) {
+  return DEFAULT_ORDERS[sort] ?? '';
+}
+
 function parseQuery(parameters) {
   const text = (name) => parameters.get(name) ?? '';
-  const sort = Object.hasOwn(DEFAULT_ORDERS, text('sort')) ? text('sort') : 'latestUpdate';
-  const order = ['asc', 'desc'].includes(text('order')) ? text('order') : DEFAULT_ORDERS[sort];
-  const limit = LIMITS.includes(Number(text('limit'))) ? Number(text('limit')) : DEFAULT_LIMIT;
+  const sort = text('sort') || 'latestUpdate';
+  const order = text('order') || defaultOrder(sort);
+  const limit = text('limit') || DEFAULT_LIMIT;
   const cursor = text('cursor');
   const pageNumber = cursor ? Math.max(2, Number.parseInt(text('page'), 10) || 2) : 1;
   const filters = Object.fromEntries(FILTERS.map((name) => [name, text(name)]));
-  return { ...filters, sort, order, limit, cursor, pageNumber };
+  const unknown = [...new Set(parameters.keys())].filter((name) => !PARAMETERS.includes(name));
+  return { ...filters, sort, order, limit, cursor, pageNumber, unknown };
 }
 
-/** Somebody may have typed the address. */
+/** The address may have been typed by hand. */
 function decode(text) {
   try {
     return decodeURIComponent(text);

@@ -1,21 +1,23 @@
-// The table's rows: made once for each channel, then changed in place, at most once a frame.
+// The table's rows: made once for each channel, then changed in place.
 
 import { serviceNow } from './api.js';
-import { element, oncePerFrame } from './dom.js';
-import { UNKNOWN, formatAge, formatFullTime, formatNumber, formatStatus, formatTime } from './format.js';
+import { element, setValue } from './dom.js';
+import { formatAge, formatFullTime, formatNumber, formatStatus, formatTime, spellUnseen } from './format.js';
 import { rocketHash } from './route.js';
 
-/** A launched rocket that has said nothing for so long is marked. */
+/** A launched rocket is marked when nothing was received from it for this long. */
 const SILENT_AFTER_MS = 5 * 60_000;
 const HIGHLIGHT_MS = 700;
 
-/** `write` says what else a cell shows; `cardLabel` is for small screens; `steady` ones change with
- * each message and are not highlighted, so that what matters is. */
+/**
+ * `text` is what a cell shows, null if it is not known, and `write` what it shows beside that. `cardLabel` is for small
+ * screens. `steady` cells change with each message: they are not highlighted, so that others stand out.
+ */
 const COLUMNS = [
   { name: 'channel', sort: 'channel', label: 'Channel', text: (item) => item.channel, write: writeChannel },
   { name: 'status', sort: 'status', label: 'Status', text: (item) => formatStatus(item.status), write: writeStatus },
-  { name: 'type', sort: 'type', label: 'Type', text: (item) => item.type ?? UNKNOWN, write: writeTitle },
-  { name: 'mission', sort: 'mission', label: 'Mission', text: (item) => item.mission ?? UNKNOWN, write: writeTitle },
+  { name: 'type', sort: 'type', label: 'Type', text: (item) => item.type, write: writeType },
+  { name: 'mission', sort: 'mission', label: 'Mission', text: (item) => item.mission, write: writeMission },
   { name: 'speed', sort: 'speed', label: 'Speed', text: (item) => formatNumber(item.speed) },
   { name: 'latest-update', sort: 'latestUpdate', label: 'Latest update (UTC)', steady: true,
     text: (item) => formatTime(item.latestUpdate), write: writeLatestUpdate },
@@ -29,8 +31,6 @@ export class RocketTable {
   #head;
   #body;
   #rows = new Map();
-  #pending = new Map();
-  #applySoon = oncePerFrame(() => this.#apply());
   #canHover = matchMedia('(hover: hover)');
 
   /** `onSort(name)` is called with the name of the sort that was chosen. */
@@ -52,41 +52,41 @@ export class RocketTable {
     }
   }
 
-  has(channel) {
-    return this.#rows.has(channel);
-  }
-
-  /** Shows these rockets in this order. A row that the stream has told something newer of keeps it. */
+  /** Shows these rockets in this order. */
   render(items) {
     const rows = new Map();
+    const changed = [];
     let place = this.#body.firstElementChild;
     for (const item of items) {
-      const row = this.#rows.get(item.channel) ?? new Row(item);
+      const known = this.#rows.get(item.channel);
+      const row = known ?? new Row(item);
       rows.set(item.channel, row);
-      row.update(newest(item, this.#pending.get(item.channel) ?? row.item));
+      if (known) changed.push(...known.update(item));
       if (row.tr === place) place = place.nextElementSibling;
       else this.#body.insertBefore(row.tr, place);
     }
     for (const [channel, row] of this.#rows) if (!rows.has(channel)) row.tr.remove();
     this.#rows = rows;
-    this.#pending.clear();
+    highlight(changed);
   }
 
-  /** Changes a rocket's row in the next frame, if it has one. */
-  update(item) {
-    if (!this.#rows.has(item.channel)) return;
-    this.#pending.set(item.channel, item);
-    this.#applySoon();
+  /**
+   * Shows the values of these rockets, but leaves each row where it is. A row whose rocket is not among them is marked,
+   * for its values are no longer up to date. Returns whether the rows have to be rendered again to be in order.
+   */
+  update(items) {
+    const byChannel = new Map(items.map((item) => [item.channel, item]));
+    const changed = [];
+    for (const [channel, row] of this.#rows) {
+      if (byChannel.has(channel)) changed.push(...row.update(byChannel.get(channel)));
+      else row.markGone();
+    }
+    highlight(changed);
+    const shown = [...this.#rows.keys()];
+    return shown.length !== items.length || items.some((item, place) => item.channel !== shown[place]);
   }
 
-  /** Marks a rocket that no longer belongs here, until the page is rendered again. */
-  markGone(channel) {
-    this.#pending.delete(channel);
-    const row = this.#rows.get(channel);
-    if (row) row.tr.dataset.gone = '';
-  }
-
-  /** Ages pass without events. */
+  /** Ages pass without messages. */
   refreshAges() {
     for (const row of this.#rows.values()) row.show();
   }
@@ -101,36 +101,36 @@ export class RocketTable {
     const selection = getSelection();
     return !selection.isCollapsed && selection.rangeCount > 0 && selection.getRangeAt(0).intersectsNode(this.#body);
   }
-
-  #apply() {
-    const changed = [];
-    for (const [channel, item] of this.#pending) changed.push(...this.#rows.get(channel).update(item));
-    this.#pending.clear();
-    highlight(changed);
-  }
 }
 
 /** A table row and the item that it shows. */
 class Row {
   tr = element('tr');
-  item;
+  #item;
   #cells = COLUMNS.map(makeCell);
   #texts = [];
 
   constructor(item) {
-    this.item = item;
+    this.#item = item;
     this.tr.dataset.channel = item.channel;
     this.tr.append(...this.#cells);
+    this.show();
   }
 
-  /** Shows a newer item, and returns the cells that are to be highlighted. */
+  /** Shows a newer item, and returns the cells to highlight. */
   update(item) {
-    this.item = item;
+    this.#item = item;
     delete this.tr.dataset.gone;
+    this.tr.title = '';
     return this.show();
   }
 
-  /** Shows the item as it is now, and returns the cells whose values changed, but for the steady ones. */
+  markGone() {
+    this.tr.dataset.gone = '';
+    this.tr.title = 'This rocket has left this page of the table. These values are its last ones here.';
+  }
+
+  /** Shows the item as it is now, and returns the cells whose values changed, except steady ones. */
   show() {
     return this.#cells.filter((cell, index) => this.#write(cell, index) && !COLUMNS[index].steady);
   }
@@ -138,13 +138,13 @@ class Row {
   /** Writes only what differs; most cells stay as they are. */
   #write(cell, index) {
     const { text, write } = COLUMNS[index];
-    const written = text(this.item);
+    const written = text(this.#item);
     const differs = written !== this.#texts[index];
     if (differs) {
-      cell.firstElementChild.textContent = written;
+      setValue(cell.firstElementChild, written);
       this.#texts[index] = written;
     }
-    write?.(cell, this.item, differs);
+    write?.(cell, this.#item, differs);
     return differs;
   }
 }
@@ -159,28 +159,32 @@ function makeCell({ name, label, cardLabel = label }) {
   return element('td', { className: name, dataset: { label: cardLabel } }, element(tag));
 }
 
-function writeChannel(cell, item, differs) {
+function writeChannel(cell, { channel }, differs) {
   if (!differs) return;
-  cell.firstElementChild.href = rocketHash(item.channel);
-  cell.title = item.channel;
+  cell.firstElementChild.href = rocketHash(channel);
+  cell.title = spellUnseen(channel);
 }
 
-function writeStatus(cell, item, differs) {
-  if (differs) cell.firstElementChild.dataset.status = item.status;
-  cell.title = item.explodedReason ? `Reason: ${item.explodedReason}` : '';
+function writeStatus(cell, { status, explodedReason }, differs) {
+  if (differs) cell.firstElementChild.dataset.status = status;
+  cell.title = explodedReason ? `Reason: ${spellUnseen(explodedReason)}` : '';
 }
 
-function writeTitle(cell, item, differs) {
-  if (differs) cell.title = cell.firstElementChild.textContent;
+function writeType(cell, { type }, differs) {
+  if (differs) cell.title = type === null ? 'No type is known' : spellUnseen(type);
 }
 
-function writeLatestUpdate(cell, item) {
-  cell.title = formatFullTime(item.latestUpdate);
+function writeMission(cell, { mission }, differs) {
+  if (differs) cell.title = mission === null ? 'No mission is known' : spellUnseen(mission);
 }
 
-function writeLastReceived(cell, item) {
-  const silent = item.status === 'launched' && serviceNow() - Date.parse(item.lastReceived) > SILENT_AFTER_MS;
-  cell.title = formatFullTime(item.lastReceived) + (silent ? ': launched, but silent for more than 5 minutes' : '');
+function writeLatestUpdate(cell, { latestUpdate }) {
+  cell.title = formatFullTime(latestUpdate);
+}
+
+function writeLastReceived(cell, { status, lastReceived }) {
+  const silent = status === 'launched' && serviceNow() - Date.parse(lastReceived) > SILENT_AFTER_MS;
+  cell.title = formatFullTime(lastReceived) + (silent ? '. Launched, but silent for more than 5 minutes.' : '');
   cell.classList.toggle('silent', silent);
 }
 
@@ -191,10 +195,6 @@ function writtenMessages({ messages }) {
 function writeMessages(cell, { messages }) {
   cell.title = `${formatNumber(messages.processed)} processed, ${formatNumber(messages.missing)} missing`;
   cell.classList.toggle('incomplete', messages.missing > 0);
-}
-
-function newest(fetched, known) {
-  return known && known.lastReceived > fetched.lastReceived ? known : fetched;
 }
 
 /** Cells stay marked for a moment; one that changes again meanwhile stays marked for longer. */

@@ -3,7 +3,14 @@
 //!
 //! The load generator runs on the same machine as what it loads: it writes prepared requests to keep-alive
 //! connections and reads just enough of the answers. What is posted is measured with wrk too, if it is installed.
-#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout
+)]
 
 mod events;
 mod growth;

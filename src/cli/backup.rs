@@ -4,20 +4,24 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::output::say;
 use super::{DatabaseArgs, Failure, Finished};
 use crate::store::{Backup, Store};
+use crate::terminal::Escaped;
 
 /// Copy the database to a file, while the service runs
 ///
-/// The copy is as of one moment, audited as by `check`, synced, and only then there: never a part of one. It is a database
-/// like the original; to restore it, stop the service and put it in the original's place (without old -wal and -shm files).
-/// For Postgres use pg_dump.
+/// The copy holds the state of one moment. It is audited as by `check` and synced to the disk before it appears under its
+/// name, so the file is never a partial copy. The copy is a database like the original: to restore it, stop the service, put
+/// the copy in the original's place, and remove the original's -wal and -shm files. For Postgres use pg_dump.
+///
+/// Exit status: 0 if the copy was made, 1 if not.
 #[derive(Clone, Debug, Args)]
 pub(super) struct BackupArgs {
-    /// The file to make
+    /// The file to write
     file: PathBuf,
 
-    /// Replace the file if it is there
+    /// Replace the file if it exists
     #[arg(long, env = "ROCKET_MONITOR_REPLACE")]
     replace: bool,
 
@@ -25,12 +29,12 @@ pub(super) struct BackupArgs {
     database: DatabaseArgs,
 }
 
-#[allow(clippy::print_stdout)]
 pub(super) fn run(args: &BackupArgs) -> Result<Finished, Failure> {
     let Store::Sqlite(store) = args.database.open(false)? else {
         return Err("backup copies SQLite files; for Postgres use pg_dump, which also works while instances run".into());
     };
     let Backup { channels, ranges, bytes } = store.backup(&args.file, args.replace)?;
-    println!("{}: {channels} channels with {ranges} processed ranges, {bytes} bytes, checked", args.file.display());
+    let file = Escaped(args.file.display());
+    say!("{file}: {channels} channels with {ranges} processed ranges, {bytes} bytes, checked")?;
     Ok(Finished::Well)
 }

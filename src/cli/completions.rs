@@ -1,17 +1,24 @@
-//! `completions` and `man`: what shells and readers of manuals get.
+//! `completions` and `man`: what shells and readers of manuals need.
 
-use std::io::{Write, stdout};
-
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 
-use super::{Cli, Failure, Finished};
+use super::{Failure, Finished, command, output};
 
 const PROGRAM: &str = "rocket-monitor";
+/// The name that the script for bash is made with: clap_complete spells a hyphen there in two ways that don't match, so
+/// that nothing after a subcommand is completed.
+const NAME_IN_BASH: &str = "rocket_monitor";
 
 /// Print a script that completes commands and options in a shell
 ///
-/// For bash: rocket-monitor completions bash > ~/.local/share/bash-completion/completions/rocket-monitor
+/// bash: rocket-monitor completions bash > ~/.local/share/bash-completion/completions/rocket-monitor
+///
+/// zsh: rocket-monitor completions zsh > _rocket-monitor, in a folder of $fpath
+///
+/// fish: rocket-monitor completions fish > ~/.config/fish/completions/rocket-monitor.fish
+///
+/// Exit status: 0 if the script was printed, 1 if not.
 #[derive(Clone, Debug, Args)]
 pub(super) struct CompletionsArgs {
     /// The shell
@@ -20,25 +27,31 @@ pub(super) struct CompletionsArgs {
 }
 
 pub(super) fn run(args: &CompletionsArgs) -> Result<Finished, Failure> {
-    // Written at once: the generator would panic if the reader went away.
+    let name = if args.shell == Shell::Bash { NAME_IN_BASH } else { PROGRAM };
+    // Printed at once: the generator would panic if the reader went away.
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), PROGRAM, &mut script);
-    stdout().write_all(&script)?;
+    clap_complete::generate(args.shell, &mut command().bin_name(name), name, &mut script);
+    if args.shell == Shell::Bash {
+        script =
+            String::from_utf8(script)?.replace(&format!(" {NAME_IN_BASH}\n"), &format!(" {PROGRAM}\n")).into_bytes();
+    }
+    output::print(&script)?;
     Ok(Finished::Well)
 }
 
 /// Prints the manual page, with every command.
 pub(super) fn manual() -> Result<Finished, Failure> {
-    let mut output = stdout().lock();
-    let mut command = Cli::command();
+    let mut page = Vec::new();
+    let mut command = command();
     command.build();
-    clap_mangen::Man::new(command.clone()).render(&mut output)?;
+    clap_mangen::Man::new(command.clone()).render(&mut page)?;
     for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
-        let page = clap_mangen::Man::new(subcommand.clone());
-        page.render_name_section(&mut output)?;
-        page.render_synopsis_section(&mut output)?;
-        page.render_description_section(&mut output)?;
-        page.render_options_section(&mut output)?;
+        let section = clap_mangen::Man::new(subcommand.clone());
+        section.render_name_section(&mut page)?;
+        section.render_synopsis_section(&mut page)?;
+        section.render_description_section(&mut page)?;
+        section.render_options_section(&mut page)?;
     }
+    output::print(&page)?;
     Ok(Finished::Well)
 }

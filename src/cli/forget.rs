@@ -3,13 +3,16 @@
 use bytestring::ByteString;
 use clap::Args;
 
+use super::output::say;
 use super::{DatabaseArgs, Failure, Finished};
 use crate::domain::text::Channel;
+use crate::terminal::Escaped;
 
-/// Remove a rocket with all that was processed of it
+/// Remove a rocket and the record of its processed messages
 ///
-/// Copies of its messages that come later count again, as of a new rocket. Exit status: 0 if it was removed, 1 if no
-/// message of that channel had been processed.
+/// Copies of its messages that arrive later count again, as those of a new rocket.
+///
+/// Exit status: 0 if the rocket was removed, 1 if no message of its channel had been processed or the command failed.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ForgetArgs {
     /// The rocket's channel
@@ -19,13 +22,12 @@ pub(super) struct ForgetArgs {
     database: DatabaseArgs,
 }
 
-#[allow(clippy::print_stdout)]
 pub(super) fn run(args: &ForgetArgs) -> Result<Finished, Failure> {
     let channel =
         Channel::new(ByteString::from(args.channel.as_str())).map_err(|detail| format!("CHANNEL {detail}"))?;
     if !args.database.open(false)?.forget(&channel)? {
         return Err(format!("{}: no message of channel {channel} has been processed", args.database.database).into());
     }
-    println!("forgot {channel}");
+    say!("forgot {}", Escaped(channel))?;
     Ok(Finished::Well)
 }

@@ -6,34 +6,36 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
+use super::output::{self, complain, say};
 use super::{DatabaseArgs, Failure, Finished};
 use crate::ingest::file;
 use crate::ingest::ndjson::BadLine;
 use crate::store::{Database, Store};
+use crate::terminal::Escaped;
 
 /// How many rejected lines are printed.
-const REJECTED_TOLD: u64 = 100;
+const MAX_REJECTED_PRINTED: u64 = 100;
 
 /// Put a file of messages (newline-delimited JSON) straight into the database
 ///
-/// It may run while `serve` runs on the same file, and any number of times with the same messages: each counts once.
-/// Prints what became of the lines. Exit status: 0 if all lines were messages, 2 if some were rejected (the others are
-/// stored, and the first hundred rejected are told), 1 if it could not read or store to the end.
+/// It may run while `serve` runs on the same database, and any number of times with the same messages: each counts once.
+/// Prints how many messages were new, duplicates, or rejected, and on standard error the first 100 rejected lines.
+///
+/// Exit status: 0 if every line was a message, 2 if some lines were rejected (the others are stored), 1 if the command
+/// could not read or store to the end.
 #[derive(Clone, Debug, Args)]
 pub(super) struct IngestArgs {
-    /// The file, one message a line; - reads standard input
+    /// The file, one message per line; - reads standard input
     file: PathBuf,
 
     #[command(flatten)]
     database: DatabaseArgs,
 }
 
-/// How long others wait at most until they are told of new messages.
+/// The longest time between two notifications of other instances.
 const TELL_AFTER: Duration = Duration::from_millis(500);
 
-#[allow(clippy::print_stdout)]
 pub(super) fn run(args: &IngestArgs) -> Result<Finished, Failure> {
     if args.database.database == Database::Memory {
         return Err("a database in memory would be gone when ingest ends; give --database the path of a file".into());
@@ -45,8 +47,8 @@ pub(super) fn run(args: &IngestArgs) -> Result<Finished, Failure> {
     let mut rejected = 0;
     let bad_line = |bad: BadLine| {
         rejected += 1;
-        if rejected <= REJECTED_TOLD {
-            progress.suspend(|| tell(&bad));
+        if rejected <= MAX_REJECTED_PRINTED {
+            progress.suspend(|| complain(format_args!("line {}: {}", bad.line, Escaped(bad.detail))));
         }
     };
     let mut told = Instant::now();
@@ -61,14 +63,17 @@ pub(super) fn run(args: &IngestArgs) -> Result<Finished, Failure> {
     progress.finish_and_clear();
     tell_others(&store);
     let summary = ingested?;
+    if summary.rejected > MAX_REJECTED_PRINTED {
+        complain(format_args!("{} more lines were rejected", summary.rejected - MAX_REJECTED_PRINTED));
+    }
     let tally = summary.tally;
-    println!(
+    say!(
         "received {}: {} applied, {} duplicates, {} rejected",
         tally.applied + tally.duplicates + summary.rejected,
         tally.applied,
         tally.duplicates,
         summary.rejected
-    );
+    )?;
     Ok(if summary.rejected == 0 { Finished::Well } else { Finished::With(2) })
 }
 
@@ -94,19 +99,10 @@ fn open(path: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>), Failure> {
     Ok((Box::new(file), metadata.is_file().then_some(metadata.len())))
 }
 
-/// On a terminal a bar by bytes; elsewhere nothing.
-fn progress_bar(bytes: Option<u64>) -> ProgressBar {
-    let (bar, template) = match bytes {
-        Some(bytes) => (ProgressBar::new(bytes), "{wide_bar} {bytes}/{total_bytes} ({bytes_per_sec}, {eta} to go)"),
-        None => (ProgressBar::no_length(), "{spinner} {bytes} ({bytes_per_sec})"),
+fn progress_bar(bytes: Option<u64>) -> indicatif::ProgressBar {
+    let template = match bytes {
+        Some(_) => "{wide_bar} {bytes}/{total_bytes} ({bytes_per_sec}, {eta} to go)",
+        None => "{spinner} {bytes} ({bytes_per_sec})",
     };
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
-}
-
-#[allow(clippy::print_stderr)]
-fn tell(bad: &BadLine) {
-    eprintln!("line {}: {}", bad.line, bad.detail);
+    output::progress_bar(bytes, template)
 }

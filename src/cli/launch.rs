@@ -4,76 +4,87 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use awc::error::SendRequestError;
 use awc::http::StatusCode;
 use bytes::Bytes;
 use clap::Args;
 use futures_util::future::try_join_all;
 use hdrhistogram::Histogram;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
+use super::output::{self, complain, say};
 use super::{Failure, Finished, TokenArgs};
 use crate::access::{Token, Tokens};
 use crate::domain::rocket::View;
 use crate::fleet::{Arrivals, Expected, Fleet};
+use crate::terminal::Escaped;
 
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a message is sent again and again before the run is given up.
-const RESEND_FOR: Duration = Duration::from_secs(60);
-/// How long to wait before sending again.
-const RESEND_AFTER: Duration = Duration::from_millis(200);
-/// To how many digits latencies are kept.
+/// How long a request is repeated before the run is given up.
+const REPEAT_FOR: Duration = Duration::from_secs(60);
+/// How often failures are reported: one of many that are like it.
+const REPORT_FAILURES_EVERY: Duration = Duration::from_secs(10);
+/// The pause before a request is repeated.
+const REPEAT_AFTER: Duration = Duration::from_millis(200);
+/// How many digits of a latency are significant.
 const LATENCY_DIGITS: u8 = 3;
-/// How many disagreements are told.
-const DISAGREEMENTS_TOLD: usize = 20;
+/// The longest answer that is read: a rocket with 100 gaps, or an error.
+const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+/// How many disagreements are printed.
+const MAX_DISAGREEMENTS_PRINTED: usize = 20;
 
-/// Simulate a fleet: send its messages to a running service, out of order and some more than once
+/// Simulate a fleet: send its messages to a running service, out of order and some of them twice
 ///
-/// What a message holds depends on the seed, the channel and the message number only: run it again, and everything is a
-/// duplicate; run it with more messages, and the same rockets fly on. With --verify every rocket is then read back in
-/// both views and compared with what its messages, folded in order, come to. Exit status: 0 if every message was taken
-/// and, with --verify, everything agrees.
+/// A message depends only on the seed, its channel and its number. Repeat a run, and every message is a duplicate; repeat
+/// it with more messages, and the same rockets fly on. With --verify, every rocket is then read back in both views and
+/// compared with its messages, folded in order.
+///
+/// If the service stops answering, the messages it did not confirm are sent again for 60 seconds. If there is no service
+/// at the address to begin with, the command fails at once.
+///
+/// Exit status: 0 if every message was stored and, with --verify, every rocket agrees; 1 if not.
 #[derive(Clone, Debug, Args)]
 pub(super) struct LaunchArgs {
-    /// Where the service is, like http://127.0.0.1:8088 (its /messages may be added)
+    /// The address of the service, like http://127.0.0.1:8088 (with or without /messages)
     url: String,
 
-    /// How many rockets the fleet has
+    /// The number of rockets
     #[arg(long, value_name = "N", env = "ROCKET_MONITOR_ROCKETS", default_value = "100",
           value_parser = clap::value_parser!(u32).range(1..))]
     rockets: u32,
 
-    /// How many different messages all rockets send together
+    /// The number of different messages that all rockets send together
     #[arg(long, value_name = "N", env = "ROCKET_MONITOR_MESSAGES", default_value = "10000")]
     messages: u64,
 
-    /// How many connections send at the same time
+    /// The number of connections that send at the same time
     #[arg(long, value_name = "N", env = "ROCKET_MONITOR_CONNECTIONS", default_value = "16",
           value_parser = clap::value_parser!(u16).range(1..))]
     connections: u16,
 
-    /// How long each connection pauses between messages, like 500ms or 2s
+    /// The pause of each connection between two messages, like 500ms or 2s
     #[arg(long, value_name = "TIME", env = "ROCKET_MONITOR_MESSAGE_DELAY", default_value = "0ms", value_parser = delay)]
     message_delay: Duration,
 
-    /// How many of 100 messages are sent a second time
+    /// The percentage of messages that are sent twice
     #[arg(long, value_name = "PERCENT", env = "ROCKET_MONITOR_DUPLICATES", default_value = "10", value_parser = percent)]
     duplicates: f64,
 
-    /// By how many places of its rocket's order a message may come too late
+    /// How many places late a message may arrive in the order of its rocket
     #[arg(long, value_name = "PLACES", env = "ROCKET_MONITOR_DISPLACEMENT", default_value = "20")]
     displacement: u32,
 
-    /// Which fleet: another seed has other rockets, which say other things
+    /// The fleet to simulate: each seed has other rockets with other messages
     #[arg(long, value_name = "N", env = "ROCKET_MONITOR_SEED", default_value = "1")]
     seed: u64,
 
     #[command(flatten)]
     tokens: TokenArgs,
 
-    /// Read every rocket back in both views, and compare
+    /// Read every rocket back in both views, and compare it with its messages
     #[arg(long, env = "ROCKET_MONITOR_VERIFY")]
     verify: bool,
 }
@@ -119,12 +130,16 @@ fn authorized(request: awc::ClientRequest, token: &Option<Token>) -> awc::Client
 
 /// The service's address without a path.
 fn base_url(url: &str) -> Result<String, String> {
-    let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-    if !url.starts_with("http://") {
-        return Err(format!("{url}: only http:// is spoken; reach a service behind TLS from its own machine"));
+    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+    if !scheme.eq_ignore_ascii_case("http") {
+        return Err(format!("{url}: only http:// is supported; reach a service behind TLS from its own machine"));
     }
-    let url = url.trim_end_matches('/');
-    Ok(url.strip_suffix("/messages").unwrap_or(url).to_owned())
+    let rest = rest.trim_end_matches('/');
+    let rest = rest.strip_suffix("/messages").unwrap_or(rest).trim_end_matches('/');
+    if rest.is_empty() || rest.starts_with(['/', ':']) {
+        return Err(format!("{url}: the address lacks a host; give one like http://127.0.0.1:8088"));
+    }
+    Ok(format!("http://{rest}"))
 }
 
 /// What all connections share.
@@ -140,6 +155,9 @@ struct Sender {
     arrivals: RefCell<Arrivals>,
     seen: RefCell<Seen>,
     progress: ProgressBar,
+    /// Whether the service has ever answered.
+    reached: Cell<bool>,
+    failure_reported: Cell<Option<Instant>>,
 }
 
 /// What was seen of the answers.
@@ -147,14 +165,34 @@ struct Seen {
     applied: u64,
     duplicates: u64,
     resent: u64,
-    /// In microseconds, from the first byte sent to the answer, of messages that were sent once.
+    /// In microseconds, from the first time a message was sent to its confirmation, however often it was sent.
     latency: Histogram<u64>,
+}
+
+/// An answer other than "not now".
+struct Answer {
+    status: StatusCode,
+    replayed: bool,
+    body: Bytes,
+}
+
+impl Answer {
+    fn is_not_now(&self) -> bool {
+        self.status.is_server_error() || self.status == StatusCode::TOO_MANY_REQUESTS
+    }
+}
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} {}", self.status, Escaped(String::from_utf8_lossy(&self.body)))
+    }
 }
 
 impl Sender {
     fn new(client: awc::Client, base: String, fleet: Fleet, args: &LaunchArgs) -> Result<Self, Failure> {
-        let style = "{wide_bar} {pos}/{len} messages ({per_sec}, {eta} to go)";
-        let progress = ProgressBar::new(fleet.messages);
+        // How many are sent twice is left to chance: the bar's length is what to expect.
+        let sent = (fleet.messages as f64 * (1.0 + fleet.duplicate_percent / 100.0)).round() as u64;
+        let style = "{wide_bar} {pos} messages sent ({rate} a second, {eta} to go)";
         Ok(Self {
             client,
             base,
@@ -166,10 +204,9 @@ impl Sender {
             pause: args.message_delay,
             arrivals: RefCell::new(fleet.arrivals()),
             seen: RefCell::new(Seen { applied: 0, duplicates: 0, resent: 0, latency: Histogram::new(LATENCY_DIGITS)? }),
-            progress: match ProgressStyle::with_template(style) {
-                Ok(style) => progress.with_style(style),
-                Err(_) => progress,
-            },
+            progress: output::progress_bar(Some(sent), style),
+            reached: Cell::new(false),
+            failure_reported: Cell::new(None),
         })
     }
 
@@ -198,41 +235,64 @@ impl Sender {
         let json = Bytes::from(json);
         let url = format!("{}/messages", self.base);
         let first_sent = Instant::now();
-        let mut resent = 0;
+        let post = || {
+            let request = authorized(self.client.post(&url), &self.write_token).content_type("application/json");
+            request.send_body(json.clone())
+        };
+        let (answer, repeated) = self.ask(&url, post).await?;
+        if answer.status != StatusCode::NO_CONTENT {
+            return Err(format!("{url}: message {number} of {} was refused: {answer}", self.channel(rocket)));
+        }
+        self.taken(answer.replayed, repeated, first_sent.elapsed())
+    }
+
+    /// Repeats a request until it is answered with something other than "not now"; also gives how often it was repeated.
+    async fn ask(&self, url: &str, request: impl Fn() -> awc::SendClientRequest) -> Result<(Answer, u64), String> {
+        let first_sent = Instant::now();
+        let mut repeated = 0;
         loop {
-            let failure = match authorized(self.client.post(&url), &self.write_token)
-                .content_type("application/json")
-                .send_body(json.clone())
-                .await
-            {
-                Ok(response) if response.status() == StatusCode::NO_CONTENT => {
-                    let replayed = response.headers().contains_key("idempotent-replayed");
-                    self.taken(replayed, resent, first_sent.elapsed());
-                    return Ok(());
-                }
-                Ok(mut response) => {
-                    let status = response.status();
-                    let body = response.body().await.unwrap_or_default();
-                    let refusal = format!("{status} {}", String::from_utf8_lossy(&body));
-                    if !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS {
-                        return Err(format!(
-                            "{url}: message {number} of {} was refused: {refusal}",
-                            self.channel(rocket)
-                        ));
-                    }
-                    refusal
-                }
-                Err(error) => error.to_string(),
+            let failure = match self.ask_once(request()).await {
+                Ok(answer) if !answer.is_not_now() => return Ok((answer, repeated)),
+                Ok(answer) => answer.to_string(),
+                Err(failure) => failure,
             };
-            if first_sent.elapsed() > RESEND_FOR {
-                return Err(format!("{url}: sent for {} seconds in vain: {failure}", RESEND_FOR.as_secs()));
+            if !self.reached.get() {
+                return Err(format!(
+                    "{}: no service answers there: {failure}. Check the address, and whether rocket-monitor serve runs.",
+                    self.base
+                ));
             }
-            resent += 1;
-            actix_web::rt::time::sleep(RESEND_AFTER).await;
+            if first_sent.elapsed() > REPEAT_FOR {
+                return Err(format!("{url}: sent again for {} seconds in vain: {failure}", REPEAT_FOR.as_secs()));
+            }
+            self.report_failure(url, &failure);
+            repeated += 1;
+            actix_web::rt::time::sleep(REPEAT_AFTER).await;
         }
     }
 
-    fn taken(&self, replayed: bool, resent: u64, latency: Duration) {
+    fn report_failure(&self, url: &str, failure: &str) {
+        if self.failure_reported.get().is_none_or(|reported| reported.elapsed() > REPORT_FAILURES_EVERY) {
+            self.failure_reported.set(Some(Instant::now()));
+            let seconds = REPEAT_FOR.as_secs();
+            self.progress.suspend(|| complain(format!("{url}: {failure}; sending again for up to {seconds} seconds")));
+        }
+    }
+
+    async fn ask_once(&self, request: awc::SendClientRequest) -> Result<Answer, String> {
+        let response = request.await;
+        // Only a service accepts a connection and takes its time.
+        if matches!(response, Ok(_) | Err(SendRequestError::Timeout)) {
+            self.reached.set(true);
+        }
+        let mut response = response.map_err(|error| error.to_string())?;
+        let status = response.status();
+        let replayed = response.headers().contains_key("idempotent-replayed");
+        let body = response.body().limit(MAX_ANSWER_BYTES).await.map_err(|error| error.to_string())?;
+        Ok(Answer { status, replayed, body })
+    }
+
+    fn taken(&self, replayed: bool, resent: u64, latency: Duration) -> Result<(), String> {
         let mut seen = self.seen.borrow_mut();
         if replayed {
             seen.duplicates += 1;
@@ -240,13 +300,11 @@ impl Sender {
             seen.applied += 1;
         }
         seen.resent += resent;
-        if resent == 0 {
-            seen.latency.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
-        }
-        // Repeated messages don't bring the end nearer.
-        if self.progress.position() < self.fleet.messages {
-            self.progress.inc(1);
-        }
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        // This one grows with its values; the saturating one would take them for its first bound.
+        seen.latency.record(micros).map_err(|error| error.to_string())?;
+        self.progress.inc(1);
+        Ok(())
     }
 
     /// What disagrees between the service and the in-order fold.
@@ -256,17 +314,15 @@ impl Sender {
         for view in View::ALL {
             let channel = utf8_percent_encode(self.channel(rocket), NON_ALPHANUMERIC);
             let url = format!("{}/rockets/{channel}?view={}", self.base, view.name());
-            let response = authorized(self.client.get(&url), &self.read_token).send().await;
-            let mut response = response.map_err(|error| format!("{url}: {error}"))?;
-            let status = response.status();
-            let body = response.body().limit(1024 * 1024).await.map_err(|error| format!("{url}: {error}"))?;
-            if sent == 0 && status == StatusCode::NOT_FOUND {
+            let get = || authorized(self.client.get(&url), &self.read_token).send();
+            let (answer, _) = self.ask(&url, get).await?;
+            if sent == 0 && answer.status == StatusCode::NOT_FOUND {
                 continue;
             }
-            let is: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+            let is: Value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
             let must = expected_json(self.channel(rocket), &expected, sent);
-            if status != StatusCode::OK || !agrees(&is, &must) {
-                return Ok(Some(format!("{url}\n  says      {status} {is}\n  should be {must}")));
+            if answer.status != StatusCode::OK || !agrees(&is, &must) {
+                return Ok(Some(format!("{url}\n  says      {answer}\n  should be {must}")));
             }
         }
         Ok(None)
@@ -275,13 +331,13 @@ impl Sender {
 
 async fn send_all(sender: &Rc<Sender>) -> Result<(), Failure> {
     let started = Instant::now();
-    each_connection(sender, |sender| async move { sender.send_some().await }).await?;
+    let sent = each_connection(sender, |sender| async move { sender.send_some().await }).await;
     sender.progress.finish_and_clear();
-    sender.report(started.elapsed());
-    Ok(())
+    sent?;
+    sender.report(started.elapsed())
 }
 
-/// Goes on with the same work on every connection; the first failure ends it.
+/// Does the same work on every connection; the first failure ends it.
 async fn each_connection<W>(sender: &Rc<Sender>, work: impl Fn(Rc<Sender>) -> W) -> Result<(), String>
 where
     W: Future<Output = Result<(), String>>,
@@ -290,24 +346,25 @@ where
 }
 
 impl Sender {
-    #[allow(clippy::print_stdout)]
-    fn report(&self, elapsed: Duration) {
+    fn report(&self, elapsed: Duration) -> Result<(), Failure> {
         let Seen { applied, duplicates, resent, latency } = &*self.seen.borrow();
         let sent = applied + duplicates;
-        let rate = sent as f64 / elapsed.as_secs_f64().max(1e-9);
-        let milliseconds = |quantile| latency.value_at_quantile(quantile) as f64 / 1_000.0;
-        println!("sent      {sent} messages of {} rockets in {elapsed:.1?}: {rate:.0} a second", self.fleet.rockets);
-        println!("answers   {applied} applied, {duplicates} duplicates; {resent} sent again after a failure");
-        println!(
+        let rate = output::rate(sent as f64 / elapsed.as_secs_f64().max(1e-9));
+        let milliseconds = |micros: u64| micros as f64 / 1_000.0;
+        say!("sent      {sent} messages of {} rockets in {elapsed:.1?}: {rate} a second", self.fleet.rockets)?;
+        say!("answers   {applied} applied, {duplicates} duplicates; {resent} sent again after a failure")?;
+        if latency.is_empty() {
+            return Ok(());
+        }
+        say!(
             "latency   median {:.2} ms, 99% {:.2} ms, highest {:.2} ms",
-            milliseconds(0.5),
-            milliseconds(0.99),
-            latency.max() as f64 / 1_000.0
-        );
+            milliseconds(latency.value_at_quantile(0.5)),
+            milliseconds(latency.value_at_quantile(0.99)),
+            milliseconds(latency.max())
+        )
     }
 }
 
-#[allow(clippy::print_stdout)]
 async fn verify_all(sender: &Rc<Sender>) -> Result<Finished, Failure> {
     let next = Rc::new(Cell::new(0));
     let disagreements = Rc::new(RefCell::new(Vec::new()));
@@ -327,14 +384,14 @@ async fn verify_all(sender: &Rc<Sender>) -> Result<Finished, Failure> {
     })
     .await?;
     let disagreements = disagreements.borrow();
-    for disagreement in disagreements.iter().take(DISAGREEMENTS_TOLD) {
-        println!("{disagreement}");
+    for disagreement in disagreements.iter().take(MAX_DISAGREEMENTS_PRINTED) {
+        say!("{disagreement}")?;
     }
-    println!(
+    say!(
         "verified  {} rockets in both views: {} disagree with the in-order fold",
         sender.fleet.rockets,
         disagreements.len()
-    );
+    )?;
     Ok(if disagreements.is_empty() { Finished::Well } else { Finished::With(1) })
 }
 

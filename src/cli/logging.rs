@@ -1,15 +1,25 @@
 //! Logs: to stderr, for people on a terminal and as JSON otherwise.
 
-use std::io::{IsTerminal, stderr};
+use std::fmt::{Debug, Display};
+use std::io::{IsTerminal, Write, stderr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use clap::ValueEnum;
-use tracing_subscriber::filter::LevelFilter;
+use tracing::field::Field;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::fmt::{self, FormatFields};
+use tracing_subscriber::prelude::*;
 
-/// From which severity on events are logged.
+use crate::terminal::{escape, escape_json};
+
+/// The lowest severity that is logged.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum LogLevel {
     Off,
     Error,
+    #[value(alias = "warning")]
     Warn,
     Info,
     Debug,
@@ -32,14 +42,161 @@ impl From<LogLevel> for LevelFilter {
 /// Starts logging. A second call changes nothing.
 pub(super) fn start(level: LogLevel) {
     // If nobody reads the log anymore, it is lost: saying so on stderr would panic, on whatever thread logs.
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::from(level))
-        .with_writer(stderr)
-        .log_internal_errors(false);
-    // Fails only if logging has been started before.
-    let _ = if stderr().is_terminal() {
-        builder.with_target(false).try_init()
+    let layer = fmt::layer().log_internal_errors(false);
+    let layer = if is_for_people() {
+        let text = layer.with_writer(stderr).with_ansi(has_colours()).with_target(false);
+        text.fmt_fields(fields_for_people()).boxed()
     } else {
-        builder.json().flatten_event(true).with_ansi(false).try_init()
+        layer.with_writer(|| EscapedJson(stderr())).json().flatten_event(true).with_ansi(false).boxed()
     };
+    // Fails only if logging has been started before.
+    let _ = tracing_subscriber::registry().with(layer.with_filter(targets(level.into()))).try_init();
+}
+
+/// What the libraries log at INFO is of use to those who look for a fault, who ask for more.
+fn targets(level: LevelFilter) -> Targets {
+    let of_libraries = if level > LevelFilter::INFO { level } else { level.min(LevelFilter::WARN) };
+    Targets::new().with_default(of_libraries).with_target("rocket_monitor", level)
+}
+
+/// Logs that the service can be reached at this address.
+pub(super) fn log_ready(address: &SocketAddr, database: &dyn Display) {
+    let url = url(*address);
+    if is_for_people() {
+        tracing::info!(%database, "Rocket Monitor is ready: open {url}");
+    } else {
+        tracing::info!(%address, %database, url, "listening");
+    }
+}
+
+/// What to open in a browser on this machine.
+fn url(mut address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        });
+    }
+    format!("http://{address}/")
+}
+
+fn is_for_people() -> bool {
+    stderr().is_terminal()
+}
+
+/// Whether people want colours (<https://no-color.org>) and the terminal has them.
+fn has_colours() -> bool {
+    let set = |variable| std::env::var_os(variable).filter(|value| !value.is_empty());
+    set("NO_COLOR").is_none() && set("TERM").is_some_and(|terminal| terminal != "dumb")
+}
+
+/// The message and the fields as text, whatever senders put into them.
+fn fields_for_people() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
+    let write = |writer: &mut Writer<'_>, field: &Field, value: &dyn Debug| {
+        let value = format!("{value:?}");
+        let value = escape(&value);
+        match field.name() {
+            "message" => writer.write_str(&value),
+            name if writer.has_ansi_escapes() => write!(writer, "\u{1b}[3m{name}\u{1b}[0m\u{1b}[2m=\u{1b}[0m{value}"),
+            name => write!(writer, "{name}={value}"),
+        }
+    };
+    debug_fn(write).delimited(" ")
+}
+
+/// Writes lines of JSON so that they can be looked at on a terminal.
+struct EscapedJson<W>(W);
+
+impl<W: Write> Write for EscapedJson<W> {
+    /// Takes an event, which comes as a whole.
+    fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
+        self.0.write_all(escape_json(&String::from_utf8_lossy(event)).as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().map_or(Ok(0), |mut log| log.write(bytes))
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is logged when a sender's text comes as the message, as a field, and by what it displays.
+    fn logged(layer: impl Fn(Log) -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync>) -> String {
+        let log = Log::default();
+        let hostile = "\u{1b}[2J\n2026 INFO forged\u{202e}\u{200b}\u{9b}é";
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer(log.clone())), || {
+            tracing::warn!(hostile, shown = %hostile, "{hostile}");
+        });
+        let bytes = log.0.lock().map(|log| log.clone()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    #[test]
+    fn what_senders_wrote_neither_acts_nor_forges_lines() {
+        let text = logged(|log| {
+            let layer = fmt::layer().with_writer(move || log.clone()).with_ansi(false);
+            layer.fmt_fields(fields_for_people()).boxed()
+        });
+        let json = logged(|log| fmt::layer().json().with_writer(move || EscapedJson(log.clone())).boxed());
+        for (log, times) in [(&text, 3), (&json, 3)] {
+            assert_eq!(log.matches("forged").count(), times, "{log}");
+            assert_eq!(log.matches('é').count(), times, "{log}");
+            assert_eq!(crate::terminal::escape_lines(log), log.as_str());
+            assert_eq!(log.lines().count(), 1, "{log}");
+        }
+        assert!(text.contains(r"\u{1b}[2J\n2026 INFO forged\u{202e}\u{200b}\u{9b}é"), "{text}");
+        let event: serde_json::Value = serde_json::from_str(&json).unwrap_or_default();
+        assert_eq!(event["fields"]["message"], "\u{1b}[2J\n2026 INFO forged\u{202e}\u{200b}\u{9b}é");
+    }
+
+    #[test]
+    fn libraries_are_heard_when_something_is_wrong_or_is_looked_for() {
+        for (level, actix, ours) in [
+            (LogLevel::Off, LevelFilter::OFF, LevelFilter::OFF),
+            (LogLevel::Error, LevelFilter::ERROR, LevelFilter::ERROR),
+            (LogLevel::Info, LevelFilter::WARN, LevelFilter::INFO),
+            (LogLevel::Debug, LevelFilter::DEBUG, LevelFilter::DEBUG),
+            (LogLevel::Trace, LevelFilter::TRACE, LevelFilter::TRACE),
+        ] {
+            let targets = targets(level.into());
+            for wanted in [tracing::Level::ERROR, tracing::Level::WARN, tracing::Level::INFO, tracing::Level::DEBUG] {
+                assert_eq!(
+                    targets.would_enable("actix_server::builder", &wanted),
+                    actix >= wanted,
+                    "{level:?} {wanted}"
+                );
+                assert_eq!(targets.would_enable("rocket_monitor::cli", &wanted), ours >= wanted, "{level:?} {wanted}");
+            }
+        }
+    }
+
+    #[test]
+    fn urls_can_be_opened_on_this_machine() {
+        for (address, opened) in [
+            ("127.0.0.1:8088", "http://127.0.0.1:8088/"),
+            ("0.0.0.0:80", "http://127.0.0.1:80/"),
+            ("[::]:8088", "http://[::1]:8088/"),
+            ("192.0.2.7:9", "http://192.0.2.7:9/"),
+        ] {
+            assert_eq!(address.parse().map(url), Ok(opened.to_owned()));
+        }
+    }
 }

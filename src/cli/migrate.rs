@@ -2,29 +2,33 @@
 
 use clap::Args;
 
+use super::output::say;
 use super::{DatabaseArgs, Failure, Finished};
+use crate::terminal::Escaped;
 
-/// Make the database, or bring its schema up to date, and end
+/// Create the database, or bring its schema up to date
 ///
-/// `serve` and `ingest` do this by themselves. Running it first, and them with --no-migrate, keeps the right to change
-/// the schema away from the service.
+/// `serve` and `ingest` do this themselves. If you run `migrate` first and `serve` with --no-migrate, the service needs no
+/// right to change the schema.
+///
+/// Exit status: 0 if the schema is up to date, 1 if the command failed.
 #[derive(Clone, Debug, Args)]
 pub(super) struct MigrateArgs {
     #[command(flatten)]
     database: DatabaseArgs,
 
-    /// Distribute the tables by channel over a Citus cluster: for Postgres with the extension citus only
+    /// Distribute the tables by channel over a Citus cluster (only for Postgres with the extension citus)
     #[arg(long, env = "ROCKET_MONITOR_DISTRIBUTE")]
     distribute: bool,
 }
 
-#[allow(clippy::print_stdout)]
 pub(super) fn run(args: &MigrateArgs) -> Result<Finished, Failure> {
     let store = args.database.open(true)?;
-    println!("{}: schema version {}, up to date", args.database.database, store.schema_version()?);
+    let database = Escaped(&args.database.database);
+    say!("{database}: schema version {}, up to date", store.schema_version()?)?;
     if args.distribute {
         let done = if store.distribute()? { "distributed by channel" } else { "distributed already" };
-        println!("{}: {done}", args.database.database);
+        say!("{database}: {done}")?;
     }
     Ok(Finished::Well)
 }

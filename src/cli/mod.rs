@@ -1,4 +1,4 @@
-//! The command line: what can be asked for, and how it ends. Each subcommand has a file of its own.
+//! The command line: the options, and how a command ends. Each subcommand has a file of its own.
 
 mod backup;
 mod check;
@@ -8,25 +8,30 @@ mod ingest;
 mod launch;
 mod logging;
 mod migrate;
+mod output;
 mod report;
 mod serve;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue};
+use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use self::output::complain;
 use crate::access::{TokenError, Tokens};
 use crate::store::postgres::has_password;
 use crate::store::{Database, OpenError, OpenOptions, Store};
+use crate::terminal::{Escaped, escape};
 
-/// How a command fails: what went wrong, for people. Its exit status is 1 unless it says otherwise.
+/// Why a command failed, for people. Its exit status is 1 unless the command's help says otherwise.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Takes the messages of rockets over HTTP, in any order and more than once, and always knows what is known of every
-/// rocket.
+/// Receives the messages of rockets over HTTP, in any order and more than once, and keeps the state of every rocket.
 ///
-/// Without a command it serves.
+/// Without a command, it runs serve.
 #[derive(Debug, Parser)]
 #[command(name = "rocket-monitor", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 pub struct Cli {
@@ -53,7 +58,16 @@ Examples:
   rocket-monitor backup rockets-copy.db
 
 Every option can also be set by an environment variable: ROCKET_MONITOR_ and the option's name in capitals,
-for example ROCKET_MONITOR_DATABASE=/var/lib/rockets.db.";
+for example ROCKET_MONITOR_DATABASE=/var/lib/rockets.db. Options without a value take true, yes, on or 1 there,
+or false, no, off or 0. An empty variable counts as not set, unless it is one for tokens, which must not be empty.
+
+Exit status:
+  0  The command succeeded. If the reader of its output ends early, as head does, the rest of the output is
+     dropped, and the status stays what it would have been.
+  1  The command failed, or its output could not be written (as on a full disk); standard error has the reason.
+     check: something is wrong in the database. forget: the channel is unknown.
+     launch --verify: a rocket disagrees.
+  2  The command line is wrong. ingest: some lines were rejected. check: the audit could not be completed.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -70,11 +84,10 @@ enum Command {
     Man,
 }
 
-/// Which database a command works on.
+/// The database that a command works on.
 #[derive(Clone, Debug, Args)]
 struct DatabaseArgs {
-    /// Where the state is kept: the path of an SQLite file, `memory`, which is gone with the process, or
-    /// postgres://user@host/database
+    /// The database: the path of an SQLite file, `memory` (which ends with the process), or postgres://user@host/database
     #[arg(
         long,
         value_name = "DATABASE",
@@ -91,14 +104,14 @@ impl DatabaseArgs {
     }
 }
 
-/// Where the tokens are. They themselves can be said by ROCKET_MONITOR_WRITE_TOKEN and ROCKET_MONITOR_READ_TOKEN.
+/// The files of the tokens. ROCKET_MONITOR_WRITE_TOKEN and ROCKET_MONITOR_READ_TOKEN can hold the tokens themselves.
 #[derive(Clone, Debug, Args)]
 struct TokenArgs {
-    /// A file of tokens that may write, one a line (the token itself can be said by ROCKET_MONITOR_WRITE_TOKEN)
+    /// A file of tokens that may write, one per line (or put one token into ROCKET_MONITOR_WRITE_TOKEN)
     #[arg(long, value_name = "FILE", env = "ROCKET_MONITOR_WRITE_TOKEN_FILE")]
     write_token_file: Option<PathBuf>,
 
-    /// A file of tokens that may read, one a line (the token itself can be said by ROCKET_MONITOR_READ_TOKEN)
+    /// A file of tokens that may read, one per line (or put one token into ROCKET_MONITOR_READ_TOKEN)
     #[arg(long, value_name = "FILE", env = "ROCKET_MONITOR_READ_TOKEN_FILE")]
     read_token_file: Option<PathBuf>,
 }
@@ -118,22 +131,25 @@ fn tokens(option: &'static str, file: Option<&Path>, variable: &'static str) -> 
     Tokens::from((option, file), (variable, value.as_deref()))
 }
 
-/// What a command says in the end.
+/// The outcome of a command that did its work.
 enum Finished {
-    /// All went well.
+    /// Success.
     Well,
-    /// It did what it was asked for, and the answer is bad news, which is the exit status.
+    /// Bad news, as an exit status.
     With(u8),
 }
 
-/// Reads the command line and does what it says.
+/// Reads the command line and runs the command.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match parse() {
+        Ok(cli) => cli,
+        Err(answer) => return print_answer(&answer),
+    };
     warn_of_passwords();
     if cli.redis {
         return fail(
-            "-r is gone, and Redis with it: the state is in a database. Use --database PATH for an SQLite file \
-             (rockets.db unless you say otherwise), or --database memory to keep nothing.",
+            "the option -r is gone, because Redis is no longer used. Use --database PATH to keep the state in an SQLite \
+             file (the default is rockets.db), or --database memory to keep it only while the program runs.",
             2,
         );
     }
@@ -141,7 +157,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Launch(args) => launch::run(&args),
         Command::Ingest(args) => ingest::run(&args),
-        // Here 1 says that something is wrong in the database.
+        // Its status 1 means that something is wrong in the database.
         Command::Check(args) => match check::run(&args) {
             Err(failure) => return fail(&failure.to_string(), 2),
             checked => checked,
@@ -160,19 +176,104 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Everybody on the machine can read a process's arguments.
-#[allow(clippy::print_stderr)]
+fn parse() -> Result<Cli, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(std::env::args_os());
+    let parsed =
+        matches.and_then(|matches| Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command)));
+    parsed.map_err(|error| explained(error, &command))
+}
+
+/// The command line, with values as people write them.
+fn command() -> clap::Command {
+    fn lenient(command: clap::Command) -> clap::Command {
+        command.mut_args(lenient_about_values).mut_subcommands(lenient)
+    }
+    lenient(Cli::command())
+}
+
+fn lenient_about_values(arg: Arg) -> Arg {
+    let is_flag = matches!(arg.get_action(), ArgAction::SetTrue);
+    let arg = if is_flag { arg.value_parser(boolean) } else { arg.ignore_case(true) };
+    match value_of_variable(&arg) {
+        // Many shells and service managers can empty a variable, but not unset it.
+        Some(value) if value.is_empty() && !is_secret(&arg) => arg.env(None),
+        _ => arg,
+    }
+}
+
+/// Whether it names a file of secrets: the service must not be open to everybody because the name got lost.
+fn is_secret(arg: &Arg) -> bool {
+    arg.get_long().is_some_and(|name| name.ends_with("-token-file"))
+}
+
+fn boolean(text: &str) -> Result<bool, &'static str> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" | "t" | "y" => Ok(true),
+        "false" | "no" | "off" | "0" | "f" | "n" | "" => Ok(false),
+        _ => Err("must be true, yes, on or 1, or false, no, off or 0"),
+    }
+}
+
+fn value_of_variable(arg: &Arg) -> Option<String> {
+    arg.get_env().and_then(std::env::var_os).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// Makes what an error quotes safe to print, and says so if the quoted value is that of an environment variable.
+fn explained(mut error: clap::Error, command: &clap::Command) -> clap::Error {
+    let variable = variable_at_fault(&error, command).map(|name| {
+        StyledStr::from(format!("the value is that of the environment variable {}", name.to_string_lossy()))
+    });
+    let quoted: Vec<(ContextKind, ContextValue)> = error
+        .context()
+        .filter_map(|(kind, value)| match value {
+            ContextValue::String(text) => Some((kind, ContextValue::String(escape(text).into_owned()))),
+            _ => None,
+        })
+        .collect();
+    for (kind, value) in quoted {
+        error.insert(kind, value);
+    }
+    if let Some(tip) = variable {
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+    }
+    error
+}
+
+fn variable_at_fault<'c>(error: &clap::Error, command: &'c clap::Command) -> Option<&'c OsStr> {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let (name, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
+    let args = command.get_subcommands().flat_map(clap::Command::get_arguments).chain(command.get_arguments());
+    // The name is like "--listen <ADDRESS:PORT>".
+    let name = name.split([' ', '=', '[']).next()?.strip_prefix("--")?;
+    let mut args = args.filter(|arg| arg.get_long() == Some(name));
+    args.find(|arg| value_of_variable(arg).as_deref() == Some(value)).and_then(Arg::get_env)
+}
+
+/// Prints help, the version, or what is wrong with the command line.
+fn print_answer(answer: &clap::Error) -> ExitCode {
+    let printed = answer.print();
+    if answer.use_stderr() {
+        // If standard error can't be written, the status alone has to tell.
+        return ExitCode::from(2);
+    }
+    output::printed(printed).map_or_else(|failure| fail(&failure.to_string(), 1), |()| ExitCode::SUCCESS)
+}
+
+/// Warns about a password in the arguments: everybody on the machine can read the arguments of a process.
 fn warn_of_passwords() {
-    if std::env::args().any(|argument| has_password(&argument)) {
-        eprintln!(
+    if std::env::args_os().any(|argument| has_password(&argument.to_string_lossy())) {
+        complain(
             "rocket-monitor: the --database argument holds a password, which others on this machine can see. Set \
-             ROCKET_MONITOR_DATABASE instead, or use a password file (~/.pgpass)."
+             ROCKET_MONITOR_DATABASE instead, or use a password file (~/.pgpass).",
         );
     }
 }
 
-#[allow(clippy::print_stderr)]
 fn fail(message: &str, status: u8) -> ExitCode {
-    eprintln!("rocket-monitor: {message}");
+    complain(format_args!("rocket-monitor: {}", Escaped(message)));
     ExitCode::from(status)
 }

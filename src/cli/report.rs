@@ -1,24 +1,31 @@
 //! `report`: a report of the fleet, for people and programs.
 
-use std::io::{Write, stdout};
+use std::io::{IsTerminal, stdout};
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
-use super::{DatabaseArgs, Failure, Finished};
+use super::{DatabaseArgs, Failure, Finished, output};
 use crate::report_text;
 use crate::store::report::Report;
+use crate::terminal::{escape_json, escape_lines};
 
 /// Print a report of the fleet
 ///
-/// The reports: missions and types (rockets by mission or type, with their speeds), explosions (by reason), fleet (all in
+/// The reports: missions and types (rockets by mission or type, with their speeds), explosions (by reason), fleet (totals in
 /// one row), gaps (missing message numbers). Each is also a view in the database, and a resource of the HTTP API.
+///
+/// In CSV, a text that a spreadsheet would take for a formula (it begins with =, +, -, @ or a control character) has an
+/// apostrophe (') before it; numbers stay numbers. JSON has every text as it is.
+///
+/// Exit status: 0 if the report was printed, 1 if not.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ReportArgs {
-    /// Which report
-    #[arg(value_parser = parse_name)]
+    /// The report
+    #[arg(value_parser = PossibleValuesParser::new(Report::ALL.map(Report::name)).try_map(|name| named(&name)))]
     name: Report,
 
-    /// How to print it
+    /// The format to print it in
     #[arg(long, value_enum, env = "ROCKET_MONITOR_FORMAT", default_value_t = Format::Table)]
     format: Format,
 
@@ -28,31 +35,36 @@ pub(super) struct ReportArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
-    /// For people.
+    /// A table for people.
     Table,
     /// An object with the rows as objects.
     Json,
-    /// Comma-separated values, with a line of names.
+    /// Comma-separated values, with the names of the columns in the first line.
     Csv,
 }
 
-fn parse_name(name: &str) -> Result<Report, String> {
-    let found = Report::ALL.into_iter().find(|report| report.name() == name);
-    let names = || Report::ALL.map(Report::name).join(", ");
-    found.ok_or_else(|| format!("there is no such report; there are {}", names()))
+fn named(name: &str) -> Result<Report, String> {
+    let found = Report::ALL.into_iter().find(|report| report.name().eq_ignore_ascii_case(name));
+    found.ok_or_else(|| format!("{name} is not a report"))
 }
 
 pub(super) fn run(args: &ReportArgs) -> Result<Finished, Failure> {
     let report = args.database.open(false)?.report_now(args.name, u32::MAX)?;
     let text = match args.format {
-        Format::Table => report_text::table(&report).into_bytes(),
-        Format::Json => report_text::json(&report)?,
-        Format::Csv => report_text::csv(&report)?,
+        Format::Table => report_text::table(&report),
+        Format::Json => {
+            on_terminal(String::from_utf8(report_text::json(&report)?)?, |json| escape_json(json).into_owned())
+        }
+        Format::Csv => {
+            on_terminal(String::from_utf8(report_text::csv(&report)?)?, |csv| escape_lines(csv).into_owned())
+        }
     };
-    let mut output = stdout().lock();
-    output.write_all(&text)?;
-    if !text.ends_with(b"\n") {
-        output.write_all(b"\n")?;
-    }
+    let end = if text.ends_with('\n') { "" } else { "\n" };
+    output::print((text + end).as_bytes())?;
     Ok(Finished::Well)
+}
+
+/// Programs get data as it is; on a terminal it is looked at.
+fn on_terminal(text: String, escaped: impl Fn(&str) -> String) -> String {
+    if stdout().is_terminal() { escaped(&text) } else { text }
 }

@@ -1,7 +1,10 @@
 //! `serve`: the service.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::time::Duration;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,6 +16,7 @@ use crate::feed::Feed;
 use crate::http::{Access, Server, Stopper};
 use crate::ingest::{Ingest, Limits};
 use crate::metrics::Metrics;
+use crate::store::Store;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4_096;
@@ -26,32 +30,37 @@ const FEWEST_CONNECTIONS: usize = 64;
 
 /// How long a store that does not answer may hold up the end, once all requests are answered or given up.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(3);
+/// When the store has to be closed, after the last request: the process ends within ten seconds of the signal.
+const CLOSE_BY: Duration = Duration::from_millis(3_500);
 
-/// Serve the HTTP API (this is what happens without a command)
+/// Serve the HTTP API and the dashboard (the default command)
 ///
-/// Takes messages on POST /messages and answers questions on GET /rockets and GET /rockets/{channel}. SIGTERM and
-/// SIGINT stop it: requests under way are answered, everything taken is committed.
+/// Receives messages on POST /messages and answers queries on GET /rockets and GET /rockets/{channel}. The API is described
+/// at /docs, and the dashboard is at /. SIGTERM and SIGINT stop the service: it answers the requests it has received, and
+/// commits every message it has accepted.
+///
+/// Exit status: 0 if it was stopped, 1 if it could not start or go on.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
     database: DatabaseArgs,
 
-    /// The address to listen on; port 0 takes any free port and logs which
+    /// The address to listen on; with port 0 any free port, which is logged
     #[arg(long, value_name = "ADDRESS:PORT", env = "ROCKET_MONITOR_LISTEN", default_value = "127.0.0.1:8088")]
     listen: String,
 
     #[command(flatten)]
     tokens: TokenArgs,
 
-    /// Listen on an address that other machines can reach without both tokens, though anybody there may then read and write
+    /// Allow an address that other machines can reach without both tokens; anybody there may then read and write
     #[arg(long, env = "ROCKET_MONITOR_ALLOW_ANONYMOUS")]
     allow_anonymous: bool,
 
-    /// Don't make or change the schema; refuse a database whose schema is not up to date
+    /// Don't create or change the schema; refuse a database whose schema is not up to date
     #[arg(long, env = "ROCKET_MONITOR_NO_MIGRATE")]
     no_migrate: bool,
 
-    /// From which severity on events are logged
+    /// The lowest severity to log
     #[arg(long, value_name = "LEVEL", env = "ROCKET_MONITOR_LOG_LEVEL", default_value = "info")]
     log_level: LogLevel,
 }
@@ -65,28 +74,47 @@ pub(super) fn run(args: &ServeArgs) -> Result<Finished, Failure> {
     let metrics = Metrics::new()?;
     let (ingest, committers) = Ingest::start(&store, &feed, &metrics, Limits::default())?;
     let connections = most_connections();
+    let opened = store.clone();
     let server = || Server::new(listeners, store, ingest.clone(), feed.clone(), metrics, access, connections);
     let served = actix_web::rt::System::new().block_on(async { serve(args, server()?).await });
+    let ended = Instant::now();
     ingest.stop();
     let committed = committers.wait(COMMIT_PATIENCE);
     feed.stop();
-    // It may be waiting for a store that does not answer, and holds nothing that could be lost.
-    drop(feeding);
     served?;
     match committed {
-        Ok(()) => tracing::info!("stopped; everything that was taken is committed"),
-        Err(reason) => tracing::warn!(reason, "stopped; what could not be committed was not acknowledged"),
+        Ok(()) => {
+            close(opened, feeding, (ended + CLOSE_BY).saturating_duration_since(Instant::now()));
+            tracing::info!("stopped; every message that was accepted is committed");
+        }
+        Err(reason) => tracing::warn!(reason, "stopped; messages that could not be committed were not acknowledged"),
     }
     Ok(Finished::Well)
 }
 
-async fn serve(args: &ServeArgs, server: Server) -> Result<(), Failure> {
-    for address in server.addresses() {
-        tracing::info!(%address, database = %args.database.database, "listening");
+/// Closes the store, unless that takes too long: what is committed is as safe, but not yet in one file.
+fn close(store: Store, feeding: JoinHandle<()>, patience: Duration) {
+    let (closed, closing) = mpsc::channel();
+    std::thread::spawn(move || {
+        // Its connections are closed with it. A panic there has been logged.
+        let _ = feeding.join();
+        // Nobody waits any more if this took too long.
+        let _ = closed.send(store.close());
+    });
+    match closing.recv_timeout(patience) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the database could not be closed cleanly"),
+        Err(_) => tracing::warn!("the database could not be closed in time"),
     }
-    // Watched before the first request is answered, so that no signal is missed.
+}
+
+async fn serve(args: &ServeArgs, server: Server) -> Result<(), Failure> {
+    // Watched before anybody can know that the service is there, so that no signal is missed.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    for address in server.addresses() {
+        logging::log_ready(address, &args.database.database);
+    }
     let stopper: Stopper = server.stopper();
     actix_web::rt::spawn(async move {
         tokio::select! {
@@ -120,18 +148,42 @@ fn access(args: &ServeArgs) -> Result<Access, Failure> {
 fn bind(args: &ServeArgs, access: &Access) -> Result<Vec<TcpListener>, Failure> {
     let unusable = |reason: String| format!("--listen {}: {reason}", args.listen);
     let addresses: Vec<SocketAddr> =
-        args.listen.to_socket_addrs().map_err(|error| unusable(error.to_string()))?.collect();
+        args.listen.to_socket_addrs().map_err(|error| unusable(format!("{error}; {}", hint(&args.listen))))?.collect();
     let protected = access.write.is_some() && access.read.is_some();
     let is_open = |address: &&SocketAddr| !address.ip().is_loopback() && !protected && !args.allow_anonymous;
     if let Some(open) = addresses.iter().find(is_open) {
         return Err(unusable(format!(
-            "{open} can be reached from other machines, and whoever reaches it may read and write. Listen on 127.0.0.1, \
-             give --write-token-file and --read-token-file, or say --allow-anonymous if that is what you want."
+            "other machines can reach {open}, and could read and write without a token. Listen on 127.0.0.1, give both \
+             --write-token-file and --read-token-file, or allow this with --allow-anonymous."
         ))
         .into());
     }
-    let bound = addresses.iter().map(|address| bind_one(*address).map_err(|error| unusable(error.to_string())));
+    let unbound = |error: std::io::Error| match error.kind() {
+        ErrorKind::AddrInUse => format!("{error}; stop the program that uses it, or choose another port"),
+        _ => error.to_string(),
+    };
+    let bound = addresses.iter().map(|address| bind_one(*address).map_err(|error| unusable(unbound(error))));
     Ok(bound.collect::<Result<_, _>>()?)
+}
+
+/// What to give in place of a --listen that can't be used.
+fn hint(listen: &str) -> String {
+    const DEFAULT_PORT: &str = "8088";
+    let address = listen.trim().trim_end_matches('/');
+    let address = address.split_once("://").map_or(address, |(_, address)| address);
+    let is_port = |text: &str| text.parse::<u16>().is_ok();
+    let meant = match address.strip_prefix(':').unwrap_or(address) {
+        port if is_port(port) => format!("127.0.0.1:{port}"),
+        _ if address.parse::<std::net::Ipv6Addr>().is_ok() => format!("[{address}]:{DEFAULT_PORT}"),
+        _ => match address.rsplit_once(':').unwrap_or((address, "")) {
+            ("", _) => format!("127.0.0.1:{DEFAULT_PORT}"),
+            (host, port) => format!("{host}:{}", if is_port(port) { port } else { DEFAULT_PORT }),
+        },
+    };
+    if meant == listen {
+        return "the name before the colon can't be resolved; use an address like 127.0.0.1".to_owned();
+    }
+    format!("give ADDRESS:PORT, for example --listen {meant}, or 0.0.0.0:PORT for every address of this machine")
 }
 
 fn bind_one(address: SocketAddr) -> std::io::Result<TcpListener> {
@@ -142,4 +194,26 @@ fn bind_one(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listen_that_is_no_address_and_port_draws_a_hint() {
+        for (listen, meant) in [
+            ("8088", "127.0.0.1:8088"),
+            (":9000", "127.0.0.1:9000"),
+            ("", "127.0.0.1:8088"),
+            ("0.0.0.0", "0.0.0.0:8088"),
+            ("localhost", "localhost:8088"),
+            ("127.0.0.1:99999", "127.0.0.1:8088"),
+            ("::1", "[::1]:8088"),
+            ("http://127.0.0.1:9000/", "127.0.0.1:9000"),
+        ] {
+            assert!(hint(listen).contains(&format!("--listen {meant},")), "{listen}: {}", hint(listen));
+        }
+        assert!(hint("nowhere.example:8088").contains("can't be resolved"));
+    }
 }

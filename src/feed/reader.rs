@@ -16,7 +16,7 @@ use super::recent::Recent;
 use super::{MOST_TOUCHED, Shared, lock};
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
-use crate::store::changes::{Heard, Touch, Touches};
+use crate::store::changes::{ChangeScan, Heard, Scanned, Touch, Touches};
 use crate::store::{Store, StoreError};
 
 /// A rocket is told at most once in this time.
@@ -31,8 +31,6 @@ const EVENTS_A_SECOND: u64 = 100_000;
 const KEPT: Duration = Duration::from_secs(60);
 /// How many rockets are read at a time.
 const READ: usize = 512;
-/// How far the clocks of instances may be apart, and how long a commit may take, for changes not to be overlooked.
-const MARGIN: Duration = Duration::from_secs(15);
 /// How long to wait after the store has failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
@@ -48,8 +46,22 @@ pub(super) struct Reader {
     runtime: Runtime,
     /// How many changes were kept since this was last looked at.
     kept: Cell<u64>,
-    /// Rockets that were received before this have been looked at, or heard of; none while nobody follows.
-    looked: Cell<Option<Timestamp>>,
+}
+
+/// What is open while somebody follows.
+#[derive(Default)]
+struct Following {
+    /// None if others can't be heard now.
+    listening: Option<Listening>,
+    /// Kept over failures: what was missed meanwhile is found by it.
+    looking: Option<Looking>,
+}
+
+/// How what others have changed is found, whether it was heard of or not.
+struct Looking {
+    scan: ChangeScan,
+    /// What was found to be forgotten at the last look.
+    forgotten: HashSet<(Channel, Timestamp)>,
 }
 
 /// While somebody follows: what is heard from others.
@@ -77,7 +89,7 @@ impl Drop for Listening {
 impl Reader {
     pub(super) fn new(store: Store, shared: Arc<Shared>) -> Result<Self, StoreError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
-        Ok(Self { store, shared, runtime, kept: Cell::new(0), looked: Cell::new(None) })
+        Ok(Self { store, shared, runtime, kept: Cell::new(0) })
     }
 
     pub(super) fn run(self) {
@@ -91,22 +103,22 @@ impl Reader {
     }
 
     async fn read_for_ever(&self) {
-        let mut listening = None;
+        let mut following = Following::default();
         let mut next_round = Instant::now();
         loop {
-            self.wait(&mut listening).await;
-            let listened = self.keep_listening(&mut listening).await;
+            self.wait(&mut following.listening).await;
+            let listened = self.keep_listening(&mut following).await;
             tokio::time::sleep_until(next_round).await;
             let started = Instant::now();
             let done = match listened {
-                Ok(()) => self.round(&mut listening).await,
+                Ok(()) => self.round(&mut following).await,
                 Err(error) => Err(error),
             };
             let pause = match done {
                 Ok(()) => (started.elapsed() * SHARE).max(self.time_to_send()).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
                 Err(error) => {
                     tracing::warn!(%error, "changes can't be followed now");
-                    self.stop_listening(&mut listening);
+                    self.stop_listening(&mut following.listening);
                     AFTER_FAILURE
                 }
             };
@@ -121,9 +133,16 @@ impl Reader {
     }
 
     /// Begins to listen to others as soon as somebody follows. What was missed before, if anything, is looked for.
-    async fn keep_listening(&self, listening: &mut Option<Listening>) -> Result<(), StoreError> {
-        if listening.is_none() && self.shared.followers.load(Ordering::SeqCst) > 0 {
-            *listening = Some(self.listen().await?);
+    async fn keep_listening(&self, following: &mut Following) -> Result<(), StoreError> {
+        if following.listening.is_none() && self.shared.followers.load(Ordering::SeqCst) > 0 {
+            let listening = self.listen().await?;
+            // Who begins to follow reads everything as it is now: what changes from here on has to be found.
+            if following.looking.is_none() {
+                let scan = self.store.change_scan().await?;
+                let forgotten = self.store.forgotten().await?.into_iter().collect();
+                following.looking = Some(Looking { scan, forgotten });
+            }
+            following.listening = Some(listening);
             self.shared.listening.send_replace(true);
         }
         Ok(())
@@ -174,23 +193,18 @@ impl Reader {
     }
 
     /// Reads and keeps what has been touched.
-    async fn round(&self, listening: &mut Option<Listening>) -> Result<(), StoreError> {
+    async fn round(&self, following: &mut Following) -> Result<(), StoreError> {
         let Some((touches, others)) = self.take() else {
-            *listening = None;
-            self.looked.set(None);
+            *following = Following::default();
             return Ok(());
         };
-        let started = now();
         self.read(touches).await?;
-        match listening {
-            Some(listening) if others => self.look(listening).await,
-            // Nothing was missed up to here.
-            Some(_) => {
-                self.looked.set(Some(started));
-                Ok(())
-            }
-            None => Ok(()),
+        let Following { listening: Some(listening), looking: Some(looking) } = following else { return Ok(()) };
+        if others {
+            self.look(looking).await?;
+            listening.look_at = listening.look_every.map(|time| Instant::now() + time);
         }
+        Ok(())
     }
 
     /// Tells others what has been touched, whether anybody follows here or not.
@@ -239,8 +253,6 @@ impl Reader {
             }
         });
         let look_at = look_every.map(|time| Instant::now() + time);
-        // Who begins to follow reads everything as it is now. What was missed after a failure is looked for from where it began.
-        self.looked.set(self.looked.get().or_else(|| Some(now())));
         Ok(Listening { heard, task, look_every, look_at })
     }
 
@@ -252,11 +264,18 @@ impl Reader {
             let found: HashSet<Channel> = rockets.iter().map(|rocket| rocket.channel.clone()).collect();
             self.keep(|recent| {
                 for rocket in rockets {
+                    // A look may have found it before.
+                    if recent.has(&rocket) {
+                        continue;
+                    }
                     let touch = touches.get(&rocket.channel).copied().unwrap_or(Touch::UNKNOWN);
                     recent.add(rocket.channel.clone(), Some(rocket), touch);
                 }
+                // The others are forgotten, which a look finds, or were never stored: of these nobody may hear.
                 for channel in part.iter().filter(|channel| !found.contains(channel)) {
-                    recent.add(channel.clone(), None, Touch::UNKNOWN);
+                    if recent.has_rocket(channel) {
+                        recent.add(channel.clone(), None, Touch::UNKNOWN);
+                    }
                 }
             });
             // Followers needn't wait for the rest.
@@ -265,29 +284,44 @@ impl Reader {
         Ok(())
     }
 
-    /// Looks for what was received since the last look, whoever received it, and for what was forgotten.
-    async fn look(&self, listening: &mut Listening) -> Result<(), StoreError> {
-        let started = now();
-        let since = self.looked.get().unwrap_or(started).minus(MARGIN);
-        let mut after: Option<Channel> = None;
+    /// Looks for what has changed since the last look, whoever changed it, and for what was forgotten.
+    async fn look(&self, looking: &mut Looking) -> Result<(), StoreError> {
         loop {
-            let rockets = self.store.received_since(since, after.as_ref(), READ as i64).await?;
-            let Some(last) = rockets.last() else { break };
-            after = Some(last.channel.clone());
+            match looking.scan.next().await? {
+                Scanned::Done => break,
+                Scanned::AnotherDatabase => {
+                    // Followers are cut off, and begin with a snapshot.
+                    *lock(&self.shared.recent) = Recent::new(new_epoch());
+                    self.shared.end.send_replace(0);
+                }
+                Scanned::Rockets(rockets) => self.keep(|recent| {
+                    for rocket in rockets {
+                        if !recent.has(&rocket) {
+                            recent.add(rocket.channel.clone(), Some(rocket), Touch::UNKNOWN);
+                        }
+                    }
+                }),
+            }
+            tokio::task::yield_now().await;
+        }
+        self.look_for_forgotten(looking).await
+    }
+
+    async fn look_for_forgotten(&self, looking: &mut Looking) -> Result<(), StoreError> {
+        let forgotten: HashSet<_> = self.store.forgotten().await?.into_iter().collect();
+        let new: Vec<Channel> = forgotten.difference(&looking.forgotten).map(|(channel, _)| channel.clone()).collect();
+        for part in new.chunks(READ) {
+            let there: HashSet<Channel> =
+                self.store.rockets_of(part).await?.into_iter().map(|rocket| rocket.channel).collect();
             self.keep(|recent| {
-                for rocket in rockets {
-                    if !recent.has(&rocket) {
-                        recent.add(rocket.channel.clone(), Some(rocket), Touch::UNKNOWN);
+                for channel in part.iter().filter(|channel| !there.contains(channel)) {
+                    if !recent.is_forgotten(channel) {
+                        recent.add(channel.clone(), None, Touch::UNKNOWN);
                     }
                 }
             });
-            tokio::task::yield_now().await;
         }
-        let mut forgotten = self.store.forgotten_since(since).await?;
-        forgotten.retain(|channel| !lock(&self.shared.recent).is_forgotten(channel));
-        self.read(forgotten.into_iter().map(|channel| (channel, Touch::UNKNOWN)).collect()).await?;
-        self.looked.set(Some(started));
-        listening.look_at = listening.look_every.map(|time| Instant::now() + time);
+        looking.forgotten = forgotten;
         Ok(())
     }
 
@@ -303,8 +337,4 @@ impl Reader {
             self.shared.end.send_replace(end);
         }
     }
-}
-
-fn now() -> Timestamp {
-    Timestamp::from_system_time(SystemTime::now())
 }

@@ -131,6 +131,11 @@ impl Recent {
         self.latest(&rocket.channel).is_some_and(|change| change.rocket.as_ref() == Some(rocket))
     }
 
+    /// Whether the last that is known of the channel is a rocket.
+    pub(super) fn has_rocket(&self, channel: &Channel) -> bool {
+        self.latest(channel).is_some_and(|change| change.rocket.is_some())
+    }
+
     /// Whether the last that is known of the rocket is that it was forgotten.
     pub(super) fn is_forgotten(&self, channel: &Channel) -> bool {
         self.latest(channel).is_some_and(|change| change.rocket.is_none())

@@ -148,7 +148,10 @@ impl Events {
             after,
             limit: CHUNK,
         };
+        // A page of this size takes its turn, like any other.
+        let turn = self.state.long_reads.wait_patiently().await;
         let page = self.state.read(self.state.store.rockets(query).await)?;
+        drop(turn);
         self.phase = match page.next {
             Some(next) => Phase::Snapshot(Some(next)),
             None => Phase::Live,

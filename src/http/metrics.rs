@@ -1,6 +1,6 @@
 //! `GET /metrics`, and the counting of requests.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix_web::body::MessageBody;
 use actix_web::dev::ServiceResponse;
@@ -8,8 +8,11 @@ use actix_web::{HttpResponse, web};
 
 use super::State;
 use super::problem::Problem;
+use super::reports::totals;
 use crate::metrics::{Metrics, ROUTES};
-use crate::store::report::Report;
+
+/// How long the totals of the fleet are waited for. Prometheus gives up after ten seconds unless it is told otherwise.
+const FLEET_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Metrics for Prometheus.
 #[utoipa::path(
@@ -21,12 +24,9 @@ use crate::store::report::Report;
 )]
 pub(super) async fn show(state: web::Data<State>) -> Result<HttpResponse, Problem> {
     // Without the store the rest is as good, and wanted all the more.
-    let fleet = match state.long_reads.wait().await {
-        Ok(_turn) => state.read(state.store.report(Report::Fleet, 1).await),
-        Err(problem) => Err(problem),
-    };
+    let fleet = tokio::time::timeout(FLEET_PATIENCE, totals(&state)).await;
     let subscribers = i64::try_from(state.feed.followers()).unwrap_or(i64::MAX);
-    let text = state.metrics.encode(state.ingest.queued_bytes(), subscribers, fleet.ok().as_ref());
+    let text = state.metrics.encode(state.ingest.queued_bytes(), subscribers, fleet.ok().and_then(Result::ok).as_ref());
     let text = text.map_err(Problem::unavailable)?;
     Ok(HttpResponse::Ok().content_type(prometheus::TEXT_FORMAT).body(text))
 }

@@ -58,8 +58,9 @@ use turns::Turns;
 /// How long a stop waits for requests that are being answered.
 const STOP_TIMEOUT_SECONDS: u64 = 6;
 
-/// How many threads of each worker read lists, which can take long.
-const LISTING_THREADS: usize = 4;
+/// How many threads of each worker read lists, reports and totals, which can take long: more than can be taken by those that
+/// may take the longest.
+const LISTING_THREADS: usize = 8;
 
 /// What handlers work with.
 pub struct State {
@@ -69,6 +70,8 @@ pub struct State {
     metrics: Metrics,
     /// Of reads that may take long: as many as there are workers.
     long_reads: Turns,
+    /// Of reads of the fleet's totals, which never wait for those.
+    totals: Turns,
     /// Becomes true when the service is told to stop.
     stopping: watch::Receiver<bool>,
 }
@@ -130,8 +133,8 @@ impl Server {
             answers: Answers::default(),
             metrics: metrics.clone(),
         };
-        let long_reads = Turns::new(workers);
-        let state = web::Data::new(State { store, ingest, feed, metrics, long_reads, stopping });
+        let (long_reads, totals) = (Turns::new(workers), Turns::new(workers));
+        let state = web::Data::new(State { store, ingest, feed, metrics, long_reads, totals, stopping });
         let ids = Arc::clone(&around.ids);
         let app = move || application(state.clone(), around.clone());
         let mut server = Listening::build()

@@ -56,6 +56,7 @@ use super::{access, events, health, messages, metrics, reports, rockets};
         rockets::SortName,
         rockets::OrderName,
         rockets::ViewName,
+        rockets::ViewsName,
         rockets::StatusName
     )),
     modifiers(&Common)

@@ -56,12 +56,30 @@ pub(super) fn none(query_string: &str) -> Result<(), Problem> {
     Params::read(query_string, &[]).finish()
 }
 
+/// Which views of one rocket a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Views {
+    One(View),
+    Both,
+}
+
+impl Views {
+    const ALL: [Self; 3] = [Self::One(View::BestEffort), Self::One(View::Exact), Self::Both];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::One(view) => view.name(),
+            Self::Both => "both",
+        }
+    }
+}
+
 /// The parameters of `GET /rockets/{channel}`.
-pub(super) fn rocket(query_string: &str) -> Result<View, Problem> {
+pub(super) fn rocket(query_string: &str) -> Result<Views, Problem> {
     let mut params = Params::read(query_string, &["view"]);
-    let view = params.view();
+    let views = params.one_of("view", &Views::ALL, Views::name).unwrap_or(Views::One(View::default()));
     params.finish()?;
-    Ok(view)
+    Ok(views)
 }
 
 fn limit(text: &str) -> Result<usize, String> {

@@ -1,6 +1,6 @@
 //! `GET /stats`, `GET /reports` and `GET /reports/{name}`.
 
-use actix_web::http::header::{self, Accept, Header, Quality};
+use actix_web::http::header::{self, Accept, Header, HeaderName, Quality};
 use actix_web::mime::{self, Mime};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
@@ -12,6 +12,9 @@ use super::schema::{FleetTotals, ReportJson};
 use super::{State, answers, params};
 use crate::report_text;
 use crate::store::report::{Report, ReportRows, camel_case};
+
+/// Says, of a report that has more rows than the answer, how many there are in the answer.
+static TRUNCATED: HeaderName = HeaderName::from_static("report-truncated-at");
 
 /// How many rows a report has at most: an answer is in memory as a whole. The command line and the views have no limit.
 const MOST_ROWS: u32 = 10_000;
@@ -29,7 +32,7 @@ const MOST_ROWS: u32 = 10_000;
 )]
 pub(super) async fn stats(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
     params::none(request.query_string())?;
-    let report = read(&state, Report::Fleet).await?;
+    let report = totals(&state).await?;
     let row = report.objects().next().ok_or_else(|| Problem::unavailable("the fleet has no totals"))?;
     Ok(json(HttpResponse::Ok(), &row))
 }
@@ -58,7 +61,8 @@ pub(super) async fn list(request: HttpRequest) -> Result<HttpResponse, Problem> 
 
 /// One report, as JSON or CSV.
 ///
-/// It has at most 10,000 rows; the command line and the database's views have no limit.
+/// It has at most 10,000 rows. If there are more, the JSON has `"truncated": true`, and either form the header
+/// `Report-Truncated-At`. The command line and the database's views have no limit.
 #[utoipa::path(
     get,
     path = "/reports/{name}",
@@ -85,6 +89,9 @@ pub(super) async fn one(
     let report = read(&state, report).await?;
     let mut response = HttpResponse::Ok();
     response.insert_header((header::VARY, "Accept"));
+    if report.truncated {
+        response.insert_header((TRUNCATED.clone(), MOST_ROWS.to_string()));
+    }
     if wants_csv(&request) {
         let csv = report_text::csv(&report).map_err(Problem::unavailable)?;
         return Ok(response.content_type("text/csv; charset=utf-8").body(answers::exact(csv)));
@@ -93,7 +100,17 @@ pub(super) async fn one(
     Ok(response.content_type("application/json").body(answers::exact(body)))
 }
 
+/// The totals of the fleet. They are read often, by dashboards and by Prometheus, and don't wait for anything that may
+/// take longer.
+pub(super) async fn totals(state: &State) -> Result<ReportRows, Problem> {
+    let _turn = state.totals.wait().await?;
+    state.read(state.store.report(Report::Fleet, 1).await)
+}
+
 async fn read(state: &State, report: Report) -> Result<ReportRows, Problem> {
+    if report == Report::Fleet {
+        return totals(state).await;
+    }
     let _turn = state.long_reads.wait().await?;
     state.read(state.store.report(report, MOST_ROWS).await)
 }

@@ -8,11 +8,13 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::lookups::Lookups;
+use super::params::Views;
 use super::problem::Problem;
-use super::{State, answers, cursor, params, turns};
-use crate::domain::rocket::Rocket;
-use crate::domain::text::Channel;
+use super::{State as Service, answers, cursor, params, turns};
+use crate::domain::rocket::{Progress, Rocket, State};
+use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
+use crate::store::{RocketInBothViews, RocketWithGaps};
 
 /// One page of rockets.
 #[utoipa::path(
@@ -38,7 +40,7 @@ use crate::domain::timestamp::Timestamp;
         (status = 400, description = "A parameter is unknown, repeated or bad; `errors` names them.")
     )
 )]
-pub(super) async fn list(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
+pub(super) async fn list(request: HttpRequest, state: web::Data<Service>) -> Result<HttpResponse, Problem> {
     let query = params::rockets(request.query_string())?;
     let turn =
         if turns::is_long(&query) || state.store.sorts_all() { Some(state.long_reads.wait().await?) } else { None };
@@ -62,10 +64,10 @@ pub(super) async fn list(request: HttpRequest, state: web::Data<State>) -> Resul
     tag = "Rockets",
     params(
         ("channel" = String, Path, description = "Percent-encoded. `.` and `..` are reached by `GET /rockets?channel=`.", min_length = 1, max_length = 255, example = "193270a9-c9cf-404a-8f83-838e71d9ae67"),
-        ("view" = Option<ViewName>, Query, description = "`best-effort` by default.")
+        ("view" = Option<ViewsName>, Query, description = "`best-effort` by default; `both` answers both views as of one moment.")
     ),
     responses(
-        (status = 200, description = "The rocket, with the first hundred of its gaps.", body = RocketJson),
+        (status = 200, description = "The rocket, with the first hundred of its gaps.", body = OneRocketJson),
         (status = 400, description = "A parameter is unknown, repeated or bad."),
         (status = 404, description = "No message of this channel has been processed.")
     )
@@ -73,18 +75,26 @@ pub(super) async fn list(request: HttpRequest, state: web::Data<State>) -> Resul
 pub(super) async fn one(
     request: HttpRequest,
     channel: web::Path<String>,
-    state: web::Data<State>,
+    state: web::Data<Service>,
     lookups: web::Data<Lookups>,
 ) -> Result<HttpResponse, Problem> {
-    let view = params::rocket(request.query_string())?;
+    let views = params::rocket(request.query_string())?;
     let never_heard_of = || Problem::not_found("No message of this channel has been processed.");
     // What can't be a channel was never heard of. The path parameter has U+FFFD in place of bytes that are not UTF-8.
     if percent_decode_str(request.path()).decode_utf8().is_err() {
         return Err(never_heard_of());
     }
     let channel = Channel::new(ByteString::from(channel.into_inner())).map_err(|_| never_heard_of())?;
-    let found = state.read(lookups.rocket(channel, view).await)?.ok_or_else(never_heard_of)?;
-    Ok(json(HttpResponse::Ok(), &RocketJson::new(&found.rocket, Some(&found.gaps))))
+    match views {
+        Views::One(view) => {
+            let found = state.read(lookups.rocket(channel, view).await)?.ok_or_else(never_heard_of)?;
+            Ok(json(HttpResponse::Ok(), &RocketJson::new(&found.rocket, Some(&found.gaps))))
+        }
+        Views::Both => {
+            let found = state.read(state.store.rocket_in_both_views(&channel).await)?.ok_or_else(never_heard_of)?;
+            Ok(json(HttpResponse::Ok(), &BothViewsJson::new(&found)))
+        }
+    }
 }
 
 pub(super) fn json(mut response: actix_web::HttpResponseBuilder, body: &impl Serialize) -> HttpResponse {
@@ -151,6 +161,81 @@ pub(super) struct RocketJson<'r> {
     messages: MessagesJson<'r>,
 }
 
+/// Both views of a rocket, as of one moment.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RocketInBothViews)]
+#[serde(rename_all = "camelCase")]
+struct BothViewsJson<'r> {
+    channel: &'r str,
+    /// When the service last took a new message of this rocket, by the clock of the service.
+    #[schema(value_type = String, format = DateTime)]
+    last_received: Timestamp,
+    best_effort: StateJson<'r>,
+    exact: StateJson<'r>,
+    messages: MessagesJson<'r>,
+}
+
+/// A rocket's state in one view.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RocketState)]
+#[serde(rename_all = "camelCase")]
+struct StateJson<'r> {
+    #[schema(value_type = StatusName)]
+    status: &'static str,
+    #[serde(rename = "type")]
+    #[schema(required)]
+    rocket_type: Option<&'r str>,
+    speed: i64,
+    #[schema(required)]
+    mission: Option<&'r str>,
+    #[schema(required)]
+    exploded_reason: Option<&'r str>,
+    #[schema(required)]
+    latest_mission_message: Option<i64>,
+    #[schema(required)]
+    latest_exploded_message: Option<i64>,
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    latest_update: Option<Timestamp>,
+}
+
+impl<'r> StateJson<'r> {
+    fn new(state: &'r State) -> Self {
+        Self {
+            status: state.status.name(),
+            rocket_type: state.rocket_type.as_ref().map(Text::as_str),
+            speed: state.speed,
+            mission: state.mission.as_ref().map(Text::as_str),
+            exploded_reason: state.exploded_reason.as_ref().map(Text::as_str),
+            latest_mission_message: state.latest_mission_message,
+            latest_exploded_message: state.latest_exploded_message,
+            latest_update: state.latest_update,
+        }
+    }
+}
+
+impl<'r> BothViewsJson<'r> {
+    fn new(found: &'r RocketInBothViews) -> Self {
+        let RocketWithGaps { rocket, gaps } = &found.best_effort;
+        Self {
+            channel: rocket.channel.as_str(),
+            last_received: rocket.last_received,
+            best_effort: StateJson::new(&rocket.state),
+            exact: StateJson::new(&found.exact),
+            messages: MessagesJson::new(&rocket.progress, Some(gaps)),
+        }
+    }
+}
+
+/// A rocket in the view or views asked for.
+#[derive(ToSchema)]
+#[schema(as = OneRocket)]
+#[serde(untagged)]
+#[allow(dead_code)]
+enum OneRocketJson<'r> {
+    OneView(RocketJson<'r>),
+    BothViews(BothViewsJson<'r>),
+}
+
 /// Which messages have been processed. Both views have the same numbers.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Progress)]
@@ -180,13 +265,19 @@ impl<'r> RocketJson<'r> {
             latest_exploded_message: state.latest_exploded_message,
             latest_update: state.latest_update,
             last_received: *last_received,
-            messages: MessagesJson {
-                processed: progress.processed,
-                complete_through: progress.complete_through,
-                highest: progress.highest,
-                missing: progress.missing(),
-                gaps,
-            },
+            messages: MessagesJson::new(progress, gaps),
+        }
+    }
+}
+
+impl<'r> MessagesJson<'r> {
+    fn new(progress: &Progress, gaps: Option<&'r [(i64, i64)]>) -> Self {
+        Self {
+            processed: progress.processed,
+            complete_through: progress.complete_through,
+            highest: progress.highest,
+            missing: progress.missing(),
+            gaps,
         }
     }
 }
@@ -208,6 +299,16 @@ pub(super) enum StatusName {
 pub(super) enum ViewName {
     BestEffort,
     Exact,
+}
+
+/// Which messages count; `both` for both views side by side.
+#[derive(ToSchema)]
+#[schema(as = Views, rename_all = "kebab-case")]
+#[allow(dead_code)]
+pub(super) enum ViewsName {
+    BestEffort,
+    Exact,
+    Both,
 }
 
 /// What rockets are sorted by.

@@ -154,6 +154,8 @@ macro_rules! reports {
             pub(super) struct $report {
                 #[schema(inline)]
                 name: $name,
+                /// There, and true, if the report has more rows than these.
+                truncated: Option<bool>,
                 rows: Vec<$row>,
             }
 

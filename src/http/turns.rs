@@ -34,6 +34,14 @@ impl Turns {
     }
 }
 
+impl Turns {
+    /// The same for who reads a little at a time for long, such as a stream: nobody else waits for that one.
+    pub(super) async fn wait_patiently(&self) -> Option<SemaphorePermit<'_>> {
+        // Nobody closes it.
+        self.0.acquire().await.ok()
+    }
+}
+
 /// Whether a page may take long: because it is large, or because rockets have to be sorted for it.
 pub(super) fn is_long(query: &RocketQuery) -> bool {
     let filters = &query.filters;

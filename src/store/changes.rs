@@ -9,9 +9,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
-use super::postgres::PostgresWatch;
-use super::sqlite::SqliteWatch;
+use super::postgres::{PostgresScan, PostgresWatch};
+use super::sqlite::{SqliteScan, SqliteWatch};
 use crate::domain::message::{Event, Message};
+use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 
 /// What new messages did to one rocket, as far as it matters to those who follow only some rockets.
@@ -59,8 +60,42 @@ pub type Touches = HashMap<Channel, Touch, foldhash::fast::RandomState>;
 pub enum Heard {
     /// Others have changed these rockets.
     Touches(Touches),
-    /// Others have changed something: look at what has been received lately.
+    /// Others have changed something: look for it.
     Something,
+}
+
+/// Finds the rockets that anybody has changed since it last looked. It compares what is stored, and no clocks: those of
+/// other machines and processes may say anything.
+#[derive(Debug)]
+pub enum ChangeScan {
+    /// There are no others.
+    Nobody,
+    /// Any process may change the file.
+    Sqlite(SqliteScan),
+    /// Any client may change the server's tables.
+    Postgres(PostgresScan),
+}
+
+/// What a scan found.
+#[derive(Debug)]
+pub enum Scanned {
+    /// Some rockets, as they are now, that have changed or may have. There may be more.
+    Rockets(Vec<Rocket>),
+    /// Nothing more has changed up to the begin of this look.
+    Done,
+    /// It is another database now: everything may have changed, and rockets may be gone.
+    AnotherDatabase,
+}
+
+impl ChangeScan {
+    /// The next of the changed rockets. After [`Scanned::Done`] another look begins. After an error the same one is repeated.
+    pub async fn next(&mut self) -> Result<Scanned, StoreError> {
+        match self {
+            Self::Nobody => Ok(Scanned::Done),
+            Self::Sqlite(scan) => scan.next().await,
+            Self::Postgres(scan) => scan.next().await,
+        }
+    }
 }
 
 /// Hears of what others change.

@@ -21,10 +21,10 @@ use std::time::Duration;
 
 use crate::domain::batch::Outcome;
 use crate::domain::message::Message;
-use crate::domain::rocket::{Rocket, View};
+use crate::domain::rocket::{Rocket, State, View};
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
-use changes::{Touches, Watch};
+use changes::{ChangeScan, Touches, Watch};
 use failure::Failures;
 use postgres::{PostgresStore, PostgresUrl, PostgresWriter};
 use query::{Page, RocketQuery};
@@ -124,6 +124,15 @@ pub enum StoreError {
     /// A thread can't be started.
     #[error("can't start a thread: {0}")]
     Thread(std::io::Error),
+    /// The database's files are not those that are open.
+    #[error(transparent)]
+    FileChanged(#[from] sqlite::FileChange),
+    /// The database's files can't be looked at.
+    #[error("the database's files can't be looked at: {0}")]
+    Files(#[from] std::io::Error),
+    /// What is in the place of a database that was open is none.
+    #[error("what is in the database's place now can't be used: {0}")]
+    Unusable(String),
     /// SQLite's write-ahead log can't be synced.
     #[error("the write-ahead log can't be synced: {0}")]
     Log(std::io::Error),
@@ -190,6 +199,23 @@ pub enum BackupError {
     /// The target is there already.
     #[error("{} is there already; give another name, or say --replace", .0.display())]
     Exists(PathBuf),
+    /// The target is the database itself, or belongs to it.
+    #[error("{} is the database that is to be copied, or a file of it; give another name", .0.display())]
+    Source(PathBuf),
+    /// The target is a database that a process has open.
+    #[error(
+        "{} is a database that is in use: stop the program that has it open, or give another name",
+        .0.display()
+    )]
+    InUse(PathBuf),
+    /// The target can't be a file.
+    #[error("{}: {reason}", path.display())]
+    Target {
+        /// The target.
+        path: PathBuf,
+        /// Why not, and what to do.
+        reason: String,
+    },
     /// The copy is not sound, and so the original isn't.
     #[error("the database is damaged (the command `check` tells all of it): {}: {}",
             .0.channel.as_deref().unwrap_or("the file"), .0.detail)]
@@ -212,6 +238,15 @@ pub struct RocketWithGaps {
     pub rocket: Rocket,
     /// The first [`GAPS_TOLD`] missing ranges below the highest processed number, inclusive on both sides.
     pub gaps: Vec<(i64, i64)>,
+}
+
+/// A rocket in both views, as of one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RocketInBothViews {
+    /// The best-effort view, with the first of the gaps.
+    pub best_effort: RocketWithGaps,
+    /// The state in the exact view.
+    pub exact: State,
 }
 
 /// How long it is noted that a rocket was forgotten.
@@ -261,6 +296,14 @@ impl Store {
         match self {
             Self::Sqlite(store) => store.rocket(channel, view),
             Self::Postgres(store) => store.rocket(channel, view).await,
+        }
+    }
+
+    /// One rocket in both views, read in one snapshot. As quick as [`rocket`](Self::rocket).
+    pub async fn rocket_in_both_views(&self, channel: &Channel) -> Result<Option<RocketInBothViews>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.rocket_in_both_views(channel),
+            Self::Postgres(store) => store.rocket_in_both_views(channel).await,
         }
     }
 
@@ -334,25 +377,20 @@ impl Store {
         }
     }
 
-    /// Rockets whose `last_received` is not before `since`, by channel, from the one after `after` on. It takes a look at every
-    /// rocket, and on SQLite the calling thread does it.
-    pub async fn received_since(
-        &self,
-        since: Timestamp,
-        after: Option<&Channel>,
-        limit: i64,
-    ) -> Result<Vec<Rocket>, StoreError> {
+    /// A scan that finds what changes from now on. Beginning it, and each look, takes a look at every rocket; on SQLite the
+    /// calling thread does it.
+    pub async fn change_scan(&self) -> Result<ChangeScan, StoreError> {
         match self {
-            Self::Sqlite(store) => store.received_since(since, after, limit),
-            Self::Postgres(store) => store.received_since(since, after, limit).await,
+            Self::Sqlite(store) => store.change_scan().await,
+            Self::Postgres(store) => store.change_scan().await,
         }
     }
 
-    /// The channels that have been forgotten since, as far back as an hour. There may be rockets of them again.
-    pub async fn forgotten_since(&self, since: Timestamp) -> Result<Vec<Channel>, StoreError> {
+    /// The channels that have been forgotten lately, and when, for about an hour. There may be rockets of them again.
+    pub async fn forgotten(&self) -> Result<Vec<(Channel, Timestamp)>, StoreError> {
         match self {
-            Self::Sqlite(store) => store.forgotten_since(since),
-            Self::Postgres(store) => store.forgotten_since(since).await,
+            Self::Sqlite(store) => store.forgotten(),
+            Self::Postgres(store) => store.forgotten().await,
         }
     }
 
@@ -406,6 +444,14 @@ impl Store {
         match self {
             Self::Sqlite(_) => Err(StoreError::NotACluster),
             Self::Postgres(store) => store.distribute(),
+        }
+    }
+
+    /// Closes what is open but not in use, in the end. SQLite's log is applied to the file, which is complete by itself then.
+    pub fn close(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(store) => store.close(),
+            Self::Postgres(_) => Ok(()),
         }
     }
 

@@ -125,14 +125,15 @@ impl Report {
         }
     }
 
-    /// The statement that reads it, at most so many rows, for every engine; $1 is that number.
-    pub(super) fn sql(self) -> String {
+    /// The statement that reads it, for every engine but for `gaps`, whose statement is the engine's own. $1 is the greatest
+    /// number of rows.
+    pub(super) fn sql(self, gaps: &str) -> String {
+        if self == Self::Gaps {
+            return gaps.to_owned();
+        }
         let names: Vec<&str> = self.columns().iter().map(|(name, _)| *name).collect();
-        let order = match self {
-            Self::Gaps => "channel, first_missing".to_owned(),
-            _ => format!("{} NULLS LAST", names.first().unwrap_or(&"1")),
-        };
-        format!("SELECT {} FROM {} ORDER BY {order} LIMIT $1", names.join(", "), self.view())
+        let order = names.first().unwrap_or(&"1");
+        format!("SELECT {} FROM {} ORDER BY {order} NULLS LAST LIMIT $1", names.join(", "), self.view())
     }
 }
 
@@ -143,9 +144,19 @@ pub struct ReportRows {
     pub report: Report,
     /// Its rows by the first column (gaps by channel and number), nulls last. Each has a cell for each column.
     pub rows: Vec<Vec<Value>>,
+    /// Whether there are more rows than were asked for.
+    pub truncated: bool,
 }
 
 impl ReportRows {
+    /// The first `limit` of the rows that were read: one more than those, if there are more.
+    pub(super) fn new(report: Report, mut rows: Vec<Vec<Value>>, limit: u32) -> Self {
+        let limit = limit as usize;
+        let truncated = rows.len() > limit;
+        rows.truncate(limit);
+        Self { report, rows, truncated }
+    }
+
     /// The rows as objects with camelCase members.
     pub fn objects(&self) -> impl Iterator<Item = RowObject<'_>> {
         self.rows.iter().map(|row| RowObject { columns: self.report.columns(), row })

@@ -30,9 +30,13 @@ page = list_rockets.sync(client=reader, sort=models.Sort.CHANNEL, status=models.
 assert isinstance(page, models.Page), page
 assert "one/of:python" in [rocket.channel for rocket in page.rockets], page
 
-rocket = get_rocket.sync("one/of:python", client=reader, view=models.View.EXACT)
+rocket = get_rocket.sync("one/of:python", client=reader, view=models.Views.EXACT)
 assert isinstance(rocket, models.Rocket), rocket
 assert (rocket.speed, rocket.latest_update, rocket.messages.gaps) == (500, sent, []), rocket
+
+both = get_rocket.sync("one/of:python", client=reader, view=models.Views.BOTH)
+assert isinstance(both, models.RocketInBothViews), both
+assert (both.exact.speed, both.best_effort.status) == (500, models.Status.LAUNCHED), both
 
 stats = get_stats.sync(client=reader)
 assert isinstance(stats, models.FleetTotals) and stats.launched >= 1, stats

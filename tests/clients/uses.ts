@@ -48,8 +48,11 @@ if (first?.channel !== 'one/of:typescript' || typeof page.data?.nextCursor !== '
 
 const path = { channel: first.channel };
 const { data: rocket } = await reader.GET('/rockets/{channel}', { params: { path, query: { view: 'exact' } } });
-const speed: number | undefined = rocket?.speed;
-if (speed !== 500 || rocket?.mission !== 'ARTEMIS' || rocket.latestUpdate === null) fail('a rocket', rocket);
+if (!rocket || !('speed' in rocket)) fail('a rocket in one view', rocket);
+const speed: number = rocket.speed;
+if (speed !== 500 || rocket.mission !== 'ARTEMIS' || rocket.latestUpdate === null) fail('a rocket', rocket);
+const { data: both } = await reader.GET('/rockets/{channel}', { params: { path, query: { view: 'both' } } });
+if (!both || !('exact' in both) || both.exact.speed !== both.bestEffort.speed) fail('a rocket in both views', both);
 
 const stats = await reader.GET('/stats');
 if (stats.data?.rockets !== 2 || stats.data.rocketsWithGaps !== 0) fail('the totals', stats);

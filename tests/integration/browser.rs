@@ -103,12 +103,31 @@ impl Browser {
 
     /// Sets the width of the page, and whether the user prefers it dark.
     pub fn look_like(&mut self, width: u32, dark: bool) {
-        let size = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600 });
         let scheme = if dark { "dark" } else { "light" };
-        let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
-        for (command, params) in [("Emulation.setDeviceMetricsOverride", size), ("Emulation.setEmulatedMedia", media)] {
-            self.command("POST", "/goog/cdp/execute", &json!({ "cmd": command, "params": params }));
-        }
+        self.resize(width, 900, 1);
+        self.emulate_media("", "prefers-color-scheme", scheme);
+    }
+
+    /// Sets the page's size in its own pixels, and how many pixels of the screen one of them takes: a zoom.
+    pub fn resize(&mut self, width: u32, height: u32, zoom: u32) {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": zoom, "mobile": width < 600 });
+        self.devtools("Emulation.setDeviceMetricsOverride", &size);
+    }
+
+    /// Sets the medium (`print`, or the screen if it is empty) and one feature that style sheets can ask for.
+    pub fn emulate_media(&mut self, medium: &str, feature: &str, value: &str) {
+        let media = json!({ "media": medium, "features": [{ "name": feature, "value": value }] });
+        self.devtools("Emulation.setEmulatedMedia", &media);
+    }
+
+    /// Runs a script in each page before the page's own scripts.
+    pub fn run_before_pages(&mut self, script: &str) {
+        self.devtools("Page.addScriptToEvaluateOnNewDocument", &json!({ "source": script }));
+    }
+
+    /// A command of the Chrome DevTools Protocol.
+    fn devtools(&mut self, command: &str, params: &Value) {
+        self.command("POST", "/goog/cdp/execute", &json!({ "cmd": command, "params": params }));
     }
 
     /// A picture of what is seen: PNG in base64.

@@ -1,9 +1,15 @@
 //! The dashboard in a real browser.
 
-use serde_json::json;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
 
 use crate::browser::Browser;
-use crate::support::{App, Backend, Client, Service, eventually, faster, launched};
+use crate::support::{App, Backend, Client, Service, eventually, faster, launched, run, sql};
 
 const LIVE: &str = "return document.querySelector('#connection').dataset.state";
 
@@ -19,6 +25,32 @@ fn post(client: &mut Client, messages: &[serde_json::Value]) {
     for message in messages {
         assert_eq!(client.post(message).status, 204);
     }
+}
+
+/// A launch with this mission and type.
+fn launched_as(channel: &str, mission: &str, kind: &str) -> Value {
+    let mut message = launched(channel, 1);
+    message["message"]["mission"] = json!(mission);
+    message["message"]["type"] = json!(kind);
+    message
+}
+
+/// What an element shows as text.
+fn text(selector: &str) -> String {
+    format!("return document.querySelector('{selector}').textContent")
+}
+
+/// Whether an element can be seen.
+fn visible(selector: &str) -> String {
+    format!("return document.querySelector('{selector}').checkVisibility()")
+}
+
+/// Chooses the status to filter by, as a user does.
+fn filter_by_status(browser: &mut Browser, status: &str) {
+    browser.run(&format!(
+        "document.querySelector('#filter-status').value = '{status}';
+         document.querySelector('#filter-status').dispatchEvent(new Event('change', {{ bubbles: true }}))"
+    ));
 }
 
 fn exploded(channel: &str, number: u32) -> serde_json::Value {
@@ -61,10 +93,7 @@ fn the_table_is_live_and_sorts_and_filters() {
         "return document.querySelector('#rockets th[aria-sort]').textContent.trim().toLowerCase().includes('speed')";
     browser.until(sorted, &json!(true));
     // Filter: by status, live too, and kept over a reload, for it is in the address.
-    browser.run(
-        "document.querySelector('#filter-status').value = 'exploded';
-                 document.querySelector('#filter-status').dispatchEvent(new Event('change', { bubbles: true }))",
-    );
+    filter_by_status(&mut browser, "exploded");
     browser.until(ROWS, &json!([]));
     post(&mut client, &[exploded("b", 3)]);
     browser.until(ROWS, &json!(["b"]));
@@ -112,7 +141,6 @@ fn a_rockets_page_shows_both_views_and_what_is_between_them() {
         format!("return document.querySelector('{selector}').textContent.replaceAll(/[,\u{202f}\u{a0} ]/g, '')")
     };
     browser.until(&format!("{}.includes('1501')", digits("#detail-best-effort")), &json!(true));
-    // The views are asked for one by one.
     browser.until(&format!("{}.includes('500')", digits("#detail-exact")), &json!(true));
     browser.until("return document.querySelectorAll('#gaps li').length", &json!(2));
     let gaps = browser.run("return document.querySelector('#gaps').textContent");
@@ -163,4 +191,453 @@ fn a_lost_connection_is_seen_and_comes_back() {
     post(&mut Client::new(address), &[launched("b", 1)]);
     browser.until(&format!("{ROWS}.sort()"), &json!(["a", "b"]));
     eventually("nothing is stale", || browser.complaints().is_empty());
+}
+
+#[test]
+fn the_fleets_page_asks_for_its_rows_and_follows_no_stream() {
+    let app = App::spawn(Backend::SqliteMemory);
+    post(&mut app.client(), &[launched("a", 1)]);
+    let mut browser = Browser::start();
+    browser.run_before_pages(
+        "window.streams = []; const Original = EventSource;
+         window.EventSource = class extends Original { constructor(url) { super(url); window.streams.push(url); } }",
+    );
+    browser.open(&format!("http://{}/", app.address));
+    browser.until(LIVE, &json!("live"));
+    // Nothing is asked for twice at the start: the second time is one interval later.
+    for path in ["/rockets?", "/stats"] {
+        let starts = format!(
+            "return performance.getEntriesByType('resource').filter(it => it.name.includes('{path}'))
+                .map(it => it.startTime)"
+        );
+        browser.until(
+            &format!("{}.length > 1", starts.replace("return", "return (").replace("startTime)", "startTime))")),
+            &json!(true),
+        );
+        let starts = browser.run(&starts);
+        assert!(starts[1].as_f64().unwrap() - starts[0].as_f64().unwrap() > 1_500.0, "{path}: {starts}");
+    }
+    assert_eq!(browser.run("return window.streams"), json!([]));
+    // A rocket's page has one, of this rocket alone, until it is left.
+    browser.run("location.hash = '#/rockets/a'");
+    browser.until("return window.streams", &json!(["events?channel=a"]));
+}
+
+#[test]
+fn rows_that_somebody_holds_keep_their_places_but_not_their_values() {
+    let app = App::spawn(Backend::SqliteMemory);
+    let mut client = app.client();
+    post(&mut client, &[faster("a", 1, 30), faster("b", 1, 20), faster("c", 1, 10)]);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/#/?sort=speed", app.address));
+    browser.until(ROWS, &json!(["a", "b", "c"]));
+    browser.run("document.querySelector('#rockets tr[data-channel=b] a').focus()");
+    post(&mut client, &[faster("c", 2, 76_000), faster("d", 1, 1)]);
+    browser.until(&visible("#pending"), &json!(true));
+    assert_eq!(browser.run(ROWS), json!(["a", "b", "c"]));
+    let told = browser.run(&format!("return {}", row("c")));
+    assert!(told.as_str().unwrap().contains("76,010"), "{told}");
+    browser.click("#pending");
+    browser.until(ROWS, &json!(["c", "a", "b", "d"]));
+    assert_eq!(browser.run(&visible("#pending")), false);
+}
+
+/// U+FFFD comes before a rocket by code points, which the service sorts by, and after it by UTF-16 code units.
+#[test]
+fn the_order_is_that_of_the_service() {
+    let app = App::spawn(Backend::SqliteMemory);
+    let mut client = app.client();
+    post(&mut client, &[launched("\u{fffd}", 1), launched("\u{1f680}", 1)]);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/#/?sort=channel", app.address));
+    let rows = json!(["\u{fffd}", "\u{1f680}"]);
+    browser.until(ROWS, &rows);
+    browser.run("document.querySelector('#rockets tr[data-channel] a').focus()");
+    post(&mut client, &[faster("\u{fffd}", 2, 70_000)]);
+    browser.until(&format!("return {}.includes('70,500')", row("\u{fffd}")), &json!(true));
+    assert_eq!(browser.run(&visible("#pending")), false, "nothing has changed its place");
+    assert_eq!(browser.run(ROWS), rows);
+    // The longest channel: 255 characters, each of them two of the units that browsers count.
+    let channel = "\u{1f680}".repeat(255);
+    assert!(browser.run("return document.querySelector('#filter-channel').maxLength").as_u64() >= Some(510));
+    browser.open(&format!("http://{}/#/rockets/{channel}", app.address));
+    browser.until(&visible("#detail-notice"), &json!(true));
+    post(&mut client, &[launched(&channel, 1)]);
+    browser.until(&visible("#detail-known"), &json!(true));
+}
+
+/// The rocket has a gap, but the message above it changes nothing, and the others come in order: the views never differ, and
+/// the page must never say so.
+#[test]
+fn both_views_are_of_one_moment() {
+    for channel in ["busy", "."] {
+        let app = App::spawn(Backend::SqliteMemory);
+        post(&mut app.client(), &[launched(channel, 1), faster(channel, 2, 1), faster(channel, 4_000_000, 0)]);
+        let mut browser = Browser::start();
+        browser.open(&format!("http://{}/#/rockets/{channel}", app.address));
+        browser.until(&visible("#detail-known"), &json!(true));
+        browser.run(
+            "window.shown = new Set(); window.differed = [];
+             new MutationObserver(() => {
+                 window.shown.add(document.querySelector('#detail-speed').textContent);
+                 const differing = document.querySelector('#detail-best-effort .differs');
+                 if (differing) window.differed.push(document.querySelector('.views').textContent);
+             }).observe(document.querySelector('#detail'), { subtree: true, childList: true, attributes: true, characterData: true })",
+        );
+        let enough = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut client = app.client();
+                let numbers = (3..).take_while(|_| !enough.load(Ordering::Relaxed));
+                numbers.for_each(|number| post(&mut client, &[faster(channel, number, 1)]));
+            });
+            let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                browser.until("return window.shown.size > 10", &json!(true));
+            }));
+            enough.store(true, Ordering::Relaxed);
+            seen.unwrap();
+        });
+        assert_eq!(browser.run("return window.differed"), json!([]), "{channel}");
+        let asked = browser.run(
+            "return performance.getEntriesByType('resource').map(it => it.name).filter(it => it.includes('/rockets/'))",
+        );
+        assert!(asked.as_array().unwrap().iter().all(|url| url.as_str().unwrap().ends_with("?view=both")), "{asked}");
+    }
+}
+
+#[test]
+fn a_rocket_that_is_removed_is_shown_as_such() {
+    let app = App::spawn(Backend::SqliteFile);
+    let mut client = app.client();
+    post(&mut client, &[launched("r", 1)]);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/#/rockets/r", app.address));
+    browser.until(&visible("#detail-known"), &json!(true));
+    let forgotten = run(&["forget", "r", "--database", &app.database_argument()]);
+    assert!(forgotten.status.success(), "{forgotten:?}");
+    browser.until(&format!("{}.includes('removed')", text("#detail-notice")), &json!(true));
+    post(&mut client, &[launched("r", 1)]);
+    browser.until(&visible("#detail-notice"), &json!(false));
+}
+
+#[test]
+fn numbers_and_signs_are_never_cut_off() {
+    let app = App::spawn(Backend::SqliteFile);
+    let mut client = app.client();
+    post(&mut client, &[launched("fast", 1), launched("slow", 1), launched("usual", 1), faster("limit", 1, 1)]);
+    let speeds = [("fast", 161_040_000_000_i64), ("slow", -6_440_303_457_353), ("limit", i64::MIN)];
+    for (channel, speed) in speeds {
+        sql(&app.database(), &format!("UPDATE rockets SET speed = {speed} WHERE channel = '{channel}'"));
+    }
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/", app.address));
+    browser.until(&format!("{ROWS}.length"), &json!(4));
+    let told = browser.run(&format!("return {}", row("limit")));
+    assert!(told.as_str().unwrap().contains("-9,223,372,036,854,775,808"), "to the last digit: {told}");
+    for width in [390, 700, 1_000, 1_224, 1_280, 1_399, 1_400, 1_600, 1_920] {
+        browser.look_like(width, false);
+        let cut = browser.run(
+            "document.querySelectorAll('td.last-received').forEach(cell => {
+                 cell.classList.add('silent'); cell.firstElementChild.textContent = '12,345 d ago'; });
+             const cells = [...document.querySelectorAll('#rockets td:is(.status, .speed, .latest-update, .last-received, .messages)')];
+             return cells.filter(cell => cell.scrollWidth > cell.clientWidth || cell.scrollHeight > cell.clientHeight)
+                 .map(cell => cell.textContent)",
+        );
+        assert_eq!(cut, json!([]), "{width}");
+        // What is usual takes one line.
+        let height = "return document.querySelector('tr[data-channel=CHANNEL] .speed > span').getClientRects().length";
+        for channel in ["usual", "fast"] {
+            assert_eq!(browser.run(&height.replace("CHANNEL", channel)), 1, "{channel} {width}");
+        }
+    }
+}
+
+#[test]
+fn every_mission_can_be_reached_and_none_is_no_mission() {
+    let app = App::spawn(Backend::SqliteMemory);
+    let mut client = app.client();
+    for number in 0..10 {
+        post(&mut client, &[launched_as(&format!("r{number}"), &format!("MISSION-{number}"), "T")]);
+        post(&mut client, &[launched_as(&format!("s{number}"), &format!("MISSION-{number}"), "T")]);
+    }
+    post(&mut client, &[launched_as("dash", "–", "–"), faster("none", 1, 1), faster("none too", 1, 1)]);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/", app.address));
+    let names = "return [...document.querySelectorAll('#missions .name')].map(name => name.textContent)";
+    browser.until(&format!("{names}.length"), &json!(9));
+    assert_eq!(browser.run(&format!("{names}.at(-1)")), "No mission known");
+    assert_eq!(browser.run(&text("#missions-others-text")), "3 more missions with 5 rockets.");
+    browser.click("#missions-all");
+    browser.until(&format!("{names}.length"), &json!(12));
+    browser.run(
+        "[...document.querySelectorAll('#missions a')].find(link => link.textContent.startsWith('MISSION-9')).click()",
+    );
+    browser.until(&format!("{ROWS}.sort()"), &json!(["r9", "s9"]));
+    // The chosen one is shown among the first ones too.
+    browser.click("#missions-all");
+    browser.until(&format!("{names}.at(-2)"), &json!("MISSION-9"));
+    browser.run("location.hash = '#/'");
+    browser.until(&format!("{ROWS}.length"), &json!(23));
+    // In the table a dash for what is not known is no text, so that it is no mission's name.
+    for (channel, mission) in [("dash", "–"), ("none", "")] {
+        let cell = format!("document.querySelector('tr[data-channel={channel}] .mission > span')");
+        assert_eq!(browser.run(&format!("return {cell}.textContent")), mission);
+        assert_eq!(browser.run(&format!("return {cell}.classList.contains('unknown')")), channel == "none");
+    }
+}
+
+#[test]
+fn a_filter_chosen_while_disconnected_shows_no_other_rows() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = directory.path().join("rockets.db");
+    let service = Service::start(&database);
+    let address = service.address;
+    post(&mut Client::new(address), &[launched("a", 1), exploded("b", 1)]);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{address}/"));
+    browser.until(&format!("{ROWS}.length"), &json!(2));
+    drop(service);
+    filter_by_status(&mut browser, "exploded");
+    browser.until(ROWS, &json!([]));
+    browser.until(LIVE, &json!("lost"));
+    assert!(browser.run(&text("#no-match")).as_str().unwrap().contains("can’t be asked"));
+    browser.until(&visible(".missions .stale-sign"), &json!(true));
+    let _service = Service::start_at(&database, address);
+    browser.until(ROWS, &json!(["b"]));
+    browser.until("return document.querySelectorAll('[data-stale]').length", &json!(0));
+}
+
+#[test]
+fn a_wrong_address_is_explained() {
+    let app = App::spawn(Backend::SqliteMemory);
+    post(&mut app.client(), &[launched("a", 1)]);
+    let mut browser = Browser::start();
+    for (address, named) in [
+        ("#/?status=launchd&limit=0", &["“status”", "launched", "“limit”"][..]),
+        ("#/?sort=toString", &["“sort”", "latestUpdate"]),
+        ("#/?cursor=none", &["“cursor”"]),
+        ("#/?stauts=launched", &["“stauts”"]),
+    ] {
+        browser.open("about:blank");
+        browser.open(&format!("http://{}/{address}", app.address));
+        browser.until(&visible("#problem"), &json!(true));
+        let told = browser.run(&text("#problem"));
+        let told = told.as_str().unwrap();
+        assert!(named.iter().all(|name| told.contains(name)) && !told.contains("Bad Request"), "{address}: {told}");
+        browser.until(LIVE, &json!("live"));
+        browser.click("#problem a");
+        browser.until(ROWS, &json!(["a"]));
+        assert_eq!(browser.run(&visible("#problem")), false);
+    }
+    let long = "x".repeat(300);
+    browser.open(&format!("http://{}/#/rockets/{long}", app.address));
+    browser.until(&format!("{}.includes('1 to 255 characters')", text("#detail-notice")), &json!(true));
+    browser.until(LIVE, &json!("live"));
+}
+
+#[test]
+fn text_that_cannot_be_seen_is_named() {
+    let app = App::spawn(Backend::SqliteMemory);
+    let mut client = app.client();
+    let (zero_width, reversed) = ("\u{200b}\u{2060}", "ARTEMIS\u{202e}SIMETRA");
+    post(&mut client, &[launched_as(zero_width, reversed, " ")]);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/", app.address));
+    browser.until(ROWS, &json!([zero_width]));
+    let codes =
+        |place: &str| format!("return [...document.querySelectorAll('{place} .unseen')].map(it => it.dataset.code)");
+    assert_eq!(browser.run(&codes("#rockets .channel")), json!(["U+200B", "U+2060"]));
+    assert_eq!(browser.run(&codes("#rockets .mission")), json!(["U+202E"]));
+    assert_eq!(browser.run(&codes("#rockets .type")), json!(["U+0020"]));
+    // What is copied is what was sent.
+    assert_eq!(browser.run(&text("#rockets td.channel")), zero_width);
+    assert_eq!(browser.run(&text("#rockets td.mission")), reversed);
+    browser.click("#rockets td.channel a");
+    browser.until(&visible("#detail-known"), &json!(true));
+    assert_eq!(browser.run(&codes("#detail-channel")), json!(["U+200B", "U+2060"]));
+    assert_eq!(browser.run("return document.title"), "[U+200B][U+2060] – Rocket Monitor");
+}
+
+#[test]
+fn the_empty_page_shows_commands_that_work() {
+    let app = App::spawn(Backend::SqliteMemory);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/", app.address));
+    browser.until(&visible("#empty"), &json!(true));
+    let shown = |browser: &mut Browser, id: &str| browser.run(&text(id)).as_str().unwrap().to_owned();
+    let (curl, launch) = (shown(&mut browser, "#empty-curl"), shown(&mut browser, "#empty-launch"));
+    let said = Command::new("sh").args(["-c", &curl]).output().unwrap();
+    assert!(String::from_utf8_lossy(&said.stdout).contains("204 No Content"), "{curl}: {said:?}");
+    browser.until(&format!("{ROWS}.length"), &json!(1));
+    assert!(launch.starts_with("rocket-monitor launch http://"), "{launch}");
+    let folder = Path::new(env!("CARGO_BIN_EXE_rocket-monitor")).parent().unwrap();
+    let short = format!("PATH={}:$PATH; {launch} --rockets 3 --messages 30", folder.display());
+    let said = Command::new("sh").args(["-c", &short]).output().unwrap();
+    assert!(String::from_utf8_lossy(&said.stdout).contains("0 disagree"), "{launch}: {said:?}");
+}
+
+/// A service that asks for tokens, and the folder with their files.
+fn guarded() -> (Service, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("write"), "write-token").unwrap();
+    std::fs::write(path("read"), "read-token").unwrap();
+    let (write, read) = (path("write"), path("read"));
+    let options = ["--database", "memory", "--write-token-file", &write, "--read-token-file", &read];
+    (Service::start_with(&options), directory)
+}
+
+fn sign_in(browser: &mut Browser, service: &Service) {
+    browser.open(&format!("http://{}/", service.address));
+    browser.until("return document.querySelector('#token-dialog').open", &json!(true));
+    browser.run(
+        "document.querySelector('#token').value = 'read-token'; document.querySelector('#token-form').requestSubmit()",
+    );
+    browser.until(LIVE, &json!("live"));
+}
+
+#[test]
+fn the_first_sign_in_is_no_outage() {
+    let (service, _directory) = guarded();
+    let mut browser = Browser::start();
+    // Whatever is shown at any time is kept.
+    browser.run_before_pages(
+        "window.states = new Set();
+         new MutationObserver(() => window.states.add(document.documentElement.dataset.connection))
+             .observe(document, { subtree: true, attributes: true, childList: true })",
+    );
+    browser.open(&format!("http://{}/", service.address));
+    browser.until("return document.querySelector('#token-dialog').open", &json!(true));
+    browser.until(LIVE, &json!("locked"));
+    assert_eq!(browser.run("return window.states.has('lost')"), false);
+    assert_eq!(browser.run(&text("#banner")), "");
+    assert_eq!(browser.run("return document.querySelectorAll('[data-stale]').length"), 0);
+    assert_eq!(browser.run("return document.title"), "Rocket Monitor");
+    // Closed, it stays closed over the next requests, and can be opened again.
+    browser.run("document.querySelector('#token-dialog').close(); performance.clearResourceTimings()");
+    let asked = "return performance.getEntriesByType('resource').filter(it => it.name.includes('/rockets')).length > 1";
+    browser.until(asked, &json!(true));
+    assert_eq!(browser.run("return document.querySelector('#token-dialog').open"), false);
+    browser.click("#sign-in");
+    assert_eq!(browser.run("return document.querySelector('#token-dialog').open"), true);
+    assert_eq!(browser.run(&visible("#sign-out")), false);
+    sign_in(&mut browser, &service);
+    assert_eq!(browser.run(&visible("#sign-out")), true);
+    assert!(browser.run(&text("#empty-curl")).as_str().unwrap().contains("ROCKET_MONITOR_WRITE_TOKEN"));
+}
+
+#[test]
+fn signing_out_ends_the_session() {
+    let (service, _directory) = guarded();
+    let mut browser = Browser::start();
+    sign_in(&mut browser, &service);
+    browser.until(&visible("#sign-out"), &json!(true));
+    browser.click("#sign-out");
+    browser.until("return document.querySelector('#token-dialog').open", &json!(true));
+    assert_eq!(browser.run("return fetch('stats').then(answer => answer.status)"), 401);
+    assert_eq!(browser.run(&visible("#sign-out")), false);
+    assert_eq!(browser.run("return localStorage.length"), 0);
+}
+
+#[test]
+fn nothing_hides_the_filters_at_a_large_zoom() {
+    let app = App::spawn(Backend::SqliteMemory);
+    let messages: Vec<_> = (0..40).map(|number| launched(&format!("r{number}"), 1)).collect();
+    post(&mut app.client(), &messages);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/", app.address));
+    browser.until(&format!("{ROWS}.length"), &json!(40));
+    for (width, height) in [(640, 450), (320, 256), (1_280, 450), (390, 844)] {
+        browser.resize(width, height, 2);
+        let hidden = browser.run(
+            "return [...document.querySelectorAll('#filters input, #filters select, #filters button')]
+                .filter(field => field.checkVisibility()).filter(field => {
+                    field.scrollIntoView({ block: 'end' });
+                    const { x, y, width, height } = field.getBoundingClientRect();
+                    return !field.contains(document.elementFromPoint(x + width / 2, y + height / 2));
+                }).map(field => field.id)",
+        );
+        assert_eq!(hidden, json!([]), "{width} x {height}");
+        let wide = browser.run("return document.documentElement.scrollWidth > document.documentElement.clientWidth");
+        assert_eq!(wide, false, "{width} x {height}: nothing has to be scrolled sideways");
+    }
+}
+
+#[test]
+fn forced_colours_and_paper_show_what_the_screen_shows() {
+    let app = App::spawn(Backend::SqliteMemory);
+    post(&mut app.client(), &[launched("a", 1), launched("b", 1), exploded("b", 2)]);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/#/?mission=ARTEMIS", app.address));
+    browser.until("return document.querySelectorAll('#missions a[aria-current]').length", &json!(1));
+    browser.emulate_media("", "forced-colors", "active");
+    let style = |selector: &str, property: &str| {
+        format!("return getComputedStyle(document.querySelector('{selector}')).{property}")
+    };
+    // The filter that is on has an outline, and the two parts of a bar differ from each other and from the ground.
+    for current in ["a.tile[aria-current]", "#missions a[aria-current]"] {
+        assert_eq!(browser.run(&style(current, "outlineStyle")), "solid", "{current}");
+    }
+    let canvas = browser.run(&style("body", "backgroundColor"));
+    assert_ne!(browser.run(&style("#missions .alive", "backgroundColor")), canvas);
+    assert_ne!(browser.run(&style("#missions .exploded", "backgroundImage")), "none");
+    browser.emulate_media("print", "prefers-color-scheme", "dark");
+    for pressed in ["#next", "#filters button[type=submit]", ".top nav", "footer nav"] {
+        assert_eq!(browser.run(&visible(pressed)), false, "{pressed}");
+    }
+    for shown in ["#range", "#filter-mission", "#rockets td.speed", "#rows-as-of", "#connection"] {
+        assert_eq!(browser.run(&visible(shown)), true, "{shown}");
+    }
+    assert_eq!(browser.run(&style(".pager", "position")), "static", "nothing lies on the rows");
+    assert_eq!(browser.run(&style("#rockets td", "display")), "table-cell");
+    assert_eq!(browser.run(&style("#rockets td.speed", "color")), "rgb(26, 33, 44)", "dark text, for paper is light");
+}
+
+/// Passes requests for `/under/a/path/…` on to a service as `/…`, like a proxy that serves several programs. Each
+/// connection serves one request.
+fn proxy_under_a_path(service: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            std::thread::spawn(move || pass_on(client.unwrap(), service));
+        }
+    });
+    address
+}
+
+fn pass_on(mut client: TcpStream, service: SocketAddr) -> std::io::Result<()> {
+    let mut reader = BufReader::new(client.try_clone()?);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head)? > 0 {}
+    let Some((_, rest)) = head.split_once(" /under/a/path") else {
+        return client.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    };
+    let mut server = TcpStream::connect(service)?;
+    server.write_all(format!("GET {}", rest.replace("keep-alive", "close")).as_bytes())?;
+    let mut buffer = [0; 4_096];
+    loop {
+        match server.read(&mut buffer)? {
+            0 => return Ok(()),
+            length => client.write_all(&buffer[..length])?,
+        }
+    }
+}
+
+#[test]
+fn the_dashboard_works_under_a_path() {
+    let app = App::spawn(Backend::SqliteMemory);
+    post(&mut app.client(), &[launched("a", 1)]);
+    let proxy = proxy_under_a_path(app.address);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{proxy}/under/a/path/"));
+    browser.until(ROWS, &json!(["a"]));
+    let curl = browser.run(&text("#empty-curl"));
+    assert!(curl.as_str().unwrap().contains(&format!("http://{proxy}/under/a/path/messages")), "{curl}");
+    browser.click("#rockets tr[data-channel] a");
+    browser.until(LIVE, &json!("live"));
+    let stray = "return [...document.querySelectorAll('[href], [src]')].map(it => it.href ?? it.src)
+                    .filter(url => !url.startsWith(document.baseURI.split('#')[0]))";
+    assert_eq!(browser.run(stray), json!([]));
+    assert_eq!(browser.complaints().iter().filter(|it| !it.contains("400")).count(), 0);
 }

@@ -348,3 +348,83 @@ fn who_reads_too_slowly_is_cut_off_and_holds_up_nobody() {
     let mut back = Events::open(app.address, "", slow.id.as_deref());
     assert_eq!(back.snapshot().len(), 40_001);
 }
+
+/// A rocket that nobody has told of, as a writer would leave it that dies after its commit, or whose clock is wrong.
+const OLD_CLOCK: &str = "2001-01-01 00:00:00";
+
+#[test]
+fn what_others_write_is_told_whatever_their_clocks_say() {
+    let database = TestDatabase::create();
+    let service = Service::start(&database.url);
+    let mut client = Client::new(service.address);
+    posted(&mut client, &launched("a", 1));
+    posted(&mut client, &launched("b", 1));
+    let mut stream = Events::open(service.address, "", None);
+    assert_eq!(stream.snapshot(), ["a", "b"]);
+    for (channel, speed) in [("b", 7), ("a", 8), ("b", 9)] {
+        execute(
+            &database.url,
+            &format!("UPDATE rockets SET speed = {speed}, last_received = '{OLD_CLOCK}Z' WHERE channel = '{channel}'"),
+        );
+        stream.until("the change", |event| event.data["channel"] == channel && event.data["speed"] == speed);
+    }
+    // A transaction that began long before it ends.
+    let mut slow = crate::postgres::Session::open(&database.url);
+    slow.execute("BEGIN; UPDATE rockets SET speed = 10 WHERE channel = 'a'");
+    for speed in [11, 12] {
+        execute(&database.url, &format!("UPDATE rockets SET speed = {speed} WHERE channel = 'b'"));
+        stream.until("b", |event| event.data["channel"] == "b" && event.data["speed"] == speed);
+    }
+    slow.execute("COMMIT");
+    stream.until("a", |event| event.data["channel"] == "a" && event.data["speed"] == 10);
+    execute(
+        &database.url,
+        &format!(
+            "BEGIN; DELETE FROM rockets WHERE channel = 'b'; DELETE FROM processed_ranges WHERE channel = 'b';
+             INSERT INTO rockets_forgotten VALUES ('b', '{OLD_CLOCK}Z'); COMMIT"
+        ),
+    );
+    stream.until("b is gone", |event| event.name == "gone" && event.data["channel"] == "b");
+}
+
+#[test]
+fn what_another_process_writes_to_the_file_is_told_whatever_its_clock_says() {
+    let app = App::spawn(Backend::SqliteFile);
+    let mut client = app.client();
+    // More than are read at a time.
+    let lines: String = (0..3_000).map(|rocket| launched(&format!("r{rocket:04}"), 1).to_string() + "\n").collect();
+    assert_eq!(client.post_lines(lines.as_bytes()).json()["applied"], 3_000);
+    let mut stream = Events::open(app.address, "", None);
+    assert_eq!(stream.snapshot().len(), 3_000);
+    for (channel, speed) in [("r0000", 7), ("r2999", 8), ("r1024", 9)] {
+        crate::support::sql(
+            &app.database(),
+            &format!(
+                "UPDATE rockets SET speed = {speed}, last_received = '2001-01-01T00:00:00.000000Z'
+                 WHERE channel = '{channel}'"
+            ),
+        );
+        let event = stream.until("the change", |event| event.name == "rocket");
+        assert_eq!((&event.data["channel"], &event.data["speed"]), (&json!(channel), &json!(speed)));
+    }
+    crate::support::sql(
+        &app.database(),
+        "BEGIN; DELETE FROM rockets WHERE channel = 'r1024'; DELETE FROM processed_ranges WHERE channel = 'r1024';
+         INSERT INTO rockets_forgotten VALUES ('r1024', '2001-01-01T00:00:00.000000Z'); COMMIT",
+    );
+    assert_eq!(stream.until("it is gone", |event| event.name == "gone").data["channel"], "r1024");
+}
+
+#[test]
+fn of_messages_that_were_not_stored_followers_hear_nothing() {
+    let app = App::spawn(Backend::SqliteFile);
+    let mut client = app.client();
+    posted(&mut client, &launched("a", 1));
+    let mut stream = Events::open(app.address, "", None);
+    assert_eq!(stream.snapshot(), ["a"]);
+    app.failures.plan(rocket_monitor::store::failure::FailurePoint::BeforeCommit, 1);
+    client.post(&launched("never", 1)).problem(503);
+    posted(&mut client, &faster("a", 2, 1));
+    // The next thing to be heard of is what was stored.
+    assert_eq!(stream.next().unwrap().data["channel"], "a");
+}

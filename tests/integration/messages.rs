@@ -12,6 +12,7 @@ conformance!(
     the_example_is_taken_once,
     every_effect_counts,
     both_views_differ_while_a_gap_is_open,
+    both_views_are_read_as_of_one_moment,
     bounds_of_texts,
     bounds_of_numbers,
     bounds_of_times,
@@ -107,6 +108,37 @@ fn both_views_differ_while_a_gap_is_open(backend: Backend) {
     client.post(&faster("r", 2, 1));
     assert_eq!(app.rocket("r", "exact")["speed"], 508);
     assert_eq!(app.rocket("r", "exact"), app.rocket("r", "best-effort"));
+}
+
+fn both_views_are_read_as_of_one_moment(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    client.get("/rockets/r?view=both").problem(404);
+    client.post(&launched("r", 1));
+    client.post(&faster("r", 3, 7));
+    let both = client.get("/rockets/r?view=both").json();
+    for (member, view) in [("bestEffort", "best-effort"), ("exact", "exact")] {
+        let mut one = client.get(&format!("/rockets/r?view={view}")).json();
+        let one = one.as_object_mut().unwrap();
+        for common in ["channel", "lastReceived", "messages"] {
+            assert_eq!(both[common], one.remove(common).unwrap(), "{common}");
+        }
+        assert_eq!(both[member], json!(one));
+    }
+    assert_eq!(both.as_object().unwrap().len(), 5);
+    client.post(&faster("r", 2, 1));
+    // From here on there is never a gap, so that the views differ only if they are of different moments.
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            let mut poster = app.client();
+            (4..400).for_each(|number| assert_eq!(poster.post(&faster("r", number, 1)).status, 204));
+        });
+        while !writing.is_finished() {
+            let both = client.get("/rockets/r?view=both").json();
+            assert_eq!(both["bestEffort"], both["exact"]);
+            assert_eq!(both["bestEffort"]["speed"], 505 + both["messages"]["highest"].as_i64().unwrap());
+        }
+    });
 }
 
 /// That the message is refused for exactly these members.

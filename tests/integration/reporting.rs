@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{App, Backend, faster, launched, query, sql};
+use crate::support::{App, Backend, conformance, faster, launched, query, run, sql, stdout};
+
+conformance!(a_report_says_that_it_has_more_rows, a_channel_of_many_gaps_is_reported_in_little_memory);
 
 fn columns(database: &std::path::Path, table: &str) -> Vec<String> {
     let rows = query(database, &format!("SELECT name FROM pragma_table_xinfo('{table}')"));
@@ -159,4 +161,81 @@ fn the_queries_of_the_readme_run() {
         .collect();
     // The fleet; one mission; the two that fly; the two that lag; the one that is silent.
     assert_eq!(answers.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 2, 2, 1], "{answers:?}");
+}
+
+fn a_report_says_that_it_has_more_rows(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    let post = |client: &mut crate::support::Client, numbers: std::ops::Range<u32>| {
+        let lines: String = numbers.map(|number| faster("g", 2 * number, 1).to_string() + "\n").collect();
+        assert_eq!(client.post_lines(lines.as_bytes()).json()["rejected"], 0);
+    };
+    post(&mut client, 1..10_001);
+    let all = client.get("/reports/gaps");
+    assert_eq!(all.header("report-truncated-at"), None);
+    assert_eq!((all.json()["rows"].as_array().unwrap().len(), all.json().get("truncated")), (10_000, None));
+    post(&mut client, 10_001..10_002);
+    let first = client.get("/reports/gaps");
+    assert_eq!(first.header("report-truncated-at"), Some("10000"));
+    assert_eq!((first.json()["rows"].as_array().unwrap().len(), &first.json()["truncated"]), (10_000, &json!(true)));
+    assert_eq!(first.json()["rows"], all.json()["rows"]);
+    let csv = client.request("GET", "/reports/gaps", &[("Accept", "text/csv")], b"").unwrap();
+    assert_eq!(csv.header("report-truncated-at"), Some("10000"));
+    if !matches!(backend, Backend::SqliteMemory) {
+        let printed = run(&["report", "gaps", "--format", "csv", "--database", &app.database_argument()]);
+        assert_eq!(stdout(&printed).lines().count(), 10_002, "the command has no limit");
+    }
+}
+
+/// What this process has had in memory at most, in KiB: services of these tests run in it.
+fn peak_kibibytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn a_channel_of_many_gaps_is_reported_in_little_memory(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    for part in 0..6 {
+        let numbers = part * 20_000 + 1..=(part + 1) * 20_000;
+        let lines: String = numbers.map(|number| faster("g", 2 * number, 1).to_string() + "\n").collect();
+        assert_eq!(client.post_lines(lines.as_bytes()).json()["applied"], 20_000);
+    }
+    let before = peak_kibibytes();
+    let report = client.get("/reports/gaps").json();
+    assert_eq!(
+        report["rows"][9_999],
+        json!({ "channel": "g", "firstMissing": 19_999, "lastMissing": 19_999,
+                                              "afterTime": "2022-02-02T19:39:06.000000Z" })
+    );
+    // 120,000 gaps take half a gigabyte if they are all in memory. Other tests run in this process too.
+    let grown = peak_kibibytes() - before;
+    assert!(grown < 200 * 1024, "{grown} KiB");
+}
+
+#[test]
+fn totals_and_metrics_are_answered_while_long_reads_have_all_turns() {
+    let app = App::spawn(Backend::SqliteFile);
+    let lines: String = (0..60_000).map(|rocket| launched(&format!("r{rocket:05}"), 1).to_string() + "\n").collect();
+    assert_eq!(app.client().post_lines(lines.as_bytes()).json()["applied"], 60_000);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = app.client();
+                while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                    // It sorts all rockets by what no index has.
+                    let status = client.get("/rockets?view=exact&sort=speed").status;
+                    assert!([200, 503].contains(&status), "{status}");
+                }
+            });
+        }
+        let mut client = app.client();
+        for _ in 0..20 {
+            assert_eq!(client.get("/stats").json()["rockets"], 60_000);
+            assert!(app.metrics().contains("rocket_monitor_rockets{status=\"launched\"} 60000"));
+        }
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
 }

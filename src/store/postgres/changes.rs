@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::{PgListener, PgPoolOptions, PgRow};
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::{AssertSqlSafe, PgPool, Row};
 
 use super::PostgresStore;
 use super::rows::{self, PgTime};
@@ -13,7 +13,7 @@ use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
-use crate::store::changes::{Heard, Touch, Touches, Watch};
+use crate::store::changes::{ChangeScan, Heard, Scanned, Touch, Touches, Watch};
 use crate::store::listing::ROCKET_COLUMNS;
 
 /// What instances listen to.
@@ -43,30 +43,26 @@ impl PostgresStore {
         .await
     }
 
-    /// See [`Store::received_since`](crate::store::Store::received_since).
-    pub async fn received_since(
-        &self,
-        since: Timestamp,
-        after: Option<&Channel>,
-        limit: i64,
-    ) -> Result<Vec<Rocket>, StoreError> {
-        let after = after.map_or_else(String::new, |channel| channel.as_str().to_owned());
-        self.read(move |pool| async move {
-            let sql = format!(
-                "SELECT {ROCKET_COLUMNS} FROM rockets WHERE channel > $1 AND last_received >= $2 ORDER BY channel LIMIT $3"
-            );
-            let found = sqlx::query(AssertSqlSafe(sql)).bind(after).bind(PgTime(since)).bind(limit);
-            rockets(&found.fetch_all(&pool).await?)
+    /// See [`Store::change_scan`](crate::store::Store::change_scan).
+    pub async fn change_scan(&self) -> Result<ChangeScan, StoreError> {
+        let since = self.oldest_transaction().await?;
+        Ok(ChangeScan::Postgres(PostgresScan { store: self.clone(), since, look: None }))
+    }
+
+    /// The oldest transaction that is still under way: what all earlier ones changed can be seen now.
+    async fn oldest_transaction(&self) -> Result<i64, StoreError> {
+        self.read(|pool| async move {
+            let sql = "SELECT txid_snapshot_xmin(txid_current_snapshot())";
+            Ok(sqlx::query(sql).fetch_one(&pool).await?.try_get(0)?)
         })
         .await
     }
 
-    /// See [`Store::forgotten_since`](crate::store::Store::forgotten_since).
-    pub async fn forgotten_since(&self, since: Timestamp) -> Result<Vec<Channel>, StoreError> {
+    /// See [`Store::forgotten`](crate::store::Store::forgotten).
+    pub async fn forgotten(&self) -> Result<Vec<(Channel, Timestamp)>, StoreError> {
         self.read(move |pool| async move {
-            let sql = "SELECT channel FROM rockets_forgotten WHERE forgotten_at >= $1";
-            let found = sqlx::query(sql).bind(PgTime(since)).fetch_all(&pool).await?;
-            found.iter().map(|row| rows::channel(row, 0)).collect()
+            let found = sqlx::query("SELECT channel, forgotten_at FROM rockets_forgotten").fetch_all(&pool).await?;
+            found.iter().map(|row| Ok((rows::channel(row, 0)?, row.try_get::<PgTime, _>(1)?.0))).collect()
         })
         .await
     }
@@ -127,6 +123,64 @@ fn payloads(from: u64, touches: Option<&Touches>) -> Vec<String> {
 
 fn payload(from: u64, touches: Option<Vec<(String, Touch)>>) -> String {
     serde_json::to_string(&Notification { from, touches }).unwrap_or_default()
+}
+
+/// How many rockets are read at a time.
+const SCANNED_AT_A_TIME: i64 = 512;
+
+/// Finds changed rockets by the transactions that wrote their rows: the server numbers these, whoever's they are.
+///
+/// What a transaction wrote that was under way at the last look is looked at again, so that nothing is missed and some is
+/// found twice.
+#[derive(Debug)]
+pub struct PostgresScan {
+    store: PostgresStore,
+    /// What earlier transactions wrote has been looked at. A number of 64 bits; rows have its lower 32.
+    since: i64,
+    look: Option<Look>,
+}
+
+#[derive(Debug)]
+struct Look {
+    /// What this look will have looked at.
+    through: i64,
+    after: String,
+}
+
+impl PostgresScan {
+    pub(in crate::store) async fn next(&mut self) -> Result<Scanned, StoreError> {
+        let Look { through, after } = match self.look.take() {
+            Some(look) => look,
+            None => Look { through: self.store.oldest_transaction().await?, after: String::new() },
+        };
+        let rockets = self.store.written_since(self.since, after).await?;
+        match rockets.last() {
+            Some(last) => {
+                self.look = Some(Look { through, after: last.channel.as_str().to_owned() });
+                Ok(Scanned::Rockets(rockets))
+            }
+            None => {
+                self.since = through;
+                Ok(Scanned::Done)
+            }
+        }
+    }
+}
+
+impl PostgresStore {
+    /// The next rockets whose rows this transaction or a later one wrote. The age of a row counts transactions.
+    async fn written_since(&self, transaction: i64, after: String) -> Result<Vec<Rocket>, StoreError> {
+        self.read(move |pool| async move {
+            let sql = format!(
+                "SELECT {ROCKET_COLUMNS} FROM rockets
+                 WHERE channel > $1 AND age(xmin) BETWEEN 0 AND age($2::text::xid) ORDER BY channel LIMIT $3"
+            );
+            let transaction = (transaction & i64::from(u32::MAX)).to_string();
+            let found = sqlx::query(AssertSqlSafe(sql)).bind(after).bind(transaction).bind(SCANNED_AT_A_TIME);
+            rockets(&found.fetch_all(&pool).await?)
+        })
+        .await
+    }
 }
 
 /// Hears what other instances tell.

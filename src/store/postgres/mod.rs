@@ -17,7 +17,7 @@ mod write;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, PgConnection, PgPool};
@@ -26,9 +26,7 @@ use tokio::runtime::Runtime;
 use super::failure::Failures;
 use super::{Database, FORGOTTEN_KEPT, OpenError, OpenOptions, StoreError};
 use crate::domain::text::Channel;
-use crate::domain::timestamp::Timestamp;
-pub use changes::PostgresWatch;
-use rows::PgTime;
+pub use changes::{PostgresScan, PostgresWatch};
 pub use url::{PostgresUrl, has_password};
 pub use write::PostgresWriter;
 
@@ -157,11 +155,11 @@ impl PostgresStore {
 }
 
 async fn note_forgotten(connection: &mut PgConnection, channel: &Channel) -> Result<(), StoreError> {
-    let now = Timestamp::from_system_time(SystemTime::now());
-    let old = "DELETE FROM rockets_forgotten WHERE forgotten_at < $1";
-    sqlx::query(old).bind(PgTime(now.minus(FORGOTTEN_KEPT))).execute(&mut *connection).await?;
-    let note = "INSERT INTO rockets_forgotten (channel, forgotten_at) VALUES ($1, $2)
+    // By the server's clock, which is one for all instances.
+    let old = "DELETE FROM rockets_forgotten WHERE forgotten_at < clock_timestamp() - make_interval(secs => $1)";
+    sqlx::query(old).bind(FORGOTTEN_KEPT.as_secs_f64()).execute(&mut *connection).await?;
+    let note = "INSERT INTO rockets_forgotten (channel, forgotten_at) VALUES ($1, clock_timestamp())
                 ON CONFLICT (channel) DO UPDATE SET forgotten_at = excluded.forgotten_at";
-    sqlx::query(note).bind(channel.as_str()).bind(PgTime(now)).execute(connection).await?;
+    sqlx::query(note).bind(channel.as_str()).execute(connection).await?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use sqlx::postgres::{PgArguments, Postgres};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, PgPool, Row};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 
 use super::PostgresStore;
 use super::rows::{self, PgTime};
@@ -11,13 +11,42 @@ use crate::domain::text::Channel;
 use crate::store::listing::{self, Parameter, PartStatement, ROCKET_COLUMNS};
 use crate::store::query::{Page, RocketQuery};
 use crate::store::report::{Report, ReportRows};
-use crate::store::{GAPS_TOLD, RocketWithGaps, StoreError};
+use crate::store::{GAPS_TOLD, RocketInBothViews, RocketWithGaps, StoreError};
+
+/// The view `gaps` in the order of the key, so that nothing has to be sorted and reading ends with the last row wanted.
+const GAPS: &str = "
+    SELECT channel, below + 1, first_msg - 1, after_time
+    FROM (SELECT channel, first_msg,
+                 coalesce(lag(last_msg) OVER neighbours, 0) AS below,
+                 lag(latest_time) OVER neighbours           AS after_time
+          FROM processed_ranges
+          WINDOW neighbours AS (PARTITION BY channel ORDER BY first_msg)) AS ranges
+    WHERE first_msg > below + 1
+    ORDER BY channel, first_msg LIMIT $1";
+
+/// Begins a transaction whose statements all see the same moment.
+const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 impl PostgresStore {
     /// See [`Store::rocket`](crate::store::Store::rocket).
     pub async fn rocket(&self, channel: &Channel, view: View) -> Result<Option<RocketWithGaps>, StoreError> {
         let channel = channel.clone();
-        self.read(move |pool| async move { rocket(&pool, &channel, view).await }).await
+        self.read(move |pool| async move { rocket(&mut *pool.acquire().await?, &channel, view).await }).await
+    }
+
+    /// See [`Store::rocket_in_both_views`](crate::store::Store::rocket_in_both_views).
+    pub async fn rocket_in_both_views(&self, channel: &Channel) -> Result<Option<RocketInBothViews>, StoreError> {
+        let channel = channel.clone();
+        self.read(move |pool| async move {
+            let mut snapshot = pool.begin_with(SNAPSHOT).await?;
+            let best_effort = rocket(&mut snapshot, &channel, View::BestEffort).await?;
+            let exact = rocket(&mut snapshot, &channel, View::Exact).await?;
+            snapshot.commit().await?;
+            Ok(best_effort
+                .zip(exact)
+                .map(|(best_effort, exact)| RocketInBothViews { best_effort, exact: exact.rocket.state }))
+        })
+        .await
     }
 
     /// See [`Store::rockets`](crate::store::Store::rockets).
@@ -51,14 +80,18 @@ impl PostgresStore {
 
 async fn report(pool: &PgPool, report: Report, limit: u32) -> Result<ReportRows, StoreError> {
     let mut rows = Vec::new();
-    for row in sqlx::query(AssertSqlSafe(report.sql())).bind(i64::from(limit)).fetch_all(pool).await? {
+    for row in sqlx::query(AssertSqlSafe(report.sql(GAPS))).bind(i64::from(limit) + 1).fetch_all(pool).await? {
         let cells = report.columns().iter().enumerate();
         rows.push(cells.map(|(index, (_, kind))| rows::value(&row, index, *kind)).collect::<Result<_, _>>()?);
     }
-    Ok(ReportRows { report, rows })
+    Ok(ReportRows::new(report, rows, limit))
 }
 
-async fn rocket(pool: &PgPool, channel: &Channel, view: View) -> Result<Option<RocketWithGaps>, StoreError> {
+async fn rocket(
+    connection: &mut PgConnection,
+    channel: &Channel,
+    view: View,
+) -> Result<Option<RocketWithGaps>, StoreError> {
     // One statement is one snapshot: the gaps are of the same state as the row. Between n ranges there are n - 1 gaps,
     // and one more before the first.
     let first_ranges = |column: &str| {
@@ -71,7 +104,7 @@ async fn rocket(pool: &PgPool, channel: &Channel, view: View) -> Result<Option<R
         listing::table(view)
     );
     let found = sqlx::query(AssertSqlSafe(sql)).bind(channel.as_str()).bind(GAPS_TOLD as i64 + 1);
-    let Some(row) = found.fetch_optional(pool).await? else {
+    let Some(row) = found.fetch_optional(connection).await? else {
         return Ok(None);
     };
     let (firsts, lasts): (Vec<i64>, Vec<i64>) = (row.try_get(14)?, row.try_get(15)?);
@@ -79,7 +112,7 @@ async fn rocket(pool: &PgPool, channel: &Channel, view: View) -> Result<Option<R
 }
 
 async fn rockets(pool: &PgPool, query: &RocketQuery) -> Result<Page, StoreError> {
-    let mut snapshot = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let mut snapshot = pool.begin_with(SNAPSHOT).await?;
     let mut rockets = Vec::with_capacity(query.limit + 1);
     for part in listing::parts(query) {
         let wanted = listing::wanted(query, rockets.len());

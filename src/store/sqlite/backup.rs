@@ -1,42 +1,107 @@
 //! A copy of the file, made while it is written to.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rusqlite::{Connection, params};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, ErrorCode};
 
-use super::{Connections, OPEN_FLAGS, SqliteStore, configure};
+use super::files::{self, FileId};
+use super::{Connections, OPEN_FLAGS, SqliteStore, configure, real_path};
 use crate::store::{Audit, Backup, BackupError, OpenOptions, StoreError};
+
+/// The files that belong to a database beside its own.
+const SIBLINGS: [&str; 3] = [files::LOG, files::INDEX, "-journal"];
 
 impl SqliteStore {
     /// Copies the database to a file as of one moment. The copy is audited and synced before it gets its name.
     pub fn backup(&self, target: &Path, replace: bool) -> Result<Backup, BackupError> {
-        let Connections::File { path, .. } = &self.connections else {
+        let Connections::File(file) = &self.connections else {
             return Err(BackupError::Memory);
         };
-        if target.exists() && !replace {
-            return Err(BackupError::Exists(target.to_owned()));
+        let unusable = |reason| BackupError::Target { path: target.to_owned(), reason };
+        let target = &real_path(&files::absolute(target).map_err(unusable)?);
+        if is_part_of(target, &file.path) {
+            return Err(BackupError::Source(target.clone()));
         }
+        if target.exists() && !replace {
+            return Err(BackupError::Exists(target.clone()));
+        }
+        let replaced = target.exists().then(|| Replaced::lock(target)).transpose()?;
         // Beside the target, so that giving it its name is one step. Removed in the end, however that comes.
         let partial = Partial(beside(target));
-        copy(path, &partial.0)?;
+        copy(&file.path, &partial.0)?;
         let audit = audit(&partial.0)?;
-        let file = File::open(&partial.0)?;
-        file.sync_all()?;
+        let mode = fs::metadata(&file.path)?.permissions().mode() & files::OWNER_ONLY;
+        fs::set_permissions(&partial.0, Permissions::from_mode(mode))?;
+        let copied = File::open(&partial.0)?;
+        copied.sync_all()?;
         fs::rename(&partial.0, target)?;
-        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()?;
-        Ok(Backup { channels: audit.channels, ranges: audit.ranges, bytes: file.metadata()?.len() })
+        drop(replaced);
+        sync_folder(target)?;
+        Ok(Backup { channels: audit.channels, ranges: audit.ranges, bytes: copied.metadata()?.len() })
     }
+}
+
+/// Whether a path names the database or a file of it, by whatever name.
+fn is_part_of(target: &Path, database: &Path) -> bool {
+    let real = real_path(database);
+    let parts = [real.clone()].into_iter().chain(SIBLINGS.map(|ending| files::sibling(&real, ending)));
+    let id = FileId::of(target).ok();
+    parts.into_iter().any(|part| part == target || (id.is_some() && FileId::of(&part).ok() == id))
+}
+
+/// A database whose place the copy takes: nobody else may have it open, for he would go on with what nobody finds.
+struct Replaced {
+    target: PathBuf,
+    /// Holds the lock. Dropped before what is left of the old database is removed.
+    lock: Option<Connection>,
+}
+
+impl Replaced {
+    fn lock(target: &Path) -> Result<Self, BackupError> {
+        let connection = Connection::open_with_flags(target, OPEN_FLAGS).map_err(StoreError::from)?;
+        connection.busy_timeout(Duration::ZERO).map_err(StoreError::from)?;
+        // The log, if any, must not outlive its database: it would be applied to the copy.
+        let locked = connection.execute_batch(
+            "PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; COMMIT; PRAGMA wal_checkpoint(TRUNCATE);",
+        );
+        match locked {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                Err(BackupError::InUse(target.to_owned()))
+            }
+            // What is no database, or a damaged one, is in nobody's use.
+            Ok(()) | Err(_) => Ok(Self { target: target.to_owned(), lock: Some(connection) }),
+        }
+    }
+}
+
+impl Drop for Replaced {
+    fn drop(&mut self) {
+        drop(self.lock.take());
+        remove_all(SIBLINGS.map(|ending| files::sibling(&self.target, ending)));
+    }
+}
+
+fn sync_folder(file: &Path) -> io::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    File::open(folder)?.sync_all()
 }
 
 fn copy(original: &Path, copy: &Path) -> Result<(), StoreError> {
     let mut original = Connection::open_with_flags(original, OPEN_FLAGS)?;
     configure(&mut original)?;
-    // One read transaction, which no writer waits for.
-    original.execute("VACUUM INTO ?1", params![copy.to_string_lossy()])?;
+    files::create(copy)?;
+    // One read transaction, which no writer waits for. The name is bytes, which need not be UTF-8.
+    let name = ToSqlOutput::Borrowed(ValueRef::Text(copy.as_os_str().as_bytes()));
+    original.execute("VACUUM INTO ?1", [name])?;
     // The copy comes without a log; the service wants one.
-    let mode = Connection::open(copy)?.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0))?;
+    let copy = Connection::open_with_flags(copy, OPEN_FLAGS)?;
+    let mode = copy.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0))?;
     if mode != "wal" {
         return Err(StoreError::Damaged(format!("the copy can't keep a write-ahead log (journal mode {mode})")));
     }
@@ -64,11 +129,14 @@ struct Partial(PathBuf);
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        for suffix in ["", "-wal", "-shm", "-journal"] {
-            let mut path = self.0.as_os_str().to_owned();
-            path.push(suffix);
-            // It may not be there.
-            let _ = fs::remove_file(PathBuf::from(path));
-        }
+        remove_all([self.0.clone()]);
+        remove_all(SIBLINGS.map(|ending| files::sibling(&self.0, ending)));
+    }
+}
+
+/// Removes files, those that are there.
+fn remove_all(paths: impl IntoIterator<Item = PathBuf>) {
+    for path in paths {
+        let _ = fs::remove_file(path);
     }
 }

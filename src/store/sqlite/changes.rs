@@ -1,20 +1,22 @@
 //! What has changed: rows as they are now, and whether another process has written to the file.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
+use super::database_file::DatabaseFile;
 use super::lists::Readers;
-use super::{Anchor, Connections, SqliteStore, connect_reader, rows};
+use super::{Connections, SqliteStore, connect_reader, rows};
 use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
-use crate::store::changes::{Heard, Watch};
+use crate::store::changes::{ChangeScan, Heard, Scanned, Watch};
 use crate::store::listing::ROCKET_COLUMNS;
 
 /// How often a watch looks at the file.
@@ -48,39 +50,35 @@ impl SqliteStore {
         })
     }
 
-    /// See [`Store::received_since`](crate::store::Store::received_since).
-    pub fn received_since(
-        &self,
-        since: Timestamp,
-        after: Option<&Channel>,
-        limit: i64,
-    ) -> Result<Vec<Rocket>, StoreError> {
-        self.with_reader(|connection| {
-            let sql = format!(
-                "SELECT {ROCKET_COLUMNS} FROM rockets WHERE channel > ?1 AND last_received >= ?2 ORDER BY channel LIMIT ?3"
-            );
-            let mut statement = connection.prepare_cached(&sql)?;
-            let after = after.map_or("", Channel::as_str);
-            let mut found = statement.query(params![after, since.to_string(), limit])?;
-            let mut rockets = Vec::new();
-            while let Some(row) = found.next()? {
-                rockets.push(rows::rocket(row)?);
-            }
-            Ok(rockets)
-        })
+    /// See [`Store::change_scan`](crate::store::Store::change_scan).
+    pub async fn change_scan(&self) -> Result<ChangeScan, StoreError> {
+        let Connections::File(file) = &self.connections else {
+            // Whoever opens a database in memory has it alone.
+            return Ok(ChangeScan::Nobody);
+        };
+        let generation = file.generation();
+        let mut scan = SqliteScan {
+            store: self.clone(),
+            file: Arc::clone(file),
+            generation,
+            hasher: RandomState::new(),
+            fingerprints: HashMap::default(),
+            after: String::new(),
+        };
+        scan.begin_again().await?;
+        Ok(ChangeScan::Sqlite(scan))
     }
 
-    /// See [`Store::forgotten_since`](crate::store::Store::forgotten_since).
-    pub fn forgotten_since(&self, since: Timestamp) -> Result<Vec<Channel>, StoreError> {
+    /// See [`Store::forgotten`](crate::store::Store::forgotten).
+    pub fn forgotten(&self) -> Result<Vec<(Channel, Timestamp)>, StoreError> {
         self.with_reader(|connection| {
-            let sql = "SELECT channel FROM rockets_forgotten WHERE forgotten_at >= ?1";
-            let mut statement = connection.prepare_cached(sql)?;
-            let mut found = statement.query(params![since.to_string()])?;
-            let mut channels = Vec::new();
+            let mut statement = connection.prepare_cached("SELECT channel, forgotten_at FROM rockets_forgotten")?;
+            let mut found = statement.query([])?;
+            let mut forgotten = Vec::new();
             while let Some(row) = found.next()? {
-                channels.push(rows::channel(row, 0)?);
+                forgotten.push((rows::channel(row, 0)?, rows::time(row, 1)?));
             }
-            Ok(channels)
+            Ok(forgotten)
         })
     }
 
@@ -89,10 +87,9 @@ impl SqliteStore {
         match &self.connections {
             // Whoever opens a database in memory has it for himself.
             Connections::Memory(_) => Ok(Watch::Nobody),
-            Connections::File { path, anchor, .. } => {
+            Connections::File(file) => {
                 let mut watch = SqliteWatch {
-                    path: Arc::clone(path),
-                    anchor: Arc::clone(anchor),
+                    file: Arc::clone(file),
                     connection: None,
                     writes: Arc::clone(&self.writes),
                     data_version: 0,
@@ -107,8 +104,7 @@ impl SqliteStore {
 
 /// Hears that another process has written to the file.
 pub struct SqliteWatch {
-    path: Arc<Path>,
-    anchor: Arc<Anchor>,
+    file: Arc<DatabaseFile>,
     connection: Option<Connection>,
     writes: Arc<Writes>,
     data_version: i64,
@@ -117,7 +113,7 @@ pub struct SqliteWatch {
 
 impl fmt::Debug for SqliteWatch {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("SqliteWatch").field(&self.path).finish()
+        formatter.debug_tuple("SqliteWatch").field(&self.file).finish()
     }
 }
 
@@ -134,18 +130,100 @@ impl SqliteWatch {
     /// Whether another process has written since the last look. If this process has too, only its writer can tell: it
     /// looks with its next batch, or in the pauses after it, the last of which is later than the next look here.
     fn look(&mut self) -> Result<bool, StoreError> {
-        if !self.anchor.is_held() {
+        if !self.file.is_held() {
             // Nobody keeps the file open, and so nobody can tell.
+            self.connection = None;
             return Ok(true);
         }
         let connection = match &self.connection {
             Some(connection) => connection,
-            None => self.connection.insert(connect_reader(&self.path)?),
+            None => self.connection.insert(connect_reader(&self.file.path)?),
         };
         let committed = self.writes.committed.load(Ordering::SeqCst);
         let data_version: i64 = connection.query_row("PRAGMA data_version", [], |row| row.get(0))?;
         let by_others = data_version != self.data_version && committed == self.committed;
         (self.data_version, self.committed) = (data_version, committed);
         Ok(self.writes.others_wrote.swap(false, Ordering::SeqCst) || by_others)
+    }
+}
+
+/// How many rockets are read at a time.
+const SCANNED_AT_A_TIME: i64 = 1_024;
+
+/// Finds changed rockets by what their rows held when they were last looked at: 16 bytes are kept for each rocket.
+pub struct SqliteScan {
+    store: SqliteStore,
+    file: Arc<DatabaseFile>,
+    generation: u64,
+    hasher: RandomState,
+    /// By the hash of the channel that of the row. Those of rockets that are gone stay, which costs nothing but their memory.
+    fingerprints: HashMap<u64, u64>,
+    /// The last channel that was looked at in this look.
+    after: String,
+}
+
+impl fmt::Debug for SqliteScan {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("SqliteScan").field(&self.file).finish()
+    }
+}
+
+impl SqliteScan {
+    pub(in crate::store) async fn next(&mut self) -> Result<Scanned, StoreError> {
+        if self.generation != self.file.generation() {
+            let generation = self.file.generation();
+            self.begin_again().await?;
+            self.generation = generation;
+            return Ok(Scanned::AnotherDatabase);
+        }
+        loop {
+            let (rockets, is_end) = self.read_part()?;
+            if !rockets.is_empty() {
+                return Ok(Scanned::Rockets(rockets));
+            }
+            if is_end {
+                return Ok(Scanned::Done);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Takes all rockets as they are now for known.
+    async fn begin_again(&mut self) -> Result<(), StoreError> {
+        self.fingerprints.clear();
+        self.after.clear();
+        while !self.read_part()?.1 {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Reads the next rockets; gives those that have changed, and whether these were the last.
+    fn read_part(&mut self) -> Result<(Vec<Rocket>, bool), StoreError> {
+        let Self { store, hasher, fingerprints, after, .. } = self;
+        let (mut changed, mut seen) = (Vec::new(), 0);
+        let last = store.with_reader(|connection| {
+            let sql = format!("SELECT {ROCKET_COLUMNS} FROM rockets WHERE channel > ?1 ORDER BY channel LIMIT ?2");
+            let mut statement = connection.prepare_cached(&sql)?;
+            let columns = statement.column_count();
+            let mut found = statement.query(params![*after, SCANNED_AT_A_TIME])?;
+            let mut last = String::new();
+            while let Some(row) = found.next()? {
+                let mut hash = hasher.build_hasher();
+                for column in 0..columns {
+                    rows::hash(row.get_ref(column)?, &mut hash);
+                }
+                let fingerprint = hash.finish();
+                last = rows::text(row, 0)?.to_owned();
+                if fingerprints.insert(hasher.hash_one(&last), fingerprint) != Some(fingerprint) {
+                    changed.push(rows::rocket(row)?);
+                }
+                seen += 1;
+            }
+            Ok(last)
+        })?;
+        let is_end = seen < SCANNED_AT_A_TIME;
+        *after = if is_end { String::new() } else { last };
+        Ok((changed, is_end))
     }
 }

@@ -8,6 +8,8 @@
 mod backup;
 mod changes;
 mod check;
+mod database_file;
+mod files;
 mod lists;
 mod read;
 mod rows;
@@ -18,8 +20,7 @@ mod write;
 use std::cell::Cell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,8 +29,10 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::failure::Failures;
 use super::{Database, OpenError, OpenOptions, StoreError};
-pub use changes::SqliteWatch;
 use changes::Writes;
+pub use changes::{SqliteScan, SqliteWatch};
+use database_file::{DatabaseFile, WriterConnection};
+pub use files::FileChange;
 pub use write::SqliteWriter;
 
 /// How long a write waits for another process's write lock before it gives up.
@@ -42,9 +45,6 @@ const STATEMENTS_KEPT: usize = 128;
 /// The log is checkpointed when it is as large as the file, within these bounds.
 const FEWEST_LOG_BYTES: i64 = 32 * 1024 * 1024;
 const MOST_LOG_BYTES: i64 = 256 * 1024 * 1024;
-/// How many idle connections are kept for readers.
-const READERS_KEPT: usize = 16;
-
 /// An existing file, to read and write; no locks within SQLite, for a connection is used by one thread at a time.
 const OPEN_FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
@@ -58,8 +58,8 @@ pub struct SqliteStore {
 
 #[derive(Clone)]
 enum Connections {
-    /// A file: a connection for the writer, as many for readers as read at the same time, and one that stays open.
-    File { path: Arc<Path>, idle_readers: Arc<Mutex<Vec<Connection>>>, anchor: Arc<Anchor> },
+    /// A file.
+    File(Arc<DatabaseFile>),
     /// In memory: one connection, for there is no way to read beside a writer.
     Memory(Arc<Mutex<Connection>>),
 }
@@ -67,7 +67,7 @@ enum Connections {
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.connections {
-            Connections::File { path, .. } => formatter.debug_tuple("SqliteStore").field(path).finish(),
+            Connections::File(file) => formatter.debug_tuple("SqliteStore").field(&file.path).finish(),
             Connections::Memory(_) => formatter.write_str("SqliteStore(memory)"),
         }
     }
@@ -76,12 +76,14 @@ impl fmt::Debug for SqliteStore {
 impl SqliteStore {
     /// Opens a file, checks that it is ours, and migrates it if the options say so.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, OpenError> {
-        let engine = |source| OpenError::Engine { database: Database::File(path.to_owned()), source: Box::new(source) };
-        sync_log(path).map_err(engine)?;
-        schema::prepare_file(path, options.migrate)?;
-        let anchor = Arc::<Anchor>::default();
-        anchor.hold(path).map_err(engine)?;
-        let connections = Connections::File { path: path.into(), idle_readers: Arc::default(), anchor };
+        let database = || Database::File(path.to_owned());
+        let engine = |source| OpenError::Engine { database: database(), source: Box::new(source) };
+        let absolute = files::absolute(path).map_err(|reason| OpenError::Refused { database: database(), reason })?;
+        sync_log(&absolute).map_err(engine)?;
+        schema::prepare_file(path, &absolute, options.migrate)?;
+        let file = DatabaseFile::new(absolute);
+        file.hold().map_err(engine)?;
+        let connections = Connections::File(Arc::new(file));
         Ok(Self { connections, failures: options.failures.clone(), writes: Arc::default() })
     }
 
@@ -94,10 +96,7 @@ impl SqliteStore {
     /// A connection of its own for a writer.
     pub fn writer(&self) -> Result<SqliteWriter, StoreError> {
         let connection = match &self.connections {
-            Connections::File { path, anchor, .. } => {
-                anchor.hold(path)?;
-                Shared::Own(connect(path)?)
-            }
+            Connections::File(file) => Shared::Own(file.writer_connection()?),
             Connections::Memory(connection) => Shared::Common(Arc::clone(connection)),
         };
         Ok(SqliteWriter::new(connection, self.failures.clone(), Arc::clone(&self.writes)))
@@ -107,22 +106,7 @@ impl SqliteStore {
     fn with_reader<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         match &self.connections {
             Connections::Memory(connection) => read(&lock(connection)),
-            Connections::File { path, idle_readers, anchor } => {
-                let idle = lock(idle_readers).pop();
-                let connection = match idle {
-                    Some(connection) => connection,
-                    None => connect_reader(path)?,
-                };
-                let answer = read(&connection);
-                // After an error the next reader starts afresh: the file may have been replaced.
-                if answer.is_ok() && anchor.is_held() {
-                    let mut idle = lock(idle_readers);
-                    if idle.len() < READERS_KEPT {
-                        idle.push(connection);
-                    }
-                }
-                answer
-            }
+            Connections::File(file) => file.with_reader(read),
         }
     }
 
@@ -130,55 +114,20 @@ impl SqliteStore {
     pub fn schema_version(&self) -> Result<i64, StoreError> {
         self.with_reader(|connection| Ok(schema::version(connection)?.unwrap_or(0)))
     }
-}
 
-/// A connection that does nothing but stay open as long as the store does, or longer than any other.
-///
-/// After the last one has closed, the next takes everything in the log for committed, also what could not be synced and
-/// was never acknowledged: copies of it would be acknowledged, and it would still not be on the disk.
-///
-/// A file that can't be written is not held open, and nobody else keeps it open then: SQLite uses the log's index as
-/// its first connection of a process could open it, even when it may be written to again.
-#[derive(Default)]
-struct Anchor {
-    connection: Mutex<Option<Connection>>,
-    is_held: AtomicBool,
-}
-
-impl Anchor {
-    fn is_held(&self) -> bool {
-        self.is_held.load(Ordering::Relaxed)
-    }
-
-    /// Holds the file open, unless it is so already or can't be written.
-    fn hold(&self, path: &Path) -> Result<(), StoreError> {
-        let mut held = lock(&self.connection);
-        if held.is_some() {
-            return Ok(());
+    /// See [`Store::close`](crate::store::Store::close).
+    pub fn close(&self) -> Result<(), StoreError> {
+        match &self.connections {
+            Connections::Memory(_) => Ok(()),
+            Connections::File(file) => file.close(),
         }
-        let connection = Connection::open_with_flags(path, OPEN_FLAGS)?;
-        connection.busy_timeout(Duration::ZERO)?;
-        if connection.is_readonly(rusqlite::MAIN_DB)? {
-            return Ok(());
-        }
-        // The index of the log may be read-only while the file isn't.
-        match connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK") {
-            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly) => return Ok(()),
-            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {}
-            begun => begun?,
-        }
-        // It takes a read to be counted among those that have the log open.
-        schema::version(&connection)?;
-        *held = Some(connection);
-        self.is_held.store(true, Ordering::Relaxed);
-        Ok(())
     }
 }
 
 /// A connection of one's own, or the common one that is locked while it is used.
 #[derive(Debug)]
 enum Shared {
-    Own(Connection),
+    Own(WriterConnection),
     Common(Arc<Mutex<Connection>>),
 }
 
@@ -192,9 +141,17 @@ impl Shared {
         matches!(self, Self::Own(_))
     }
 
+    /// What was committed, if it is in the files that the database's path names.
+    fn verify<T>(&mut self, committed: Result<T, StoreError>) -> Result<T, StoreError> {
+        match self {
+            Self::Own(writer) => writer.verify(committed),
+            Self::Common(_) => committed,
+        }
+    }
+
     fn lend(&mut self) -> Lent<'_> {
         match self {
-            Self::Own(connection) => Lent::Own(connection),
+            Self::Own(writer) => Lent::Own(&mut writer.connection),
             Self::Common(connection) => Lent::Common(lock(connection)),
         }
     }
@@ -228,12 +185,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Makes durable what a killed process may have left in the log without syncing it: SQLite will take it for committed,
 /// and duplicates of it are acknowledged. SQLite holds no lock on the log that closing it here could drop.
 fn sync_log(database: &Path) -> Result<(), StoreError> {
-    let mut log = database.as_os_str().to_owned();
-    log.push("-wal");
-    match std::fs::File::open(log).and_then(|log| log.sync_data()) {
+    match std::fs::File::open(files::sibling(&real_path(database), files::LOG)).and_then(|log| log.sync_data()) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::Log(error)),
         _ => Ok(()),
     }
+}
+
+/// Where a file is to which the path may be a symbolic link: SQLite keeps the log beside the file.
+fn real_path(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Opens an existing file to write to.
@@ -246,7 +206,8 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     };
     configure(&mut connection)?;
     // The VFS relies on FULL. What the cache doesn't hold the system's does.
-    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -24576;")?;
+    // The few sorts of a writer are small.
+    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -24576; PRAGMA temp_store = MEMORY;")?;
     fit_log(&connection)?;
     Ok(connection)
 }
@@ -274,7 +235,6 @@ fn configure(connection: &mut Connection) -> Result<(), StoreError> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     // Otherwise SQLite may prepare a statement anew whenever its parameters change, to find a better plan for them.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    connection.execute_batch("PRAGMA temp_store = MEMORY;")?;
     Ok(())
 }
 

@@ -10,12 +10,35 @@ use crate::domain::text::Channel;
 use crate::store::listing::{self, Parameter, Part, PartStatement, ROCKET_COLUMNS};
 use crate::store::query::{Page, RocketQuery};
 use crate::store::report::{Report, ReportRows};
-use crate::store::{GAPS_TOLD, RocketWithGaps, StoreError};
+use crate::store::{GAPS_TOLD, RocketInBothViews, RocketWithGaps, StoreError};
+
+/// The view `gaps` in the order of the key, so that nothing has to be sorted and reading ends with the last row wanted.
+const GAPS: &str = "
+    SELECT above.channel, 1 + coalesce(below.last_msg, 0), above.first_msg - 1, below.latest_time
+    FROM processed_ranges AS above
+    LEFT JOIN processed_ranges AS below
+           ON below.channel = above.channel
+          AND below.first_msg = (SELECT max(others.first_msg) FROM processed_ranges AS others
+                                 WHERE others.channel = above.channel AND others.first_msg < above.first_msg)
+    WHERE above.first_msg > 1 + coalesce(below.last_msg, 0)
+    ORDER BY above.channel, above.first_msg LIMIT $1";
 
 impl SqliteStore {
     /// See [`Store::rocket`](crate::store::Store::rocket).
     pub fn rocket(&self, channel: &Channel, view: View) -> Result<Option<RocketWithGaps>, StoreError> {
         self.with_reader(|connection| rocket(connection, channel, view))
+    }
+
+    /// See [`Store::rocket_in_both_views`](crate::store::Store::rocket_in_both_views).
+    pub fn rocket_in_both_views(&self, channel: &Channel) -> Result<Option<RocketInBothViews>, StoreError> {
+        self.with_reader(|connection| {
+            let snapshot = connection.unchecked_transaction()?;
+            let best_effort = rocket(&snapshot, channel, View::BestEffort)?;
+            let exact = rocket(&snapshot, channel, View::Exact)?;
+            Ok(best_effort
+                .zip(exact)
+                .map(|(best_effort, exact)| RocketInBothViews { best_effort, exact: exact.rocket.state }))
+        })
     }
 
     /// See [`Store::rockets_at_once`](crate::store::Store::rockets_at_once).
@@ -54,14 +77,14 @@ impl SqliteStore {
     /// See [`Store::report`](crate::store::Store::report).
     pub fn report(&self, report: Report, limit: u32) -> Result<ReportRows, StoreError> {
         self.with_reader(|connection| {
-            let mut statement = connection.prepare_cached(&report.sql())?;
-            let mut found = statement.query(params![limit])?;
+            let mut statement = connection.prepare_cached(&report.sql(GAPS))?;
+            let mut found = statement.query(params![i64::from(limit) + 1])?;
             let mut rows = Vec::new();
             while let Some(row) = found.next()? {
                 let cells = report.columns().iter().enumerate();
                 rows.push(cells.map(|(index, (_, kind))| rows::value(row, index, *kind)).collect::<Result<_, _>>()?);
             }
-            Ok(ReportRows { report, rows })
+            Ok(ReportRows::new(report, rows, limit))
         })
     }
 }

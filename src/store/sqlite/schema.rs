@@ -25,8 +25,10 @@ const MIGRATION_TIMEOUT: Duration = Duration::from_secs(30);
 const OLDEST_SQLITE: i32 = 3_051_003;
 
 /// Brings the file to the current schema, or refuses it and leaves it untouched.
-pub(super) fn prepare_file(path: &Path, migrate: bool) -> Result<(), OpenError> {
-    let database = || Database::File(path.to_owned());
+///
+/// `shown` is the path as the operator gave it.
+pub(super) fn prepare_file(shown: &Path, path: &Path, migrate: bool) -> Result<(), OpenError> {
+    let database = || Database::File(shown.to_owned());
     let engine = |source: StoreError| OpenError::Engine { database: database(), source: Box::new(source) };
     let refused = |reason: String| OpenError::Refused { database: database(), reason };
     if rusqlite::version_number() < OLDEST_SQLITE {
@@ -40,7 +42,7 @@ pub(super) fn prepare_file(path: &Path, migrate: bool) -> Result<(), OpenError> 
             "there is no such file; `migrate` makes it, and so does `serve` without --no-migrate".into(),
         ));
     }
-    let (started, mut failed_before) = (Instant::now(), false);
+    let (started, mut failed_before, mut migrated) = (Instant::now(), false, false);
     loop {
         let outcome = match inspect(path).map_err(engine)? {
             Found::Current => return Ok(()),
@@ -48,12 +50,15 @@ pub(super) fn prepare_file(path: &Path, migrate: bool) -> Result<(), OpenError> 
             Found::Fresh | Found::Older if !migrate => {
                 return Err(refused("its schema is not up to date; run `migrate`, or leave out --no-migrate".into()));
             }
+            Found::Fresh | Found::Older if migrated => {
+                return Err(refused("it was migrated, but can't be found; give another path".into()));
+            }
             Found::Fresh | Found::Older => migrate_file(path),
         };
         // Several processes may start on one file: one of them migrates, and for the others it fails, because the file
         // is locked or has changed meanwhile. The next look finds it done.
         match outcome {
-            Ok(()) => {}
+            Ok(()) => migrated = true,
             Err(error) if error.was_waited_for() && started.elapsed() < MIGRATION_TIMEOUT => {
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -63,6 +68,16 @@ pub(super) fn prepare_file(path: &Path, migrate: bool) -> Result<(), OpenError> 
                 failed_before = true;
             }
         }
+    }
+}
+
+/// Whether a file has the current schema, and what it has instead if not.
+pub(super) fn require_current(path: &Path) -> Result<(), StoreError> {
+    match inspect(path)? {
+        Found::Current => Ok(()),
+        Found::Fresh => Err(StoreError::Unusable("there is no database".to_owned())),
+        Found::Older => Err(StoreError::Unusable("its schema is not up to date; run `migrate`".to_owned())),
+        Found::Foreign(reason) => Err(StoreError::Unusable(reason)),
     }
 }
 
@@ -180,7 +195,9 @@ fn columns(connection: &Connection, table: &str) -> Result<Vec<String>, StoreErr
 }
 
 fn migrate_file(path: &Path) -> Result<(), StoreError> {
-    let mut connection = Connection::open(path)?;
+    super::files::create(path)?;
+    // Not as a URI, which would be another file's.
+    let mut connection = Connection::open_with_flags(path, super::OPEN_FLAGS)?;
     super::configure(&mut connection)?;
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;

@@ -112,15 +112,18 @@ macro_rules! native_call {
     }};
 }
 
-/// How long the file is; zero if that can't be told.
+/// How long the file is; none if that can't be told.
 ///
 /// # Safety
 /// The native file is open.
-unsafe fn native_length(file: *mut sqlite3_file) -> i64 {
+unsafe fn native_length(file: *mut sqlite3_file) -> Option<i64> {
     let mut length = 0;
     let told = native_call!(file, xFileSize, &raw mut length);
-    if told == ffi::SQLITE_OK { length } else { 0 }
+    (told == ffi::SQLITE_OK).then_some(length)
 }
+
+/// What a write to a log fails with that somebody has cut short.
+pub(super) const CUT_SHORT: c_int = ffi::SQLITE_IOERR_CORRUPTFS;
 
 /// Writes what is kept. It is given up on an error: the transaction that it belongs to fails.
 ///
@@ -133,6 +136,12 @@ unsafe fn hand_over(file: *mut sqlite3_file) -> c_int {
         return ffi::SQLITE_OK;
     }
     let (bytes, length, offset) = (kept.bytes.as_ptr(), kept.bytes.len() as c_int, kept.offset);
+    // A log has no holes: somebody has cut it short, and what follows the hole would be lost with the next crash.
+    // SAFETY: as of the caller.
+    if unsafe { native_length(file) }.is_some_and(|length| length < offset) {
+        kept.bytes.clear();
+        return CUT_SHORT;
+    }
     let written = native_call!(file, xWrite, bytes.cast(), length, offset);
     kept.written = kept.written.max(kept.end());
     kept.bytes.clear();
@@ -183,7 +192,7 @@ unsafe extern "C" fn open(
         (*file).pMethods = std::ptr::null();
         let opened = native_open(native_vfs, name, native(file), flags, out_flags);
         if opened == ffi::SQLITE_OK {
-            let kept = Box::new(Kept { length: native_length(file), ..Kept::default() });
+            let kept = Box::new(Kept { length: native_length(file).unwrap_or(0), ..Kept::default() });
             (*file.cast::<WalFile>()).kept = Box::into_raw(kept);
             (*file).pMethods = &METHODS;
         }

@@ -105,6 +105,8 @@ impl SqliteWriter {
     /// See [`Writer::commit`](crate::store::Writer::commit).
     pub fn commit(&mut self, messages: &[Message], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
         let committed = self.try_commit(messages, now);
+        // What was committed is acknowledged only if it is in the file that the path names. And a failure may come of that.
+        let committed = self.connection.verify(committed);
         if committed.is_err() {
             // The next writer won't know what it missed.
             self.writes.others_wrote.store(true, Ordering::SeqCst);
@@ -157,6 +159,11 @@ impl SqliteWriter {
 
     /// See [`Writer::tidy`](crate::store::Writer::tidy).
     pub fn tidy(&mut self) -> Result<bool, StoreError> {
+        let tidied = self.try_tidy();
+        self.connection.verify(tidied)
+    }
+
+    fn try_tidy(&mut self) -> Result<bool, StoreError> {
         let mut connection = self.connection.lend();
         let version = data_version(&connection)?;
         if self.data_version.is_some_and(|known| known != version) {
@@ -177,8 +184,25 @@ impl SqliteWriter {
 
     /// See [`Writer::probe`](crate::store::Writer::probe).
     pub fn probe(&mut self) -> Result<(), StoreError> {
+        let probed = self.try_probe();
+        self.connection.verify(probed)
+    }
+
+    /// Does what a batch does, with the statements of a batch, for a channel that no message can have; takes that back; and
+    /// commits a change of nothing, so that the log is written and synced.
+    fn try_probe(&mut self) -> Result<(), StoreError> {
         let mut connection = self.connection.lend();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute_batch("SAVEPOINT probe")?;
+        let nothing = "0001-01-01T00:00:00.000000Z";
+        transaction
+            .prepare_cached(&self.statements.upsert_rocket_speed)?
+            .execute(params!["", 0, nothing, nothing, 0, 0, 0])?;
+        let no_text = None::<&str>;
+        let range = params!["", 1, 1, 0, no_text, no_text, no_text, no_text, no_text, no_text, nothing];
+        transaction.prepare_cached(ADD_RANGE)?.execute(range)?;
+        transaction.prepare_cached(UNLIST_ROCKET)?.execute([""])?;
+        transaction.execute_batch("ROLLBACK TO probe; RELEASE probe")?;
         let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         transaction.execute_batch(&format!("PRAGMA user_version = {version}"))?;
         transaction.commit()?;

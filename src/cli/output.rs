@@ -1,0 +1,79 @@
+//! The place where commands print. A reader that goes away is no failure; a disk that is full is one.
+
+use std::fmt::{Arguments, Display};
+use std::io::{self, ErrorKind, Write, stderr, stdout};
+
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+
+use super::Failure;
+
+/// Prints a line on standard output, as `println!` does.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::output::line(format_args!($($text)*)) };
+}
+pub(super) use say;
+
+/// What [`say`] does.
+pub(super) fn line(text: Arguments<'_>) -> Result<(), Failure> {
+    print(format!("{text}\n").as_bytes())
+}
+
+/// Prints on standard output.
+pub(super) fn print(bytes: &[u8]) -> Result<(), Failure> {
+    printed(stdout().write_all(bytes))
+}
+
+/// What it means that something was written to standard output, or was not.
+///
+/// A closed pipe means that the reader has seen enough, as `head` has: the command goes on, and ends with the status that
+/// it would have had.
+pub(super) fn printed(written: io::Result<()>) -> Result<(), Failure> {
+    match written.and_then(|()| stdout().flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(format!("standard output can't be written: {error}").into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints a line on standard error. If that can't be written, the exit status alone has to tell.
+pub(super) fn complain(text: impl Display) {
+    let _ = stderr().write_all(format!("{text}\n").as_bytes());
+}
+
+/// A bar on standard error if that is a terminal, and nothing otherwise. The template knows `{rate}`, in steps a second.
+pub(super) fn progress_bar(length: Option<u64>, template: &str) -> ProgressBar {
+    let bar = length.map_or_else(ProgressBar::no_length, ProgressBar::new);
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style.with_key("rate", write_rate)),
+        Err(_) => bar,
+    }
+}
+
+fn write_rate(state: &ProgressState, to: &mut dyn std::fmt::Write) {
+    // Writing to memory doesn't fail.
+    let _ = to.write_str(&rate(state.per_sec()));
+}
+
+/// A rate in whole numbers, or with a decimal where that says more.
+pub(super) fn rate(per_second: f64) -> String {
+    if per_second < 9.95 { format!("{per_second:.1}") } else { format!("{per_second:.0}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_pipe_is_no_failure_and_a_full_disk_is_one() {
+        assert!(printed(Err(ErrorKind::BrokenPipe.into())).is_ok());
+        assert!(printed(Err(ErrorKind::StorageFull.into())).is_err());
+    }
+
+    #[test]
+    fn rates_have_the_digits_that_matter() {
+        for (per_second, printed) in [(0.0, "0.0"), (0.48, "0.5"), (9.94, "9.9"), (9.96, "10"), (12_345.678, "12346")] {
+            assert_eq!(rate(per_second), printed);
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The files of a database: how its path may be written, and whether what is there still is what SQLite has open.
+//!
+//! SQLite goes on with a file that was removed, renamed or replaced: it has it open, whatever its path names now. A message
+//! would be acknowledged into a file that nobody can find. So every commit compares what the paths name (`stat`, about a
+//! microsecond each) with what was opened.
+
+use std::fs::{self, Metadata, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+/// New files are for their owner alone. SQLite gives its log and the log's index the permissions of the database.
+pub(super) const OWNER_ONLY: u32 = 0o600;
+
+/// The log and its index have the database's name with these endings.
+pub(super) const LOG: &str = "-wal";
+pub(super) const INDEX: &str = "-shm";
+
+/// The file beside a database that has this ending.
+pub(super) fn sibling(database: &Path, ending: &str) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push(ending);
+    path.into()
+}
+
+/// The absolute path of a database, which may not be there yet; or why no database can be there.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, String> {
+    let name = path.file_name().filter(|_| !path.as_os_str().as_encoded_bytes().ends_with(b"/"));
+    let Some(name) = name else {
+        return Err("this names a directory; give the path of a file".to_owned());
+    };
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = fs::canonicalize(parent).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => format!("there is no directory {}; make it, or give another path", parent.display()),
+        _ => format!("the directory {} can't be used: {error}", parent.display()),
+    })?;
+    let absolute = parent.join(name);
+    match fs::metadata(&absolute) {
+        Ok(metadata) if metadata.is_dir() => Err("this is a directory; give the path of a file".to_owned()),
+        Ok(metadata) if !metadata.is_file() => Err("this is no regular file; give another path".to_owned()),
+        Err(error) if error.kind() == ErrorKind::NotFound && fs::symlink_metadata(&absolute).is_ok() => {
+            Err("this is a symbolic link to a file that is not there; make the file, or remove the link".to_owned())
+        }
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(format!("it can't be looked at: {error}")),
+        Ok(_) | Err(_) => Ok(absolute),
+    }
+}
+
+/// Makes an empty file that only its owner may read and write, unless there is a file.
+pub(super) fn create(path: &Path) -> io::Result<()> {
+    OpenOptions::new().append(true).create(true).mode(OWNER_ONLY).open(path).map(|_| ())
+}
+
+/// Which file it is, whatever its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        fs::metadata(path).map(|metadata| Self::from(&metadata))
+    }
+}
+
+impl From<&Metadata> for FileId {
+    fn from(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
+/// What happened to the files of a database that is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FileChange {
+    /// The path names no file.
+    #[error("the database's file was removed or renamed while it was in use; put a database in its place")]
+    Removed,
+    /// The path names another file.
+    #[error("the database's file was replaced by another one while it was in use")]
+    Replaced,
+    /// It has lost its end.
+    #[error("the database's file was cut short or overwritten while it was in use; put a sound copy in its place")]
+    CutShort,
+    /// The log has lost its end, and with it what was not in the database's file yet.
+    #[error("the database's write-ahead log was cut short while it was in use: what was only there is lost")]
+    LogCutShort,
+    /// The log or its index is gone, or another file.
+    #[error("the database's write-ahead log (the file -wal or -shm) was removed or replaced while it was in use")]
+    LogRemoved,
+}
+
+impl FileChange {
+    /// Whether the log, as far as it can be read, belongs to the file that is open.
+    pub(super) fn leaves_log(self) -> bool {
+        match self {
+            Self::Removed | Self::Replaced | Self::LogRemoved => true,
+            Self::CutShort | Self::LogCutShort => false,
+        }
+    }
+}
+
+/// The files that a connection has open, and where they should be.
+#[derive(Clone, Debug)]
+pub(super) struct OpenFiles {
+    /// As the operator names it; it may be a symbolic link.
+    database_path: PathBuf,
+    log_path: PathBuf,
+    index_path: PathBuf,
+    database: FileId,
+    log: FileId,
+    index: FileId,
+    /// Of the database, in bytes.
+    length: u64,
+    /// Changes with VACUUM, the only thing that makes the file shorter.
+    schema_version: i64,
+}
+
+impl OpenFiles {
+    /// Those of a connection that has just been opened, and has read.
+    pub(super) fn of(path: &Path, connection: &Connection) -> Result<Self, crate::store::StoreError> {
+        let real = fs::canonicalize(path)?;
+        let (log_path, index_path) = (sibling(&real, LOG), sibling(&real, INDEX));
+        let metadata = fs::metadata(path)?;
+        Ok(Self {
+            database_path: path.to_owned(),
+            database: FileId::from(&metadata),
+            length: metadata.len(),
+            log: FileId::of(&log_path)?,
+            index: FileId::of(&index_path)?,
+            schema_version: schema_version(connection)?,
+            log_path,
+            index_path,
+        })
+    }
+
+    pub(super) fn database(&self) -> FileId {
+        self.database
+    }
+
+    /// Whether the paths still name these files, and nothing of the database is missing.
+    pub(super) fn verify(&mut self, connection: &Connection) -> Result<(), FileChange> {
+        let Ok(metadata) = fs::metadata(&self.database_path) else {
+            return Err(FileChange::Removed);
+        };
+        if FileId::from(&metadata) != self.database {
+            return Err(FileChange::Replaced);
+        }
+        let is = |path: &Path, id: FileId| FileId::of(path).is_ok_and(|found| found == id);
+        if !is(&self.log_path, self.log) || !is(&self.index_path, self.index) {
+            return Err(FileChange::LogRemoved);
+        }
+        self.verify_length(metadata.len(), connection)
+    }
+
+    fn verify_length(&mut self, length: u64, connection: &Connection) -> Result<(), FileChange> {
+        if length < self.length {
+            let version = schema_version(connection).map_err(|_| FileChange::CutShort)?;
+            if version == self.schema_version {
+                return Err(FileChange::CutShort);
+            }
+            self.schema_version = version;
+        }
+        self.length = length;
+        Ok(())
+    }
+
+    /// Keeps SQLite from applying the log to another database than its own: gives it another name, unless it is empty or
+    /// another file already. Nobody may write to it any more.
+    pub(super) fn put_log_aside(&self) {
+        let ours = fs::metadata(&self.log_path).is_ok_and(|it| FileId::from(&it) == self.log && it.len() > 0);
+        if !ours {
+            return;
+        }
+        let aside = sibling(&self.log_path, ".orphaned");
+        match fs::rename(&self.log_path, &aside) {
+            Ok(()) => tracing::warn!(path = %aside.display(), "the log of the lost database was put aside"),
+            Err(error) => tracing::error!(%error, "the log of the lost database can't be put aside"),
+        }
+        // It may be gone already; SQLite makes another.
+        let _ = fs::remove_file(&self.index_path);
+    }
+}
+
+fn schema_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA schema_version", [], |row| row.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_a_path_is_an_absolute_one_or_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(directory.path()).unwrap();
+        fs::create_dir(root.join("folder")).unwrap();
+        fs::write(root.join("there.db"), "").unwrap();
+        std::os::unix::fs::symlink(root.join("none.db"), root.join("dangling.db")).unwrap();
+        std::os::unix::fs::symlink(root.join("there.db"), root.join("link.db")).unwrap();
+        for (path, expected) in [
+            ("new.db", Ok("new.db")),
+            ("folder/../new.db", Ok("new.db")),
+            ("./folder/./new.db", Ok("folder/new.db")),
+            ("there.db", Ok("there.db")),
+            ("link.db", Ok("link.db")),
+            ("new.db/", Err("names a directory")),
+            ("folder/..", Err("names a directory")),
+            ("folder", Err("is a directory")),
+            ("nodir/../new.db", Err("no directory")),
+            ("nodir/new.db", Err("no directory")),
+            ("there.db/new.db", Err("can't be looked at")),
+            ("dangling.db", Err("symbolic link")),
+        ] {
+            match (absolute(&root.join(path)), expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, root.join(expected), "{path}"),
+                (Err(reason), Err(why)) => assert!(reason.contains(why), "{path}: {reason}"),
+                (found, _) => panic!("{path}: {found:?}"),
+            }
+        }
+        assert!(absolute(Path::new("/dev/null")).unwrap_err().contains("no regular file"));
+        assert!(absolute(Path::new("plain.db")).unwrap().is_absolute());
+    }
+}
