@@ -1,24 +1,29 @@
 //! Who may write and who may read: bearer tokens (RFC 6750), from files or the environment.
 //!
-//! A file has one token a line, so that a new one can be added before the old one is taken away; it is read again when it
-//! changes, without a restart. Tokens are never shown, in logs and errors neither.
+//! A file has one token a line, so that a new one can be added before the old one is taken away. A thread reads the file
+//! again every second, and no request waits for it. Tokens never appear in logs or errors.
 
 use std::fmt;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 use subtle::{Choice, ConstantTimeEq};
 
-/// How often a file of tokens is looked at, at most.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How often a file of tokens is read.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+/// The largest file of tokens: hundreds of them.
+const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// A token: at least one character of those that the Authorization header can carry.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Token(Box<str>);
 
 impl Token {
-    /// None if it is no token.
+    /// None if the text is not a token.
     pub fn parse(text: &str) -> Option<Self> {
         let (start, padding) = text.split_at(text.trim_end_matches('=').len());
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
@@ -38,7 +43,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Why there are no tokens. It says where, and not what.
+/// Why there are no tokens. It names the place, never the contents.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// A file can't be read.
@@ -47,24 +52,36 @@ pub enum TokenError {
         /// Which file.
         path: PathBuf,
         /// Why not.
-        error: std::io::Error,
+        error: io::Error,
     },
-    /// There is none.
-    #[error("{place} holds no token: it has to have one a line")]
+    /// A FIFO, a device, a folder: reading it might never end.
+    #[error("{} is not a regular file; save the tokens to a file, one a line", path.display())]
+    NotAFile {
+        /// Which one.
+        path: PathBuf,
+    },
+    /// More than any list of tokens needs.
+    #[error("{} is larger than {} KiB; is it the right file? It has to hold one token a line", path.display(), MAX_FILE_BYTES / 1024)]
+    TooLarge {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// A place without tokens.
+    #[error("{place} holds no token; put at least one there, one a line")]
     Empty {
         /// A file or a variable.
         place: String,
     },
-    /// A line is none.
-    #[error("{place}: line {line} is no token: it may hold letters, digits and -._~+/ and end in =")]
+    /// A line that is not a token.
+    #[error("{place}: line {line} is not a token; a token may hold letters, digits and -._~+/ and end in =")]
     Malformed {
         /// A file or a variable.
         place: String,
         /// From 1.
         line: usize,
     },
-    /// There are two places.
-    #[error("{file} and {variable} both say the token; leave one of them out")]
+    /// Tokens in two places.
+    #[error("{file} and {variable} both give the token; leave one of them out")]
     Twice {
         /// The option of the file.
         file: &'static str,
@@ -73,18 +90,12 @@ pub enum TokenError {
     },
 }
 
-/// The tokens of which one has to be given.
+/// The tokens that open one kind of access: a request has to bring one of them.
 #[derive(Debug)]
 pub struct Tokens {
     file: Option<PathBuf>,
-    known: Mutex<Known>,
-}
-
-#[derive(Debug)]
-struct Known {
-    tokens: Vec<Token>,
-    looked: Instant,
-    changed: Option<SystemTime>,
+    /// Never locked while the file is read.
+    tokens: RwLock<Arc<[Token]>>,
 }
 
 impl Tokens {
@@ -93,63 +104,96 @@ impl Tokens {
         (option, file): (&'static str, Option<&Path>),
         (variable, value): (&'static str, Option<&str>),
     ) -> Result<Option<Self>, TokenError> {
-        let known = |tokens, changed| Mutex::new(Known { tokens, looked: Instant::now(), changed });
-        match (file, value) {
-            (Some(_), Some(_)) => Err(TokenError::Twice { file: option, variable }),
-            (Some(path), None) => {
-                let (tokens, changed) = read(path)?;
-                Ok(Some(Self { file: Some(path.to_owned()), known: known(tokens, changed) }))
-            }
-            (None, Some(value)) => Ok(Some(Self { file: None, known: known(parse(variable, value)?, None) })),
-            (None, None) => Ok(None),
-        }
-    }
-
-    /// One of them, for who has to give one.
-    pub fn first(&self) -> Option<Token> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).tokens.first().cloned()
-    }
-
-    /// Whether this is one of them. How long it takes does not tell how much of it is right.
-    pub fn accept(&self, given: &str) -> bool {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        self.look_again(&mut known);
-        let accepted = known
-            .tokens
-            .iter()
-            .fold(Choice::from(0), |accepted, token| accepted | token.0.as_bytes().ct_eq(given.as_bytes()));
-        accepted.into()
-    }
-
-    /// Reads the file again if it has changed. If it can't be used now, the tokens of before go on.
-    fn look_again(&self, known: &mut Known) {
-        let Some(path) = self.file.as_deref().filter(|_| known.looked.elapsed() > LOOK_AGAIN) else {
-            return;
+        let tokens = match (file, value) {
+            (Some(_), Some(_)) => return Err(TokenError::Twice { file: option, variable }),
+            (Some(path), None) => read(path)?,
+            (None, Some(value)) => parse(variable, value)?,
+            (None, None) => return Ok(None),
         };
-        known.looked = Instant::now();
-        let changed = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-        if changed.is_some() && changed == known.changed {
-            return;
+        Ok(Some(Self { file: file.map(Path::to_owned), tokens: RwLock::new(tokens.into()) }))
+    }
+
+    /// Shares the tokens, and reads their file again and again as long as somebody holds them.
+    pub fn watched(self) -> io::Result<Arc<Self>> {
+        let file = self.file.clone();
+        let tokens = Arc::new(self);
+        if let Some(file) = file {
+            let tokens = Arc::downgrade(&tokens);
+            std::thread::Builder::new().name("tokens".to_owned()).spawn(move || watch(&file, &tokens))?;
         }
-        match read(path) {
-            Ok((tokens, changed)) => {
-                (known.tokens, known.changed) = (tokens, changed);
-                tracing::info!(path = %path.display(), tokens = known.tokens.len(), "tokens were read again");
-            }
-            Err(error) => tracing::error!(%error, "tokens can't be read again; those of before go on"),
+        Ok(tokens)
+    }
+
+    /// One of them, for a client that has to send one.
+    pub fn first(&self) -> Option<Token> {
+        self.current().first().cloned()
+    }
+
+    /// Whether this is one of them. The time it takes doesn't depend on how much of it is right.
+    pub fn accept(&self, given: &str) -> bool {
+        let tokens = self.current();
+        let equal = |token: &Token| token.0.as_bytes().ct_eq(given.as_bytes());
+        tokens.iter().fold(Choice::from(0), |accepted, token| accepted | equal(token)).into()
+    }
+
+    fn current(&self) -> Arc<[Token]> {
+        Arc::clone(&self.tokens.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes the tokens that the file holds now. Returns how many, if they are others than before.
+    fn replace(&self, tokens: Vec<Token>) -> Option<usize> {
+        if *self.current() == tokens[..] {
+            return None;
         }
+        let count = tokens.len();
+        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens.into();
+        Some(count)
     }
 }
 
-fn read(path: &Path) -> Result<(Vec<Token>, Option<SystemTime>), TokenError> {
-    let unreadable = |error| TokenError::Unreadable { path: path.to_owned(), error };
-    // Before it is read: whatever is written later is another change.
-    let changed = std::fs::metadata(path).map_err(unreadable)?.modified().ok();
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    Ok((parse(&path.display().to_string(), &text)?, changed))
+/// Reads the file every second: neither its times nor its size would show every change. While the file can't be used, the
+/// tokens from before stay valid.
+fn watch(file: &Path, tokens: &Weak<Tokens>) {
+    let mut last_error = None;
+    loop {
+        std::thread::sleep(READ_AGAIN);
+        let Some(tokens) = tokens.upgrade() else { return };
+        let error = match read(file) {
+            Ok(new) => {
+                if let Some(count) = tokens.replace(new) {
+                    tracing::info!(path = %file.display(), tokens = count, "the tokens have changed");
+                }
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(error) = error.as_ref().filter(|error| last_error.as_ref() != Some(*error)) {
+            tracing::error!(error, "the tokens can't be read again; those from before stay valid");
+        }
+        last_error = error;
+    }
 }
 
-/// A token a line; white space around it, and lines of white space, don't matter.
+/// The tokens in a file. It returns soon, whatever is there: a FIFO is not waited for, and no more than
+/// [`MAX_FILE_BYTES`] are read.
+fn read(path: &Path) -> Result<Vec<Token>, TokenError> {
+    let unreadable = |error| TokenError::Unreadable { path: path.to_owned(), error };
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+    let file = file.map_err(unreadable)?;
+    if !file.metadata().map_err(unreadable)?.is_file() {
+        return Err(TokenError::NotAFile { path: path.to_owned() });
+    }
+    let mut text = String::new();
+    let mut start = file.take(MAX_FILE_BYTES + 1);
+    let read = start.read_to_string(&mut text);
+    if start.limit() == 0 {
+        return Err(TokenError::TooLarge { path: path.to_owned() });
+    }
+    read.map_err(unreadable)?;
+    parse(&path.display().to_string(), &text)
+}
+
+/// A token a line. White space around it and lines of white space are ignored.
 fn parse(place: &str, text: &str) -> Result<Vec<Token>, TokenError> {
     let lines = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty());
     let tokens: Vec<Token> = lines
@@ -200,6 +244,6 @@ mod tests {
         std::fs::write(&file, "a\n").unwrap();
         assert!(from_file().unwrap().unwrap().accept("a"));
         let twice = Tokens::from(("--file", Some(&file)), ("VARIABLE", Some("b"))).unwrap_err();
-        assert_eq!(twice.to_string(), "--file and VARIABLE both say the token; leave one of them out");
+        assert_eq!(twice.to_string(), "--file and VARIABLE both give the token; leave one of them out");
     }
 }

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::num::NonZero;
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::logging::{self, LogLevel};
 use super::{DatabaseArgs, Failure, Finished, TokenArgs};
+use crate::access::Tokens;
 use crate::feed::Feed;
-use crate::http::{Access, Server, Stopper};
+use crate::http::{Access, Capacity, Server, Stopper};
 use crate::ingest::{Ingest, Limits};
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -64,15 +65,14 @@ pub(super) struct ServeArgs {
 pub(super) fn run(args: &ServeArgs) -> Result<Finished, Failure> {
     logging::start(args.log_level);
     let access = access(args)?;
-    let capacity = Capacity::of_system()?;
+    let capacity = capacity_of_system()?;
     let listeners = bind(args, &access)?;
     let store = args.database.open(!args.no_migrate)?;
     let (feed, feeding) = Feed::start(&store)?;
     let metrics = Metrics::new()?;
     let (ingest, committers) = Ingest::start(&store, &feed, &metrics, Limits::default())?;
-    let Capacity { workers, connections } = capacity;
     let opened = store.clone();
-    let server = || Server::new(listeners, store, ingest.clone(), feed.clone(), metrics, access, workers, connections);
+    let server = || Server::new(listeners, store, ingest.clone(), feed.clone(), metrics, access, capacity);
     let served = actix_web::rt::System::new().block_on(async { serve(args, server()?).await });
     let ended = Instant::now();
     ingest.stop();
@@ -124,52 +124,44 @@ async fn serve(args: &ServeArgs, server: Server) -> Result<(), Failure> {
     Ok(server.run().await?)
 }
 
-/// How the files that the system allows this process to have open are shared out.
-struct Capacity {
-    workers: usize,
-    connections: usize,
+/// What the threads, the log, the listener and the store have open while nobody is connected; and each worker.
+const OWN_FILES: usize = 21;
+const FILES_A_WORKER: usize = 6;
+/// What the store opens to read: two files for each reader, or a connection to a server. With few files it has to do with
+/// one reader.
+const READERS_FILES: usize = 64;
+const FEWEST_READERS_FILES: usize = 2;
+/// With fewer files than this, every one counts.
+const FEW_FILES: usize = 256;
+
+/// Shares out the files that the system allows this process to have open; or says that they are too few.
+fn capacity_of_system() -> Result<Capacity, String> {
+    let allowed = rlimit::increase_nofile_limit(FILES_WANTED);
+    let allowed = allowed.map_err(|error| format!("the limit of open files can't be read: {error}"))?;
+    let capacity = capacity_of(usize::try_from(allowed).unwrap_or(usize::MAX))?;
+    tracing::debug!(allowed, connections = capacity.connections, "files that may be open");
+    Ok(capacity)
 }
 
-impl Capacity {
-    /// What the threads, the log, the listener and the store have open while nobody is connected; and each worker.
-    const OWN_FILES: usize = 21;
-    const FILES_A_WORKER: usize = 6;
-    /// What the store opens to read: two files for each reader, or a connection to a server. With few files it has to do with
-    /// one reader.
-    const READERS: usize = 64;
-    const FEWEST_READERS: usize = 2;
-    /// With fewer files than this, every one counts.
-    const FEW_FILES: usize = 256;
-
-    fn of_system() -> Result<Self, String> {
-        let allowed = rlimit::increase_nofile_limit(FILES_WANTED);
-        let allowed = allowed.map_err(|error| format!("the limit of open files can't be read: {error}"))?;
-        let capacity = Self::of(usize::try_from(allowed).unwrap_or(usize::MAX))?;
-        tracing::debug!(allowed, connections = capacity.connections, "files that may be open");
-        Ok(capacity)
+fn capacity_of(files: usize) -> Result<Capacity, String> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let (workers, readers) = if files < FEW_FILES { (1, FEWEST_READERS_FILES) } else { (cores, READERS_FILES) };
+    let needed = OWN_FILES + workers * FILES_A_WORKER + readers;
+    let connections = files.saturating_sub(needed);
+    if connections == 0 {
+        return Err(format!(
+            "the system lets this process open {files} files, and it needs at least {}, and one more for each connection: \
+             raise the limit (ulimit -n, or LimitNOFILE= in a unit of systemd)",
+            needed + 1
+        ));
     }
-
-    fn of(files: usize) -> Result<Self, String> {
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let (workers, readers) =
-            if files < Self::FEW_FILES { (1, Self::FEWEST_READERS) } else { (cores, Self::READERS) };
-        let needed = Self::OWN_FILES + workers * Self::FILES_A_WORKER + readers;
-        let connections = files.saturating_sub(needed);
-        if connections == 0 {
-            return Err(format!(
-                "the system lets this process open {files} files, and it needs at least {}, and one more for each \
-                 connection: raise the limit (ulimit -n, or LimitNOFILE= in a unit of systemd)",
-                needed + 1
-            ));
-        }
-        Ok(Self { workers, connections })
-    }
+    Ok(Capacity { workers, connections })
 }
 
 fn access(args: &ServeArgs) -> Result<Access, Failure> {
     Ok(Access {
-        write: args.tokens.write()?.map(Arc::new),
-        read: args.tokens.read()?.map(Arc::new),
+        write: args.tokens.write()?.map(Tokens::watched).transpose()?,
+        read: args.tokens.read()?.map(Tokens::watched).transpose()?,
         allow_anonymous: args.allow_anonymous,
     })
 }

@@ -1,16 +1,16 @@
-//! Who may do what: tokens, the cookie that keeps one for the dashboard, and, where there are none, requests from other
-//! sites.
+//! Who may do what: tokens, the cookie that keeps one for the dashboard, and requests that pages of other sites make.
 //!
-//! A page of another site can make the user's browser send requests here. With tokens these lack one, for the cookie is not
-//! sent along (SameSite=Strict). Without tokens they are told by their `Origin`, and those that reach this machine under
-//! another name (DNS rebinding) by their `Host`.
+//! A page of another site can make the user's browser send requests here. With tokens these lack one: the cookie is not sent
+//! along (SameSite=Strict), and a page on another port of the same host, which is sent it, may change nothing. Without tokens
+//! the `Origin` gives such requests away, and the `Host` those that reach this machine under another name (DNS rebinding).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use actix_web::cookie::{Cookie, SameSite};
-use actix_web::dev::ServiceResponse;
-use actix_web::http::header::{self, CROSS_ORIGIN_RESOURCE_POLICY, HeaderMap, HeaderValue};
+use actix_web::dev::{RequestHead, ServiceRequest, ServiceResponse};
+use actix_web::http::header::{self, CROSS_ORIGIN_RESOURCE_POLICY, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpResponse, web};
 use base64::Engine;
@@ -18,70 +18,124 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use utoipa::ToSchema;
 
 use super::problem::Problem;
+use super::{State, body, method_not_allowed, openapi};
 use crate::access::{Token, Tokens};
 
-/// What may be asked for without a token: it holds no data. The rest of the assets follows after a slash.
-const OPEN: [&str; 4] = ["/", "/livez", "/readyz", "/session"];
-const OPEN_FOLDER: &str = "/assets/";
+/// Open without a token: these hold no data. So do the files in the folders.
+const OPEN: [&str; 6] = ["/", "/livez", "/readyz", "/docs", "/openapi.json", SESSION];
+const OPEN_FOLDERS: [&str; 2] = ["/assets/", "/docs/"];
 
+/// Signing in and out.
+const SESSION: &str = "/session";
 /// The dashboard's cookie.
-const COOKIE: &str = "rocket_monitor_token";
-/// A token is short.
-const MOST_TOKEN_BYTES: usize = 4_096;
+pub(super) const COOKIE: &str = "rocket_monitor_token";
+/// A token is short, and soon sent.
+const MAX_TOKEN_BYTES: usize = 4_096;
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Which kind of token a request needs, in a service that has tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needed {
+    /// None.
+    Nothing,
+    /// One that may read.
+    Read,
+    /// One that may write.
+    Write,
+}
+
+impl Needed {
+    /// By the method: however a path is written, it can't pass for another kind of request.
+    pub(super) fn by(method: &Method, path: &str) -> Self {
+        if OPEN.contains(&path) || OPEN_FOLDERS.iter().any(|folder| path.starts_with(folder)) {
+            Self::Nothing
+        } else if changes_nothing(method) {
+            Self::Read
+        } else {
+            Self::Write
+        }
+    }
+}
+
+fn changes_nothing(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
 
 /// The rules of access of a service.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// Who writes has to give one of these, if there are any.
+    /// If there are any, a request that writes needs one of these.
     pub write: Option<Arc<Tokens>>,
-    /// Who reads has to give one of these, if there are any. A token to write doesn't read.
+    /// If there are any, a request that reads needs one of these. A token that may write doesn't read.
     pub read: Option<Arc<Tokens>>,
-    /// Whether requests of other sites are allowed where no token is asked for.
+    /// Whether pages of other sites may use what needs no token.
     pub allow_anonymous: bool,
 }
 
 impl Access {
     /// Whether a request may be answered.
-    pub(super) fn check(
-        &self,
-        method: &Method,
-        path: &str,
-        headers: &HeaderMap,
-        listening: &[SocketAddr],
-    ) -> Result<(), Problem> {
-        let is_open = OPEN.contains(&path) || path.starts_with(OPEN_FOLDER);
-        // By the method: however a path is written, it can't pass for another kind of request.
-        let writes = *method == Method::POST;
-        match if writes { &self.write } else { &self.read } {
-            Some(tokens) if !is_open => match given(headers) {
-                Some(token) if tokens.accept(&token) => Ok(()),
-                given => Err(unauthorized(writes, given.is_some())),
+    pub(super) fn check(&self, request: &ServiceRequest, listening: &[SocketAddr]) -> Result<(), Problem> {
+        let (head, path) = (request.head(), request.path());
+        let hosts = hosts(head)?;
+        let needed = Needed::by(&head.method, path);
+        if path == SESSION {
+            refuse_other_origins(head, &hosts)?;
+        }
+        let tokens = if needed == Needed::Write { &self.write } else { &self.read };
+        match tokens {
+            Some(_) if needed == Needed::Nothing => Ok(()),
+            Some(tokens) => match given(&head.headers) {
+                Some(Given { token, by_cookie }) if tokens.accept(&token) => {
+                    if by_cookie {
+                        refuse_other_origins(head, &hosts)
+                    } else {
+                        Ok(())
+                    }
+                }
+                given => Err(unavailable_method(request).unwrap_or_else(|| unauthorized(needed, given.is_some()))),
             },
-            Some(_) => Ok(()),
             None if self.allow_anonymous => Ok(()),
-            None => refuse_other_sites(method, headers, listening),
+            None => refuse_other_sites(head, &hosts, listening),
         }
     }
 }
 
-/// The token of a request: of its Authorization, or else of the dashboard's cookie.
-fn given(headers: &HeaderMap) -> Option<String> {
+/// The answer to a method that the path doesn't have, whatever the token.
+fn unavailable_method(request: &ServiceRequest) -> Option<Problem> {
+    let allow = openapi::methods(&request.match_pattern()?)?;
+    let has_it = allow.split(", ").any(|method| method == request.method().as_str());
+    (!has_it).then(|| method_not_allowed(allow))
+}
+
+/// The token of a request.
+struct Given {
+    token: String,
+    by_cookie: bool,
+}
+
+/// From the Authorization header, or else from the dashboard's cookie.
+fn given(headers: &HeaderMap) -> Option<Given> {
     if let Some(authorization) = headers.get(header::AUTHORIZATION) {
         let (scheme, token) = authorization.to_str().ok()?.split_once(' ')?;
-        return scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned());
+        let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+        return is_bearer.then(|| Given { token: token.trim().to_owned(), by_cookie: false });
     }
     let cookies = headers.get_all(header::COOKIE).filter_map(|cookies| cookies.to_str().ok());
     let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
     let value = pairs.find_map(|(name, value)| (name == COOKIE).then_some(value))?;
-    String::from_utf8(URL_SAFE_NO_PAD.decode(value).ok()?).ok()
+    let token = String::from_utf8(URL_SAFE_NO_PAD.decode(value).ok()?).ok()?;
+    Some(Given { token, by_cookie: true })
 }
 
-fn unauthorized(writes: bool, wrong: bool) -> Problem {
-    let kind = if writes { "write" } else { "read" };
+fn unauthorized(needed: Needed, wrong: bool) -> Problem {
+    let kind = if needed == Needed::Write { "write" } else { "read" };
+    let other = if needed == Needed::Write { "read" } else { "write" };
     let detail = if wrong {
-        format!("The token is not one that may {kind}.")
+        format!(
+            "This token may not {kind}. Tokens that {kind} and tokens that {other} are different; is it the other one?"
+        )
     } else {
-        format!("Send a token that may {kind}, as Authorization: Bearer TOKEN.")
+        format!("This request needs a token that may {kind}. Send it as \"Authorization: Bearer TOKEN\".")
     };
     let challenge = if wrong {
         "Bearer realm=\"rocket-monitor\", error=\"invalid_token\""
@@ -92,41 +146,168 @@ fn unauthorized(writes: bool, wrong: bool) -> Problem {
         .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
 }
 
-fn refuse_other_sites(method: &Method, headers: &HeaderMap, listening: &[SocketAddr]) -> Result<(), Problem> {
-    let is_ours = |authority: &str| is_ours(authority, listening);
-    for (name, value) in [("Host", headers.get(header::HOST)), ("Origin", headers.get(header::ORIGIN))] {
-        let Some(value) = value else { continue };
-        let text = value.to_str().unwrap_or_default();
-        let authority = text.split_once("://").map_or(text, |(_, authority)| authority);
-        if !is_ours(authority) {
-            tracing::debug!(%method, name, text, "a request of another site was refused");
-            let detail = format!(
-                "The {name} of this request is another site's. Without tokens, only pages and programs that use this \
-                 service's own address may ask it; see --allow-anonymous."
-            );
-            return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+/// A host and, perhaps, a port: `uri-host [ ":" port ]` of RFC 9110, which has no place for user information.
+#[derive(Clone, Copy, Debug)]
+struct Authority<'a> {
+    host: &'a str,
+    port: Option<u16>,
+}
+
+impl<'a> Authority<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let end = match text.strip_prefix('[') {
+            Some(literal) => literal.find(']')? + 2,
+            None => text.find(':').unwrap_or(text.len()),
+        };
+        let (host, rest) = text.split_at(end);
+        let is_literal = || host.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
+        let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte);
+        let is_name = !host.is_empty() && host.bytes().all(in_name);
+        if !is_name && is_literal().is_none() {
+            return None;
         }
+        let port = match rest.strip_prefix(':') {
+            // The port may be left out after the colon (RFC 3986, section 3.2.3).
+            Some("") => None,
+            Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => Some(port.parse().ok()?),
+            None if rest.is_empty() => None,
+            _ => return None,
+        };
+        Some(Self { host, port })
     }
-    Ok(())
+
+    /// Whether it is this machine's loopback or an address that is listened on.
+    fn is_ours(&self, listening: &[SocketAddr]) -> bool {
+        if self.host.strip_suffix('.').unwrap_or(self.host).eq_ignore_ascii_case("localhost") {
+            return true;
+        }
+        let host = self.host.trim_matches(['[', ']']);
+        host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback() || listening.iter().any(|address| address.ip() == ip))
+    }
 }
 
-/// Whether a host, with or without a port, is this machine's loopback or an address that is listened on.
-fn is_ours(authority: &str, listening: &[SocketAddr]) -> bool {
-    let host = match authority.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').map_or("", |(host, _)| host),
-        None => authority.split(':').next().unwrap_or_default(),
+/// The origin of a page, as RFC 6454 writes it.
+#[derive(Clone, Copy, Debug)]
+struct Origin<'a> {
+    authority: Authority<'a>,
+    default_port: u16,
+}
+
+impl<'a> Origin<'a> {
+    /// None if it is `null`, a list of origins, of another scheme or malformed: it is not one of ours.
+    fn parse(text: &'a str) -> Option<Self> {
+        let (authority, default_port) = match text.split_once("://")? {
+            ("http", authority) => (authority, 80),
+            ("https", authority) => (authority, 443),
+            _ => return None,
+        };
+        Some(Self { authority: Authority::parse(authority)?, default_port })
+    }
+
+    /// Whether a host is the one that the page came from. A proxy may have spoken TLS to the browser, so the origin tells
+    /// which port is meant where none is named.
+    fn is_at(&self, host: &Authority<'_>) -> bool {
+        let port = |authority: &Authority<'_>| authority.port.unwrap_or(self.default_port);
+        self.authority.host.eq_ignore_ascii_case(host.host) && port(&self.authority) == port(host)
+    }
+}
+
+/// What a request calls this service: by its `Host`, and by its target if that is a whole URL, which then counts
+/// (RFC 9112, section 3.2.2).
+struct Hosts<'a> {
+    target: Option<Authority<'a>>,
+    header: Option<Authority<'a>>,
+}
+
+fn hosts(head: &RequestHead) -> Result<Hosts<'_>, Problem> {
+    let target = match head.uri.authority() {
+        Some(authority) => {
+            let malformed = || {
+                Problem::new(
+                    StatusCode::BAD_REQUEST,
+                    "The request's target has to be a path, or a URL like http://HOST:PORT/PATH without a user name.",
+                )
+            };
+            let has_scheme = matches!(head.uri.scheme_str(), Some("http" | "https") | None);
+            Some(Authority::parse(authority.as_str()).filter(|_| has_scheme).ok_or_else(malformed)?)
+        }
+        None => None,
     };
-    if host.trim_end_matches('.').eq_ignore_ascii_case("localhost") {
-        return true;
-    }
-    host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback() || listening.iter().any(|address| address.ip() == ip))
+    let malformed = || {
+        Problem::new(StatusCode::BAD_REQUEST, "The Host header has to be one host name or address, perhaps with :PORT.")
+    };
+    let header = only(head, header::HOST).map_err(|_| malformed())?;
+    let header = header.map(|text| Authority::parse(text).ok_or_else(malformed)).transpose()?;
+    Ok(Hosts { target, header })
 }
 
-/// Nothing that an answer of the API holds is to be run, or shown within a page of another site. The pages of our own say
-/// what they need themselves.
+/// The header was there more than once, or is not text.
+struct Unreadable;
+
+/// The only value of a header.
+fn only(head: &RequestHead, name: HeaderName) -> Result<Option<&str>, Unreadable> {
+    let mut values = head.headers.get_all(name);
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_| Unreadable),
+        (Some(_), Some(_)) => Err(Unreadable),
+    }
+}
+
+/// Refuses a change that a page of another origin makes with the cookie, which browsers send along from other ports of the
+/// same host.
+fn refuse_other_origins(head: &RequestHead, hosts: &Hosts<'_>) -> Result<(), Problem> {
+    if changes_nothing(&head.method) {
+        return Ok(());
+    }
+    let host = hosts.target.or(hosts.header);
+    let is_own = match only(head, header::ORIGIN) {
+        Ok(None) => true,
+        Ok(Some(origin)) => Origin::parse(origin).zip(host).is_some_and(|(origin, host)| origin.is_at(&host)),
+        Err(Unreadable) => false,
+    };
+    if is_own {
+        return Ok(());
+    }
+    Err(foreign(
+        head,
+        "The Origin of this request is not this service's own address. If a proxy is in between, let it pass the Host \
+         header on as it came.",
+    ))
+}
+
+/// Refuses what pages of other sites ask of a service that has no tokens.
+fn refuse_other_sites(head: &RequestHead, hosts: &Hosts<'_>, listening: &[SocketAddr]) -> Result<(), Problem> {
+    if [hosts.target, hosts.header].iter().flatten().any(|host| !host.is_ours(listening)) {
+        return Err(foreign(
+            head,
+            "The Host of this request is neither localhost nor the address that the service listens on. To use the service \
+             under another name, start it with tokens or with --allow-anonymous.",
+        ));
+    }
+    let is_ours = |text| Origin::parse(text).is_some_and(|origin| origin.authority.is_ours(listening));
+    match only(head, header::ORIGIN) {
+        Ok(None) => Ok(()),
+        Ok(Some(origin)) if is_ours(origin) => Ok(()),
+        Ok(_) | Err(Unreadable) => Err(foreign(
+            head,
+            "The Origin of this request is another site. To let pages of other sites use the service, start it with tokens \
+             or with --allow-anonymous.",
+        )),
+    }
+}
+
+fn foreign(head: &RequestHead, detail: &str) -> Problem {
+    let (method, host, origin) = (&head.method, head.headers.get(header::HOST), head.headers.get(header::ORIGIN));
+    tracing::debug!(%method, ?host, ?origin, "a request of another site was refused");
+    Problem::new(StatusCode::FORBIDDEN, detail)
+}
+
+/// Browsers run nothing that an answer of the API holds, nor show it within a page of another site. Our own pages bring their
+/// own policies.
 const POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
 
-/// Adds to an answer with a body what keeps browsers from doing more with it than they should.
+/// Adds the headers that keep browsers from misusing an answer that has a body.
 pub(super) fn guard<B>(mut response: ServiceResponse<B>) -> ServiceResponse<B> {
     if response.status() != StatusCode::NO_CONTENT {
         let headers = response.headers_mut();
@@ -137,7 +318,7 @@ pub(super) fn guard<B>(mut response: ServiceResponse<B>) -> ServiceResponse<B> {
         // A page of another site can't read it by embedding it either.
         headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
         if !headers.contains_key(header::CACHE_CONTROL) {
-            // It may need a token, and is old in a moment.
+            // The answer may have needed a token, and is soon out of date.
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
     }
@@ -146,51 +327,98 @@ pub(super) fn guard<B>(mut response: ServiceResponse<B>) -> ServiceResponse<B> {
 
 /// A token, as text.
 #[derive(ToSchema)]
-#[schema(value_type = String, pattern = "^[A-Za-z0-9._~+/-]{1,2000}={0,2}$")]
+#[schema(as = Token, value_type = String, pattern = "^[A-Za-z0-9._~+/-]{1,2000}={0,2}$")]
 #[allow(dead_code)]
 struct TokenBody(String);
 
-/// Takes a token once, and keeps it in a cookie that scripts can't read: for the dashboard.
+/// Sign in: keep a token in a cookie that scripts can't read.
+///
+/// This is for the dashboard. Programs send their token with each request instead.
 #[utoipa::path(
     post,
     path = "/session",
+    operation_id = "createSession",
     tag = "Dashboard",
     request_body(content = TokenBody, content_type = "text/plain", description = "A token that may read."),
     responses(
-        (status = 204, description = "The token is in a cookie now.", headers(
+        (status = 204, description = "The token is in the cookie now.", headers(
             ("Set-Cookie" = String, description = "HttpOnly and SameSite=Strict.")
         )),
-        (status = 400, description = "The body is no token."),
-        (status = 401, description = "The token is not one that may read."),
-        (status = 413, description = "The body is no token: it is too large.")
+        (status = 400, description = "The body is not a token."),
+        (status = 401, description = "The token may not read."),
+        (status = 403, description = "The request's Origin is not this service's own address."),
+        (status = 408, description = "The body did not arrive in time."),
+        (status = 413, description = "The body is too large to be a token.")
     )
 )]
-pub(super) async fn begin_session(body: web::Bytes, access: web::Data<Access>) -> Result<HttpResponse, Problem> {
-    let token = std::str::from_utf8(&body).map(str::trim).unwrap_or_default();
-    if Token::parse(token).is_none() {
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "Send the token as the body, and nothing else."));
+pub(super) async fn begin_session(
+    payload: web::Payload,
+    access: web::Data<Access>,
+    state: web::Data<State>,
+) -> Result<HttpResponse, Problem> {
+    let body = read_token(payload, &state).await?;
+    let token = std::str::from_utf8(&body).ok().map(str::trim).filter(|token| Token::parse(token).is_some());
+    let token = token.ok_or_else(|| {
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "The body is not a token. Send the token as plain text, and nothing else.",
+        )
+    })?;
+    match &access.read {
+        Some(tokens) if !tokens.accept(token) => Err(unauthorized(Needed::Read, true)),
+        _ => Ok(HttpResponse::NoContent().cookie(cookie(URL_SAFE_NO_PAD.encode(token))).finish()),
     }
-    if let Some(tokens) = &access.read
-        && (token.len() > MOST_TOKEN_BYTES || !tokens.accept(token))
-    {
-        return Err(unauthorized(false, true));
+}
+
+/// Sign out: remove the cookie.
+#[utoipa::path(
+    delete,
+    path = "/session",
+    operation_id = "deleteSession",
+    tag = "Dashboard",
+    responses(
+        (status = 204, description = "The cookie is gone.", headers(
+            ("Set-Cookie" = String, description = "An expired cookie.")
+        )),
+        (status = 403, description = "The request's Origin is not this service's own address.")
+    )
+)]
+pub(super) async fn end_session() -> HttpResponse {
+    let mut cookie = cookie(String::new());
+    cookie.make_removal();
+    HttpResponse::NoContent().cookie(cookie).finish()
+}
+
+fn cookie(value: String) -> Cookie<'static> {
+    Cookie::build(COOKIE, value).path("/").http_only(true).same_site(SameSite::Strict).permanent().finish()
+}
+
+async fn read_token(mut payload: web::Payload, state: &State) -> Result<Vec<u8>, Problem> {
+    let (mut body, deadline) = (Vec::new(), Instant::now() + TOKEN_TIMEOUT);
+    while let Some(chunk) = body::next_chunk(&mut payload, Some(deadline), &state.stopping).await? {
+        if body.len() + chunk.len() > MAX_TOKEN_BYTES {
+            let detail = format!("A token has at most {MAX_TOKEN_BYTES} bytes.");
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+        }
+        body.extend_from_slice(&chunk);
     }
-    let cookie = Cookie::build(COOKIE, URL_SAFE_NO_PAD.encode(token));
-    let cookie = cookie.path("/").http_only(true).same_site(SameSite::Strict).permanent();
-    Ok(HttpResponse::NoContent().cookie(cookie.finish()).finish())
+    Ok(body)
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    const LISTENING: [SocketAddr; 1] = [SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)), 8088)];
 
     #[test]
     fn loopback_and_the_listening_address_are_ours() {
-        let listening = [SocketAddr::from(([192, 0, 2, 7], 8088))];
         for (authority, ours) in [
             ("localhost", true),
             ("LOCALHOST:8088", true),
             ("localhost.", true),
+            ("localhost:", true),
             ("127.0.0.1:3000", true),
             ("127.9.9.9", true),
             ("[::1]:8088", true),
@@ -201,10 +429,74 @@ mod tests {
             ("127.0.0.1.evil.example", false),
             ("evil.example:8088", false),
             ("null", false),
-            ("", false),
+            ("%6cocalhost", false),
             ("[::2]", false),
         ] {
-            assert_eq!(is_ours(authority, &listening), ours, "{authority}");
+            assert_eq!(Authority::parse(authority).unwrap().is_ours(&LISTENING), ours, "{authority}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_and_port_is_none() {
+        for text in [
+            "",
+            ":80",
+            "localhost:80@evil.example",
+            "user@localhost",
+            "localhost:http",
+            "localhost:+80",
+            "localhost:65536",
+            "localhost:80:80",
+            "localhost/",
+            "localhost?x",
+            "local host",
+            "localhost\\evil.example",
+            "::1",
+            "[::1",
+            "[::1]x",
+            "[localhost]",
+            "x[::1]",
+        ] {
+            assert!(Authority::parse(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_ours_only_as_rfc_6454_writes_it() {
+        let ours = |text| Origin::parse(text).is_some_and(|origin| origin.authority.is_ours(&LISTENING));
+        for text in ["http://localhost", "https://localhost:8443", "http://[::1]:8088", "http://192.0.2.7"] {
+            assert!(ours(text), "{text}");
+        }
+        for text in [
+            "null",
+            "localhost",
+            "evil.example://localhost",
+            "ftp://localhost",
+            "http://localhost/",
+            "http://localhost:80@evil.example",
+            "http://evil.example http://localhost",
+            "http://localhost http://evil.example",
+            "http://localhost, http://evil.example",
+            "http://",
+        ] {
+            assert!(!ours(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_at_its_own_host_and_port() {
+        for (origin, host, own) in [
+            ("http://rockets.example", "rockets.example", true),
+            ("http://rockets.example", "ROCKETS.example:80", true),
+            ("https://rockets.example", "rockets.example", true),
+            ("https://rockets.example", "rockets.example:443", true),
+            ("https://rockets.example", "rockets.example:80", false),
+            ("http://rockets.example:8088", "rockets.example:8088", true),
+            ("http://rockets.example:3000", "rockets.example:8088", false),
+            ("http://rockets.example.evil.example", "rockets.example", false),
+        ] {
+            let (origin, host) = (Origin::parse(origin).unwrap(), Authority::parse(host).unwrap());
+            assert_eq!(origin.is_at(&host), own, "{origin:?} {host:?}");
         }
     }
 }

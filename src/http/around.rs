@@ -12,8 +12,8 @@ use actix_web::{Either, Error, ResponseError, web};
 use super::access::{self, Access};
 use super::answers::Answers;
 use super::connection::Answering;
-use super::metrics;
 use super::request_id::{self, RequestIds};
+use super::{metrics, problem, upgrade};
 use crate::metrics::Metrics;
 
 /// What it takes. Clones are the same.
@@ -37,22 +37,23 @@ impl Around {
     where
         S: Service<ServiceRequest, Response = ServiceResponse<BoxBody>, Error = Error>,
     {
+        let request = upgrade::ignore(request);
         let (started, answering) = (Instant::now(), Answering::begin(&request));
         let (answers, metrics) = (self.answers.clone(), self.metrics.clone());
         let id = request_id::choose(&self.ids, &request);
-        let allowed = self.access.check(request.method(), request.path(), request.headers(), &self.listening);
+        let allowed = self.access.check(&request, &self.listening);
         let response = match allowed {
             Ok(()) => Either::Left(service.call(request)),
             Err(problem) => Either::Right(request.into_response(problem.error_response())),
         };
         async move {
             let response = match response {
-                Either::Left(response) => response.await?,
+                Either::Left(response) => problem::of_all_errors(response.await?),
                 Either::Right(response) => response,
             };
             let response = answers.bound(response).map_body(|_, body| Answering::until_end(answering, body));
             metrics::count(&metrics, &response, started);
-            Ok(request_id::add(id, access::guard(response)))
+            Ok(request_id::add(id, access::guard(upgrade::close(response))))
         }
     }
 }

@@ -1,7 +1,12 @@
-//! The dashboard: its page and what it consists of, embedded in the program. They hold no data.
+//! The dashboard: its page and the files that the page loads, embedded in the program. They hold no data.
 
+use std::hash::BuildHasher;
+
+use actix_web::http::StatusCode;
 use actix_web::http::header::{self, ETag, EntityTag, Header, IfNoneMatch};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
+use bytes::Bytes;
+use foldhash::quality::FixedState;
 use rust_embed::RustEmbed;
 
 use super::problem::Problem;
@@ -11,7 +16,7 @@ use super::problem::Problem;
 #[folder = "web/"]
 pub(super) struct Files;
 
-/// Nothing comes from elsewhere, and nothing that is in the page itself is run: text of messages can't become a script.
+/// The page loads nothing from elsewhere and runs no script of its own text: the text of a message can't become a script.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
@@ -19,47 +24,55 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 #[utoipa::path(
     get,
     path = "/",
+    operation_id = "getDashboard",
     tag = "Dashboard",
-    responses((status = 200, description = "A page.", content_type = "text/html", body = String))
+    responses(
+        (status = 200, description = "The page.", content_type = "text/html", body = String),
+        (status = 304, description = "The page has not changed since the client got it.")
+    )
 )]
-pub(super) async fn page() -> Result<HttpResponse, Problem> {
-    send("dashboard.html", POLICY)
+pub(super) async fn page(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    send(&request, "dashboard.html", POLICY)
 }
 
-/// What the dashboard consists of.
+/// A file that the dashboard's page loads.
 #[utoipa::path(
     get,
     path = "/assets/{name}",
+    operation_id = "getAsset",
     tag = "Dashboard",
-    params(("name" = String, Path, description = "The name of a file.", example = "dashboard.js")),
+    params(("name" = String, Path, description = "The name of the file.", example = "dashboard.js")),
     responses(
         (status = 200, description = "The file."),
-        (status = 304, description = "The client has it already, as its If-None-Match says."),
+        (status = 304, description = "The file has not changed since the client got it."),
         (status = 404, description = "There is no such file.")
     )
 )]
 pub(super) async fn asset(name: web::Path<String>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let response = send(&name, POLICY)?;
-    let tag = response.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok()?.parse::<EntityTag>().ok());
-    let known = match (tag, IfNoneMatch::parse(&request)) {
-        (Some(tag), Ok(IfNoneMatch::Items(known))) => known.iter().any(|known| known.weak_eq(&tag)),
-        _ => false,
-    };
-    Ok(if known { HttpResponse::NotModified().finish() } else { response })
+    send(&request, &name, POLICY)
 }
 
 /// A file of the folder.
-pub(super) fn send(name: &str, policy: &'static str) -> Result<HttpResponse, Problem> {
+pub(super) fn send(request: &HttpRequest, name: &str, policy: &'static str) -> Result<HttpResponse, Problem> {
     let file = Files::get(name).ok_or_else(|| Problem::not_found("There is no such file."))?;
-    let tag: String = file.metadata.sha256_hash().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    Ok(guarded(content_type(name), policy)
-        // Asked for each time, but sent only if it is another one: a new version of the program brings a new page.
-        .insert_header((header::CACHE_CONTROL, "no-cache"))
-        .insert_header(ETag(EntityTag::new_strong(tag)))
-        .body(file.data.into_owned()))
+    let mut response = guarded(content_type(name), policy);
+    Ok(unless_known(request, &mut response, file.data.into_owned().into()))
 }
 
-/// An answer that a browser may do with what the policy says.
+/// The answer with this body, or 304 without it if the client has the body already.
+pub(super) fn unless_known(request: &HttpRequest, response: &mut HttpResponseBuilder, body: Bytes) -> HttpResponse {
+    let tag = EntityTag::new_strong(format!("{:016x}", FixedState::default().hash_one(&body)));
+    let known = match IfNoneMatch::parse(request) {
+        Ok(IfNoneMatch::Any) => true,
+        Ok(IfNoneMatch::Items(known)) => known.iter().any(|known| known.weak_eq(&tag)),
+        Err(_) => false,
+    };
+    // Browsers ask each time, but get only what has changed: a new version of the program brings new pages.
+    response.insert_header((header::CACHE_CONTROL, "no-cache")).insert_header(ETag(tag));
+    if known { response.status(StatusCode::NOT_MODIFIED).finish() } else { response.body(body) }
+}
+
+/// An answer with a policy that says what a browser may do with it.
 pub(super) fn guarded(content_type: &str, policy: &'static str) -> HttpResponseBuilder {
     let mut response = HttpResponse::Ok();
     response.content_type(content_type);

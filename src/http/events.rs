@@ -32,20 +32,21 @@ const LAST_EVENT_ID: &str = "Last-Event-ID";
 /// Streams a snapshot and then changes, or only changes.
 ///
 /// A `snapshot` event opens a snapshot (drop what you had), a `rocket` event follows for each rocket, a `live` event closes
-/// it; then a `rocket` event for each change, merged to at most ten a second a rocket, and `gone` with `{"channel"}` when a
-/// rocket stops matching or was forgotten. The data of `rocket` is a list item of `GET /rockets`. Who comes back with a
-/// `Last-Event-ID` that is still known is sent only what changed since.
+/// it. Then a `rocket` event follows for each change, at most ten a second for each rocket, and `gone` with `{"channel"}` when
+/// a rocket stops matching or is forgotten. The data of `rocket` is a list item of `GET /rockets`. A client that reconnects
+/// with a `Last-Event-ID` that the service still knows gets only what has changed since.
 #[utoipa::path(
     get,
     path = "/events",
+    operation_id = "followEvents",
     tag = "Rockets",
     params(
-        ("channel" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "This channel only."),
-        ("type" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "This type only."),
-        ("mission" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "This mission only."),
-        ("status" = Option<StatusName>, Query, description = "This status only."),
-        ("snapshot" = Option<bool>, Query, description = "Whether to begin with a snapshot; `true` unless it is said."),
-        ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event that arrived.")
+        ("channel" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only this channel."),
+        ("type" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only rockets of this type."),
+        ("mission" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only rockets of this mission."),
+        ("status" = Option<StatusName>, Query, description = "Only rockets with this status."),
+        ("snapshot" = Option<bool>, Query, description = "Whether to begin with a snapshot; `true` by default."),
+        ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event that the client received.")
     ),
     responses(
         (status = 200, description = "Server-sent events, without end.", content_type = "text/event-stream", body = String),

@@ -16,12 +16,13 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// For how long an answer is repeated.
 const VALID_FOR: Duration = Duration::from_millis(900);
 
-/// The process runs and answers.
+/// Whether the process runs and answers.
 #[utoipa::path(
     get,
     path = "/livez",
+    operation_id = "getLiveness",
     tag = "Service",
-    responses((status = 200, description = "It does.", body = Object, example = json!({ "status": "live" })))
+    responses((status = 200, description = "The process runs.", body = super::schema::Health))
 )]
 pub(super) async fn live() -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": "live" }))
@@ -63,10 +64,11 @@ impl Readiness {
 #[utoipa::path(
     get,
     path = "/readyz",
+    operation_id = "getReadiness",
     tag = "Service",
     responses(
-        (status = 200, description = "It could.", body = Object, example = json!({ "status": "ready" })),
-        (status = 503, description = "It couldn't.")
+        (status = 200, description = "A message could be stored.", body = super::schema::Health, example = json!({ "status": "ready" })),
+        (status = 503, description = "No message could be stored; the detail says why.")
     )
 )]
 pub(super) async fn ready(state: web::Data<State>) -> Result<HttpResponse, Problem> {

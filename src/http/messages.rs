@@ -22,29 +22,30 @@ const ERRORS_TOLD: usize = 100;
 /// How many parts of one stream wait for their commit at a time.
 const PARTS_PENDING: usize = 512;
 
-/// Takes one message, or, by its content type, many.
+/// Post one message, or many.
 ///
-/// Many are newline-delimited JSON (`application/x-ndjson`, `application/ndjson` or `application/jsonl`), of any length;
-/// every other content type is one message.
+/// To send many, one a line, use `Content-Type: application/x-ndjson` (or `application/ndjson`, `application/jsonl`); the
+/// body may be of any length. With any other content type the body is one message.
 #[utoipa::path(
     post,
     path = "/messages",
+    operation_id = "postMessages",
     tag = "Messages",
     request_body(content(
         (MessageBody = "application/json"),
-        ("application/x-ndjson")
+        (super::schema::MessageLines = "application/x-ndjson")
     )),
     responses(
         (status = 204, description = "The message is stored, or was stored before.", headers(
             ("Idempotent-Replayed" = String, description = "`true` if it was a duplicate, which changes nothing.")
         )),
-        (status = 200, description = "What became of the lines; all that is applied is stored.", body = Counts),
+        (status = 200, description = "How many lines were applied, duplicates or rejected. All that were applied are stored.", body = Counts),
         (status = 400, description = "The body is not one JSON text in UTF-8."),
         (status = 408, description = "The body did not come to its end in time."),
         (status = 413, description = "The body of one message has more than 64 KiB."),
         (status = 415, description = "The body has a Content-Encoding."),
         (status = 422, description = "The body is JSON, but no valid message; `errors` names the members."),
-        (status = 503, description = "Not now, and nothing is half done. With lines, the problem has their counts.")
+        (status = 503, description = "The store can't take it now. No message is half applied, and sending all of it again is safe. For lines, the problem has their counts as members.")
     )
 )]
 pub(super) async fn post(

@@ -14,12 +14,13 @@ use crate::metrics::{Metrics, ROUTES};
 /// How long the totals of the fleet are waited for. Prometheus gives up after ten seconds unless it is told otherwise.
 const FLEET_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Everything that is measured.
+/// Metrics for Prometheus.
 #[utoipa::path(
     get,
     path = "/metrics",
+    operation_id = "getMetrics",
     tag = "Service",
-    responses((status = 200, description = "Prometheus's text format.", content_type = "text/plain", body = String))
+    responses((status = 200, description = "The metrics in Prometheus's text format.", content_type = "text/plain", body = String))
 )]
 pub(super) async fn show(state: web::Data<State>) -> Result<HttpResponse, Problem> {
     // Without the store the rest is as good, and wanted all the more.

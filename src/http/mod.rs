@@ -26,6 +26,7 @@ mod request_id;
 mod rockets;
 mod schema;
 mod turns;
+mod upgrade;
 
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -39,13 +40,12 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
-use actix_web::{App, HttpRequest, Resource, Route, guard, web};
+use actix_web::{App, Resource, Route, guard, web};
 use tokio::sync::watch;
 
 use crate::feed::Feed;
 use crate::ingest::Ingest;
 use crate::metrics::{Metrics, StoreOperation};
-use crate::shorten::shorten;
 use crate::store::{Store, StoreError};
 pub use access::Access;
 use answers::Answers;
@@ -88,6 +88,15 @@ impl State {
     }
 }
 
+/// How much a server does at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Capacity {
+    /// How many threads answer requests.
+    pub workers: usize,
+    /// How many clients are connected at a time; others wait until some of these have ended.
+    pub connections: usize,
+}
+
 /// A server that listens.
 pub struct Server {
     addresses: Vec<SocketAddr>,
@@ -112,8 +121,7 @@ impl Stopper {
 }
 
 impl Server {
-    /// Makes a server on sockets that are bound already. It answers once [`run`](Self::run) is polled, on this many `workers`
-    /// (threads). It serves at most this many `connections` at a time; others wait until some of these have ended.
+    /// Makes a server on sockets that are bound already. It answers once [`run`](Self::run) is polled.
     pub fn new(
         listeners: Vec<TcpListener>,
         store: Store,
@@ -121,9 +129,9 @@ impl Server {
         feed: Feed,
         metrics: Metrics,
         access: Access,
-        workers: usize,
-        connections: usize,
+        capacity: Capacity,
     ) -> std::io::Result<Self> {
+        let Capacity { workers, connections } = capacity;
         let listening: Vec<_> = listeners.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?;
         let addresses = listening.clone();
         let (stop, stopping) = watch::channel(false);
@@ -223,7 +231,15 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(read("/reports/{name}", web::route().to(reports::one)))
         .service(read("/metrics", web::route().to(metrics::show)))
         .service(read("/", web::route().to(assets::page)))
-        .service(resource("/session", "POST", &[Method::POST], web::post().to(access::begin_session)))
+        .service(
+            resource(
+                "/session",
+                "POST, DELETE",
+                &[Method::POST, Method::DELETE],
+                web::post().to(access::begin_session),
+            )
+            .route(web::delete().to(access::end_session)),
+        )
         .service(read("/assets/{name}", web::route().to(assets::asset)))
         .service(read("/openapi.json", web::route().to(openapi::description)))
         .service(read("/docs", web::route().to(openapi::docs)))
@@ -240,12 +256,13 @@ fn read(path: &str, route: Route) -> Resource {
 
 fn resource(path: &str, allow: &'static str, methods: &'static [Method], route: Route) -> Resource {
     let allowed = guard::fn_guard(move |context| methods.contains(&context.head().method));
-    web::resource(path).route(route.guard(allowed)).default_service(web::to(move |request: HttpRequest| async move {
-        let method = shorten(request.method().as_str(), 32);
-        let detail = format!("{method} is not possible here, only {allow}.");
-        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail);
-        Err::<String, _>(problem.with_header(header::ALLOW, HeaderValue::from_static(allow)))
-    }))
+    let others = web::to(move || async move { Err::<String, _>(method_not_allowed(allow)) });
+    web::resource(path).route(route.guard(allowed)).default_service(others)
+}
+
+fn method_not_allowed(allow: &'static str) -> Problem {
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("This path has no other method than {allow}."));
+    problem.with_header(header::ALLOW, HeaderValue::from_static(allow))
 }
 
 async fn no_such_resource() -> Result<String, Problem> {

@@ -1,14 +1,22 @@
 //! `GET /openapi.json`: the API's description, put together from what stands at the handlers and their types; and
 //! `GET /docs`, which shows it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-use actix_web::{HttpResponse, web};
+use actix_web::http::Method;
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
 use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::{ContentBuilder, Header, ObjectBuilder, RefOr, Response, Type};
 use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::Config;
 
+use super::access::Needed;
 use super::assets;
 use super::problem::{Problem, ProblemJson};
 use super::{access, events, health, messages, metrics, reports, rockets};
@@ -19,8 +27,9 @@ use super::{access, events, health, messages, metrics, reports, rockets};
     info(
         title = "Rocket Monitor",
         description = "Takes the messages of rockets, at least once and in any order, counts each exactly once, and \
-                       always knows what is known of every rocket. Every GET answers HEAD too. Errors are \
-                       `application/problem+json` (RFC 9457)."
+                       always knows the state of every rocket. Every GET answers HEAD too. Errors are \
+                       `application/problem+json` (RFC 9457). Tokens are needed only where the service was started with \
+                       tokens."
     ),
     paths(
         messages::post,
@@ -34,86 +43,172 @@ use super::{access, events, health, messages, metrics, reports, rockets};
         health::live,
         health::ready,
         access::begin_session,
+        access::end_session,
         assets::page,
         assets::asset,
         description,
         docs,
         docs_file
     ),
-    components(schemas(ProblemJson, rockets::SortName, rockets::OrderName, rockets::ViewName, rockets::ViewsName, rockets::StatusName)),
+    components(schemas(
+        ProblemJson,
+        reports::ReportName,
+        rockets::SortName,
+        rockets::OrderName,
+        rockets::ViewName,
+        rockets::ViewsName,
+        rockets::StatusName
+    )),
     modifiers(&Common)
 )]
 struct Description;
 
-/// The description as it is sent: it never changes.
-static DESCRIPTION: LazyLock<String> = LazyLock::new(|| Description::openapi().to_json().unwrap_or_default());
+/// The description as clients get it: it never changes.
+static DESCRIPTION: LazyLock<Bytes> =
+    LazyLock::new(|| serde_json::to_vec(&Description::openapi()).unwrap_or_default().into());
+
+/// The methods of each path, as the Allow header lists them.
+static METHODS: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
+    let allow = |item: &PathItem| {
+        let methods = [("GET, HEAD", &item.get), ("POST", &item.post), ("DELETE", &item.delete)];
+        methods
+            .into_iter()
+            .filter_map(|(name, operation)| operation.as_ref().map(|_| name))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    Description::openapi().paths.paths.iter().map(|(path, item)| (path.clone(), allow(item))).collect()
+});
+
+/// The methods of a path, given as the pattern that it is routed by.
+pub(super) fn methods(pattern: &str) -> Option<&'static str> {
+    METHODS.get(pattern).map(String::as_str)
+}
 
 /// The description of this API.
 #[utoipa::path(
     get,
     path = "/openapi.json",
+    operation_id = "getOpenApi",
     tag = "Service",
-    responses((status = 200, description = "An OpenAPI 3.1 document.", content_type = "application/json", body = Object))
+    responses(
+        (status = 200, description = "An OpenAPI 3.1 document.", content_type = "application/json", body = Object),
+        (status = 304, description = "The document has not changed since the client got it.")
+    )
 )]
-pub(super) async fn description() -> HttpResponse {
-    HttpResponse::Ok().content_type("application/json").body(DESCRIPTION.as_str())
+pub(super) async fn description(request: HttpRequest) -> HttpResponse {
+    let mut response = HttpResponse::Ok();
+    response.content_type("application/json");
+    assets::unless_known(&request, &mut response, DESCRIPTION.clone())
 }
 
-/// The description of this API as a page for people.
+/// The description of this API, as a page for people.
 #[utoipa::path(
     get,
     path = "/docs",
+    operation_id = "getDocs",
     tag = "Service",
-    responses((status = 200, description = "A page.", content_type = "text/html", body = String))
+    responses(
+        (status = 200, description = "The page.", content_type = "text/html", body = String),
+        (status = 304, description = "The page has not changed since the client got it.")
+    )
 )]
-pub(super) async fn docs() -> Result<HttpResponse, Problem> {
-    assets::send("docs.html", DOCS_POLICY)
+pub(super) async fn docs(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    assets::send(&request, "docs.html", DOCS_POLICY)
 }
 
 /// Swagger UI sets styles of elements from its script.
 const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// What the page of the description consists of.
+/// A file that the page of the description loads.
 #[utoipa::path(
     get,
     path = "/docs/{name}",
+    operation_id = "getDocsFile",
     tag = "Service",
-    params(("name" = String, Path, description = "The name of a file.", example = "swagger-ui.css")),
-    responses((status = 200, description = "The file."), (status = 404, description = "There is no such file."))
+    params(("name" = String, Path, description = "The name of the file.", example = "swagger-ui.css")),
+    responses(
+        (status = 200, description = "The file."),
+        (status = 304, description = "The file has not changed since the client got it."),
+        (status = 404, description = "There is no such file.")
+    )
 )]
-pub(super) async fn docs_file(name: web::Path<String>) -> Result<HttpResponse, Problem> {
+pub(super) async fn docs_file(name: web::Path<String>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let config = Arc::new(Config::from("/openapi.json"));
     let file = utoipa_swagger_ui::serve(&name, config).ok().flatten();
     let file = file.ok_or_else(|| Problem::not_found("There is no such file."))?;
-    Ok(assets::guarded(&file.content_type, DOCS_POLICY).body(file.bytes.into_owned()))
+    let mut response = assets::guarded(&file.content_type, DOCS_POLICY);
+    Ok(assets::unless_known(&request, &mut response, file.bytes.into_owned().into()))
 }
 
-/// What all responses have in common.
+const WRITE_TOKEN: &str = "writeToken";
+const READ_TOKEN: &str = "readToken";
+const SESSION: &str = "session";
+
+/// The tokens, as OpenAPI says it.
+fn security_schemes() -> [(&'static str, SecurityScheme); 3] {
+    let bearer = |description: &str| {
+        SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build())
+    };
+    let cookie = "Set by POST /session from a token that may read.";
+    [
+        (WRITE_TOKEN, bearer("A token that may write, from the service's --write-token-file. It doesn't read.")),
+        (READ_TOKEN, bearer("A token that may read, from the service's --read-token-file.")),
+        (SESSION, SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(access::COOKIE, cookie)))),
+    ]
+}
+
+fn security(needed: Needed) -> Vec<SecurityRequirement> {
+    let schemes: &[&str] = match needed {
+        Needed::Nothing => &[],
+        Needed::Read => &[READ_TOKEN, SESSION],
+        Needed::Write => &[WRITE_TOKEN],
+    };
+    schemes.iter().map(|scheme| SecurityRequirement::new(*scheme, [""; 0])).collect()
+}
+
+/// What all operations have in common.
 struct Common;
 
 impl Modify for Common {
     fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
         description.info.license = Some(utoipa::openapi::License::new("MIT"));
-        for item in description.paths.paths.values_mut() {
-            for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
-                let responses = &mut operation.responses.responses;
-                let others = [
-                    ("401", "The service asks for tokens, and the request has none that may do this."),
-                    ("403", "The service has no tokens, and the request's Origin or Host is another site's."),
-                    ("405", "Another method than those that are allowed here."),
-                    ("503", "The store can't answer now, or the service stops. Sending it again later is safe."),
-                ];
-                for (status, detail) in others {
-                    let response = || RefOr::T(Response::new(detail));
-                    responses.entry(status.to_owned()).or_insert_with(response);
-                }
-                for (status, response) in responses {
-                    if let RefOr::T(response) = response {
-                        complete(status, response);
-                    }
+        let components = description.components.get_or_insert_default();
+        for (name, scheme) in security_schemes() {
+            components.add_security_scheme(name, scheme);
+        }
+        for (path, item) in &mut description.paths.paths {
+            let operations =
+                [(Method::GET, &mut item.get), (Method::POST, &mut item.post), (Method::DELETE, &mut item.delete)];
+            for (method, operation) in operations {
+                if let Some(operation) = operation {
+                    complete_operation(operation, Needed::by(&method, path));
                 }
             }
+        }
+    }
+}
+
+/// Adds what the operation shares with others: its security, and the errors that any request can end in.
+fn complete_operation(operation: &mut Operation, needed: Needed) {
+    operation.security = Some(security(needed));
+    let responses = &mut operation.responses.responses;
+    let mut others = vec![
+        ("400", "The request can't be understood."),
+        ("403", "The service has no tokens, and the request's Origin or Host is another site's."),
+        ("405", "The path doesn't have this method."),
+        ("503", "The store can't answer now, or the service is stopping. Sending it again later is safe."),
+    ];
+    if needed != Needed::Nothing {
+        others.push(("401", "The service has tokens, and the request brings none that may do this."));
+    }
+    for (status, detail) in others {
+        responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(Response::new(detail)));
+    }
+    for (status, response) in responses {
+        if let RefOr::T(response) = response {
+            complete(status, response);
         }
     }
 }
@@ -131,11 +226,11 @@ fn complete(status: &str, response: &mut Response) {
             .build();
         response.headers.entry(name.to_owned()).or_insert(header);
     };
-    add("X-Request-Id", "Tells this request from others in the log; a request may bring its own.");
+    add("X-Request-Id", "Identifies the request in the log. A request may bring its own.");
     match status {
-        "405" => add("Allow", "The methods that are allowed."),
-        "401" => add("WWW-Authenticate", "That a bearer token is wanted."),
-        "503" => add("Retry-After", "After how many seconds to try again."),
+        "405" => add("Allow", "The methods that the path has."),
+        "401" => add("WWW-Authenticate", "Asks for a bearer token."),
+        "503" => add("Retry-After", "The number of seconds after which to try again."),
         _ => {}
     }
 }

@@ -1,4 +1,4 @@
-//! Query strings: every parameter known, given once, and valid; all that is wrong is told at once.
+//! Query strings: every parameter has to be known, there once, and valid. One answer lists all that is wrong.
 
 use std::borrow::Cow;
 
@@ -14,8 +14,8 @@ use crate::store::query::{Filters, Order, RocketQuery, Sort};
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
 
-/// How many faults of a query string are told, and how many characters of a parameter's name: nobody gets a larger answer
-/// than the question is worth.
+/// How many faults of a query string an answer lists, and how many characters of a parameter's name it repeats. This bounds
+/// the answer to a hostile query.
 const MAX_ERRORS: usize = 20;
 const MAX_NAME_CHARS: usize = 64;
 
@@ -34,11 +34,11 @@ pub(super) fn rockets(query_string: &str) -> Result<RocketQuery, Problem> {
     Ok(query)
 }
 
-/// What `GET /events` is asked for.
+/// The parameters of `GET /events`, parsed.
 pub(super) struct EventsQuery {
     /// Which rockets.
     pub(super) filters: Filters,
-    /// Whether these are wanted as they are now, before their changes.
+    /// Whether to send these rockets as they are now, before their changes.
     pub(super) snapshot: bool,
 }
 
@@ -89,7 +89,7 @@ fn limit(text: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("must be an integer from 1 to {MAX_LIMIT}"))
 }
 
-/// Decoded parameters, and what is wrong with them so far.
+/// Decoded parameters, and the faults found so far.
 struct Params<'q> {
     values: Vec<(&'static str, Cow<'q, str>)>,
     errors: Vec<FieldError>,
@@ -98,25 +98,24 @@ struct Params<'q> {
 impl<'q> Params<'q> {
     fn read(query_string: &'q str, known: &[&'static str]) -> Self {
         let mut params = Self { values: Vec::new(), errors: Vec::new() };
-        for pair in query_string.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        for (name, value) in split(query_string) {
             let name = decode(name).unwrap_or(Cow::Borrowed(name));
             let Some(name) = known.iter().find(|known| **known == name) else {
                 params.refuse(
                     &name,
                     match known {
-                        [] => "is unknown here; there are none".to_owned(),
-                        known => format!("is unknown here; known are {}", known.join(", ")),
+                        [] => "is unknown: this resource takes no parameters".to_owned(),
+                        known => format!("is unknown; the parameters here are {}", known.join(", ")),
                     },
                 );
                 continue;
             };
             match decode(value) {
                 Some(_) if params.values.iter().any(|(given, _)| given == name) => {
-                    params.refuse(name, "must not be there more than once".to_owned());
+                    params.refuse(name, "may be given only once".to_owned());
                 }
                 Some(value) => params.values.push((name, value)),
-                None => params.refuse(name, "must be UTF-8, percent-encoded".to_owned()),
+                None => params.refuse(name, "must be percent-encoded UTF-8".to_owned()),
             }
         }
         params
@@ -161,7 +160,18 @@ impl<'q> Params<'q> {
     }
 }
 
-/// Decodes `application/x-www-form-urlencoded` text; none if it is no UTF-8.
+/// The names and values of a query string, decoded. What is not UTF-8 is left out.
+pub(super) fn pairs(query_string: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    split(query_string).filter_map(|(name, value)| Some((decode(name)?, decode(value)?)))
+}
+
+/// The names and values of a query string, as they stand there.
+fn split(query_string: &str) -> impl Iterator<Item = (&str, &str)> {
+    let pairs = query_string.split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+}
+
+/// Decodes `application/x-www-form-urlencoded` text; none if it is not UTF-8.
 fn decode(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains('+') {
         return percent_decode_str(text).decode_utf8().ok();

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use actix_web::body::BoxBody;
+use actix_web::dev::ServiceResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{HttpResponse, ResponseError};
@@ -25,7 +26,7 @@ pub(super) struct Problem {
     /// Further members of the problem: an object.
     members: serde_json::Map<String, serde_json::Value>,
     /// Why the service is at fault, for its log; clients are not concerned with what a database says.
-    reason: Option<String>,
+    reason: Option<Box<str>>,
 }
 
 /// The reason in a response, for the log.
@@ -35,14 +36,14 @@ pub(super) struct Reason(pub(super) String);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(super) enum FieldError {
-    /// Of the body.
+    /// A member of the body.
     Member {
         /// A JSON Pointer.
         pointer: String,
         /// What is wrong.
         detail: String,
     },
-    /// Of the query.
+    /// A parameter of the query.
     Parameter {
         /// Its name.
         parameter: String,
@@ -66,7 +67,7 @@ impl Problem {
 
     /// Says why, for the log alone.
     pub(super) fn because(mut self, reason: impl fmt::Display) -> Self {
-        self.reason = Some(reason.to_string());
+        self.reason = Some(reason.to_string().into());
         self
     }
 
@@ -173,7 +174,7 @@ impl ResponseError for Problem {
             response.append_header(header.clone());
         }
         if self.status.is_server_error() {
-            response.extensions_mut().insert(Reason(self.reason.as_ref().unwrap_or(&self.detail).clone()));
+            response.extensions_mut().insert(Reason(self.reason.as_deref().unwrap_or(&self.detail).to_owned()));
         }
         response.body(self.to_json())
     }
@@ -204,5 +205,35 @@ impl From<IngestError> for Problem {
             IngestError::Store(reason) => problem.because(reason),
             IngestError::Overloaded | IngestError::Stalled | IngestError::Stopping => problem,
         }
+    }
+}
+
+/// Makes problems of errors that are not of our own making, such as those of extractors.
+pub(super) fn of_all_errors(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
+    match response.response().error() {
+        Some(error) if error.as_error::<Problem>().is_none() => {
+            let problem = Problem::new(response.status(), format!("The request can't be read: {error}."));
+            response.into_response(problem.error_response())
+        }
+        _ => response,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::error::PayloadError;
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    #[test]
+    fn errors_of_extractors_become_problems() {
+        let response = HttpResponse::from_error(PayloadError::Overflow);
+        let response = of_all_errors(ServiceResponse::new(TestRequest::default().to_http_request(), response));
+        assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(
+            response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes),
+            Some(&b"application/problem+json"[..])
+        );
     }
 }

@@ -1,12 +1,14 @@
 //! `GET /stats`, `GET /reports` and `GET /reports/{name}`.
 
-use actix_web::http::header::{self, Accept, Header, HeaderName};
+use actix_web::http::header::{self, Accept, Header, HeaderName, Quality};
+use actix_web::mime::{self, Mime};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::problem::Problem;
 use super::rockets::json;
+use super::schema::{FleetTotals, ReportJson};
 use super::{State, answers, params};
 use crate::report_text;
 use crate::store::report::{Report, ReportRows, camel_case};
@@ -21,13 +23,11 @@ const MOST_ROWS: u32 = 10_000;
 #[utoipa::path(
     get,
     path = "/stats",
+    operation_id = "getStats",
     tag = "Reports",
     responses(
-        (status = 200, description = "The totals.", body = Object, example = json!({
-            "rockets": 4, "awaitingLaunch": 2, "launched": 1, "exploded": 1, "processed": 6, "missing": 4,
-            "rocketsWithGaps": 2, "latestUpdate": "2022-02-02T19:39:06.000000Z"
-        })),
-        (status = 400, description = "There are no parameters.")
+        (status = 200, description = "The totals.", body = FleetTotals),
+        (status = 400, description = "There are parameters; this takes none.")
     )
 )]
 pub(super) async fn stats(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
@@ -37,14 +37,15 @@ pub(super) async fn stats(request: HttpRequest, state: web::Data<State>) -> Resu
     Ok(json(HttpResponse::Ok(), &row))
 }
 
-/// What reports there are.
+/// The reports that there are.
 #[utoipa::path(
     get,
     path = "/reports",
+    operation_id = "listReports",
     tag = "Reports",
     responses(
-        (status = 200, description = "Their names, and the views of the database that they are read from.", body = ReportList),
-        (status = 400, description = "There are no parameters.")
+        (status = 200, description = "Their names and columns, and the views of the database that they are read from.", body = ReportList),
+        (status = 400, description = "There are parameters; this takes none.")
     )
 )]
 pub(super) async fn list(request: HttpRequest) -> Result<HttpResponse, Problem> {
@@ -65,14 +66,15 @@ pub(super) async fn list(request: HttpRequest) -> Result<HttpResponse, Problem> 
 #[utoipa::path(
     get,
     path = "/reports/{name}",
+    operation_id = "getReport",
     tag = "Reports",
     params(("name" = ReportName, Path, description = "Which report.")),
     responses(
-        (status = 200, description = "The rows; as CSV for who accepts that rather.", content(
+        (status = 200, description = "The rows, as JSON, or as CSV to clients whose Accept prefers it.", content(
             (ReportJson = "application/json"),
             (String = "text/csv")
         )),
-        (status = 400, description = "There are no parameters."),
+        (status = 400, description = "There are parameters; this takes none."),
         (status = 404, description = "There is no such report.")
     )
 )]
@@ -113,25 +115,33 @@ async fn read(state: &State, report: Report) -> Result<ReportRows, Problem> {
     state.read(state.store.report(report, MOST_ROWS).await)
 }
 
-/// Whether the client would rather have CSV than JSON.
+/// Whether the client prefers CSV to JSON (RFC 9110, section 12.5.1). A client that accepts neither gets JSON.
 fn wants_csv(request: &HttpRequest) -> bool {
-    let Ok(accept) = Accept::parse(request) else {
-        return false;
-    };
-    accept.ranked().into_iter().find_map(|media| match (media.type_().as_str(), media.subtype().as_str()) {
-        ("text", "csv" | "*") => Some(true),
-        ("application", "json" | "*") | ("*", "*") => Some(false),
-        _ => None,
-    }) == Some(true)
+    let Ok(accept) = Accept::parse(request) else { return false };
+    quality(&accept, "text", "csv") > quality(&accept, "application", "json")
 }
 
-/// What reports there are.
+/// How much a client wants a media type: what the most specific of the ranges that hold it says.
+fn quality(accept: &Accept, wanted_type: &str, wanted_subtype: &str) -> Quality {
+    let specificity = |range: &Mime| match (range.type_().as_str(), range.subtype().as_str()) {
+        // All that we send is in UTF-8.
+        _ if range.params().any(|(name, value)| name != mime::CHARSET || value != mime::UTF_8) => None,
+        (given, subtype) if given == wanted_type && subtype == wanted_subtype => Some(3 + range.params().count()),
+        (given, "*") if given == wanted_type => Some(2),
+        ("*", "*") => Some(1),
+        _ => None,
+    };
+    let ranges = accept.iter().filter_map(|range| Some((specificity(&range.item)?, range.quality)));
+    ranges.max_by_key(|(specificity, quality)| (*specificity, *quality)).map_or(Quality::ZERO, |(_, quality)| quality)
+}
+
+/// The reports that there are.
 #[derive(Serialize, ToSchema)]
 struct ReportList<'r> {
     reports: &'r [ReportInfo],
 }
 
-/// A report that there is.
+/// What a report is called and what it holds.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Report)]
 struct ReportInfo {
@@ -142,24 +152,11 @@ struct ReportInfo {
     columns: Vec<String>,
 }
 
-/// A report's rows.
-#[derive(ToSchema)]
-#[schema(as = ReportRows)]
-#[allow(dead_code)]
-struct ReportJson {
-    name: ReportName,
-    /// There and true if there are more rows than these.
-    truncated: Option<bool>,
-    /// By the first column, nulls last; their members are the report's columns.
-    #[schema(value_type = Vec<Object>)]
-    rows: Vec<serde_json::Map<String, serde_json::Value>>,
-}
-
-/// The names of [`Report`].
+/// The name of a report.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
 #[allow(dead_code)]
-enum ReportName {
+pub(super) enum ReportName {
     Missions,
     Types,
     Explosions,

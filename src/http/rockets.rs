@@ -3,6 +3,7 @@
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytestring::ByteString;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -19,17 +20,18 @@ use crate::store::{RocketInBothViews, RocketWithGaps};
 #[utoipa::path(
     get,
     path = "/rockets",
+    operation_id = "listRockets",
     tag = "Rockets",
     params(
-        ("sort" = Option<SortName>, Query, description = "By what; `latestUpdate` unless it is said."),
-        ("order" = Option<OrderName>, Query, description = "`desc` unless it is said for latestUpdate and speed, else `asc`. Nulls come last in both; the channel breaks ties."),
-        ("channel" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "This channel only."),
-        ("type" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "This type only."),
-        ("mission" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "This mission only."),
-        ("status" = Option<StatusName>, Query, description = "This status only."),
-        ("view" = Option<ViewName>, Query, description = "`best-effort` unless it is said."),
-        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "How many at most; 100 unless it is said."),
-        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]+$", description = "Where the page before ended: its `nextCursor`, with the same sort, order, filters and view.")
+        ("sort" = Option<SortName>, Query, description = "What to sort by; `latestUpdate` by default."),
+        ("order" = Option<OrderName>, Query, description = "By default `desc` for latestUpdate and speed, `asc` for the others. Nulls come last in both; ties break by channel."),
+        ("channel" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only this channel."),
+        ("type" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only rockets of this type."),
+        ("mission" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only rockets of this mission."),
+        ("status" = Option<StatusName>, Query, description = "Only rockets with this status."),
+        ("view" = Option<ViewName>, Query, description = "`best-effort` by default."),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "At most this many rockets; 100 by default."),
+        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]+$", description = "The `nextCursor` of the page before, with the same sort, order, filters and view.")
     ),
     responses(
         (status = 200, description = "The page.", body = PageJson, headers(
@@ -58,10 +60,11 @@ pub(super) async fn list(request: HttpRequest, state: web::Data<Service>) -> Res
 #[utoipa::path(
     get,
     path = "/rockets/{channel}",
+    operation_id = "getRocket",
     tag = "Rockets",
     params(
         ("channel" = String, Path, description = "Percent-encoded. `.` and `..` are reached by `GET /rockets?channel=`.", min_length = 1, max_length = 255, example = "193270a9-c9cf-404a-8f83-838e71d9ae67"),
-        ("view" = Option<ViewsName>, Query, description = "`best-effort` is the default. `both` answers both views as of one moment.")
+        ("view" = Option<ViewsName>, Query, description = "`best-effort` by default; `both` answers both views as of one moment.")
     ),
     responses(
         (status = 200, description = "The rocket, with the first hundred of its gaps.", body = OneRocketJson),
@@ -77,7 +80,10 @@ pub(super) async fn one(
 ) -> Result<HttpResponse, Problem> {
     let views = params::rocket(request.query_string())?;
     let never_heard_of = || Problem::not_found("No message of this channel has been processed.");
-    // What can't be a channel was never heard of.
+    // What can't be a channel was never heard of. The path parameter has U+FFFD in place of bytes that are not UTF-8.
+    if percent_decode_str(request.path()).decode_utf8().is_err() {
+        return Err(never_heard_of());
+    }
     let channel = Channel::new(ByteString::from(channel.into_inner())).map_err(|_| never_heard_of())?;
     match views {
         Views::One(view) => {
@@ -98,14 +104,18 @@ pub(super) fn json(mut response: actix_web::HttpResponseBuilder, body: &impl Ser
     }
 }
 
-/// The same question with another cursor, relative to the resource.
+/// The same query with another cursor. It is written anew from the parameters, however the client encoded them.
 fn next_link(query_string: &str, cursor: &str) -> String {
-    let kept = query_string.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
-    let mut pairs: Vec<&str> = kept.collect();
-    let cursor = format!("cursor={cursor}");
-    pairs.push(&cursor);
-    format!("</rockets?{}>; rel=\"next\"", pairs.join("&"))
+    let kept = params::pairs(query_string).filter(|(name, _)| name != "cursor");
+    let pairs = kept.chain([("cursor".into(), cursor.into())]).map(|(name, value)| {
+        let encode = |text| utf8_percent_encode(text, UNRESERVED).to_string();
+        format!("{}={}", encode(&name), encode(&value))
+    });
+    format!("</rockets?{}>; rel=\"next\"", pairs.collect::<Vec<_>>().join("&"))
 }
+
+/// What needs no percent-encoding anywhere in a URI.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A page of rockets.
 #[derive(Serialize, ToSchema)]
@@ -145,7 +155,7 @@ pub(super) struct RocketJson<'r> {
     latest_exploded_message: Option<i64>,
     #[schema(value_type = Option<String>, format = DateTime, required)]
     latest_update: Option<Timestamp>,
-    /// When the service last took a new message of it, by its own clock.
+    /// When the service last took a new message of this rocket, by the clock of the service.
     #[schema(value_type = String, format = DateTime)]
     last_received: Timestamp,
     messages: MessagesJson<'r>,
@@ -157,7 +167,7 @@ pub(super) struct RocketJson<'r> {
 #[serde(rename_all = "camelCase")]
 struct BothViewsJson<'r> {
     channel: &'r str,
-    /// When the service last took a new message of it, by its own clock.
+    /// When the service last took a new message of this rocket, by the clock of the service.
     #[schema(value_type = String, format = DateTime)]
     last_received: Timestamp,
     best_effort: StateJson<'r>,
@@ -216,7 +226,7 @@ impl<'r> BothViewsJson<'r> {
     }
 }
 
-/// What one request for a rocket answers.
+/// A rocket in the view or views asked for.
 #[derive(ToSchema)]
 #[schema(as = OneRocket)]
 #[serde(untagged)]
@@ -226,7 +236,7 @@ enum OneRocketJson<'r> {
     BothViews(BothViewsJson<'r>),
 }
 
-/// How far its messages have been processed; the same in both views.
+/// Which messages have been processed. Both views have the same numbers.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Progress)]
 #[serde(rename_all = "camelCase")]
@@ -272,7 +282,7 @@ impl<'r> MessagesJson<'r> {
     }
 }
 
-/// The names of [`Status`](crate::domain::rocket::Status).
+/// Where a rocket is in its life. Whatever exploded stays exploded.
 #[derive(ToSchema)]
 #[schema(as = Status, rename_all = "camelCase")]
 #[allow(dead_code)]
@@ -282,7 +292,7 @@ pub(super) enum StatusName {
     Exploded,
 }
 
-/// The names of [`View`](crate::domain::rocket::View).
+/// Which messages count: all that arrived, or the unbroken sequence from message 1.
 #[derive(ToSchema)]
 #[schema(as = View, rename_all = "kebab-case")]
 #[allow(dead_code)]
@@ -291,7 +301,7 @@ pub(super) enum ViewName {
     Exact,
 }
 
-/// The names of [`Views`].
+/// Which messages count; `both` for both views side by side.
 #[derive(ToSchema)]
 #[schema(as = Views, rename_all = "kebab-case")]
 #[allow(dead_code)]
@@ -301,7 +311,7 @@ pub(super) enum ViewsName {
     Both,
 }
 
-/// The names of [`Sort`](crate::store::query::Sort).
+/// What rockets are sorted by.
 #[derive(ToSchema)]
 #[schema(as = Sort, rename_all = "camelCase")]
 #[allow(dead_code)]
@@ -314,7 +324,7 @@ pub(super) enum SortName {
     Status,
 }
 
-/// The names of [`Order`](crate::store::query::Order).
+/// Ascending or descending.
 #[derive(ToSchema)]
 #[schema(as = Order, rename_all = "camelCase")]
 #[allow(dead_code)]

@@ -1,10 +1,10 @@
-//! How a message looks, for the API's description: what [`parse`](crate::domain::parse) takes, with its bounds. These
-//! types are never made.
+//! Types for the API's description alone: messages as [`parse`](crate::domain::parse) takes them, with their bounds, and the
+//! rows of reports. No value of these types is ever made.
 #![allow(dead_code)]
 
 use utoipa::ToSchema;
 
-/// One message of a rocket. Members that are not named here are ignored; a member that is there twice is an error.
+/// One message of a rocket. Members that are not named here are ignored; a duplicated member is an error.
 #[derive(ToSchema)]
 #[schema(as = Message, examples(json!({
     "metadata": { "channel": "193270a9-c9cf-404a-8f83-838e71d9ae67", "messageNumber": 1,
@@ -13,13 +13,46 @@ use utoipa::ToSchema;
 })))]
 #[serde(untagged)]
 pub(super) enum MessageBody {
-    Launched { metadata: Metadata<LaunchedType>, message: Launched },
-    SpeedChanged { metadata: Metadata<SpeedType>, message: SpeedChanged },
-    Exploded { metadata: Metadata<ExplodedType>, message: Exploded },
-    MissionChanged { metadata: Metadata<MissionType>, message: MissionChanged },
+    Launched(LaunchedMessage),
+    SpeedChanged(SpeedChangedMessage),
+    Exploded(ExplodedMessage),
+    MissionChanged(MissionChangedMessage),
 }
 
-/// Which message it is.
+/// Messages as newline-delimited JSON: one message a line, in any number. A line ends in LF or CRLF.
+#[derive(ToSchema)]
+#[schema(as = MessageLines, value_type = String, content_media_type = "application/x-ndjson")]
+pub(super) struct MessageLines(String);
+
+/// A rocket was launched: this adds to its speed, and sets its type and mission.
+#[derive(ToSchema)]
+pub(super) struct LaunchedMessage {
+    metadata: Metadata<LaunchedType>,
+    message: Launched,
+}
+
+/// A rocket got faster or slower.
+#[derive(ToSchema)]
+pub(super) struct SpeedChangedMessage {
+    metadata: Metadata<SpeedType>,
+    message: SpeedChanged,
+}
+
+/// A rocket exploded.
+#[derive(ToSchema)]
+pub(super) struct ExplodedMessage {
+    metadata: Metadata<ExplodedType>,
+    message: Exploded,
+}
+
+/// A rocket has a new mission.
+#[derive(ToSchema)]
+pub(super) struct MissionChangedMessage {
+    metadata: Metadata<MissionType>,
+    message: MissionChanged,
+}
+
+/// What identifies a message, and what kind of message it is.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub(super) struct Metadata<T> {
@@ -29,9 +62,11 @@ pub(super) struct Metadata<T> {
     /// The message's place in the channel's order.
     #[schema(minimum = 1, maximum = 4_294_967_295_u64)]
     message_number: u32,
-    /// When it was sent. Digits after the sixth of a second are dropped.
+    /// When it was sent. Fractions of a second are cut off after six digits. Second 60 is accepted too, and reads as the first
+    /// of the next minute.
     #[schema(
-        pattern = r"^(?!0000)([0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))|([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29)[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]+)?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+        format = DateTime,
+        pattern = r"^(?!0000)([0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))|([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29)[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
     )]
     message_time: String,
     message_type: T,
@@ -58,7 +93,7 @@ pub(super) enum MissionType {
     RocketMissionChanged,
 }
 
-/// What a launch says.
+/// The launch.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub(super) struct Launched {
@@ -90,4 +125,174 @@ pub(super) struct Exploded {
 pub(super) struct MissionChanged {
     #[schema(min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     new_mission: String,
+}
+
+/// A report: its name and its rows.
+#[derive(ToSchema)]
+#[schema(as = ReportRows, discriminator(property_name = "name", mapping(
+    ("missions" = "#/components/schemas/MissionsReport"),
+    ("types" = "#/components/schemas/TypesReport"),
+    ("explosions" = "#/components/schemas/ExplosionsReport"),
+    ("fleet" = "#/components/schemas/FleetReport"),
+    ("gaps" = "#/components/schemas/GapsReport")
+)))]
+#[serde(untagged)]
+pub(super) enum ReportJson {
+    Missions(MissionsReport),
+    Types(TypesReport),
+    Explosions(ExplosionsReport),
+    Fleet(FleetReport),
+    Gaps(GapsReport),
+}
+
+/// Each report with its name and the type of its rows.
+macro_rules! reports {
+    ($($(#[$docs:meta])* $report:ident: $name:ident::$text:ident, $row:ident;)*) => {
+        $(
+            $(#[$docs])*
+            #[derive(ToSchema)]
+            pub(super) struct $report {
+                #[schema(inline)]
+                name: $name,
+                /// There, and true, if the report has more rows than these.
+                truncated: Option<bool>,
+                rows: Vec<$row>,
+            }
+
+            #[derive(ToSchema)]
+            #[schema(rename_all = "lowercase")]
+            pub(super) enum $name {
+                $text,
+            }
+        )*
+    };
+}
+
+reports! {
+    /// Rockets by mission, sorted by mission, null last.
+    MissionsReport: MissionsName::Missions, MissionRow;
+    /// Rockets by type, sorted by type, null last.
+    TypesReport: TypesName::Types, TypeRow;
+    /// Exploded rockets by the reason, sorted by reason.
+    ExplosionsReport: ExplosionsName::Explosions, ExplosionRow;
+    /// The whole fleet in one row.
+    FleetReport: FleetName::Fleet, FleetTotals;
+    /// Missing message numbers, sorted by channel and number.
+    GapsReport: GapsName::Gaps, GapRow;
+}
+
+/// The rockets of one mission.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct MissionRow {
+    /// Null for the rockets whose mission is unknown.
+    #[schema(required)]
+    mission: Option<String>,
+    rockets: i64,
+    launched: i64,
+    exploded: i64,
+    mean_speed: f64,
+    max_speed: i64,
+}
+
+/// The rockets of one type.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct TypeRow {
+    /// Null for the rockets whose type is unknown.
+    #[schema(required)]
+    r#type: Option<String>,
+    rockets: i64,
+    launched: i64,
+    exploded: i64,
+    mean_speed: f64,
+    max_speed: i64,
+}
+
+/// The rockets that exploded for one reason.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct ExplosionRow {
+    reason: String,
+    rockets: i64,
+    #[schema(format = DateTime)]
+    latest_update: String,
+}
+
+/// The totals of the fleet.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase", example = json!({
+    "rockets": 4, "awaitingLaunch": 2, "launched": 1, "exploded": 1, "processed": 6, "missing": 4,
+    "rocketsWithGaps": 2, "latestUpdate": "2022-02-02T19:39:06.000000Z"
+}))]
+pub(super) struct FleetTotals {
+    rockets: i64,
+    awaiting_launch: i64,
+    launched: i64,
+    exploded: i64,
+    /// How many messages have been processed.
+    processed: i64,
+    /// How many message numbers are missing below the highest ones.
+    missing: i64,
+    rockets_with_gaps: i64,
+    /// Null if there are no rockets.
+    #[schema(format = DateTime, required)]
+    latest_update: Option<String>,
+}
+
+/// A range of missing message numbers, both ends inclusive.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct GapRow {
+    channel: String,
+    first_missing: i64,
+    last_missing: i64,
+    /// The latest messageTime before the gap; null if the gap begins at message 1.
+    #[schema(format = DateTime, required)]
+    after_time: Option<String>,
+}
+
+/// How the service is.
+#[derive(ToSchema)]
+#[schema(example = json!({ "status": "live" }))]
+pub(super) struct Health {
+    /// `live` or `ready`.
+    status: String,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use utoipa::PartialSchema;
+
+    use super::*;
+    use crate::store::report::{Kind, Report, camel_case};
+
+    #[test]
+    fn the_rows_of_reports_have_the_columns_of_the_catalogue() {
+        for report in Report::ALL {
+            let schema = match report {
+                Report::Missions => MissionRow::schema(),
+                Report::Types => TypeRow::schema(),
+                Report::Explosions => ExplosionRow::schema(),
+                Report::Fleet => FleetTotals::schema(),
+                Report::Gaps => GapRow::schema(),
+            };
+            let schema = serde_json::to_value(schema).unwrap();
+            let properties = schema["properties"].as_object().unwrap();
+            assert_eq!(properties.len(), report.columns().len(), "{report:?}");
+            assert_eq!(schema["required"].as_array().unwrap().len(), properties.len(), "{report:?}");
+            for (column, kind) in report.columns() {
+                let property = &properties[&camel_case(column)];
+                let (wanted, format) = match kind {
+                    Kind::Text => ("string", None),
+                    Kind::Integer => ("integer", Some("int64")),
+                    Kind::Real => ("number", Some("double")),
+                    Kind::Time => ("string", Some("date-time")),
+                };
+                let given = property["type"].as_str().or_else(|| property["type"][0].as_str());
+                assert_eq!((given, property["format"].as_str()), (Some(wanted), format), "{report:?} {column}");
+            }
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Tokens, the dashboard's session, and requests of other sites.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -54,22 +55,14 @@ fn each_token_opens_its_own_door() {
         (Some("write-token-471"), 401, 401),
     ] {
         assert_eq!(status(&mut client, "POST", "/messages", token), write, "{token:?}");
-        for path in [
-            "/rockets",
-            "/rockets?limit=1",
-            "/stats",
-            "/reports",
-            "/reports/fleet",
-            "/metrics",
-            "/openapi.json",
-            "/docs",
-        ] {
+        for path in ["/rockets", "/rockets?limit=1", "/stats", "/reports", "/reports/fleet", "/metrics"] {
             assert_eq!(status(&mut client, "GET", path, token), read, "{token:?} {path}");
             assert_eq!(status(&mut client, "HEAD", path, token), read, "{token:?} {path}");
         }
         assert_eq!(status(&mut client, "HEAD", "/events", token), read, "{token:?}");
         // What is open holds no data.
-        for path in ["/livez", "/readyz", "/", "/assets/dashboard.js"] {
+        for path in ["/livez", "/readyz", "/", "/assets/dashboard.js", "/docs", "/docs/swagger-ui.css", "/openapi.json"]
+        {
             assert_eq!(status(&mut client, "GET", path, token), 200, "{token:?} {path}");
         }
     }
@@ -100,6 +93,64 @@ fn tokens_are_changed_without_a_restart() {
     let until = Instant::now() + Duration::from_millis(1_500);
     while Instant::now() < until {
         assert_eq!(status(&mut client, "POST", "/messages", Some("new-token")), 204);
+    }
+}
+
+#[test]
+fn a_file_of_tokens_is_read_again_whatever_its_time_says_and_never_waited_for() {
+    let (service, directory) = guarded();
+    let file = directory.path().join("write");
+    let time = std::fs::metadata(&file).unwrap().modified().unwrap();
+    let mut client = Client::new(service.address);
+    // As large as before, and of the same time.
+    let replaced = WRITE.replace("4711", "1147");
+    std::fs::write(&file, format!("{replaced}\n")).unwrap();
+    std::fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
+    eventually("the new token is accepted", || status(&mut client, "POST", "/messages", Some(&replaced)) == 204);
+    assert_eq!(status(&mut client, "POST", "/messages", Some(WRITE)), 401);
+
+    let fifo = || assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let huge = || std::fs::File::create(&file).unwrap().set_len(1 << 40).unwrap();
+    let folder = || std::fs::create_dir(&file).unwrap();
+    let device = || std::os::unix::fs::symlink("/dev/zero", &file).unwrap();
+    let breakages: [(&str, &dyn Fn()); 4] =
+        [("fifo", &fifo), ("huge", &huge), ("folder", &folder), ("device", &device)];
+    for (what, replace) in breakages {
+        if std::fs::remove_file(&file).is_err() {
+            std::fs::remove_dir(&file).unwrap();
+        }
+        replace();
+        // The file is read at least once in this time.
+        let until = Instant::now() + Duration::from_millis(1_500);
+        while Instant::now() < until {
+            let asked = Instant::now();
+            assert_eq!(status(&mut client, "POST", "/messages", Some(&replaced)), 204, "{what}");
+            assert_eq!(status(&mut client, "GET", "/livez", None), 200, "{what}");
+            assert!(asked.elapsed() < Duration::from_millis(500), "{what} holds up requests: {:?}", asked.elapsed());
+        }
+    }
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, WRITE).unwrap();
+    eventually("a good file is used again", || status(&mut client, "POST", "/messages", Some(WRITE)) == 204);
+}
+
+#[test]
+fn a_place_that_is_no_file_of_tokens_is_refused_at_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    assert!(Command::new("mkfifo").arg(path("fifo")).status().unwrap().success());
+    std::fs::File::create(path("huge")).unwrap().set_len(1 << 40).unwrap();
+    for (file, why) in [
+        (path("fifo"), "is not a regular file"),
+        (path(""), "is not a regular file"),
+        ("/dev/zero".to_owned(), "is not a regular file"),
+        (path("huge"), "is larger than 64 KiB"),
+    ] {
+        let serve = ["serve", "--database", "memory", "--listen", "127.0.0.1:0", "--write-token-file", &file];
+        // A FIFO must not be waited for.
+        let output =
+            Command::new("timeout").args(["20", env!("CARGO_BIN_EXE_rocket-monitor")]).args(serve).output().unwrap();
+        assert!(!output.status.success() && stderr(&output).contains(why), "{file}: {output:?}");
     }
 }
 
@@ -175,6 +226,119 @@ fn other_sites_and_other_names_are_refused_without_tokens() {
     assert_eq!(foreign.status, 200, "whoever says so lets everybody in");
 }
 
+/// The status of a request that is written out, but for its last line.
+fn raw_status(address: std::net::SocketAddr, head: &str) -> u16 {
+    let mut client = Client::new(address);
+    client.send(format!("{head}\r\n\r\n").as_bytes()).unwrap();
+    let answer = client.answer(false).unwrap();
+    if answer.status >= 400 {
+        answer.problem(answer.status);
+    }
+    answer.status
+}
+
+#[test]
+fn hosts_and_origins_are_read_as_the_rfcs_write_them() {
+    let app = App::spawn(Backend::SqliteMemory);
+    let (service, _directory) = guarded();
+    for (head, without_tokens, with_tokens) in [
+        ("GET /livez HTTP/1.1\r\nHost: localhost", 200, 200),
+        ("GET /livez HTTP/1.1\r\nHost: rockets.example", 403, 200),
+        ("GET /livez HTTP/1.1\r\nHost: localhost:80@evil.example", 400, 400),
+        ("GET /livez HTTP/1.1\r\nHost: evil.example@localhost", 400, 400),
+        ("GET /livez HTTP/1.1\r\nHost: localhost/", 400, 400),
+        ("GET /livez HTTP/1.1\r\nHost: local host", 400, 400),
+        ("GET /livez HTTP/1.1\r\nHost: http://localhost", 400, 400),
+        ("GET /livez HTTP/1.1\r\nHost: ", 400, 400),
+        ("GET /livez HTTP/1.1\r\nHost: localhost\r\nHost: localhost", 400, 400),
+        ("GET /livez HTTP/1.1\r\nHost: localhost\r\nHost: evil.example", 400, 400),
+        ("GET /livez HTTP/1.1\r\nAccept: */*", 400, 400),
+        ("GET /livez HTTP/1.0\r\nAccept: */*", 200, 200),
+        ("GET http://localhost/livez HTTP/1.1\r\nHost: localhost", 200, 200),
+        ("GET http://evil.example/livez HTTP/1.1\r\nHost: localhost", 403, 200),
+        ("GET http://localhost@evil.example/livez HTTP/1.1\r\nHost: localhost", 400, 400),
+        ("GET http://evil.example@localhost/livez HTTP/1.1\r\nHost: localhost", 400, 400),
+        ("GET ftp://localhost/livez HTTP/1.1\r\nHost: localhost", 400, 400),
+        ("GET /livez HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost:3000", 200, 200),
+        ("GET /livez HTTP/1.1\r\nHost: localhost\r\nOrigin: evil.example://localhost", 403, 200),
+        ("GET /livez HTTP/1.1\r\nHost: localhost\r\nOrigin: localhost", 403, 200),
+        ("GET /livez HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost:80@evil.example", 403, 200),
+        ("GET /livez HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost/x", 403, 200),
+        ("GET /livez HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost http://evil.example", 403, 200),
+        ("GET /livez HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nOrigin: http://evil.example", 403, 200),
+    ] {
+        assert_eq!(raw_status(app.address, head), without_tokens, "without tokens: {head}");
+        assert_eq!(raw_status(service.address, head), with_tokens, "with tokens: {head}");
+    }
+}
+
+#[test]
+fn a_page_of_another_origin_changes_nothing_by_the_cookie() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("token"), READ).unwrap();
+    // One token for both: the cookie may write.
+    let both = ["--write-token-file", &path("token"), "--read-token-file", &path("token")];
+    let service = Service::start_with(&[&["--database", "memory"][..], &both].concat());
+    let mut client = Client::new(service.address);
+    let signed_in = client.request("POST", "/session", &[], READ.as_bytes()).unwrap();
+    let cookie = signed_in.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    let authorization = format!("Bearer {READ}");
+    let by = [("Cookie", cookie.as_str()), ("Authorization", authorization.as_str())];
+    // The client's Host is localhost.
+    for (origin, own) in [
+        (None, true),
+        (Some("http://localhost"), true),
+        (Some("http://localhost:3000"), false),
+        (Some("https://evil.example"), false),
+        (Some("null"), false),
+        (Some("http://localhost http://localhost"), false),
+    ] {
+        let mut status = |method, path, by: Option<(&str, &str)>, body: &str| {
+            let headers: Vec<_> = by.into_iter().chain(origin.map(|origin| ("Origin", origin))).collect();
+            client.request(method, path, &headers, body.as_bytes()).unwrap().status
+        };
+        let message = faster("r", 1, 1).to_string();
+        let expected = |well| if own { well } else { 403 };
+        assert_eq!(status("POST", "/messages", Some(by[0]), &message), expected(204), "{origin:?}");
+        assert_eq!(status("POST", "/session", None, READ), expected(204), "{origin:?}");
+        assert_eq!(status("DELETE", "/session", None, ""), expected(204), "{origin:?}");
+        // No page can send this header, so it is no page's request; and reading changes nothing.
+        assert_eq!(status("POST", "/messages", Some(by[1]), &message), 204, "{origin:?}");
+        assert_eq!(status("GET", "/stats", Some(by[0]), ""), 200, "{origin:?}");
+    }
+}
+
+#[test]
+fn signing_out_removes_the_cookie() {
+    let (service, _directory) = guarded();
+    let mut client = Client::new(service.address);
+    let out = client.request("DELETE", "/session", &[], b"").unwrap();
+    assert_eq!(out.status, 204);
+    let cookie = out.header("set-cookie").unwrap();
+    let (pair, attributes) = cookie.split_once("; ").unwrap();
+    assert_eq!(pair, "rocket_monitor_token=");
+    for attribute in ["HttpOnly", "SameSite=Strict", "Path=/", "Max-Age=0"] {
+        assert!(attributes.split("; ").any(|given| given == attribute), "{cookie}");
+    }
+    let put = client.request("PUT", "/session", &[], b"").unwrap();
+    assert_eq!((put.status, put.header("allow")), (405, Some("POST, DELETE")));
+    let metrics = client.request("GET", "/metrics", &[("Authorization", &format!("Bearer {READ}"))], b"").unwrap();
+    let metrics = String::from_utf8(metrics.body).unwrap();
+    assert!(metrics.contains("requests_total{route=\"/session\",status=\"204\"} 1"), "{metrics}");
+}
+
+#[test]
+fn what_is_no_token_is_answered_with_a_problem() {
+    let app = App::spawn(Backend::SqliteMemory);
+    let mut client = app.client();
+    for (body, status) in [(&b""[..], 400), (b"two words", 400), (b"\xff", 400), (&[b'a'; 300_000], 413)] {
+        client.request("POST", "/session", &[], body).unwrap().problem(status);
+    }
+    client.send(b"POST /session HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n").unwrap();
+    client.answer(false).unwrap().problem(400);
+}
+
 #[test]
 fn the_dashboard_asks_for_the_token_once() {
     let (service, _directory) = guarded();
@@ -247,7 +411,7 @@ fn secrets_are_told_to_nobody() {
     for wrong in [READ, "nearly-a-token"] {
         assert_eq!(ask("POST", "/messages", wrong), 401);
     }
-    for path in ["/stats", "/metrics", "/rockets/r", "/openapi.json", "/rockets?sort=x"] {
+    for path in ["/stats", "/metrics", "/rockets/r", "/rockets?sort=x"] {
         ask("GET", path, READ);
         assert_eq!(ask("GET", path, WRITE), 401);
     }
@@ -271,9 +435,7 @@ fn answers_tell_browsers_to_do_nothing_with_them() {
     let app = App::spawn(Backend::SqliteMemory);
     let mut client = app.client();
     client.post(&launched("r", 1));
-    for path in
-        ["/rockets", "/rockets/r", "/stats", "/reports/missions", "/metrics", "/openapi.json", "/none", "/livez"]
-    {
+    for path in ["/rockets", "/rockets/r", "/stats", "/reports/missions", "/metrics", "/none", "/livez"] {
         let answer = client.get(path);
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
         assert!(answer.header("content-security-policy").unwrap().contains("default-src 'none'"), "{path}");

@@ -21,7 +21,6 @@ fn post_request(body: &str) -> String {
 fn requests_that_wait_for_no_answer_are_all_answered(backend: Backend) {
     const REQUESTS: u32 = 1_000;
     let app = App::spawn(backend);
-    let mut client = app.client();
     let all: String = (1..=REQUESTS).map(|number| post_request(&faster("r", number, 1).to_string())).collect();
     // The service stops reading while it answers: who only writes would wait for ever.
     std::thread::scope(|scope| {
@@ -50,7 +49,7 @@ fn requests_that_wait_for_no_answer_are_all_answered(backend: Backend) {
     ]
     .concat();
     for parts in [1, 7, mixed.len()] {
-        client = app.client();
+        let mut client = app.client();
         for part in mixed.as_bytes().chunks(mixed.len().div_ceil(parts)) {
             client.send(part).unwrap();
         }

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rocket_monitor::feed::Feed;
-use rocket_monitor::http::{Access, Server, Stopper};
+use rocket_monitor::http::{Access, Capacity, Server, Stopper};
 use rocket_monitor::ingest::{Committers, Ingest, Limits};
 use rocket_monitor::metrics::Metrics;
 use rocket_monitor::store::failure::Failures;
@@ -83,8 +83,9 @@ impl App {
             actix_web::rt::System::new().block_on(async move {
                 let listener = TcpListener::bind("127.0.0.1:0").unwrap();
                 let access = Access::default();
+                let capacity = Capacity { workers: 2, connections: 1_000 };
                 let server =
-                    Server::new(vec![listener], store, handed, handed_feed, metrics, access, 2, 1_000).unwrap();
+                    Server::new(vec![listener], store, handed, handed_feed, metrics, access, capacity).unwrap();
                 sender.send((server.addresses()[0], server.stopper())).unwrap();
                 server.run().await.unwrap();
             });

@@ -96,7 +96,7 @@ impl SqliteStore {
     /// A connection of its own for a writer.
     pub fn writer(&self) -> Result<SqliteWriter, StoreError> {
         let connection = match &self.connections {
-            Connections::File(file) => Shared::Own(file.writer_connection()?),
+            Connections::File(file) => Shared::Own(Box::new(file.writer_connection()?)),
             Connections::Memory(connection) => Shared::Common(Arc::clone(connection)),
         };
         Ok(SqliteWriter::new(connection, self.failures.clone(), Arc::clone(&self.writes)))
@@ -127,7 +127,7 @@ impl SqliteStore {
 /// A connection of one's own, or the common one that is locked while it is used.
 #[derive(Debug)]
 enum Shared {
-    Own(WriterConnection),
+    Own(Box<WriterConnection>),
     Common(Arc<Mutex<Connection>>),
 }
 

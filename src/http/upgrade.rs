@@ -1,0 +1,56 @@
+//! The `Upgrade` header: ignored, as RFC 9110 (section 7.8) allows.
+//!
+//! actix-http takes all that follows a request with `Upgrade: websocket` for its body, whatever the Content-Length says, and
+//! would wait for the end of it until the client closes the connection.
+
+use actix_web::HttpMessage;
+use actix_web::dev::{Payload, RequestHead, ServiceRequest, ServiceResponse};
+use actix_web::error::PayloadError;
+use actix_web::http::header;
+use actix_web::http::{ConnectionType, Method};
+use bytes::Bytes;
+use futures_util::stream::{self, Stream, StreamExt};
+
+/// Ends the request's body where its Content-Length does.
+pub(super) fn ignore(mut request: ServiceRequest) -> ServiceRequest {
+    let head = request.head();
+    // With a Transfer-Encoding, the body tells its own end.
+    if is_upgrade(head) && !head.headers.contains_key(header::TRANSFER_ENCODING) {
+        let length = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let body = request.take_payload();
+        request.set_payload(Payload::Stream { payload: Box::pin(limited(body, length.unwrap_or(0))) });
+    }
+    request
+}
+
+/// Tells the client that the connection ends with this answer: the rest of it was taken for the request's body.
+pub(super) fn close<B>(mut response: ServiceResponse<B>) -> ServiceResponse<B> {
+    if is_upgrade(response.request().head()) {
+        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+    }
+    response
+}
+
+/// Whether actix-http treats the connection as one that is about to speak another protocol.
+fn is_upgrade(head: &RequestHead) -> bool {
+    let upgrades = head.connection_type() == ConnectionType::Upgrade;
+    upgrades || head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE)
+}
+
+/// So many bytes of a body. If there are fewer, its last item is an error.
+fn limited(body: Payload, length: u64) -> impl Stream<Item = Result<Bytes, PayloadError>> {
+    stream::unfold((body, length), |(mut body, left)| async move {
+        if left == 0 {
+            return None;
+        }
+        match body.next().await {
+            Some(Ok(mut chunk)) => {
+                chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+                let left = left - chunk.len() as u64;
+                Some((Ok(chunk), (body, left)))
+            }
+            Some(Err(error)) => Some((Err(error), (body, 0))),
+            None => Some((Err(PayloadError::Incomplete(None)), (body, 0))),
+        }
+    })
+}
