@@ -41,11 +41,12 @@ fn main() {
         return;
     }
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let figures: [(&str, Figure); 13] = [
+    let figures: [(&str, Figure); 14] = [
         ("post", writes::post),
         ("few", writes::few_connections),
         ("latency", writes::latency),
         ("lines", writes::lines),
+        ("singles", writes::beside_a_stream),
         ("ingest", writes::ingest),
         ("headless", writes::headless),
         ("million", scale::million),

@@ -8,8 +8,9 @@ use std::time::Instant;
 use rocket_monitor::fleet::Fleet;
 use rusqlite::Connection;
 
-use crate::input::{fleet, lines_rate, post_requests, write_file};
-use crate::measure::{PAIRS, REQUESTS, drive, drive_over, open_loop, pairs, percentile, row, times_row};
+use crate::input::{fleet, lines_rate, post_requests, stream_lines, write_file};
+use crate::measure::{PAIRS, REQUESTS, drive, drive_over, latencies, open_loop, pairs, percentile, row, times_row};
+use crate::postgres::Cluster;
 use crate::servers::{Server, program};
 use crate::yardsticks::{bare_commits, bare_keys, json_parse_rate, median_sync, remove_database};
 
@@ -76,6 +77,47 @@ pub fn lines(directory: &Path) -> String {
         lines_rate(ours.address, &file, seed)
     });
     row("lines over HTTP, 1,000,000 messages over 1,000 channels, of serde_json on one core", &ratios)
+}
+
+/// What single messages wait while a stream brings new rockets, which take a store the longest.
+pub fn beside_a_stream(directory: &Path) -> String {
+    let cluster = Cluster::start_with("-c shared_buffers=512MB -c max_wal_size=4GB");
+    let on_postgres = cluster.url("postgres");
+    let servers = [
+        ("SQLite", Server::ours(directory)),
+        ("Postgres", Server::start(program(&["serve", "--listen", "127.0.0.1:0", "--database", &on_postgres]))),
+    ];
+    let file = directory.join("stream.ndjson");
+    let mut seed = 7_000;
+    let mut table = String::new();
+    for (store, server) in servers {
+        let mut requests = post_requests(fleet(1_000_000));
+        for share in [0.99, 1.0] {
+            let mut wait = || {
+                let batch: Vec<Vec<u8>> = requests.by_ref().take(2_000).collect();
+                percentile(latencies(4, server.address, &batch), share)
+            };
+            let times = pairs(|measured| {
+                if !measured {
+                    return wait();
+                }
+                seed += 1;
+                let new = Fleet { seed, rockets: 400_000, messages: 400_000, duplicate_percent: 0.0, displacement: 0 };
+                write_file(&file, new);
+                std::thread::scope(|scope| {
+                    let streaming = scope.spawn(|| stream_lines(server.address, &file, &mut String::new()));
+                    let waited = wait();
+                    assert!(!streaming.is_finished(), "the stream was shorter than what was measured");
+                    streaming.join().unwrap();
+                    waited
+                })
+            });
+            let which = if share < 1.0 { "p99" } else { "longest" };
+            let what = format!("{which} of a POST beside a stream of new rockets ({store}), over alone");
+            table += &times_row(&what, &times);
+        }
+    }
+    table
 }
 
 /// The same by wrk, a load generator that many know (Debian has it). It takes more of the machine than ours, which takes

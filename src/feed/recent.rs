@@ -101,7 +101,7 @@ pub(super) struct Recent {
     /// The highest position of a change that was dropped, though it was the latest of its rocket.
     dropped: u64,
     changes: BTreeMap<u64, Arc<Change>>,
-    positions: HashMap<Channel, u64, foldhash::fast::RandomState>,
+    positions: HashMap<Channel, u64>,
 }
 
 impl Recent {

@@ -53,7 +53,7 @@ impl Touch {
 }
 
 /// Which rockets have changed.
-pub type Touches = HashMap<Channel, Touch, foldhash::fast::RandomState>;
+pub type Touches = HashMap<Channel, Touch>;
 
 /// What a watch heard.
 #[derive(Debug)]

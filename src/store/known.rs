@@ -19,7 +19,7 @@ const MOST_ENTRIES: usize = 65_536;
 /// See the module. With the ranges of a channel goes a note of the engine's.
 #[derive(Debug)]
 pub(super) struct Known<N> {
-    channels: HashMap<Box<str>, KnownChannel<N>, foldhash::fast::RandomState>,
+    channels: HashMap<Box<str>, KnownChannel<N>>,
     /// How many channels and ranges are known.
     entries: usize,
 }
