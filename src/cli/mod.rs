@@ -3,6 +3,7 @@
 mod backup;
 mod check;
 mod completions;
+mod database;
 mod forget;
 mod ingest;
 mod launch;
@@ -17,7 +18,6 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::access::{TokenError, Tokens};
-use crate::store::postgres::has_password;
 use crate::store::{Database, OpenError, OpenOptions, Store};
 
 /// How a command fails: what went wrong, for people. Its exit status is 1 unless it says otherwise.
@@ -80,7 +80,8 @@ struct DatabaseArgs {
         value_name = "DATABASE",
         env = "ROCKET_MONITOR_DATABASE",
         hide_env_values = true,
-        default_value = "rockets.db"
+        default_value = "rockets.db",
+        value_parser = database::DatabaseParser
     )]
     database: Database,
 }
@@ -128,8 +129,8 @@ enum Finished {
 
 /// Reads the command line and does what it says.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
-    warn_of_passwords();
+    let cli = database::command_line();
+    database::warn_of_passwords();
     if cli.redis {
         return fail(
             "-r is gone, and Redis with it: the state is in a database. Use --database PATH for an SQLite file \
@@ -157,17 +158,6 @@ pub fn run() -> ExitCode {
         Ok(Finished::Well) => ExitCode::SUCCESS,
         Ok(Finished::With(status)) => ExitCode::from(status),
         Err(failure) => fail(&failure.to_string(), 1),
-    }
-}
-
-/// Everybody on the machine can read a process's arguments.
-#[allow(clippy::print_stderr)]
-fn warn_of_passwords() {
-    if std::env::args().any(|argument| has_password(&argument)) {
-        eprintln!(
-            "rocket-monitor: the --database argument holds a password, which others on this machine can see. Set \
-             ROCKET_MONITOR_DATABASE instead, or use a password file (~/.pgpass)."
-        );
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod audit;
 pub mod changes;
+mod database;
 pub mod failure;
 mod known;
 mod listing;
@@ -16,7 +17,6 @@ pub mod report;
 pub mod sqlite;
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use crate::domain::batch::Outcome;
@@ -25,47 +25,12 @@ use crate::domain::rocket::{Rocket, View};
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use changes::{Touches, Watch};
+pub use database::{Database, may_hold_password};
 use failure::Failures;
-use postgres::{PostgresStore, PostgresUrl, PostgresWriter};
+use postgres::{PostgresStore, PostgresWriter};
 use query::{Page, RocketQuery};
 use report::{Report, ReportRows};
 use sqlite::{SqliteStore, SqliteWriter};
-
-/// Where the database is, as `--database` says it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Database {
-    /// An SQLite file.
-    File(PathBuf),
-    /// SQLite in memory: gone with the process.
-    Memory,
-    /// A Postgres server's.
-    Postgres(PostgresUrl),
-}
-
-impl FromStr for Database {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "" => Err("must be the path of an SQLite file, the word memory, or postgres://…".to_owned()),
-            "memory" => Ok(Self::Memory),
-            url if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
-                url.parse().map(Self::Postgres)
-            }
-            path => Ok(Self::File(path.into())),
-        }
-    }
-}
-
-impl std::fmt::Display for Database {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::File(path) => path.display().fmt(formatter),
-            Self::Memory => formatter.write_str("memory"),
-            Self::Postgres(url) => url.fmt(formatter),
-        }
-    }
-}
 
 /// How to open a database.
 #[derive(Clone, Debug)]
@@ -110,8 +75,11 @@ pub enum StoreError {
     #[error("SQLite: {0}")]
     Sqlite(#[from] rusqlite::Error),
     /// Postgres failed, or can't be reached.
-    #[error("Postgres: {0}")]
+    #[error("Postgres: {}", postgres::describe(.0))]
     Postgres(#[from] sqlx::Error),
+    /// It is not a server of the kind that was asked for.
+    #[error("the server will not do: {0}")]
+    WrongServer(&'static str),
     /// The tables can't be distributed.
     #[error(
         "only Postgres with the extension citus can distribute the tables; install it on every node, and run CREATE \
@@ -147,6 +115,7 @@ impl StoreError {
         match self {
             Self::TimedOut => true,
             Self::Sqlite(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy),
+            Self::Postgres(error) => postgres::was_waited_for(error),
             _ => false,
         }
     }
