@@ -50,6 +50,8 @@ pub(super) struct Reader {
     kept: Cell<u64>,
     /// Rockets that were received before this have been looked at, or heard of; none while nobody follows.
     looked: Cell<Option<Timestamp>>,
+    /// Changes can't be followed, and the log says so already.
+    failing: Cell<bool>,
 }
 
 /// While somebody follows: what is heard from others.
@@ -77,7 +79,8 @@ impl Drop for Listening {
 impl Reader {
     pub(super) fn new(store: Store, shared: Arc<Shared>) -> Result<Self, StoreError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
-        Ok(Self { store, shared, runtime, kept: Cell::new(0), looked: Cell::new(None) })
+        let (kept, looked, failing) = (Cell::new(0), Cell::new(None), Cell::new(false));
+        Ok(Self { store, shared, runtime, kept, looked, failing })
     }
 
     pub(super) fn run(self) {
@@ -102,10 +105,18 @@ impl Reader {
                 Ok(()) => self.round(&mut listening).await,
                 Err(error) => Err(error),
             };
+            if done.is_ok() && listening.is_some() && self.failing.replace(false) {
+                tracing::info!("changes are followed again");
+            }
             let pause = match done {
                 Ok(()) => (started.elapsed() * SHARE).max(self.time_to_send()).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
                 Err(error) => {
-                    tracing::warn!(%error, "changes can't be followed now");
+                    // Once, and not with every try.
+                    if self.failing.replace(true) {
+                        tracing::debug!(%error, "changes still can't be followed");
+                    } else {
+                        tracing::warn!(%error, "changes can't be followed now");
+                    }
                     self.stop_listening(&mut listening);
                     AFTER_FAILURE
                 }

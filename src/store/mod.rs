@@ -77,6 +77,9 @@ pub enum StoreError {
     /// Postgres failed, or can't be reached.
     #[error("Postgres: {}", postgres::describe(.0))]
     Postgres(#[from] sqlx::Error),
+    /// Postgres doesn't let the user in, and why the password may be missing.
+    #[error("Postgres: {0}")]
+    NotLetIn(String),
     /// It is not a server of the kind that was asked for.
     #[error("the server will not do: {0}")]
     WrongServer(&'static str),

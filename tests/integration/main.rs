@@ -25,6 +25,7 @@ mod oracle;
 mod outages;
 mod overload;
 mod postgres;
+mod postgres_urls;
 mod reporting;
 mod schema;
 mod support;

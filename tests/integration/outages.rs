@@ -1,8 +1,10 @@
 //! A Postgres server that goes away, has no connections to spare, doesn't answer, or breaks off transactions: nothing
 //! that was acknowledged is lost, and the service goes on by itself.
 
+use std::fs::File;
+use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -10,7 +12,7 @@ use sqlx::{Connection, PgConnection};
 
 use crate::events::Events;
 use crate::postgres::{Cluster, Session, TestDatabase, execute, query};
-use crate::support::{Client, Service, eventually, faster, run, stdout};
+use crate::support::{Client, Service, eventually, faster, launched, program, run, stderr, stdout};
 
 #[test]
 fn a_server_that_is_killed_under_load_loses_nothing() {
@@ -205,4 +207,182 @@ fn a_store_that_does_not_answer_delays_the_end_for_less_than_ten_seconds() {
     });
     other.execute("COMMIT");
     assert_eq!(query(&database.url, "SELECT processed FROM rockets"), [json!({ "processed": 1 })]);
+}
+
+/// How many connections of a service there are at most: those that read, two that write, one that listens.
+const MOST_CONNECTIONS: usize = 8 + 2 + 1;
+
+/// A session of the tests in the database, and how many others there are in it.
+fn others(session: &mut Session) -> usize {
+    session.count(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+             AND backend_type = 'client backend'",
+    )
+}
+
+#[test]
+fn who_waits_for_a_locked_table_holds_no_more_connections_than_else() {
+    let database = TestDatabase::create();
+    let service = Service::start(format!("{}&statement_timeout=1&acquire_timeout=1", database.url));
+    assert_eq!(Client::new(service.address).post(&faster("r", 1, 1)).status, 204);
+    let stream = Events::open(service.address, "", None);
+    let mut lock = Session::open(&database.url);
+    lock.execute("BEGIN; LOCK TABLE rockets, processed_ranges");
+    let mut watching = Session::open(&database.url);
+    let (stop, refused) = (AtomicBool::new(false), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        for client in 0..24 {
+            let (stop, refused, address) = (&stop, &refused, service.address);
+            scope.spawn(move || {
+                let mut connection = Client::new(address);
+                for number in 2.. {
+                    if stop.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let answer = match client % 3 {
+                        0 => connection.post(&faster(&format!("c{client}"), number, 1)),
+                        1 => connection.get("/rockets/r"),
+                        _ => connection.get("/rockets"),
+                    };
+                    answer.problem(503);
+                    refused.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        let mut most = 0;
+        // Many times as long as one of them waits.
+        eventually("they have waited in vain often enough", || {
+            most = most.max(others(&mut watching));
+            refused.load(Ordering::SeqCst) >= 200
+        });
+        stop.store(true, Ordering::SeqCst);
+        assert!(most <= MOST_CONNECTIONS + 1, "{most} with the one that holds the lock");
+        drop(Session::open(&database.url));
+    });
+    drop(stream);
+    lock.execute("COMMIT");
+    let mut client = Client::new(service.address);
+    eventually("it goes on", || client.post(&faster("r", 2, 1)).status == 204);
+    assert_eq!(client.get("/rockets/r").json()["speed"], 2);
+    // What had been given up was not done afterwards.
+    assert_eq!(query(&database.url, "SELECT channel FROM rockets"), [json!({ "channel": "r" })]);
+}
+
+#[test]
+fn the_first_message_after_the_server_closed_the_connections_is_taken() {
+    let database = TestDatabase::create();
+    let service = Service::start(&database.url);
+    let mut client = Client::new(service.address);
+    let mut watching = Session::open(&database.url);
+    for number in 1..=5 {
+        let answer = client.post(&faster("r", number, 1));
+        assert_eq!((answer.status, answer.header("idempotent-replayed")), (204, None), "{number}");
+        let rocket = client.get("/rockets/r");
+        assert_eq!((rocket.status, &rocket.json()["speed"]), (200, &json!(number)), "{number}");
+        assert!(others(&mut watching) >= 2);
+        // Also one that is opened meanwhile, to tell other instances.
+        eventually("they are closed", || {
+            watching.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                 WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            );
+            others(&mut watching) == 0
+        });
+    }
+    // By itself, too, after a while.
+    execute(&database.url, &format!("ALTER DATABASE {} SET idle_session_timeout = '100ms'", database.name));
+    for number in 6..=8 {
+        assert_eq!(client.post(&faster("r", number, 1)).status, 204, "{number}");
+        assert_eq!(client.get("/rockets/r").json()["speed"], number);
+        eventually("they are closed", || others(&mut watching) == 0);
+    }
+}
+
+/// The arguments of a database with another schema.
+fn in_schema(database: &TestDatabase, schema: &str) -> String {
+    format!("{}&options=-csearch_path%3D{schema}", database.url)
+}
+
+#[test]
+fn starting_waits_for_a_lock_within_bounds_and_not_for_another_schema() {
+    let database = TestDatabase::create();
+    execute(&database.url, "CREATE SCHEMA a; CREATE SCHEMA b");
+    let migrate = |schema: &str| run(&["migrate", "--database", &in_schema(&database, schema)]);
+    assert!(migrate("a").status.success());
+    let mut lock = Session::open(&database.url);
+    lock.execute("BEGIN; LOCK TABLE a.rocket_monitor_schema_history");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| migrate("a"));
+        eventually("it waits", || self::waiting(&database) == 1);
+        let other = migrate("b");
+        assert!(other.status.success(), "{}", stderr(&other));
+        assert_eq!(self::waiting(&database), 1, "the first one waits still");
+        let ended = waiting.join().unwrap();
+        assert_eq!(ended.status.code(), Some(1));
+        let said = stderr(&ended);
+        assert!(said.contains("another session has held a lock for too long") && said.contains("55P03"), "{said}");
+    });
+    lock.execute("COMMIT");
+    assert!(migrate("a").status.success());
+    let nowhere = migrate("nowhere");
+    assert!(stderr(&nowhere).contains("CREATE SCHEMA"), "{}", stderr(&nowhere));
+}
+
+#[test]
+fn fleets_in_two_schemas_hear_nothing_of_each_other() {
+    let database = TestDatabase::create();
+    execute(&database.url, "CREATE SCHEMA a; CREATE SCHEMA b");
+    let [a, b, other_b] = ["a", "b", "b"].map(|schema| Service::start(in_schema(&database, schema)));
+    let [mut at_a, mut at_b] = [&a, &b].map(|service| Client::new(service.address));
+    assert_eq!(at_a.post(&launched("r", 1)).status, 204);
+    let [mut from_a, mut from_b] = [&a, &other_b].map(|service| Events::open(service.address, "", None));
+    assert_eq!(from_a.snapshot(), ["r"]);
+    assert!(from_b.snapshot().is_empty());
+    for number in 1..=3 {
+        assert_eq!(at_b.post(&faster("s", number, 1)).status, 204);
+        from_b.until("the change by the other instance", |event| event.data["speed"] == number);
+        assert_eq!(at_a.post(&faster("r", number + 1, 1)).status, 204);
+        from_a.until("our own", |event| {
+            assert_eq!((event.name.as_str(), &event.data["channel"]), ("rocket", &json!("r")));
+            event.data["speed"] == 500 + number
+        });
+    }
+}
+
+/// How often a log has this message at this level.
+fn said(log: &Path, level: &str, message: &str) -> usize {
+    let log = std::fs::read_to_string(log).unwrap();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    lines.filter(|line| line["level"] == level && line["message"] == message).count()
+}
+
+#[test]
+fn an_outage_is_one_warning_however_long_it_lasts() {
+    let mut cluster = Cluster::start();
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let mut service = program(&["serve", "--listen", "127.0.0.1:0", "--log-level", "debug"]);
+    service.args(["--database", &cluster.url("postgres")]).stderr(File::create(&log).unwrap());
+    let mut child = service.spawn().unwrap();
+    let address = || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        lines.filter(|line| line["message"] == "listening").find_map(|line| line["address"].as_str()?.parse().ok())
+    };
+    eventually("it listens", || address().is_some());
+    let mut client = Client::new(address().unwrap());
+    assert_eq!(client.post(&faster("r", 1, 1)).status, 204);
+    let mut stream = Events::open(address().unwrap(), "", None);
+    assert_eq!(stream.snapshot(), ["r"]);
+    cluster.kill();
+    eventually("it is tried again and again", || said(&log, "DEBUG", "changes still can't be followed") >= 3);
+    cluster.restart();
+    eventually("it is back", || client.post(&faster("r", 2, 1)).status == 204);
+    stream.until("the change", |event| event.data["speed"] == 2);
+    eventually("it says so", || said(&log, "INFO", "changes are followed again") == 1);
+    assert_eq!(said(&log, "WARN", "changes can't be followed now"), 1);
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(!text.contains(" at line "), "{text}");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

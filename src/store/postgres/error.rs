@@ -17,6 +17,9 @@ const SESSION_ENDED: [&str; 4] = ["57P01", "57P02", "57P05", "25P03"];
 /// The class of states of connections that failed.
 const CONNECTION_EXCEPTION: &str = "08";
 
+/// The class of states of users who are not let in.
+const INVALID_AUTHORIZATION: &str = "28";
+
 fn state(error: &Error) -> Option<String> {
     error.as_database_error().and_then(|error| error.code()).map(Into::into)
 }
@@ -30,6 +33,11 @@ pub(super) fn is_to_be_tried_again(error: &Error) -> bool {
 pub(super) fn is_connection_lost(error: &Error) -> bool {
     let by_state = |state: String| SESSION_ENDED.contains(&state.as_str()) || state.starts_with(CONNECTION_EXCEPTION);
     matches!(error, Error::Io(_)) || state(error).is_some_and(by_state)
+}
+
+/// Whether the server would not have the user, or the password.
+pub(super) fn is_not_let_in(error: &Error) -> bool {
+    state(error).is_some_and(|state| state.starts_with(INVALID_AUTHORIZATION))
 }
 
 /// Whether the server was waited for in vain.

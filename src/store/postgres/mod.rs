@@ -96,7 +96,7 @@ impl PostgresStore {
             session::close(connection).await;
             Ok(opened)
         });
-        match opened.map_err(engine)? {
+        match opened.map_err(|error| explain(error, url)).map_err(engine)? {
             Opened::Refused(reason) => Err(OpenError::Refused { database: database(), reason }),
             Opened::Ours { schema } => {
                 let pool = {
@@ -164,6 +164,16 @@ impl PostgresStore {
             session::close(connection).await;
             done
         })
+    }
+}
+
+/// Adds to an error why the password file was of no use, if it could have been.
+fn explain(error: StoreError, url: &PostgresUrl) -> StoreError {
+    match (error, &url.ignored_file) {
+        (StoreError::Postgres(error), Some(ignored)) if error::is_not_let_in(&error) => {
+            StoreError::NotLetIn(format!("{}; {ignored}", describe(&error)))
+        }
+        (error, _) => error,
     }
 }
 
