@@ -256,7 +256,8 @@ fn who_waits_for_a_locked_table_holds_no_more_connections_than_else() {
             refused.load(Ordering::SeqCst) >= 200
         });
         stop.store(true, Ordering::SeqCst);
-        assert!(most <= MOST_CONNECTIONS + 1, "{most} with the one that holds the lock");
+        // Besides the one that holds the lock, and one that is ending while another one begins.
+        assert!(most <= MOST_CONNECTIONS + 2, "{most}");
         drop(Session::open(&database.url));
     });
     drop(stream);
@@ -290,7 +291,7 @@ fn the_first_message_after_the_server_closed_the_connections_is_taken() {
         });
     }
     // By itself, too, after a while.
-    execute(&database.url, &format!("ALTER DATABASE {} SET idle_session_timeout = '100ms'", database.name));
+    execute(&database.url, &format!("ALTER DATABASE {} SET idle_session_timeout = '1s'", database.name));
     for number in 6..=8 {
         assert_eq!(client.post(&faster("r", number, 1)).status, 204, "{number}");
         assert_eq!(client.get("/rockets/r").json()["speed"], number);

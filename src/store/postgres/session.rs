@@ -16,8 +16,8 @@ use crate::store::StoreError;
 const GRACE: Duration = Duration::from_secs(1);
 /// How long whoever may take long, as a migration may, waits for others' locks.
 const LONG_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection that has been idle may take to show that it is still there.
-const PING_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a connection may take to show that it is still there.
+pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long saying goodbye may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(100);
 

@@ -17,7 +17,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use tokio::runtime::Runtime;
 
-use super::error::{describe, is_connection_lost, is_to_be_tried_again};
+use super::error::{describe, is_connection_lost, is_to_be_tried_again, was_waited_for};
 use super::rows::{self, PgTime};
 use super::schema;
 use super::session::{self, Work, within};
@@ -138,8 +138,8 @@ impl PostgresWriter {
         })
     }
 
-    /// Connects if need be, and does something within the time that is allowed. The connection outlives it only if it
-    /// went well: after a failure, what state it is in is anybody's guess.
+    /// Connects if need be, and does something within the time that is allowed. The connection outlives it if it went
+    /// well, or if the server says that it gave up: after any other failure, what state it is in is anybody's guess.
     fn within_time<T>(
         &mut self,
         work: impl AsyncFnOnce(&mut PgConnection, &Failures) -> Result<T, StoreError>,
@@ -157,7 +157,7 @@ impl PostgresWriter {
                     Ok(done)
                 }
                 Err(error) => {
-                    session::close(open.connection).await;
+                    *connection = open.after(&error).await;
                     Err(error)
                 }
             }
@@ -180,6 +180,18 @@ impl Open {
                 Err(error)
             }
         }
+    }
+
+    /// This one, if it is as good as before a failure.
+    async fn after(mut self, failure: &StoreError) -> Option<Self> {
+        if matches!(failure, StoreError::Postgres(error) if was_waited_for(error)) {
+            let rolled_back = async { Ok(sqlx::raw_sql("ROLLBACK").execute(&mut self.connection).await?) };
+            if within(session::PING_TIMEOUT, rolled_back).await.is_ok() {
+                return Some(self);
+            }
+        }
+        session::close(self.connection).await;
+        None
     }
 
     /// This one, or, if the server has left it meanwhile, another one.
