@@ -2,9 +2,11 @@
 //! that was acknowledged is lost, and the service goes on by itself.
 
 use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -137,6 +139,7 @@ fn serialization_failures_are_tried_again_within_bounds() {
     execute(&database.url, &serialization_failures(7));
     // Five tries are too few, and the third of the next five succeeds.
     let given_up = client.post(&faster("r", 2, 1));
+    assert!(!given_up.problem(503)["detail"].as_str().unwrap().contains(" at line "), "{given_up:?}");
     assert!(given_up.problem(503)["detail"].as_str().unwrap().contains("40001"), "{given_up:?}");
     let taken = client.post(&faster("r", 2, 1));
     assert_eq!((taken.status, taken.header("idempotent-replayed")), (204, None));
@@ -299,6 +302,62 @@ fn the_first_message_after_the_server_closed_the_connections_is_taken() {
     }
 }
 
+/// Between a service and its server, until it does what firewalls do to what has been idle for long: it forgets the
+/// connections, and tells nobody.
+struct Firewall {
+    port: u16,
+    /// How often it has forgotten all of them.
+    forgotten: Arc<AtomicU32>,
+}
+
+impl Firewall {
+    fn start(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, forgotten) = (listener.local_addr().unwrap().port(), Arc::<AtomicU32>::default());
+        let all = Arc::clone(&forgotten);
+        std::thread::spawn(move || {
+            for inside in listener.incoming() {
+                let (inside, outside) = (inside.unwrap(), TcpStream::connect(("127.0.0.1", server)).unwrap());
+                for (from, to) in [(&inside, &outside), (&outside, &inside)] {
+                    let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    let (all, age) = (Arc::clone(&all), all.load(Ordering::SeqCst));
+                    std::thread::spawn(move || Self::pass(from, to, || all.load(Ordering::SeqCst) == age));
+                }
+            }
+        });
+        Self { port, forgotten }
+    }
+
+    fn pass(mut from: TcpStream, mut to: TcpStream, passes: impl Fn() -> bool) {
+        let mut buffer = [0; 8_192];
+        while let Ok(read @ 1..) = from.read(&mut buffer) {
+            if passes() && to.write_all(&buffer[..read]).is_err() {
+                break;
+            }
+        }
+        if passes() {
+            let _ = to.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+#[test]
+fn the_first_message_after_a_firewall_dropped_the_connections_is_taken() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let _cluster = Cluster::start_with(&format!("-c fsync=off -c listen_addresses=127.0.0.1 -c port={port}"));
+    let firewall = Firewall::start(port);
+    let service = Service::start(format!("postgres://postgres@127.0.0.1:{}/postgres", firewall.port));
+    let mut client = Client::new(service.address);
+    for number in 1..=3 {
+        let answer = client.post(&faster("r", number, 1));
+        assert_eq!((answer.status, answer.header("idempotent-replayed")), (204, None), "{number}");
+        assert_eq!(client.get("/rockets/r").json()["speed"], number);
+        let used = Instant::now();
+        eventually("they have been idle", || used.elapsed() > Duration::from_millis(1_500));
+        firewall.forgotten.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 /// The arguments of a database with another schema.
 fn in_schema(database: &TestDatabase, schema: &str) -> String {
     format!("{}&options=-csearch_path%3D{schema}", database.url)
@@ -321,6 +380,7 @@ fn starting_waits_for_a_lock_within_bounds_and_not_for_another_schema() {
         let ended = waiting.join().unwrap();
         assert_eq!(ended.status.code(), Some(1));
         let said = stderr(&ended);
+        assert!(!said.contains(" at line "), "{said}");
         assert!(said.contains("another session has held a lock for too long") && said.contains("55P03"), "{said}");
     });
     lock.execute("COMMIT");
@@ -350,6 +410,23 @@ fn fleets_in_two_schemas_hear_nothing_of_each_other() {
     }
 }
 
+/// A service at this level of logging, whose log goes to a file.
+pub fn logged(database: &str, level: &str, log: &Path) -> Service {
+    let mut command = program(&["serve", "--listen", "127.0.0.1:0", "--log-level", level, "--database", database]);
+    let child = command.stderr(File::create(log).unwrap()).spawn().unwrap();
+    let mut service = Service { child, address: ([127, 0, 0, 1], 0).into() };
+    eventually("it listens", || {
+        let text = std::fs::read_to_string(log).unwrap();
+        let mut lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let address = lines.find(|line| line["message"] == "listening").map(|line| line["address"].clone());
+        address.is_some_and(|address| {
+            service.address = address.as_str().unwrap().parse().unwrap();
+            true
+        })
+    });
+    service
+}
+
 /// How often a log has this message at this level.
 fn said(log: &Path, level: &str, message: &str) -> usize {
     let log = std::fs::read_to_string(log).unwrap();
@@ -362,18 +439,10 @@ fn an_outage_is_one_warning_however_long_it_lasts() {
     let mut cluster = Cluster::start();
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("log");
-    let mut service = program(&["serve", "--listen", "127.0.0.1:0", "--log-level", "debug"]);
-    service.args(["--database", &cluster.url("postgres")]).stderr(File::create(&log).unwrap());
-    let mut child = service.spawn().unwrap();
-    let address = || {
-        let text = std::fs::read_to_string(&log).unwrap();
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        lines.filter(|line| line["message"] == "listening").find_map(|line| line["address"].as_str()?.parse().ok())
-    };
-    eventually("it listens", || address().is_some());
-    let mut client = Client::new(address().unwrap());
+    let service = logged(&cluster.url("postgres"), "debug", &log);
+    let mut client = Client::new(service.address);
     assert_eq!(client.post(&faster("r", 1, 1)).status, 204);
-    let mut stream = Events::open(address().unwrap(), "", None);
+    let mut stream = Events::open(service.address, "", None);
     assert_eq!(stream.snapshot(), ["r"]);
     cluster.kill();
     eventually("it is tried again and again", || said(&log, "DEBUG", "changes still can't be followed") >= 3);
@@ -384,6 +453,4 @@ fn an_outage_is_one_warning_however_long_it_lasts() {
     assert_eq!(said(&log, "WARN", "changes can't be followed now"), 1);
     let text = std::fs::read_to_string(&log).unwrap();
     assert!(!text.contains(" at line "), "{text}");
-    child.kill().unwrap();
-    child.wait().unwrap();
 }

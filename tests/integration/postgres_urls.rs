@@ -1,14 +1,14 @@
 //! How a Postgres database is named: no password is ever shown, whatever is wrong; what a URL says counts; and what it says
 //! about encryption is kept.
 
-use std::fs::File;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::outages::logged;
 use crate::postgres::{Cluster, TestDatabase, execute};
-use crate::support::{Client, eventually, faster, program, run, stderr, stdout};
+use crate::support::{Client, faster, program, run, stderr, stdout};
 
 /// The password of these tests.
 const SECRET: &str = "hush4711";
@@ -51,7 +51,8 @@ const SPELLINGS: [&str; 32] = [
 
 /// Every command that takes `--database`, with what else it needs.
 const COMMANDS: [&[&str]; 7] = [
-    &["serve", "--listen", "127.0.0.1:0"],
+    // It would serve on a new file of that name.
+    &["serve", "--no-migrate", "--listen", "127.0.0.1:0"],
     &["ingest", "/dev/null"],
     &["check"],
     &["report", "fleet"],
@@ -140,20 +141,12 @@ fn the_log_shows_no_password_and_a_warning_where_others_can_see_it() {
     let url = database.url.replacen("@", &format!(":{SECRET}@"), 1);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log");
-    let mut command = program(&["serve", "--listen", "127.0.0.1:0", "--log-level", "trace", "--database", &url]);
-    let mut child = command.stderr(File::create(&path).unwrap()).spawn().unwrap();
+    let service = logged(&url, "trace", &path);
     let log = || std::fs::read_to_string(&path).unwrap();
-    let address = || {
-        let lines = log();
-        let mut lines = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        lines.find(|line| line["message"] == "listening")?["address"].as_str()?.parse().ok()
-    };
-    eventually("it listens", || address().is_some());
-    let mut client = Client::new(address().unwrap());
+    let mut client = Client::new(service.address);
     assert_eq!(client.post(&faster("r", 1, 1)).status, 204);
     assert_eq!(client.get("/rockets/r").status, 200);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    drop(service);
     assert!(!log().contains(SECRET), "{}", log());
     assert!(log().contains("the --database argument holds a password"), "{}", log());
     let by_variable = program(&["check"]).env("ROCKET_MONITOR_DATABASE", &url).output().unwrap();
