@@ -454,3 +454,39 @@ fn an_outage_is_one_warning_however_long_it_lasts() {
     let text = std::fs::read_to_string(&log).unwrap();
     assert!(!text.contains(" at line "), "{text}");
 }
+
+#[test]
+fn who_is_ready_can_store_a_message_and_who_is_not_can_not() {
+    let cluster = Cluster::start();
+    let admin = cluster.url("postgres");
+    assert!(run(&["migrate", "--database", &admin]).status.success());
+    execute(&admin, "CREATE ROLE writer LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO writer");
+    let service = Service::start(admin.replacen("postgres@", "writer@", 1));
+    let mut client = Client::new(service.address);
+    let mut number = 0;
+    let mut is_as_ready_as = |status: u16| {
+        eventually("it is as ready as it takes messages", || {
+            number += 1;
+            let (taken, ready) = (client.post(&faster("r", number, 1)).status, client.get("/readyz").status);
+            taken == status && ready == if status == 204 { 200 } else { 503 }
+        });
+    };
+    is_as_ready_as(503);
+    execute(&admin, "GRANT ALL ON ALL TABLES IN SCHEMA public TO writer");
+    is_as_ready_as(204);
+    for statement in ["REVOKE INSERT ON rockets FROM writer", "REVOKE DELETE ON processed_ranges FROM writer"] {
+        execute(&admin, statement);
+        is_as_ready_as(503);
+        execute(&admin, "GRANT ALL ON ALL TABLES IN SCHEMA public TO writer");
+        is_as_ready_as(204);
+    }
+    execute(&admin, "ALTER TABLE rockets RENAME TO elsewhere");
+    is_as_ready_as(503);
+    execute(&admin, "ALTER TABLE elsewhere RENAME TO rockets");
+    is_as_ready_as(204);
+    // Each transaction of ours says that it writes.
+    execute(&admin, "ALTER ROLE writer SET default_transaction_read_only = on");
+    let ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'writer'";
+    execute(&admin, ends);
+    is_as_ready_as(204);
+}
