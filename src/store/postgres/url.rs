@@ -382,7 +382,13 @@ impl Given<'_> {
             (None, None) => {}
             _ => return Err("has one of sslcert and sslkey; give both or none".to_owned()),
         }
-        Ok(tls)
+        let is_missing = |(name, value): &&(&str, String)| {
+            *name != "sslmode" && !(trusts_system && *name == "sslrootcert") && !Path::new(value).exists()
+        };
+        match tls.iter().find(is_missing) {
+            Some((name, _)) if mode != "disable" => Err(format!("has a {name} that names no file which is there")),
+            _ => Ok(tls),
+        }
     }
 
     fn target(&self) -> Result<TargetSession, String> {
@@ -489,6 +495,8 @@ mod tests {
             ("postgres://u@h/d?sslrootcert=system&sslmode=require", "weaker sslmode"),
             ("postgres://u@h/d?ssl=1", "ssl, which can only be true"),
             ("postgres://u@h/d?sslcert=c", "give both or none"),
+            ("postgres://u@h/d?sslrootcert=secret", "has a sslrootcert that names no file"),
+            ("postgres://u@h/d?sslcert=Cargo.toml&sslkey=secret", "has a sslkey that names no file"),
             ("postgres://u@h/d?service=secret", "the parameter service, which is not supported"),
             ("postgres://u@h/d?sslpassword=secret", "the parameter sslpassword, which is not supported"),
             ("postgres://u@h/d?channel_binding=require", "the parameter channel_binding, which is not supported"),
@@ -534,14 +542,14 @@ mod tests {
     fn a_certificate_that_is_named_is_looked_at() {
         for (parameters, mode) in [
             ("", "Prefer"),
-            ("sslmode=disable&sslrootcert=r", "Disable"),
+            ("sslmode=disable&sslrootcert=Cargo.toml", "Disable"),
             ("sslmode=require", "Require"),
-            ("sslmode=require&sslrootcert=r", "VerifyCa"),
+            ("sslmode=require&sslrootcert=Cargo.toml", "VerifyCa"),
             ("sslmode=verify-ca", "VerifyCa"),
-            ("sslmode=verify-full&sslrootcert=r", "VerifyFull"),
+            ("sslmode=verify-full&sslrootcert=Cargo.toml", "VerifyFull"),
             ("sslrootcert=system", "VerifyFull"),
             ("ssl=true", "Require"),
-            ("ssl=true&sslrootcert=r", "VerifyCa"),
+            ("ssl=true&sslrootcert=Cargo.toml", "VerifyCa"),
             ("sslmode=verify-full&host=/tmp", "Disable"),
         ] {
             let url = read(&format!("postgres://u@h/d?{parameters}")).unwrap();
