@@ -168,7 +168,7 @@ fn watch(file: &Path, tokens: &Weak<Tokens>) {
             Err(error) => Some(error.to_string()),
         };
         if let Some(error) = error.as_ref().filter(|error| last_error.as_ref() != Some(*error)) {
-            tracing::error!(error, "the tokens can't be read again; those from before stay valid");
+            tracing::error!(error, "the tokens can't be read again; the previous ones stay valid");
         }
         last_error = error;
     }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::output::say;
 use super::{DatabaseArgs, Failure, Finished};
-use crate::store::{Backup, Store};
+use crate::store::{Backup, Database, Store};
 use crate::terminal::Escaped;
 
 /// Copy the database to a file, while the service runs
@@ -30,6 +30,11 @@ pub(super) struct BackupArgs {
 }
 
 pub(super) fn run(args: &BackupArgs) -> Result<Finished, Failure> {
+    match Database::parse(args.file.as_os_str()) {
+        Ok(Database::File(_) | Database::Memory) => {}
+        Ok(Database::Postgres(_)) => return Err("the file to write is given as a Postgres URL; give a path".into()),
+        Err(reason) => return Err(format!("the file to write {reason}").into()),
+    }
     let Store::Sqlite(store) = args.database.open(false)? else {
         return Err("backup copies SQLite files; for Postgres use pg_dump, which also works while instances run".into());
     };

@@ -56,7 +56,10 @@ pub(super) fn start(level: LogLevel) {
 /// What the libraries log at INFO is of use to those who look for a fault, who ask for more.
 fn targets(level: LevelFilter) -> Targets {
     let of_libraries = if level > LevelFilter::INFO { level } else { level.min(LevelFilter::WARN) };
-    Targets::new().with_default(of_libraries).with_target("rocket_monitor", level)
+    // The pool warns of every connection that it finds closed, and makes another one.
+    let of_pool = if level > LevelFilter::INFO { level } else { level.min(LevelFilter::ERROR) };
+    let targets = Targets::new().with_default(of_libraries).with_target("rocket_monitor", level);
+    targets.with_target("sqlx_core::pool", of_pool)
 }
 
 /// Logs that the service can be reached at this address.

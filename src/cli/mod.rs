@@ -3,6 +3,7 @@
 mod backup;
 mod check;
 mod completions;
+mod database;
 mod forget;
 mod ingest;
 mod launch;
@@ -22,9 +23,8 @@ use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcomm
 
 use self::output::complain;
 use crate::access::{TokenError, Tokens};
-use crate::store::postgres::has_password;
 use crate::store::{Database, OpenError, OpenOptions, Store};
-use crate::terminal::{Escaped, escape};
+use crate::terminal::escape;
 
 /// Why a command failed, for people. Its exit status is 1 unless the command's help says otherwise.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -93,7 +93,8 @@ struct DatabaseArgs {
         value_name = "DATABASE",
         env = "ROCKET_MONITOR_DATABASE",
         hide_env_values = true,
-        default_value = "rockets.db"
+        default_value = "rockets.db",
+        value_parser = database::DatabaseParser
     )]
     database: Database,
 }
@@ -145,7 +146,7 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(answer) => return print_answer(&answer),
     };
-    warn_of_passwords();
+    database::warn_of_passwords();
     if cli.redis {
         return fail(
             "the option -r is gone, because Redis is no longer used. Use --database PATH to keep the state in an SQLite \
@@ -219,6 +220,11 @@ fn value_of_variable(arg: &Arg) -> Option<String> {
     arg.get_env().and_then(std::env::var_os).map(|value| value.to_string_lossy().into_owned())
 }
 
+/// What may be printed of a text that quotes arguments.
+fn printable(text: &str) -> String {
+    escape(&database::without_passwords(text)).into_owned()
+}
+
 /// Makes what an error quotes safe to print, and says so if the quoted value is that of an environment variable.
 fn explained(mut error: clap::Error, command: &clap::Command) -> clap::Error {
     let variable = variable_at_fault(&error, command).map(|name| {
@@ -227,7 +233,12 @@ fn explained(mut error: clap::Error, command: &clap::Command) -> clap::Error {
     let quoted: Vec<(ContextKind, ContextValue)> = error
         .context()
         .filter_map(|(kind, value)| match value {
-            ContextValue::String(text) => Some((kind, ContextValue::String(escape(text).into_owned()))),
+            ContextValue::String(text) => Some((kind, ContextValue::String(printable(text)))),
+            // clap's tips quote arguments, too.
+            ContextValue::StyledStrs(tips) => {
+                let tips = tips.iter().map(|tip| printable(&tip.to_string()).into()).collect();
+                Some((kind, ContextValue::StyledStrs(tips)))
+            }
             _ => None,
         })
         .collect();
@@ -263,17 +274,7 @@ fn print_answer(answer: &clap::Error) -> ExitCode {
     output::printed(printed).map_or_else(|failure| fail(&failure.to_string(), 1), |()| ExitCode::SUCCESS)
 }
 
-/// Warns about a password in the arguments: everybody on the machine can read the arguments of a process.
-fn warn_of_passwords() {
-    if std::env::args_os().any(|argument| has_password(&argument.to_string_lossy())) {
-        complain(
-            "rocket-monitor: the --database argument holds a password, which others on this machine can see. Set \
-             ROCKET_MONITOR_DATABASE instead, or use a password file (~/.pgpass).",
-        );
-    }
-}
-
 fn fail(message: &str, status: u8) -> ExitCode {
-    complain(format_args!("rocket-monitor: {}", Escaped(message)));
+    complain(format_args!("rocket-monitor: {}", printable(message)));
     ExitCode::from(status)
 }

@@ -17,7 +17,7 @@ use crate::feed::Feed;
 use crate::http::{Access, Capacity, Server, Stopper};
 use crate::ingest::{Ingest, Limits};
 use crate::metrics::Metrics;
-use crate::store::Store;
+use crate::store::{Store, may_hold_password};
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4_096;
@@ -193,6 +193,8 @@ fn hint(listen: &str) -> String {
     const DEFAULT_PORT: &str = "8088";
     let address = listen.trim().trim_end_matches('/');
     let address = address.split_once("://").map_or(address, |(_, address)| address);
+    // Who has given a URL by mistake may have given a password.
+    let address = if may_hold_password(listen) { "" } else { address };
     let is_port = |text: &str| text.parse::<u16>().is_ok();
     let meant = match address.strip_prefix(':').unwrap_or(address) {
         port if is_port(port) => format!("127.0.0.1:{port}"),

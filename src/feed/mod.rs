@@ -36,10 +36,10 @@ const LISTENING_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub enum NotNow {
     /// As many follow as may.
-    #[error("too many follow the changes already")]
+    #[error("too many clients follow changes already")]
     TooMany,
     /// What others change can't be heard.
-    #[error("the store does not tell of changes")]
+    #[error("changes can't be read from the database now")]
     Deaf,
 }
 

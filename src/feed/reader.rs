@@ -46,6 +46,8 @@ pub(super) struct Reader {
     runtime: Runtime,
     /// How many changes were kept since this was last looked at.
     kept: Cell<u64>,
+    /// Changes can't be followed, and the log says so already.
+    failing: Cell<bool>,
 }
 
 /// What is open while somebody follows.
@@ -89,7 +91,7 @@ impl Drop for Listening {
 impl Reader {
     pub(super) fn new(store: Store, shared: Arc<Shared>) -> Result<Self, StoreError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
-        Ok(Self { store, shared, runtime, kept: Cell::new(0) })
+        Ok(Self { store, shared, runtime, kept: Cell::new(0), failing: Cell::new(false) })
     }
 
     pub(super) fn run(self) {
@@ -114,10 +116,18 @@ impl Reader {
                 Ok(()) => self.round(&mut following).await,
                 Err(error) => Err(error),
             };
+            if done.is_ok() && following.listening.is_some() && self.failing.replace(false) {
+                tracing::info!("changes are followed again");
+            }
             let pause = match done {
                 Ok(()) => (started.elapsed() * SHARE).max(self.time_to_send()).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
                 Err(error) => {
-                    tracing::warn!(%error, "changes can't be followed now");
+                    // Once, and not with every try.
+                    if self.failing.replace(true) {
+                        tracing::debug!(%error, "changes still can't be followed");
+                    } else {
+                        tracing::warn!(%error, "changes can't be followed now");
+                    }
                     self.stop_listening(&mut following.listening);
                     AFTER_FAILURE
                 }

@@ -234,7 +234,10 @@ fn hosts(head: &RequestHead) -> Result<Hosts<'_>, Problem> {
         None => None,
     };
     let malformed = || {
-        Problem::new(StatusCode::BAD_REQUEST, "The Host header has to be one host name or address, perhaps with :PORT.")
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "The Host header must be a single host name or address, with or without :PORT.",
+        )
     };
     let header = only(head, header::HOST).map_err(|_| malformed())?;
     let header = header.map(|text| Authority::parse(text).ok_or_else(malformed)).transpose()?;

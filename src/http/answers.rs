@@ -53,7 +53,7 @@ impl Answers {
                 Err(body) => EitherBody::left(body),
             }),
             Err(_) => {
-                let problem = Problem::unavailable("too many large answers are being read by others");
+                let problem = Problem::unavailable("too many large answers are being sent at the moment");
                 response.into_response(problem.error_response()).map_into_left_body()
             }
         }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
 
-use super::problem::Problem;
+use super::problem::{Problem, TO_SEND_MANY};
 use crate::domain::parse::MAX_MESSAGE_BYTES;
 use crate::ingest::IngestError;
 
@@ -48,7 +48,7 @@ pub(super) async fn read_message(
     stopping: &watch::Receiver<bool>,
 ) -> Result<Bytes, Problem> {
     let too_large = || {
-        let detail = format!("A message may take at most {MAX_MESSAGE_BYTES} bytes.");
+        let detail = format!("A message may take at most {MAX_MESSAGE_BYTES} bytes. {TO_SEND_MANY}");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     };
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -84,13 +84,13 @@ pub(super) async fn next_chunk(
                 next = payload.next() => next,
                 _ = stopping.wait_for(|stopping| *stopping) => return Err(IngestError::Stopping.into()),
                 () = tokio::time::sleep_until(deadline.map_or(silence, |deadline| deadline.min(silence)).into()) => {
-                    let detail = "The body did not come to its end in time.";
+                    let detail = "The body did not arrive in time.";
                     return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
                 }
             }
         }
     };
     next.transpose().map_err(|error| {
-        Problem::new(StatusCode::BAD_REQUEST, format!("The body could not be read to its end: {error}."))
+        Problem::new(StatusCode::BAD_REQUEST, format!("The body could not be read completely: {error}."))
     })
 }

@@ -323,10 +323,10 @@ fn refusal(ids: &RequestIds, status: StatusCode) -> String {
         status,
         match status {
             StatusCode::REQUEST_TIMEOUT => {
-                format!("The head of the request did not come to its end within {HEAD_SECONDS} seconds.")
+                format!("The request's head did not arrive within {HEAD_SECONDS} seconds.")
             }
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "The head of the request is too large.".to_owned(),
-            _ => "The head of the request is not that of an HTTP/1.1 request.".to_owned(),
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "The request's head is too large.".to_owned(),
+            _ => "This is not a valid HTTP/1.1 request.".to_owned(),
         },
     );
     let (title, problem) = (status.canonical_reason().unwrap_or_default(), problem.to_json());

@@ -38,13 +38,16 @@ struct Asked {
     at: Instant,
     /// Why not, if not.
     answer: Result<(), Arc<str>>,
+    /// How many committers failed then: if others do now, with messages that came since, the answer is out of date.
+    failing: usize,
 }
 
 impl Readiness {
     /// Whether a message could be stored, or could be a moment ago. One asks, and the others wait for its answer.
     async fn ask(&self, ingest: &Ingest) -> Result<(), Arc<str>> {
         let mut last = self.last.lock().await;
-        if let Some(asked) = last.as_ref().filter(|asked| asked.at.elapsed() < VALID_FOR) {
+        let is_valid = |asked: &&Asked| asked.at.elapsed() < VALID_FOR && asked.failing == ingest.failing();
+        if let Some(asked) = last.as_ref().filter(is_valid) {
             return asked.answer.clone();
         }
         let answer = match tokio::time::timeout(PROBE_TIMEOUT, ingest.probe()).await {
@@ -53,14 +56,15 @@ impl Readiness {
             Ok(Err(error)) => Err(error.to_string().into()),
             Err(_) => Err(format!("the store has not answered for {} seconds", PROBE_TIMEOUT.as_secs()).into()),
         };
-        *last = Some(Asked { at: Instant::now(), answer: answer.clone() });
+        *last = Some(Asked { at: Instant::now(), answer: answer.clone(), failing: ingest.failing() });
         answer
     }
 }
 
 /// Whether a message could be stored now.
 ///
-/// The store did what it does with a message, in the queue behind all others, less than a second ago.
+/// The store did what it does with a message, in the queue behind all others, less than a second ago, and nothing that came
+/// since shows otherwise.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -74,6 +78,6 @@ impl Readiness {
 pub(super) async fn ready(state: web::Data<State>) -> Result<HttpResponse, Problem> {
     match state.readiness.ask(&state.ingest).await {
         Ok(()) => Ok(HttpResponse::Ok().json(json!({ "status": "ready" }))),
-        Err(reason) => Err(Problem::unavailable("the store can't take messages now").because(reason)),
+        Err(reason) => Err(Problem::unavailable("the database can't store messages now").because(reason)),
     }
 }

@@ -44,7 +44,7 @@ const PARTS_PENDING: usize = 512;
         (status = 408, description = "The body did not come to its end in time."),
         (status = 413, description = "The body of one message has more than 64 KiB."),
         (status = 415, description = "The body has a Content-Encoding."),
-        (status = 422, description = "The body is JSON, but no valid message; `errors` names the members."),
+        (status = 422, description = "The body is JSON, but not a valid message; `errors` names the members."),
         (status = 503, description = "The store can't take it now. No message is half applied, and sending all of it again is safe. For lines, the problem has their counts as members.")
     )
 )]

@@ -83,7 +83,7 @@ impl State {
     fn read<T>(&self, read: Result<T, StoreError>) -> Result<T, Problem> {
         read.map_err(|error| {
             self.metrics.store_failed(StoreOperation::Read);
-            Problem::unavailable("the store can't be read now").because(error)
+            Problem::unavailable("the database can't be read now").because(error)
         })
     }
 }
@@ -261,7 +261,7 @@ fn resource(path: &str, allow: &'static str, methods: &'static [Method], route: 
 }
 
 fn method_not_allowed(allow: &'static str) -> Problem {
-    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("This path has no other method than {allow}."));
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("This path supports only {allow}."));
     problem.with_header(header::ALLOW, HeaderValue::from_static(allow))
 }
 

@@ -135,7 +135,8 @@ const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
     )
 )]
 pub(super) async fn docs_file(name: web::Path<String>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let config = Arc::new(Config::from("/openapi.json"));
+    // Relative to the page, for the service may be under a path of a proxy.
+    let config = Arc::new(Config::from("openapi.json"));
     let file = utoipa_swagger_ui::serve(&name, config).ok().flatten();
     let file = file.ok_or_else(|| Problem::not_found("There is no such file."))?;
     let mut response = assets::guarded(&file.content_type, DOCS_POLICY);
@@ -198,7 +199,10 @@ fn complete_operation(operation: &mut Operation, needed: Needed) {
         ("400", "The request can't be understood."),
         ("403", "The service has no tokens, and the request's Origin or Host is another site's."),
         ("405", "The path doesn't have this method."),
-        ("503", "The store can't answer now, or the service is stopping. Sending it again later is safe."),
+        (
+            "503",
+            "The database can't answer now, or the service is stopping. It is safe to send the request again later.",
+        ),
     ];
     if needed != Needed::Nothing {
         others.push(("401", "The service has tokens, and the request brings none that may do this."));

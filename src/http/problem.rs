@@ -89,7 +89,7 @@ impl Problem {
 
     /// 503 with Retry-After.
     pub(super) fn unavailable(detail: impl fmt::Display) -> Self {
-        let detail = format!("Nothing of this is lost: {detail}. Sending it again later is safe.");
+        let detail = format!("This is not possible now: {detail}. It is safe to send the request again later.");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with_retry()
     }
 
@@ -136,7 +136,7 @@ impl Problem {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Problem, example = json!({
     "type": "about:blank", "title": "Unprocessable Entity", "status": 422,
-    "detail": "The body is JSON, but no valid message.",
+    "detail": "The body is JSON, but not a valid message.",
     "errors": [{ "pointer": "/metadata/messageNumber", "detail": "must be an integer from 1 to 4294967295" }]
 }))]
 pub(super) struct ProblemJson<'p> {
@@ -180,18 +180,27 @@ impl ResponseError for Problem {
     }
 }
 
+/// What those want to know who send many messages as if they were one.
+pub(super) const TO_SEND_MANY: &str = "To send many messages, one a line, use Content-Type: application/x-ndjson.";
+
 impl From<Rejection> for Problem {
     fn from(rejection: Rejection) -> Self {
         match rejection {
             Rejection::NotJson(reason) => {
-                Self::new(StatusCode::BAD_REQUEST, format!("The body is not one JSON text in UTF-8: {reason}."))
+                let hint = if reason.starts_with("trailing characters") { TO_SEND_MANY } else { "" };
+                let detail = format!("The body is not one JSON text in UTF-8: {reason}. {hint}");
+                Self::new(StatusCode::BAD_REQUEST, detail.trim_end())
             }
             Rejection::Invalid(faults) => {
+                let is_array =
+                    faults.iter().any(|fault| fault.pointer.is_empty() && fault.detail.ends_with("an array"));
+                let hint = if is_array { TO_SEND_MANY } else { "" };
+                let detail = format!("The body is JSON, but not a valid message. {hint}");
                 let member = |fault: crate::domain::parse::Fault| FieldError::Member {
                     pointer: fault.pointer,
                     detail: fault.detail,
                 };
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "The body is JSON, but no valid message.")
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail.trim_end())
                     .with_errors(faults.into_iter().map(member).collect())
             }
         }

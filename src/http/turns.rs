@@ -29,7 +29,9 @@ impl Turns {
     pub(super) async fn wait(&self) -> Result<SemaphorePermit<'_>, Problem> {
         match tokio::time::timeout(PATIENCE, self.0.acquire()).await {
             Ok(Ok(turn)) => Ok(turn),
-            Ok(Err(_)) | Err(_) => Err(Problem::unavailable("too many others read as much at the same time")),
+            Ok(Err(_)) | Err(_) => {
+                Err(Problem::unavailable("too many requests of this kind are being answered at the moment"))
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -129,17 +129,19 @@ pub(super) struct Committer {
     in_a_row: bool,
 }
 
-/// Since when a committer has been at the batch that it is at, if it is at one.
+/// Since when a committer has been at the batch that it is at, if it is at one; and what became of the last one.
 #[derive(Debug)]
 pub(super) struct Progress {
     started: Instant,
     /// In microseconds after the start, plus one; zero if it is idle.
     busy_since: AtomicU64,
+    /// The last batch was not committed.
+    has_failed: AtomicBool,
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        Self { started: Instant::now(), busy_since: AtomicU64::new(0) }
+        Self { started: Instant::now(), busy_since: AtomicU64::new(0), has_failed: AtomicBool::new(false) }
     }
 }
 
@@ -154,6 +156,11 @@ impl Progress {
 
     fn ends(&self) {
         self.busy_since.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether the last batch was not committed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
     }
 
     /// Whether it has been at one batch for longer than this.
@@ -212,6 +219,7 @@ impl Committer {
             let outcome = self.commit(&batch.messages);
             self.limit = next_limit(self.limit, batch.messages.len(), started.elapsed());
             self.progress.ends();
+            self.progress.has_failed.store(outcome.is_err(), Ordering::Relaxed);
             if outcome.as_ref().is_err_and(StoreError::was_waited_for) {
                 self.give_up_waiting(queue, &mut batch);
             }
@@ -291,7 +299,7 @@ impl Committer {
         if let Err(error) = &tidied
             && !self.tidying_failed
         {
-            tracing::warn!(%error, "could not tidy up");
+            tracing::warn!(%error, "maintenance of the database failed; it will be tried again");
         }
         self.tidying_failed = tidied.is_err();
         if tidied.is_err() {

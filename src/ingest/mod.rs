@@ -52,13 +52,13 @@ impl Default for Limits {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum IngestError {
     /// There was no room in the queue, or no turn in time.
-    #[error("more messages arrive than can be stored")]
+    #[error("more messages arrive than the database can store")]
     Overloaded,
     /// The store does not get on.
-    #[error("the store has been at the messages before this one for more than a second")]
+    #[error("the database has been busy with earlier messages for more than a second")]
     Stalled,
     /// The store failed, for this reason, which is the log's. Shared, for all of a batch fail together.
-    #[error("the store can't take messages now")]
+    #[error("the database can't store messages now")]
     Store(Arc<str>),
     /// The service is stopping.
     #[error("the service is stopping")]
@@ -332,6 +332,11 @@ impl Ingest {
             |room: &Semaphore, all: u32| i64::from(all).saturating_sub_unsigned(room.available_permits() as u64);
         taken(&self.room_for_singles, self.limits.single_bytes)
             + taken(&self.room_for_streams, self.limits.stream_bytes)
+    }
+
+    /// How many committers could not commit the last messages, or the last [`probe`](Self::probe).
+    pub fn failing(&self) -> usize {
+        self.queues.iter().filter(|queue| queue.progress.has_failed()).count()
     }
 
     /// Whether a message could be committed now.

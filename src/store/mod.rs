@@ -6,6 +6,7 @@
 
 mod audit;
 pub mod changes;
+mod database;
 pub mod failure;
 mod known;
 mod listing;
@@ -16,7 +17,6 @@ pub mod report;
 pub mod sqlite;
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use crate::domain::batch::Outcome;
@@ -25,47 +25,12 @@ use crate::domain::rocket::{Rocket, State, View};
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use changes::{ChangeScan, Touches, Watch};
+pub use database::{Database, may_hold_password};
 use failure::Failures;
-use postgres::{PostgresStore, PostgresUrl, PostgresWriter};
+use postgres::{PostgresStore, PostgresWriter};
 use query::{Page, RocketQuery};
 use report::{Report, ReportRows};
 use sqlite::{SqliteStore, SqliteWriter};
-
-/// Where the database is, as `--database` says it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Database {
-    /// An SQLite file.
-    File(PathBuf),
-    /// SQLite in memory: gone with the process.
-    Memory,
-    /// A Postgres server's.
-    Postgres(PostgresUrl),
-}
-
-impl FromStr for Database {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "" => Err("must be the path of an SQLite file, the word memory, or postgres://…".to_owned()),
-            "memory" => Ok(Self::Memory),
-            url if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
-                url.parse().map(Self::Postgres)
-            }
-            path => Ok(Self::File(path.into())),
-        }
-    }
-}
-
-impl std::fmt::Display for Database {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::File(path) => path.display().fmt(formatter),
-            Self::Memory => formatter.write_str("memory"),
-            Self::Postgres(url) => url.fmt(formatter),
-        }
-    }
-}
 
 /// How to open a database.
 #[derive(Clone, Debug)]
@@ -110,8 +75,14 @@ pub enum StoreError {
     #[error("SQLite: {0}")]
     Sqlite(#[from] rusqlite::Error),
     /// Postgres failed, or can't be reached.
-    #[error("Postgres: {0}")]
+    #[error("Postgres: {}", postgres::describe(.0))]
     Postgres(#[from] sqlx::Error),
+    /// Postgres doesn't let the user in, and why the password may be missing.
+    #[error("Postgres: {0}")]
+    NotLetIn(String),
+    /// It is not a server of the kind that was asked for.
+    #[error("this server can't be used: {0}")]
+    WrongServer(&'static str),
     /// The tables can't be distributed.
     #[error(
         "only Postgres with the extension citus can distribute the tables; install it on every node, and run CREATE \
@@ -128,10 +99,10 @@ pub enum StoreError {
     #[error(transparent)]
     FileChanged(#[from] sqlite::FileChange),
     /// The database's files can't be looked at.
-    #[error("the database's files can't be looked at: {0}")]
+    #[error("the database's files can't be checked: {0}")]
     Files(#[from] std::io::Error),
     /// What is in the place of a database that was open is none.
-    #[error("what is in the database's place now can't be used: {0}")]
+    #[error("the file that is now at the database's path can't be used: {0}")]
     Unusable(String),
     /// SQLite's write-ahead log can't be synced.
     #[error("the write-ahead log can't be synced: {0}")]
@@ -146,7 +117,7 @@ pub enum StoreError {
     #[error("a failure was injected {0}")]
     Injected(&'static str),
     /// The code that should have done it stopped before it was done.
-    #[error("the store's work was broken off")]
+    #[error("the work on the database was interrupted")]
     BrokenOff,
 }
 
@@ -156,6 +127,7 @@ impl StoreError {
         match self {
             Self::TimedOut => true,
             Self::Sqlite(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy),
+            Self::Postgres(error) => postgres::was_waited_for(error),
             _ => false,
         }
     }
@@ -194,10 +166,10 @@ pub struct Backup {
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// It would be the only copy.
-    #[error("a database in memory is another one in each process; there is nothing to copy")]
+    #[error("a database in memory belongs to one process; there is nothing to copy")]
     Memory,
     /// The target is there already.
-    #[error("{} is there already; give another name, or say --replace", .0.display())]
+    #[error("{} exists already; give another name, or --replace to overwrite it", .0.display())]
     Exists(PathBuf),
     /// The target is the database itself, or belongs to it.
     #[error("{} is the database that is to be copied, or a file of it; give another name", .0.display())]

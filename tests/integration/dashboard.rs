@@ -640,4 +640,6 @@ fn the_dashboard_works_under_a_path() {
                     .filter(url => !url.startsWith(document.baseURI.split('#')[0]))";
     assert_eq!(browser.run(stray), json!([]));
     assert_eq!(browser.complaints().iter().filter(|it| !it.contains("400")).count(), 0);
+    browser.open(&format!("http://{proxy}/under/a/path/docs"));
+    browser.until("return document.querySelectorAll('.opblock').length > 10", &json!(true));
 }

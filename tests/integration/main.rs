@@ -30,6 +30,7 @@ mod outages;
 mod output;
 mod overload;
 mod postgres;
+mod postgres_urls;
 mod reporting;
 mod schema;
 mod support;

@@ -20,6 +20,7 @@ conformance!(
     unknown_members_may_hold_anything,
     bodies_that_are_not_json,
     sizes_and_encodings,
+    who_sends_many_messages_as_one_is_told_how_to,
     lines_are_taken_one_by_one,
     a_stream_of_many_parts,
     identity_of_channels_is_bytes,
@@ -430,6 +431,31 @@ fn sizes_and_encodings(backend: Backend) {
             message.as_bytes(),
         );
         assert_eq!(answer.unwrap().header("idempotent-replayed"), Some("true"), "{content_type}");
+    }
+}
+
+fn who_sends_many_messages_as_one_is_told_how_to(backend: Backend) {
+    let app = App::spawn(backend);
+    let (first, second) = (launched("r", 1).to_string(), faster("r", 2, 1).to_string());
+    let many = format!("{first}\n{second}\n");
+    let too_many = format!("{second}\n").repeat(1_000);
+    for (body, status) in [
+        (many.as_str(), 400),
+        // As curl -d @FILE sends them.
+        (&many.replace('\n', ""), 400),
+        (&format!("[{first},{second}]"), 422),
+        (&too_many, 413),
+    ] {
+        let problem = Client::new(app.address).post_bytes(body.as_bytes()).problem(status);
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(
+            detail.contains("To send many messages, one a line, use Content-Type: application/x-ndjson."),
+            "{detail}"
+        );
+    }
+    for (body, status) in [("{", 400), ("{}", 422)] {
+        let problem = app.client().post_bytes(body.as_bytes()).problem(status);
+        assert!(!problem["detail"].as_str().unwrap().contains("x-ndjson"), "{problem}");
     }
 }
 

@@ -1,8 +1,12 @@
 //! A Postgres server that goes away, has no connections to spare, doesn't answer, or breaks off transactions: nothing
 //! that was acknowledged is lost, and the service goes on by itself.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -10,7 +14,7 @@ use sqlx::{Connection, PgConnection};
 
 use crate::events::Events;
 use crate::postgres::{Cluster, Session, TestDatabase, execute, query};
-use crate::support::{Client, Service, eventually, faster, run, stdout};
+use crate::support::{Client, Service, eventually, faster, launched, program, run, stderr, stdout};
 
 #[test]
 fn a_server_that_is_killed_under_load_loses_nothing() {
@@ -91,7 +95,9 @@ fn event_streams_go_on_when_the_server_is_back() {
 fn without_a_connection_messages_are_to_come_later() {
     let cluster = Cluster::start_with("-c fsync=off -c max_connections=12");
     let url = cluster.url("postgres");
-    let service = Service::start(&url);
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let service = logged(&url, "info", &log);
     let mut client = Client::new(service.address);
     // All that are left, before the service has made one for writing.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -104,9 +110,9 @@ fn without_a_connection_messages_are_to_come_later() {
     });
     assert!(!taken.is_empty());
     let refused = client.post(&faster("r", 1, 1));
-    let problem = refused.problem(503);
+    refused.problem(503);
     assert!(refused.header("retry-after").is_some());
-    assert!(problem["detail"].as_str().unwrap().contains("too many clients"), "{problem}");
+    assert!(reason(&log).contains("too many clients"), "{}", reason(&log));
     client.get("/readyz").problem(503);
     assert_eq!(client.get("/livez").status, 200);
     drop(taken);
@@ -129,13 +135,16 @@ fn serialization_failures(count: u32) -> String {
 #[test]
 fn serialization_failures_are_tried_again_within_bounds() {
     let database = TestDatabase::create();
-    let service = Service::start(&database.url);
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let service = logged(&database.url, "info", &log);
     let mut client = Client::new(service.address);
     assert_eq!(client.post(&faster("r", 1, 1)).status, 204);
     execute(&database.url, &serialization_failures(7));
     // Five tries are too few, and the third of the next five succeeds.
     let given_up = client.post(&faster("r", 2, 1));
-    assert!(given_up.problem(503)["detail"].as_str().unwrap().contains("40001"), "{given_up:?}");
+    assert!(!given_up.problem(503)["detail"].as_str().unwrap().contains("40001"), "{given_up:?}");
+    assert!(reason(&log).contains("40001") && !reason(&log).contains(" at line "), "{}", reason(&log));
     let taken = client.post(&faster("r", 2, 1));
     assert_eq!((taken.status, taken.header("idempotent-replayed")), (204, None));
     assert_eq!(query(&database.url, "SELECT speed FROM rockets"), [json!({ "speed": 2 })]);
@@ -205,4 +214,291 @@ fn a_store_that_does_not_answer_delays_the_end_for_less_than_ten_seconds() {
     });
     other.execute("COMMIT");
     assert_eq!(query(&database.url, "SELECT processed FROM rockets"), [json!({ "processed": 1 })]);
+}
+
+/// How many connections of a service there are at most: those that read, two that write, one that listens.
+const MOST_CONNECTIONS: usize = 8 + 2 + 1;
+
+/// A session of the tests in the database, and how many others there are in it.
+fn others(session: &mut Session) -> usize {
+    session.count(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+             AND backend_type = 'client backend'",
+    )
+}
+
+#[test]
+fn who_waits_for_a_locked_table_holds_no_more_connections_than_else() {
+    let database = TestDatabase::create();
+    let service = Service::start(format!("{}&statement_timeout=1&acquire_timeout=1", database.url));
+    assert_eq!(Client::new(service.address).post(&faster("r", 1, 1)).status, 204);
+    let stream = Events::open(service.address, "", None);
+    let mut lock = Session::open(&database.url);
+    lock.execute("BEGIN; LOCK TABLE rockets, processed_ranges");
+    let mut watching = Session::open(&database.url);
+    let (stop, refused) = (AtomicBool::new(false), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        for client in 0..24 {
+            let (stop, refused, address) = (&stop, &refused, service.address);
+            scope.spawn(move || {
+                let mut connection = Client::new(address);
+                for number in 2.. {
+                    if stop.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let answer = match client % 3 {
+                        0 => connection.post(&faster(&format!("c{client}"), number, 1)),
+                        1 => connection.get("/rockets/r"),
+                        _ => connection.get("/rockets"),
+                    };
+                    answer.problem(503);
+                    refused.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        let mut most = 0;
+        // Many times as long as one of them waits.
+        eventually("they have waited in vain often enough", || {
+            most = most.max(others(&mut watching));
+            refused.load(Ordering::SeqCst) >= 200
+        });
+        stop.store(true, Ordering::SeqCst);
+        // Besides the one that holds the lock, and one that is ending while another one begins.
+        assert!(most <= MOST_CONNECTIONS + 2, "{most}");
+        drop(Session::open(&database.url));
+    });
+    drop(stream);
+    lock.execute("COMMIT");
+    let mut client = Client::new(service.address);
+    eventually("it goes on", || client.post(&faster("r", 2, 1)).status == 204);
+    assert_eq!(client.get("/rockets/r").json()["speed"], 2);
+    // What had been given up was not done afterwards.
+    assert_eq!(query(&database.url, "SELECT channel FROM rockets"), [json!({ "channel": "r" })]);
+}
+
+#[test]
+fn the_first_message_after_the_server_closed_the_connections_is_taken() {
+    let database = TestDatabase::create();
+    let service = Service::start(&database.url);
+    let mut client = Client::new(service.address);
+    let mut watching = Session::open(&database.url);
+    for number in 1..=5 {
+        let answer = client.post(&faster("r", number, 1));
+        assert_eq!((answer.status, answer.header("idempotent-replayed")), (204, None), "{number}");
+        let rocket = client.get("/rockets/r");
+        assert_eq!((rocket.status, &rocket.json()["speed"]), (200, &json!(number)), "{number}");
+        assert!(others(&mut watching) >= 2);
+        // Also one that is opened meanwhile, to tell other instances.
+        eventually("they are closed", || {
+            watching.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                 WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            );
+            others(&mut watching) == 0
+        });
+    }
+    // By itself, too, after a while.
+    execute(&database.url, &format!("ALTER DATABASE {} SET idle_session_timeout = '1s'", database.name));
+    for number in 6..=8 {
+        assert_eq!(client.post(&faster("r", number, 1)).status, 204, "{number}");
+        assert_eq!(client.get("/rockets/r").json()["speed"], number);
+        eventually("they are closed", || others(&mut watching) == 0);
+    }
+}
+
+/// Between a service and its server, until it does what firewalls do to what has been idle for long: it forgets the
+/// connections, and tells nobody.
+struct Firewall {
+    port: u16,
+    /// How often it has forgotten all of them.
+    forgotten: Arc<AtomicU32>,
+}
+
+impl Firewall {
+    fn start(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, forgotten) = (listener.local_addr().unwrap().port(), Arc::<AtomicU32>::default());
+        let all = Arc::clone(&forgotten);
+        std::thread::spawn(move || {
+            for inside in listener.incoming() {
+                let (inside, outside) = (inside.unwrap(), TcpStream::connect(("127.0.0.1", server)).unwrap());
+                for (from, to) in [(&inside, &outside), (&outside, &inside)] {
+                    let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    let (all, age) = (Arc::clone(&all), all.load(Ordering::SeqCst));
+                    std::thread::spawn(move || Self::pass(from, to, || all.load(Ordering::SeqCst) == age));
+                }
+            }
+        });
+        Self { port, forgotten }
+    }
+
+    fn pass(mut from: TcpStream, mut to: TcpStream, passes: impl Fn() -> bool) {
+        let mut buffer = [0; 8_192];
+        while let Ok(read @ 1..) = from.read(&mut buffer) {
+            if passes() && to.write_all(&buffer[..read]).is_err() {
+                break;
+            }
+        }
+        if passes() {
+            let _ = to.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+#[test]
+fn the_first_message_after_a_firewall_dropped_the_connections_is_taken() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let _cluster = Cluster::start_with(&format!("-c fsync=off -c listen_addresses=127.0.0.1 -c port={port}"));
+    let firewall = Firewall::start(port);
+    let service = Service::start(format!("postgres://postgres@127.0.0.1:{}/postgres", firewall.port));
+    let mut client = Client::new(service.address);
+    for number in 1..=3 {
+        let answer = client.post(&faster("r", number, 1));
+        assert_eq!((answer.status, answer.header("idempotent-replayed")), (204, None), "{number}");
+        assert_eq!(client.get("/rockets/r").json()["speed"], number);
+        let used = Instant::now();
+        eventually("they have been idle", || used.elapsed() > Duration::from_millis(1_500));
+        firewall.forgotten.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// The arguments of a database with another schema.
+fn in_schema(database: &TestDatabase, schema: &str) -> String {
+    format!("{}&options=-csearch_path%3D{schema}", database.url)
+}
+
+#[test]
+fn starting_waits_for_a_lock_within_bounds_and_not_for_another_schema() {
+    let database = TestDatabase::create();
+    execute(&database.url, "CREATE SCHEMA a; CREATE SCHEMA b");
+    let migrate = |schema: &str| run(&["migrate", "--database", &in_schema(&database, schema)]);
+    assert!(migrate("a").status.success());
+    let mut lock = Session::open(&database.url);
+    lock.execute("BEGIN; LOCK TABLE a.rocket_monitor_schema_history");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| migrate("a"));
+        eventually("it waits", || self::waiting(&database) == 1);
+        let other = migrate("b");
+        assert!(other.status.success(), "{}", stderr(&other));
+        assert_eq!(self::waiting(&database), 1, "the first one waits still");
+        let ended = waiting.join().unwrap();
+        assert_eq!(ended.status.code(), Some(1));
+        let said = stderr(&ended);
+        assert!(!said.contains(" at line "), "{said}");
+        assert!(said.contains("another session has held a lock for too long") && said.contains("55P03"), "{said}");
+    });
+    lock.execute("COMMIT");
+    assert!(migrate("a").status.success());
+    let nowhere = migrate("nowhere");
+    assert!(stderr(&nowhere).contains("CREATE SCHEMA"), "{}", stderr(&nowhere));
+}
+
+#[test]
+fn fleets_in_two_schemas_hear_nothing_of_each_other() {
+    let database = TestDatabase::create();
+    execute(&database.url, "CREATE SCHEMA a; CREATE SCHEMA b");
+    let [a, b, other_b] = ["a", "b", "b"].map(|schema| Service::start(in_schema(&database, schema)));
+    let [mut at_a, mut at_b] = [&a, &b].map(|service| Client::new(service.address));
+    assert_eq!(at_a.post(&launched("r", 1)).status, 204);
+    let [mut from_a, mut from_b] = [&a, &other_b].map(|service| Events::open(service.address, "", None));
+    assert_eq!(from_a.snapshot(), ["r"]);
+    assert!(from_b.snapshot().is_empty());
+    for number in 1..=3 {
+        assert_eq!(at_b.post(&faster("s", number, 1)).status, 204);
+        from_b.until("the change by the other instance", |event| event.data["speed"] == number);
+        assert_eq!(at_a.post(&faster("r", number + 1, 1)).status, 204);
+        from_a.until("our own", |event| {
+            assert_eq!((event.name.as_str(), &event.data["channel"]), ("rocket", &json!("r")));
+            event.data["speed"] == 500 + number
+        });
+    }
+}
+
+/// A service at this level of logging, whose log goes to a file.
+pub fn logged(database: &str, level: &str, log: &Path) -> Service {
+    let mut command = program(&["serve", "--listen", "127.0.0.1:0", "--log-level", level, "--database", database]);
+    let child = command.stderr(File::create(log).unwrap()).spawn().unwrap();
+    let mut service = Service { child, address: ([127, 0, 0, 1], 0).into() };
+    eventually("it listens", || {
+        let text = std::fs::read_to_string(log).unwrap();
+        let mut lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let address = lines.find(|line| line["message"] == "listening").map(|line| line["address"].clone());
+        address.is_some_and(|address| {
+            service.address = address.as_str().unwrap().parse().unwrap();
+            true
+        })
+    });
+    service
+}
+
+/// How often a log has this message at this level.
+fn said(log: &Path, level: &str, message: &str) -> usize {
+    let log = std::fs::read_to_string(log).unwrap();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    lines.filter(|line| line["level"] == level && line["message"] == message).count()
+}
+
+/// Why the last request failed that did, as a log says it.
+fn reason(log: &Path) -> String {
+    let log = std::fs::read_to_string(log).unwrap();
+    let mut lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let failed = lines.rfind(|line| line["message"] == "request failed");
+    failed.expect("a request failed")["reason"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn an_outage_is_one_warning_however_long_it_lasts() {
+    let mut cluster = Cluster::start();
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let service = logged(&cluster.url("postgres"), "debug", &log);
+    let mut client = Client::new(service.address);
+    assert_eq!(client.post(&faster("r", 1, 1)).status, 204);
+    let mut stream = Events::open(service.address, "", None);
+    assert_eq!(stream.snapshot(), ["r"]);
+    cluster.kill();
+    eventually("it is tried again and again", || said(&log, "DEBUG", "changes still can't be followed") >= 3);
+    cluster.restart();
+    eventually("it is back", || client.post(&faster("r", 2, 1)).status == 204);
+    stream.until("the change", |event| event.data["speed"] == 2);
+    eventually("it says so", || said(&log, "INFO", "changes are followed again") == 1);
+    assert_eq!(said(&log, "WARN", "changes can't be followed now"), 1);
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(!text.contains(" at line "), "{text}");
+}
+
+#[test]
+fn who_is_ready_can_store_a_message_and_who_is_not_can_not() {
+    let cluster = Cluster::start();
+    let admin = cluster.url("postgres");
+    assert!(run(&["migrate", "--database", &admin]).status.success());
+    execute(&admin, "CREATE ROLE writer LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO writer");
+    let service = Service::start(admin.replacen("postgres@", "writer@", 1));
+    let mut client = Client::new(service.address);
+    let mut number = 0;
+    let mut is_as_ready_as = |status: u16| {
+        eventually("it is as ready as it takes messages", || {
+            number += 1;
+            let (taken, ready) = (client.post(&faster("r", number, 1)).status, client.get("/readyz").status);
+            taken == status && ready == if status == 204 { 200 } else { 503 }
+        });
+    };
+    is_as_ready_as(503);
+    execute(&admin, "GRANT ALL ON ALL TABLES IN SCHEMA public TO writer");
+    is_as_ready_as(204);
+    for statement in ["REVOKE INSERT ON rockets FROM writer", "REVOKE DELETE ON processed_ranges FROM writer"] {
+        execute(&admin, statement);
+        is_as_ready_as(503);
+        execute(&admin, "GRANT ALL ON ALL TABLES IN SCHEMA public TO writer");
+        is_as_ready_as(204);
+    }
+    execute(&admin, "ALTER TABLE rockets RENAME TO elsewhere");
+    is_as_ready_as(503);
+    execute(&admin, "ALTER TABLE elsewhere RENAME TO rockets");
+    is_as_ready_as(204);
+    // Each transaction of ours says that it writes.
+    execute(&admin, "ALTER ROLE writer SET default_transaction_read_only = on");
+    let ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'writer'";
+    execute(&admin, ends);
+    is_as_ready_as(204);
 }

@@ -3,12 +3,16 @@
 //! An instance tells after its commits, from a connection of its own and for many at a time: within a transaction, a
 //! `NOTIFY` would take turns with every other one in the database. It tells names, not rows: those are read.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
-use sqlx::postgres::{PgListener, PgPoolOptions, PgRow};
-use sqlx::{AssertSqlSafe, PgPool, Row};
+use sqlx::postgres::{PgListener, PgRow};
+use sqlx::{AssertSqlSafe, Executor, PgPool, Row};
 
 use super::PostgresStore;
 use super::rows::{self, PgTime};
+use super::session;
 use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
@@ -16,8 +20,8 @@ use crate::store::StoreError;
 use crate::store::changes::{ChangeScan, Heard, Scanned, Touch, Touches, Watch};
 use crate::store::listing::ROCKET_COLUMNS;
 
-/// What instances listen to.
-const NOTIFICATIONS: &str = "rocket_monitor";
+/// How long a listener hears nothing before it looks whether the connection is still there.
+const SILENCE: Duration = Duration::from_secs(10);
 /// A notification holds at most 8,000 bytes.
 const NOTIFICATION_BYTES: usize = 7_000;
 /// With more notifications than this at a time, one says that there is something to be looked for.
@@ -30,6 +34,12 @@ struct Notification {
     from: u64,
     /// The rockets that it has changed; none if they are too many to be told.
     touches: Option<Vec<(String, Touch)>>,
+}
+
+/// What instances listen to that work on the tables in a schema, by its object identifier: names of channels are the
+/// database's.
+pub(super) fn channel(schema: i64) -> String {
+    format!("rocket_monitor_{schema}")
 }
 
 impl PostgresStore {
@@ -69,29 +79,28 @@ impl PostgresStore {
 
     /// See [`Store::tell`](crate::store::Store::tell).
     pub async fn tell(&self, touches: Option<&Touches>) -> Result<(), StoreError> {
-        let payloads = payloads(self.instance, touches);
-        self.read(move |pool| async move { notify(&pool, &payloads).await }).await
+        let (name, payloads) = (Arc::clone(&self.notifications), payloads(self.instance, touches));
+        self.read(move |pool| async move { notify(&pool, &name, &payloads).await }).await
     }
 
     /// See [`Store::tell_now`](crate::store::Store::tell_now).
     pub fn tell_now(&self, touches: Option<&Touches>) -> Result<(), StoreError> {
         let runtime = self.runtime.0.as_ref().ok_or(StoreError::BrokenOff)?;
-        runtime.block_on(notify(&self.pool, &payloads(self.instance, touches)))
+        runtime.block_on(notify(&self.pool, &self.notifications, &payloads(self.instance, touches)))
     }
 
     /// See [`Store::watch`](crate::store::Store::watch).
     pub async fn watch(&self) -> Result<Watch, StoreError> {
-        let options = PgPoolOptions::new().max_connections(1).acquire_timeout(self.url.acquire_timeout);
-        let pool = options.connect_lazy_with((*self.url.connect).clone());
-        let mut listener = PgListener::connect_with(&pool).await?;
-        listener.listen(NOTIFICATIONS).await?;
+        let mut listener = PgListener::connect_with(&super::pool(&self.url, 1)).await?;
+        let listening = async { Ok(listener.listen(&self.notifications).await?) };
+        session::within(self.url.patience(), listening).await?;
         Ok(Watch::Postgres(Box::new(PostgresWatch { instance: self.instance, listener })))
     }
 }
 
-async fn notify(pool: &PgPool, payloads: &[String]) -> Result<(), StoreError> {
+async fn notify(pool: &PgPool, name: &str, payloads: &[String]) -> Result<(), StoreError> {
     sqlx::query("SELECT pg_notify($1, payload) FROM unnest($2) AS told (payload)")
-        .bind(NOTIFICATIONS)
+        .bind(name)
         .bind(payloads)
         .execute(pool)
         .await?;
@@ -193,8 +202,13 @@ pub struct PostgresWatch {
 impl PostgresWatch {
     pub(in crate::store) async fn hear(&mut self) -> Result<Heard, StoreError> {
         loop {
+            let Ok(received) = tokio::time::timeout(SILENCE, self.listener.try_recv()).await else {
+                let asked = async { Ok(self.listener.execute("SELECT 1").await.map(|_| ())?) };
+                session::within(SILENCE, asked).await?;
+                continue;
+            };
             // Without a connection something may have been missed.
-            let Some(notification) = self.listener.try_recv().await? else {
+            let Some(notification) = received? else {
                 return Ok(Heard::Something);
             };
             match serde_json::from_str(notification.payload()) {

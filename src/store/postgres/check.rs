@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 use tokio::runtime::Handle;
 
+use super::session::{self, Work};
 use super::{PostgresStore, rows};
 use crate::domain::ranges::ProcessedRange;
 use crate::domain::rocket::Rocket;
@@ -31,7 +32,7 @@ impl PostgresStore {
     }
 
     async fn open_cursors(&self) -> Result<PgConnection, StoreError> {
-        let mut connection = PgConnection::connect_with(&self.url.connect).await?;
+        let mut connection = session::connect(&self.url, Work::Long).await?;
         let sql = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
              DECLARE all_rockets BINARY NO SCROLL CURSOR FOR SELECT {ROCKET_COLUMNS} FROM rockets ORDER BY channel;

@@ -6,6 +6,7 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 
 use super::PostgresStore;
 use super::rows::{self, PgTime};
+use super::session::{self, Work};
 use crate::domain::rocket::{View, gaps};
 use crate::domain::text::Channel;
 use crate::store::listing::{self, Parameter, PartStatement, ROCKET_COLUMNS};
@@ -56,13 +57,13 @@ impl PostgresStore {
 
     /// See [`Store::report`](crate::store::Store::report).
     pub async fn report(&self, which: Report, limit: u32) -> Result<ReportRows, StoreError> {
-        self.read(move |pool| async move { report(&pool, which, limit).await }).await
+        self.read(move |pool| async move { report(&mut *pool.acquire().await?, which, limit).await }).await
     }
 
     /// See [`Store::report_now`](crate::store::Store::report_now).
     pub fn report_now(&self, which: Report, limit: u32) -> Result<ReportRows, StoreError> {
-        let runtime = self.runtime.0.as_ref().ok_or(StoreError::BrokenOff)?;
-        runtime.block_on(report(&self.pool, which, limit))
+        // Nobody waits behind it, so it may take long.
+        self.wait(Work::Long, async |connection| report(connection, which, limit).await)
     }
 
     /// Reads on the thread that drives the connections, and gives up in time.
@@ -72,15 +73,14 @@ impl PostgresStore {
         R: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         let runtime = self.runtime.0.as_ref().ok_or(StoreError::BrokenOff)?;
-        let read = tokio::time::timeout(self.url.statement_timeout, read(self.pool.clone()));
-        let read = runtime.spawn(async move { read.await.unwrap_or(Err(StoreError::TimedOut)) });
+        let read = runtime.spawn(session::within(self.url.patience(), read(self.pool.clone())));
         read.await.unwrap_or(Err(StoreError::BrokenOff))
     }
 }
 
-async fn report(pool: &PgPool, report: Report, limit: u32) -> Result<ReportRows, StoreError> {
+async fn report(connection: &mut PgConnection, report: Report, limit: u32) -> Result<ReportRows, StoreError> {
     let mut rows = Vec::new();
-    for row in sqlx::query(AssertSqlSafe(report.sql(GAPS))).bind(i64::from(limit) + 1).fetch_all(pool).await? {
+    for row in sqlx::query(AssertSqlSafe(report.sql(GAPS))).bind(i64::from(limit) + 1).fetch_all(connection).await? {
         let cells = report.columns().iter().enumerate();
         rows.push(cells.map(|(index, (_, kind))| rows::value(&row, index, *kind)).collect::<Result<_, _>>()?);
     }

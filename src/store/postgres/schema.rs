@@ -1,12 +1,18 @@
 //! Opening a database as ours: checked before anything is written to it, then migrated.
 
+use std::time::Duration;
+
 use refinery::Migration;
+use refinery::error::Kind;
 use refinery_core::AsyncMigrate;
 use refinery_core::traits::r#async::{AsyncQuery, AsyncTransaction};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::BEGIN_TO_WRITE;
+use super::error::describe;
+use super::session::within;
 use super::statements::RangeSearch;
 use crate::store::StoreError;
 
@@ -18,7 +24,8 @@ mod migrations {
 /// The history of our migrations. The database may have another program's beside it.
 const HISTORY: &str = "rocket_monitor_schema_history";
 
-/// The key of the advisory lock that is held while the schema is looked at and changed: "rockets!" in ASCII.
+/// The key of the advisory lock that is held while the tables are looked at and changed: "rockets!" in ASCII, to which the
+/// object identifier of their schema is added.
 const LOCK: i64 = 0x726f_636b_6574_7321;
 
 /// The tables and views with their columns, as of the last migration.
@@ -54,59 +61,105 @@ const ROCKETS: &str = "channel text, status text, type text, speed bigint, missi
      latest_update timestamp with time zone, last_received timestamp with time zone, processed bigint, \
      complete_through bigint, highest bigint";
 
-/// Brings the database to the current schema, or says why it is not ours to write to. Several processes may do so at
-/// the same time: one after the other.
-pub(super) async fn prepare(connection: &mut PgConnection, migrate: bool) -> Result<Option<String>, StoreError> {
-    if let Some(reason) = unfit_server(connection).await? {
-        return Ok(Some(reason));
-    }
-    // Held by the session, for the migration's own transaction would let go of it too early. It ends with the
-    // connection at the latest.
-    sqlx::query("SELECT pg_advisory_lock($1)").bind(LOCK).execute(&mut *connection).await?;
-    let prepared = prepare_locked(connection, migrate).await;
-    sqlx::query("SELECT pg_advisory_unlock($1)").bind(LOCK).execute(&mut *connection).await?;
-    prepared
+/// What came of opening a database.
+#[derive(Debug)]
+pub(super) enum Opened {
+    /// It is not ours to write to, and why.
+    Refused(String),
+    /// It is ours, and up to date.
+    Ours {
+        /// The object identifier of the schema that holds the tables.
+        schema: i64,
+    },
 }
+
+/// Brings the database to the current schema, or says why it is not ours to write to. Several processes may do so at
+/// the same time: one after the other. Everything but migrations is given up in time.
+pub(super) async fn open(
+    connection: &mut PgConnection,
+    migrate: bool,
+    patience: Duration,
+) -> Result<Opened, StoreError> {
+    let looked = within(patience, async {
+        match unfit_server(connection).await? {
+            Some(reason) => Ok(Looked::Refused(reason)),
+            None => {
+                // Held by the session, for the migration's own transaction would let go of it too early. It ends with
+                // the connection, too, but a pool between here and the server may keep that.
+                sqlx::query(TAKE_LOCK).bind(LOCK).bind(HISTORY).execute(&mut *connection).await?;
+                look(connection, migrate).await
+            }
+        }
+    });
+    match looked.await? {
+        Looked::Refused(reason) => return Ok(Opened::Refused(reason)),
+        Looked::Current => {}
+        Looked::Outdated => run_migrations(connection).await?,
+    }
+    within(patience, async {
+        sqlx::query("SELECT pg_advisory_unlock_all()").execute(&mut *connection).await?;
+        if let Some(difference) = first_difference(connection).await? {
+            let reason = format!("{difference}, which is not the shape that this program made; restore a backup");
+            return Ok(Opened::Refused(reason));
+        }
+        let sql = "SELECT relnamespace::bigint FROM pg_class WHERE oid = to_regclass('rockets')";
+        Ok(Opened::Ours { schema: sqlx::query(sql).fetch_one(connection).await?.try_get(0)? })
+    })
+    .await
+}
+
+/// Takes the lock of the schema that holds the tables, or is going to.
+const TAKE_LOCK: &str = "SELECT pg_advisory_lock($1 + coalesce(
+    (SELECT relnamespace FROM pg_class WHERE oid = to_regclass($2)),
+    (SELECT oid FROM pg_namespace WHERE nspname = current_schema()))::bigint)";
 
 /// Why we can't work with this server at all.
 async fn unfit_server(connection: &mut PgConnection) -> Result<Option<String>, StoreError> {
-    let settings = "SELECT current_setting('server_encoding'), current_setting('synchronous_commit'), \
-                    current_setting('server_version_num')::bigint";
+    let settings = "SELECT current_setting('server_encoding'), current_setting('synchronous_commit'), current_schema()";
     let row = sqlx::query(settings).fetch_one(connection).await?;
     let (encoding, synchronous): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
     if synchronous == "off" {
         tracing::warn!("synchronous_commit is off: an acknowledged message may be lost when the server crashes");
     }
-    Ok((encoding != "UTF8")
-        .then(|| format!("its encoding is {encoding}, which can't hold every message; make it with ENCODING 'UTF8'")))
+    if encoding != "UTF8" {
+        let reason = "which can't hold every message; make it with ENCODING 'UTF8'";
+        return Ok(Some(format!("its encoding is {encoding}, {reason}")));
+    }
+    let schema: Option<&str> = row.try_get(2)?;
+    Ok(schema.is_none().then(|| "it has no schema of those in its search_path; make one by CREATE SCHEMA".to_owned()))
 }
 
-async fn prepare_locked(connection: &mut PgConnection, migrate: bool) -> Result<Option<String>, StoreError> {
+/// What is to be done to open a database.
+enum Looked {
+    /// Nothing: it is not ours to write to.
+    Refused(String),
+    /// Nothing more.
+    Current,
+    /// Migrations are to be run.
+    Outdated,
+}
+
+async fn look(connection: &mut PgConnection, migrate: bool) -> Result<Looked, StoreError> {
     let latest = migrations::migrations::runner().get_migrations().iter().map(|it| i64::from(it.version())).max();
     let latest = latest.unwrap_or(0);
+    let refused = |reason: &str| Ok(Looked::Refused(reason.to_owned()));
     match version(connection).await? {
-        None if !migrate => Ok(Some("it has no schema; run `migrate`, or leave out --no-migrate".to_owned())),
+        None if !migrate => refused("it has no schema; run `migrate`, or leave out --no-migrate"),
         None => match first_of_our_names(connection).await? {
-            Some(name) => Ok(Some(format!(
+            Some(name) => refused(&format!(
                 "it has a {name} that this program did not make; give another database, or another schema by \
                  ?options=-csearch_path%3DNAME"
-            ))),
-            None => run_migrations(connection).await.map(|()| None),
+            )),
+            None => Ok(Looked::Outdated),
         },
-        Some(version) if version > latest => Ok(Some(format!(
+        Some(version) if version > latest => refused(&format!(
             "its schema has version {version}, but this program knows versions up to {latest}; use a newer program"
-        ))),
+        )),
         Some(version) if version < latest && !migrate => {
-            Ok(Some("its schema is not up to date; run `migrate`, or leave out --no-migrate".to_owned()))
+            refused("its schema is not up to date; run `migrate`, or leave out --no-migrate")
         }
-        Some(version) => {
-            if version < latest {
-                run_migrations(connection).await?;
-            }
-            Ok(first_difference(connection).await?.map(|difference| {
-                format!("{difference}, which is not the shape that this program made; restore a backup")
-            }))
-        }
+        Some(version) if version < latest => Ok(Looked::Outdated),
+        Some(_) => Ok(Looked::Current),
     }
 }
 
@@ -121,8 +174,9 @@ pub(super) async fn version(connection: &mut PgConnection) -> Result<Option<i64>
 }
 
 /// How ranges are found here: only a cluster has the index by their last numbers.
-pub(super) async fn range_search(connection: &mut PgConnection) -> Result<RangeSearch, sqlx::Error> {
-    let sql = "SELECT to_regclass('processed_ranges_by_last') IS NOT NULL";
+pub(super) async fn range_search(connection: &mut PgConnection) -> Result<RangeSearch, StoreError> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+                              WHERE indrelid = to_regclass('processed_ranges') AND relname = 'processed_ranges_by_last')";
     let has_index: bool = sqlx::query(sql).fetch_one(connection).await?.try_get(0)?;
     Ok(if has_index { RangeSearch::ByLast } else { RangeSearch::ByFirst })
 }
@@ -138,7 +192,7 @@ pub(super) async fn distribute(connection: &mut PgConnection) -> Result<bool, St
     if sqlx::query(distributed).fetch_one(&mut *connection).await?.try_get::<i64, _>(0)? > 0 {
         return Ok(false);
     }
-    let mut transaction = connection.begin().await?;
+    let mut transaction = connection.begin_with(BEGIN_TO_WRITE).await?;
     let index = "CREATE INDEX IF NOT EXISTS processed_ranges_by_last ON processed_ranges (channel, last_msg)";
     sqlx::query(index).execute(&mut *transaction).await?;
     for table in ["rockets", "processed_ranges"] {
@@ -182,10 +236,21 @@ async fn columns(connection: &mut PgConnection, name: &str) -> Result<String, St
 }
 
 async fn run_migrations(connection: &mut PgConnection) -> Result<(), StoreError> {
+    // What is new belongs where the rest is, and not into another schema that comes first in the search path.
+    let stay = "SELECT set_config('search_path', quote_ident(nspname), false)
+                FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+                WHERE pg_class.oid = to_regclass($1)";
+    sqlx::query(stay).bind(HISTORY).execute(&mut *connection).await?;
     let mut runner = migrations::migrations::runner().set_grouped(true);
     runner.set_migration_table_name(HISTORY);
     let migrated = runner.run_async(&mut Migrator(connection)).await;
-    migrated.map(|_| ()).map_err(|error| StoreError::Migration(error.to_string()))
+    migrated.map(|_| ()).map_err(|error| match error.kind() {
+        Kind::Connection(what, source) => match source.downcast_ref::<sqlx::Error>() {
+            Some(source) => StoreError::Migration(format!("{what}: {}", describe(source))),
+            None => StoreError::Migration(error.to_string()),
+        },
+        _ => StoreError::Migration(error.to_string()),
+    })
 }
 
 /// Runs refinery's statements over a connection, each call in a transaction of its own.
@@ -198,7 +263,7 @@ impl AsyncTransaction for Migrator<'_> {
         &'a mut self,
         queries: T,
     ) -> Result<usize, Self::Error> {
-        let mut transaction = self.0.begin().await?;
+        let mut transaction = self.0.begin_with(BEGIN_TO_WRITE).await?;
         let mut count = 0;
         for query in queries {
             sqlx::raw_sql(AssertSqlSafe(query)).execute(&mut *transaction).await?;

@@ -9,15 +9,12 @@
 use std::fmt::Write;
 
 use super::literal::array;
-use super::rows;
+use super::{BEGIN_TO_WRITE, rows};
 use crate::domain::batch::Group;
 use crate::domain::ranges::{Applied, ProcessedRange};
 use crate::domain::summary::{Latest, Summary};
 use crate::domain::timestamp::Timestamp;
 use crate::store::merge;
-
-/// Each statement sees what has been committed before it, also by those whose locks were waited for.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;";
 
 /// How a writer's connection is set up. Plans are made once and kept: all statements look up rows by the channels of a
 /// batch, which are few, but the planner, who knows nothing of what arrays hold, would at times rather read whole tables.
@@ -172,8 +169,18 @@ pub(super) fn begin_and_take(rockets: &[(&str, Take<'_>)], received: Timestamp) 
         .collect();
     let mut parameters = rocket_columns(&proposed);
     parameters.push(format!("'{received}'"));
-    let mut sql = BEGIN.to_owned();
+    let mut sql = format!("{BEGIN_TO_WRITE};");
     execute(&mut sql, "take_rockets", &parameters);
+    sql
+}
+
+/// All that a batch does, to no rocket, and without an end: it fails where a batch would.
+pub(super) fn attempt() -> String {
+    let mut sql = begin_and_take(&[], Timestamp::FIRST);
+    load(&mut sql, &[]);
+    remove_ranges(&mut sql, &[]);
+    write_ranges(&mut sql, &[]);
+    merge_rockets_with(&mut sql, &[]);
     sql
 }
 

@@ -1,11 +1,24 @@
-//! Where a Postgres database is, and how to be connected to it: what `--database postgres://…` says.
+//! Where a Postgres database is, and how to connect to it: what `--database postgres://…` says.
+//!
+//! URLs are read as libpq reads them, whose grammar is not that of URLs on the Web: there may be a user without a host,
+//! `#` means nothing, and `+` is no space. What a URL doesn't say, libpq's environment variables may. Whatever is not
+//! understood is refused, for it could be what keeps the connection safe.
+//!
+//! No error repeats any of the URL but the names of parameters: a password may be anywhere in it.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
+use std::net::Ipv6Addr;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
+
+use super::password_file::{self, Account};
 
 /// How many connections read at the same time, unless the URL says otherwise.
 const POOL_SIZE: u32 = 8;
@@ -13,13 +26,65 @@ const POOL_SIZE: u32 = 8;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a batch or a read may take, unless the URL says otherwise.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Postgres's own port.
+const PORT: u16 = 5_432;
+/// Where servers on this machine have their sockets.
+const SOCKET_FOLDERS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
-/// A Postgres database and how to be connected to it. It displays without the password.
+/// The parameters of URLs, each with the environment variable that counts where the URL is silent.
+const PARAMETERS: [(&str, Option<&str>); 19] = [
+    ("host", Some("PGHOST")),
+    ("hostaddr", Some("PGHOSTADDR")),
+    ("port", Some("PGPORT")),
+    ("dbname", Some("PGDATABASE")),
+    ("user", Some("PGUSER")),
+    ("password", Some("PGPASSWORD")),
+    ("passfile", Some("PGPASSFILE")),
+    ("sslmode", Some("PGSSLMODE")),
+    ("sslrootcert", Some("PGSSLROOTCERT")),
+    ("sslcert", Some("PGSSLCERT")),
+    ("sslkey", Some("PGSSLKEY")),
+    ("application_name", Some("PGAPPNAME")),
+    ("options", Some("PGOPTIONS")),
+    ("connect_timeout", Some("PGCONNECT_TIMEOUT")),
+    ("target_session_attrs", Some("PGTARGETSESSIONATTRS")),
+    // As other programs write sslmode=require.
+    ("ssl", None),
+    ("pool_size", None),
+    ("acquire_timeout", None),
+    ("statement_timeout", None),
+];
+
+/// Variables that make libpq connect elsewhere, or more carefully, and that can't be obeyed.
+const REFUSED_VARIABLES: [&str; 6] =
+    ["PGSERVICE", "PGREQUIREAUTH", "PGCHANNELBINDING", "PGSSLCRL", "PGSSLCRLDIR", "PGREQUIRESSL"];
+
+const FORM: &str = "must be like postgres://user:password@host:5432/database. In the user, the password and the name of \
+     the database, percent-encode @ as %40, / as %2F, : as %3A, ? as %3F, # as %23 and % as %25; put an IPv6 address in \
+     brackets";
+
+/// Which servers will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TargetSession {
+    /// Any.
+    Any,
+    /// One on which sessions can write.
+    ReadWrite,
+    /// One that is no standby.
+    Primary,
+}
+
+/// A Postgres database and how to connect to it. Shown, it is without its password and parameters.
 #[derive(Clone)]
 pub struct PostgresUrl {
     shown: String,
+    has_password: bool,
     /// How to connect.
     pub(super) connect: Box<PgConnectOptions>,
+    /// Which servers will do.
+    pub(super) target: TargetSession,
+    /// Why the password file was ignored, if it was.
+    pub(super) ignored_file: Option<String>,
     /// How many connections read at the same time.
     pub(super) pool_size: u32,
     /// How long to wait for a connection.
@@ -28,63 +93,317 @@ pub struct PostgresUrl {
     pub(super) statement_timeout: Duration,
 }
 
+impl PostgresUrl {
+    /// Whether the URL itself holds a password.
+    pub fn has_password(&self) -> bool {
+        self.has_password
+    }
+
+    fn read(url: &str, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, String> {
+        let given = Given { by_url: parameters_of(url)?, environment };
+        given.refuse_variables()?;
+        let port = given.port()?;
+        let host = given.host(port)?;
+        let user = given.user()?;
+        // As the server itself would choose.
+        let database = given.value("dbname")?.unwrap_or_else(|| user.clone());
+        let mut ignored_file = None;
+        let password = match given.value("password")? {
+            Some(password) => password,
+            None => {
+                let account = Account { host: &host, port, database: &database, user: &user };
+                let found = given.password_file()?.map(|path| password_file::find(&path, &account));
+                match found {
+                    Some(Ok(password)) => password.unwrap_or_default(),
+                    Some(Err(reason)) => {
+                        ignored_file = Some(reason);
+                        String::new()
+                    }
+                    None => String::new(),
+                }
+            }
+        };
+        let mut known = vec![
+            ("host", host.clone()),
+            ("port", port.to_string()),
+            ("user", user.clone()),
+            ("dbname", database.clone()),
+            // Even if there is none: otherwise sqlx would look for one in places of its own.
+            ("password", password),
+            ("application_name", given.value("application_name")?.unwrap_or_else(|| "rocket-monitor".to_owned())),
+        ];
+        // Of PGOPTIONS sqlx takes care.
+        known.extend(given.by_url.get("options").map(|options| ("options", options.clone())));
+        let tls = given.tls(&host)?;
+        let trusts_system = tls.iter().any(|(name, value)| *name == "sslrootcert" && value == "system");
+        known.extend(tls.into_iter().filter(|(name, value)| *name != "sslrootcert" || value != "system"));
+        let query: Vec<String> = known.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
+        let connect = PgConnectOptions::from_str(&format!("postgres://localhost/?{}", query.join("&")));
+        let mut connect = connect.map_err(|_| FORM.to_owned())?.disable_statement_logging();
+        if trusts_system {
+            // No further certificate, whatever PGSSLROOTCERT says.
+            connect = connect.ssl_root_cert_from_pem(Vec::new());
+        }
+        Ok(Self {
+            shown: shown(&user, &host, port, &database),
+            has_password: given.by_url.contains_key("password"),
+            connect: Box::new(connect),
+            target: given.target()?,
+            ignored_file,
+            pool_size: given.positive("pool_size")?.unwrap_or(POOL_SIZE),
+            acquire_timeout: match given.seconds("acquire_timeout")? {
+                Some(timeout) => timeout,
+                None => given.seconds("connect_timeout")?.unwrap_or(ACQUIRE_TIMEOUT),
+            },
+            statement_timeout: given.seconds("statement_timeout")?.unwrap_or(STATEMENT_TIMEOUT),
+        })
+    }
+}
+
 impl FromStr for PostgresUrl {
     type Err = String;
 
-    /// The parameters that libpq knows, and `pool_size`, `acquire_timeout` and `statement_timeout` (in seconds).
     fn from_str(url: &str) -> Result<Self, String> {
-        let (mut pool_size, mut acquire_timeout, mut statement_timeout) =
-            (POOL_SIZE, ACQUIRE_TIMEOUT, STATEMENT_TIMEOUT);
-        let (place, query) = url.split_once('?').unwrap_or((url, ""));
-        let mut kept = Vec::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            match pair.split_once('=').unwrap_or((pair, "")) {
-                ("pool_size", size) => pool_size = positive("pool_size", size)?,
-                ("acquire_timeout", seconds) => acquire_timeout = timeout("acquire_timeout", seconds)?,
-                ("statement_timeout", seconds) => statement_timeout = timeout("statement_timeout", seconds)?,
-                _ => kept.push(pair),
-            }
+        Self::read(url, &|name| std::env::var_os(name))
+    }
+}
+
+/// What a URL says by name or in its own place, decoded.
+fn parameters_of(url: &str) -> Result<BTreeMap<String, String>, String> {
+    let (_, rest) = url.split_once("://").ok_or(FORM)?;
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, database) = place.split_once('/').unwrap_or((place, ""));
+    if database.contains('@') || query.contains('@') {
+        return Err(format!("has an @ behind the host: {FORM}"));
+    }
+    let (account, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let (user, password) = account.split_once(':').unwrap_or((account, ""));
+    let (host, port) = host_and_port(host)?;
+    let mut parameters = BTreeMap::new();
+    let in_place = [("user", user), ("password", password), ("host", host), ("port", port), ("dbname", database)];
+    for (name, value) in in_place.into_iter().filter(|(_, value)| !value.is_empty()) {
+        parameters.insert(name.to_owned(), decoded(value)?);
+    }
+    let mut named = BTreeMap::new();
+    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        let (name, value) =
+            parameter.split_once('=').ok_or("has a parameter without a value behind the question mark")?;
+        let name = decoded(name)?;
+        if !PARAMETERS.iter().any(|(known, _)| *known == name) {
+            return Err(unknown(&name));
         }
-        let known = if kept.is_empty() { place.to_owned() } else { format!("{place}?{}", kept.join("&")) };
-        // The parser's own message may repeat parts of the URL, and so of the password.
-        let connect = PgConnectOptions::from_str(&known)
-            .map_err(|_| "must be like postgres://user:password@host:5432/database?sslmode=require".to_owned())?;
-        let connect = Box::new(connect.application_name("rocket-monitor").disable_statement_logging());
-        Ok(Self { shown: without_password(url), connect, pool_size, acquire_timeout, statement_timeout })
+        if named.insert(name.clone(), decoded(value)?).is_some() {
+            return Err(format!("has the parameter {name} twice"));
+        }
     }
+    parameters.extend(named.into_iter().filter(|(_, value)| !value.is_empty()));
+    Ok(parameters)
 }
 
-fn positive(name: &str, text: &str) -> Result<u32, String> {
-    let number = text.parse().ok().filter(|number| *number > 0);
-    number.ok_or_else(|| format!("{name} must be an integer above 0, not {text:?}"))
-}
-
-fn timeout(name: &str, text: &str) -> Result<Duration, String> {
-    positive(name, text).map(|seconds| Duration::from_secs(seconds.into()))
-}
-
-/// Whether a text holds a Postgres URL with a password.
-pub fn has_password(text: &str) -> bool {
-    ["postgres://", "postgresql://"].iter().any(|scheme| text.contains(scheme)) && without_password(text) != text
-}
-
-/// The URL with its password, if any, left out.
-fn without_password(url: &str) -> String {
-    let (place, query) = url.split_once('?').map_or((url, None), |(place, query)| (place, Some(query)));
-    let mut shown = match place.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?))) {
-        Some((scheme, (user, host))) => match user.split_once(':') {
-            Some((user, _)) => format!("{scheme}://{user}@{host}"),
-            None => place.to_owned(),
-        },
-        None => place.to_owned(),
+fn host_and_port(text: &str) -> Result<(&str, &str), String> {
+    let Some(bracketed) = text.strip_prefix('[') else {
+        let (host, port) = text.split_once(':').unwrap_or((text, ""));
+        // Several hosts are refused by name later.
+        return if port.contains(':') && !text.contains(',') { Err(FORM.to_owned()) } else { Ok((host, port)) };
     };
-    if let Some(query) = query {
-        let kept: Vec<&str> = query.split('&').filter(|pair| !pair.starts_with("password=")).collect();
-        shown += "?";
-        shown += &kept.join("&");
+    let (address, port) = bracketed.split_once(']').ok_or(FORM)?;
+    let ip = address.split('%').next().unwrap_or_default();
+    let port = if port.is_empty() { Some("") } else { port.strip_prefix(':') };
+    match (ip.parse::<Ipv6Addr>(), port) {
+        (Ok(_), Some(port)) => Ok((address, port)),
+        _ => Err(FORM.to_owned()),
     }
-    shown
 }
+
+fn unknown(name: &str) -> String {
+    let lower = name.to_ascii_lowercase();
+    if PARAMETERS.iter().any(|(known, _)| *known == lower) {
+        return format!("has the parameter {name}, which is written {lower}");
+    }
+    let is_name = name.len() <= 40 && name.chars().all(|char| char.is_ascii_alphanumeric() || "_-[].".contains(char));
+    let name = if is_name { format!("the parameter {name}") } else { "a parameter".to_owned() };
+    let known: Vec<&str> = PARAMETERS.iter().map(|(known, _)| *known).collect();
+    format!("has {name}, which is not supported; these are: {}", known.join(", "))
+}
+
+fn decoded(text: &str) -> Result<String, String> {
+    let is_hex = |at: usize| text.as_bytes().get(at).is_some_and(u8::is_ascii_hexdigit);
+    let is_sound = text.match_indices('%').all(|(at, _)| is_hex(at + 1) && is_hex(at + 2));
+    let decoded = percent_decode_str(text).decode_utf8().ok().filter(|text| is_sound && !text.contains('\0'));
+    decoded.map(Into::into).ok_or_else(|| format!("has a % that begins no percent-encoded text: {FORM}"))
+}
+
+fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+/// What shows a URL as people write it, and nothing that a terminal would obey.
+const SHOWN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+
+fn shown(user: &str, host: &str, port: u16, database: &str) -> String {
+    let encoded = |text: &str| utf8_percent_encode(text, SHOWN).to_string();
+    let (user, database) = (encoded(user).replace('/', "%2F"), encoded(database));
+    let port = (port != PORT).then_some(port);
+    if host.starts_with('/') {
+        let port = port.map_or_else(String::new, |port| format!("&port={port}"));
+        return format!("postgres://{user}@/{database}?host={}{port}", encoded(host));
+    }
+    let port = port.map_or_else(String::new, |port| format!(":{port}"));
+    let host = if host.contains(':') { format!("[{}]", encoded(host).replace("%3A", ":")) } else { encoded(host) };
+    format!("postgres://{user}@{host}{port}/{database}")
+}
+
+/// What the URL and the environment say.
+struct Given<'e> {
+    by_url: BTreeMap<String, String>,
+    environment: &'e dyn Fn(&str) -> Option<OsString>,
+}
+
+impl Given<'_> {
+    fn refuse_variables(&self) -> Result<(), String> {
+        let refused = REFUSED_VARIABLES.iter().find(|name| (self.environment)(name).is_some_and(|it| !it.is_empty()));
+        refused
+            .map_or(Ok(()), |name| Err(format!("can't be used where {name} is set, which is not supported; unset it")))
+    }
+
+    /// A value with the name of where it comes from.
+    fn find(&self, parameter: &str) -> Result<Option<(String, String)>, String> {
+        if let Some(value) = self.by_url.get(parameter) {
+            return Ok(Some((parameter.to_owned(), value.clone())));
+        }
+        let Some((_, Some(variable))) = PARAMETERS.iter().find(|(name, _)| *name == parameter) else {
+            return Ok(None);
+        };
+        match (self.environment)(variable).filter(|value| !value.is_empty()).map(OsString::into_string) {
+            None => Ok(None),
+            Some(Ok(value)) => Ok(Some(((*variable).to_owned(), value))),
+            Some(Err(_)) => Err(format!("can't be used with a {variable} that is not UTF-8")),
+        }
+    }
+
+    fn value(&self, parameter: &str) -> Result<Option<String>, String> {
+        Ok(self.find(parameter)?.map(|(_, value)| value))
+    }
+
+    fn positive(&self, parameter: &str) -> Result<Option<u32>, String> {
+        let Some((name, value)) = self.find(parameter)? else { return Ok(None) };
+        let number = value.parse().ok().filter(|number| *number > 0);
+        number.map(Some).ok_or_else(|| format!("has a {name} that is not an integer above 0"))
+    }
+
+    fn seconds(&self, parameter: &str) -> Result<Option<Duration>, String> {
+        Ok(self.positive(parameter)?.map(|seconds| Duration::from_secs(seconds.into())))
+    }
+
+    fn port(&self) -> Result<u16, String> {
+        let Some((name, value)) = self.find("port")? else { return Ok(PORT) };
+        if value.contains(',') {
+            return Err(SEVERAL_HOSTS.to_owned());
+        }
+        let port = value.parse().ok().filter(|port| *port > 0);
+        port.ok_or_else(|| format!("has a {name} that is not a number from 1 to 65535: {FORM}"))
+    }
+
+    /// A name, an address, or the folder of a socket.
+    fn host(&self, port: u16) -> Result<String, String> {
+        let host = match (self.find("host")?, self.find("hostaddr")?) {
+            (Some(_), Some((address, _))) => {
+                return Err(format!("has a host, and {address} beside it, which is not supported; give one of them"));
+            }
+            (None, Some((address, value))) if value.parse::<std::net::IpAddr>().is_err() => {
+                return Err(format!("has a {address} that is not an IP address"));
+            }
+            (Some((_, host)), None) | (None, Some((_, host))) => host,
+            (None, None) => {
+                let is_there = |folder: &&&str| Path::new(folder).join(format!(".s.PGSQL.{port}")).exists();
+                SOCKET_FOLDERS.iter().find(is_there).map_or("localhost", |folder| *folder).to_owned()
+            }
+        };
+        if host.contains(',') {
+            return Err(SEVERAL_HOSTS.to_owned());
+        }
+        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        Ok(bracketed.map(str::to_owned).unwrap_or(host))
+    }
+
+    fn user(&self) -> Result<String, String> {
+        match self.value("user")? {
+            Some(user) => Ok(user),
+            None => whoami::username().map_err(|_| {
+                "names no user, and the operating system has no name for the one that runs this: write postgres://USER@…"
+                    .to_owned()
+            }),
+        }
+    }
+
+    fn password_file(&self) -> Result<Option<std::path::PathBuf>, String> {
+        if let Some(file) = self.value("passfile")? {
+            return Ok(Some(file.into()));
+        }
+        let home = (self.environment)("HOME").filter(|home| !home.is_empty());
+        Ok(home.map(|home| Path::new(&home).join(".pgpass")).filter(|file| file.exists()))
+    }
+
+    /// How to speak TLS: the parameters as sqlx takes them.
+    fn tls(&self, host: &str) -> Result<Vec<(&'static str, String)>, String> {
+        let root = self.value("sslrootcert")?;
+        let trusts_system = root.as_deref() == Some("system");
+        let by_ssl = match self.value("ssl")?.as_deref() {
+            None => None,
+            Some("true") => Some(("ssl".to_owned(), "require".to_owned())),
+            Some(_) => return Err("has the parameter ssl, which can only be true; use sslmode".to_owned()),
+        };
+        let default = if trusts_system { "verify-full" } else { "prefer" };
+        let mode = match self.find("sslmode")?.or(by_ssl) {
+            None => default,
+            Some((name, mode)) => match (mode.as_str(), &root) {
+                ("disable", _) => "disable",
+                ("verify-full", _) => "verify-full",
+                ("prefer" | "require" | "verify-ca", Some(_)) if trusts_system => {
+                    return Err(format!("has sslrootcert=system with a weaker {name} than verify-full"));
+                }
+                ("prefer", _) => "prefer",
+                // As libpq has it: whoever names a certificate wants it to be looked at.
+                ("require", None) => "require",
+                ("require" | "verify-ca", _) => "verify-ca",
+                _ => {
+                    return Err(format!(
+                        "has a {name} that is none of disable, prefer, require, verify-ca and verify-full"
+                    ));
+                }
+            },
+        };
+        // As libpq has it, too: there is no TLS over a socket of this machine.
+        let mode = if host.starts_with('/') { "disable" } else { mode };
+        let mut tls = vec![("sslmode", mode.to_owned())];
+        tls.extend(root.map(|root| ("sslrootcert", root)));
+        match (self.value("sslcert")?, self.value("sslkey")?) {
+            (Some(certificate), Some(key)) => tls.extend([("sslcert", certificate), ("sslkey", key)]),
+            (None, None) => {}
+            _ => return Err("has one of sslcert and sslkey; give both or none".to_owned()),
+        }
+        let is_missing = |(name, value): &&(&str, String)| {
+            *name != "sslmode" && !(trusts_system && *name == "sslrootcert") && !Path::new(value).exists()
+        };
+        match tls.iter().find(is_missing) {
+            Some((name, _)) if mode != "disable" => Err(format!("has a {name} that names no file which is there")),
+            _ => Ok(tls),
+        }
+    }
+
+    fn target(&self) -> Result<TargetSession, String> {
+        let Some((name, target)) = self.find("target_session_attrs")? else { return Ok(TargetSession::Any) };
+        match target.as_str() {
+            "any" => Ok(TargetSession::Any),
+            "read-write" => Ok(TargetSession::ReadWrite),
+            "primary" => Ok(TargetSession::Primary),
+            _ => Err(format!("has a {name} that is none of any, read-write and primary; others are not supported")),
+        }
+    }
+}
+
+const SEVERAL_HOSTS: &str =
+    "names several hosts or ports, which is not supported; give one name that leads to the primary";
 
 impl fmt::Display for PostgresUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -100,7 +419,8 @@ impl fmt::Debug for PostgresUrl {
 
 impl PartialEq for PostgresUrl {
     fn eq(&self, other: &Self) -> bool {
-        self.shown == other.shown
+        // Options can choose another schema.
+        self.shown == other.shown && self.connect.get_options() == other.connect.get_options()
     }
 }
 
@@ -111,26 +431,157 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    #[test]
-    fn passwords_are_not_shown() {
-        for (url, shown) in [
-            ("postgres://u:p%40@h:1/d", "postgres://u@h:1/d"),
-            ("postgresql://u:p@q@h/d?sslmode=require", "postgresql://u@h/d?sslmode=require"),
-            ("postgres:///d?user=u&password=p&host=/tmp", "postgres:///d?user=u&host=/tmp"),
-            ("postgres://u@h/d", "postgres://u@h/d"),
-        ] {
-            assert_eq!(url.parse::<PostgresUrl>().unwrap().to_string(), shown);
-            assert_eq!(has_password(url), url != shown);
-        }
-        assert!(!has_password("rockets.db?password=x"));
+    fn read_in(url: &str, environment: &[(&str, &str)]) -> Result<PostgresUrl, String> {
+        PostgresUrl::read(url, &|name| {
+            environment.iter().find(|(variable, _)| *variable == name).map(|(_, value)| OsString::from(value))
+        })
+    }
+
+    fn read(url: &str) -> Result<PostgresUrl, String> {
+        read_in(url, &[])
     }
 
     #[test]
-    fn our_own_parameters_are_read_and_bad_ones_named() {
-        let url: PostgresUrl = "postgres://h/d?pool_size=3&acquire_timeout=7&statement_timeout=9".parse().unwrap();
+    fn urls_mean_what_they_mean_to_libpq() {
+        for (url, shown) in [
+            ("postgres://u:p%40@h:1/d", "postgres://u@h:1/d"),
+            ("postgresql://u:p@q@h/d?sslmode=require", "postgres://u@h/d"),
+            ("postgres://u:p#1:2@h/d", "postgres://u@h/d"),
+            ("postgres:///d?user=u&password=p&host=/tmp", "postgres://u@/d?host=/tmp"),
+            ("postgres://u:p@/d?host=/run/pg&port=5433", "postgres://u@/d?host=/run/pg&port=5433"),
+            ("postgres://u@%2Frun%2Fpg/d", "postgres://u@/d?host=/run/pg"),
+            ("postgres://u@%2Frun%2Fpg:5433/d", "postgres://u@/d?host=/run/pg&port=5433"),
+            ("postgres://other@h1/d?host=h2&user=u&dbname=e&port=7", "postgres://u@h2:7/e"),
+            ("postgres://u@h", "postgres://u@h/u"),
+            ("postgres://u@h?connect_timeout=1", "postgres://u@h/u"),
+            ("postgres://u@[::1]:5433/d", "postgres://u@[::1]:5433/d"),
+            ("postgres://u@[::1]/d", "postgres://u@[::1]/d"),
+            ("postgres://u@[fe80::1%25eth0]/d", "postgres://u@[fe80::1%25eth0]/d"),
+            ("postgres://u@%3A%3A1/d", "postgres://u@[::1]/d"),
+            ("postgres://u@/d?host=::1", "postgres://u@[::1]/d"),
+            ("postgres://u@/d?host=[::1]", "postgres://u@[::1]/d"),
+            ("postgres://u@/d?hostaddr=127.0.0.1", "postgres://u@127.0.0.1/d"),
+            ("postgres://a%2Fb%1B@h/c%1B%20d", "postgres://a%2Fb%1B@h/c%1B%20d"),
+        ] {
+            let read = read(url).unwrap();
+            assert_eq!((read.to_string(), format!("{read:?}")), (shown.to_owned(), shown.to_owned()), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused_and_nothing_of_it_repeated() {
+        for (url, why) in [
+            ("postgres://u:secret/d", "has a port that is not a number"),
+            ("postgres://u:se/secret@h/d", "has an @ behind the host"),
+            ("postgres://u:12?secret@h/d", "must be like"),
+            ("postgres://u:12/3?secret=@h/d", "has an @ behind the host"),
+            ("postgres://u:100%secret@h/d", "begins no percent-encoded text"),
+            ("postgres://u:secret%00@h/d", "begins no percent-encoded text"),
+            ("postgres://u:secret%ff@h/d", "begins no percent-encoded text"),
+            ("postgres://u@h:secret/d", "has a port"),
+            ("postgres://u@h:0/d", "has a port"),
+            ("postgres://u@::1/d", "in brackets"),
+            ("postgres://u@[::1/d", "in brackets"),
+            ("postgres://u@[secret]/d", "in brackets"),
+            ("postgres://u@h1,h2/d", "several hosts"),
+            ("postgres://u@h1:1,h2:2/d", "several hosts"),
+            ("postgres://u@/d?host=h1,h2", "several hosts"),
+            ("postgres://u@h/d?port=1,2", "several hosts"),
+            ("postgres://u@h/d?hostaddr=::1", "give one of them"),
+            ("postgres://u@/d?hostaddr=h", "not an IP address"),
+            ("postgres://u@h/d?sslMode=verify-full", "sslMode, which is written sslmode"),
+            ("postgres://u@h/d?sslmode=Verify-Full", "has a sslmode that is none of"),
+            ("postgres://u@h/d?sslmode=allow", "has a sslmode that is none of"),
+            ("postgres://u@h/d?sslrootcert=system&sslmode=require", "weaker sslmode"),
+            ("postgres://u@h/d?ssl=1", "ssl, which can only be true"),
+            ("postgres://u@h/d?sslcert=c", "give both or none"),
+            ("postgres://u@h/d?sslrootcert=secret", "has a sslrootcert that names no file"),
+            ("postgres://u@h/d?sslcert=Cargo.toml&sslkey=secret", "has a sslkey that names no file"),
+            ("postgres://u@h/d?service=secret", "the parameter service, which is not supported"),
+            ("postgres://u@h/d?sslpassword=secret", "the parameter sslpassword, which is not supported"),
+            ("postgres://u@h/d?channel_binding=require", "the parameter channel_binding, which is not supported"),
+            ("postgres://u@h/d?se\u{1b}cret=1", "has a parameter, which"),
+            ("postgres://u@h/d?secret", "without a value"),
+            ("postgres://u@h/d?user=a&user=b", "user twice"),
+            ("postgres://u@h/d?target_session_attrs=standby", "none of any, read-write and primary"),
+            ("postgres://u@h/d?pool_size=0", "has a pool_size that"),
+            ("postgres://u@h/d?acquire_timeout=1s", "has a acquire_timeout that"),
+            ("postgres://u@h/d?connect_timeout=-1", "has a connect_timeout that"),
+        ] {
+            let error = read(url).unwrap_err();
+            assert!(error.contains(why), "{url}: {error}");
+            assert!(!error.contains("secret"), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_those_of_libpq_and_our_own() {
+        let url = read("postgres://u@h/d?pool_size=3&acquire_timeout=7&statement_timeout=9&connect_timeout=1").unwrap();
         assert_eq!((url.pool_size, url.acquire_timeout.as_secs(), url.statement_timeout.as_secs()), (3, 7, 9));
-        assert!("postgres://h/d?pool_size=0".parse::<PostgresUrl>().unwrap_err().contains("pool_size"));
-        assert!("postgres://h/d?acquire_timeout=1s".parse::<PostgresUrl>().unwrap_err().contains("acquire_timeout"));
-        assert!("postgres://h:port/d".parse::<PostgresUrl>().is_err());
+        let url = read("postgres://u@h/d?connect_timeout=4&application_name=a+b&options=-csearch_path%3Dx").unwrap();
+        assert_eq!((url.pool_size, url.acquire_timeout.as_secs(), url.statement_timeout.as_secs()), (8, 4, 5));
+        assert_eq!(url.connect.get_application_name(), Some("a+b"));
+        assert_eq!(url.connect.get_options(), Some("-csearch_path=x"));
+        assert_eq!((url.target, url.has_password()), (TargetSession::Any, false));
+        let url = read("postgres://u@h/d?target_session_attrs=primary&password=x").unwrap();
+        assert_eq!((url.target, url.has_password()), (TargetSession::Primary, true));
+        assert_eq!(url.connect.get_application_name(), Some("rocket-monitor"));
+        let addressed = read("postgres://u@[::1]:7/d").unwrap();
+        assert_eq!((addressed.connect.get_host(), addressed.connect.get_port()), ("::1", 7));
+    }
+
+    #[test]
+    fn two_schemas_are_two_databases() {
+        let [one, other] =
+            ["a", "b"].map(|name| read(&format!("postgres://u@h/d?options=-csearch_path%3D{name}")).unwrap());
+        assert_ne!(one, other);
+        assert_eq!(one, one.clone());
+    }
+
+    #[test]
+    fn a_certificate_that_is_named_is_looked_at() {
+        for (parameters, mode) in [
+            ("", "Prefer"),
+            ("sslmode=disable&sslrootcert=Cargo.toml", "Disable"),
+            ("sslmode=require", "Require"),
+            ("sslmode=require&sslrootcert=Cargo.toml", "VerifyCa"),
+            ("sslmode=verify-ca", "VerifyCa"),
+            ("sslmode=verify-full&sslrootcert=Cargo.toml", "VerifyFull"),
+            ("sslrootcert=system", "VerifyFull"),
+            ("ssl=true", "Require"),
+            ("ssl=true&sslrootcert=Cargo.toml", "VerifyCa"),
+            ("sslmode=verify-full&host=/tmp", "Disable"),
+        ] {
+            let url = read(&format!("postgres://u@h/d?{parameters}")).unwrap();
+            assert_eq!(format!("{:?}", url.connect.get_ssl_mode()), mode, "{parameters}");
+        }
+    }
+
+    #[test]
+    fn environment_variables_say_what_the_url_does_not() {
+        let environment =
+            [("PGHOST", "e"), ("PGPORT", "9"), ("PGUSER", "someone"), ("PGDATABASE", "base"), ("PGSSLMODE", "require")];
+        let by_environment = read_in("postgres://", &environment).unwrap();
+        assert_eq!(by_environment.to_string(), "postgres://someone@e:9/base");
+        assert_eq!(format!("{:?}", by_environment.connect.get_ssl_mode()), "Require");
+        assert_eq!(read_in("postgres://u@h:1/d", &environment).unwrap().to_string(), "postgres://u@h:1/d");
+        // Who runs this, and not nobody.
+        assert_eq!(
+            read("postgres://h").unwrap().to_string(),
+            format!("postgres://{0}@h/{0}", whoami::username().unwrap())
+        );
+        for (name, value, why) in [
+            ("PGSSLMODE", "verify_full", "has a PGSSLMODE that"),
+            ("PGPORT", "x", "has a PGPORT that"),
+            ("PGHOST", "h1,h2", "several hosts"),
+            ("PGHOSTADDR", "127.0.0.1", "PGHOSTADDR beside it"),
+            ("PGCONNECT_TIMEOUT", "0", "has a PGCONNECT_TIMEOUT that"),
+            ("PGTARGETSESSIONATTRS", "standby", "has a PGTARGETSESSIONATTRS that"),
+            ("PGSERVICE", "prod", "where PGSERVICE is set"),
+        ] {
+            let url = if name == "PGHOSTADDR" { "postgres://u@h" } else { "postgres://u@" };
+            assert!(read_in(url, &[(name, value)]).unwrap_err().contains(why), "{name}");
+        }
+        assert!(read_in("postgres://u@h", &[("PGSERVICE", "")]).is_ok());
     }
 }

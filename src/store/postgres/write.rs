@@ -11,14 +11,16 @@
 //! message writes the ranges, adds what is new to these other rockets, and commits.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 use tokio::runtime::Runtime;
 
+use super::error::{describe, is_connection_lost, is_to_be_tried_again, was_waited_for};
 use super::rows::{self, PgTime};
 use super::schema;
+use super::session::{self, Work, within};
 use super::statements::{self, Take};
 use super::url::PostgresUrl;
 use crate::domain::batch::{Batch, Group, Outcome};
@@ -32,8 +34,8 @@ use crate::store::known::Known;
 /// How often a batch is tried that the server broke off because others were in its way.
 const TRIES: usize = 5;
 
-/// The states of a deadlock and of a serialization failure, after which trying again is right.
-const TRY_AGAIN: [&str; 2] = ["40P01", "40001"];
+/// A connection that has not been used for so long may be gone: the server may have closed it, or a firewall.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// What is noted of a known rocket.
 #[derive(Clone, Copy, Debug)]
@@ -77,8 +79,15 @@ pub struct PostgresWriter {
     url: PostgresUrl,
     failures: Failures,
     runtime: Runtime,
-    connection: Option<PgConnection>,
+    connection: Option<Open>,
     known: Known<Note>,
+}
+
+/// A connection on which the statements are prepared.
+#[derive(Debug)]
+struct Open {
+    connection: PgConnection,
+    used: Instant,
 }
 
 impl PostgresWriter {
@@ -94,8 +103,9 @@ impl PostgresWriter {
         let mut rely = true;
         loop {
             let mut known = std::mem::take(&mut self.known);
+            let had_connection = self.connection.is_some();
+            let mut transaction = Transaction::new(&batch, messages.len(), rely.then_some(&mut known), now);
             let work = async |connection: &mut PgConnection, failures: &Failures| {
-                let mut transaction = Transaction::new(&batch, messages.len(), rely.then_some(&mut known), now);
                 transaction.run(connection, failures, &mut known).await
             };
             let committed = self.within_time(work);
@@ -104,9 +114,15 @@ impl PostgresWriter {
             match committed {
                 Ok(Some(outcomes)) => return Ok(outcomes),
                 Ok(None) => rely = false,
-                Err(error) if tries < TRIES && is_to_be_tried_again(&error) => {
-                    tracing::debug!(%error, tries, "trying a batch again");
+                Err(StoreError::Postgres(error)) if tries < TRIES && is_to_be_tried_again(&error) => {
+                    tracing::debug!(error = describe(&error), tries, "trying a batch again");
                     tries += 1;
+                }
+                // The next try has a fresh connection, so there is only one.
+                Err(StoreError::Postgres(error))
+                    if had_connection && !transaction.may_be_committed && is_connection_lost(&error) =>
+                {
+                    tracing::debug!(error = describe(&error), "trying a batch again over another connection");
                 }
                 Err(error) => return Err(error),
             }
@@ -116,15 +132,14 @@ impl PostgresWriter {
     /// See [`Writer::probe`](crate::store::Writer::probe).
     pub fn probe(&mut self) -> Result<(), StoreError> {
         self.within_time(async |connection, _| {
-            // Locks nothing and changes nothing, but is refused where nothing can be written.
-            let sql = "DELETE FROM processed_ranges WHERE channel = ''";
-            sqlx::query(sql).execute(connection).await?;
+            let sql = statements::attempt() + "ROLLBACK";
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
             Ok(())
         })
     }
 
-    /// Connects if need be, and does something within the time that is allowed. The connection outlives it only if it
-    /// went well: after a failure, what state it is in is anybody's guess.
+    /// Connects if need be, and does something within the time that is allowed. The connection outlives it if it went
+    /// well, or if the server says that it gave up: after any other failure, what state it is in is anybody's guess.
     fn within_time<T>(
         &mut self,
         work: impl AsyncFnOnce(&mut PgConnection, &Failures) -> Result<T, StoreError>,
@@ -132,18 +147,17 @@ impl PostgresWriter {
         let Self { url, failures, runtime, connection, .. } = self;
         runtime.block_on(async {
             let mut open = match connection.take() {
-                Some(open) => open,
-                None => within(url.acquire_timeout, connect(url)).await?,
+                Some(open) => open.or_another(url).await?,
+                None => Open::new(url).await?,
             };
-            let worked = tokio::time::timeout(url.statement_timeout, work(&mut open, failures)).await;
-            match worked.unwrap_or(Err(StoreError::TimedOut)) {
+            match within(url.patience(), work(&mut open.connection, failures)).await {
                 Ok(done) => {
+                    open.used = Instant::now();
                     *connection = Some(open);
                     Ok(done)
                 }
                 Err(error) => {
-                    // Politely if possible, so that the server rolls back now.
-                    let _ = tokio::time::timeout(Duration::from_millis(100), open.close()).await;
+                    *connection = open.after(&error).await;
                     Err(error)
                 }
             }
@@ -151,27 +165,42 @@ impl PostgresWriter {
     }
 }
 
-/// A connection on which the statements are prepared.
-async fn connect(url: &PostgresUrl) -> Result<PgConnection, sqlx::Error> {
-    let mut connection = PgConnection::connect_with(&url.connect).await?;
-    let search = schema::range_search(&mut connection).await?;
-    sqlx::raw_sql(AssertSqlSafe(statements::set_up(search))).execute(&mut connection).await?;
-    Ok(connection)
-}
-
-async fn within<T>(timeout: Duration, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
-    match tokio::time::timeout(timeout, work).await {
-        Ok(done) => done.map_err(Into::into),
-        Err(_) => Err(StoreError::TimedOut),
-    }
-}
-
-fn is_to_be_tried_again(error: &StoreError) -> bool {
-    match error {
-        StoreError::Postgres(sqlx::Error::Database(error)) => {
-            error.code().is_some_and(|code| TRY_AGAIN.contains(&code.as_ref()))
+impl Open {
+    async fn new(url: &PostgresUrl) -> Result<Self, StoreError> {
+        let mut connection = session::connect(url, Work::Bounded).await?;
+        let prepared = within(url.patience(), async {
+            let search = schema::range_search(&mut connection).await?;
+            sqlx::raw_sql(AssertSqlSafe(statements::set_up(search))).execute(&mut connection).await?;
+            Ok(())
+        });
+        match prepared.await {
+            Ok(()) => Ok(Self { connection, used: Instant::now() }),
+            Err(error) => {
+                session::close(connection).await;
+                Err(error)
+            }
         }
-        _ => false,
+    }
+
+    /// This one, if it is as good as before a failure.
+    async fn after(mut self, failure: &StoreError) -> Option<Self> {
+        if matches!(failure, StoreError::Postgres(error) if was_waited_for(error)) {
+            let rolled_back = async { Ok(sqlx::raw_sql("ROLLBACK").execute(&mut self.connection).await?) };
+            if within(session::PING_TIMEOUT, rolled_back).await.is_ok() {
+                return Some(self);
+            }
+        }
+        session::close(self.connection).await;
+        None
+    }
+
+    /// This one, or, if the server has left it meanwhile, another one.
+    async fn or_another(mut self, url: &PostgresUrl) -> Result<Self, StoreError> {
+        if self.used.elapsed() < IDLE || session::is_alive(&mut self.connection).await {
+            return Ok(self);
+        }
+        session::close(self.connection).await;
+        Self::new(url).await
     }
 }
 
@@ -216,6 +245,8 @@ struct Transaction<'b, 'm> {
     shares: Vec<Share<'b, 'm>>,
     outcomes: Vec<Outcome>,
     now: Timestamp,
+    /// The server has been asked to commit it.
+    may_be_committed: bool,
 }
 
 impl<'b, 'm> Transaction<'b, 'm> {
@@ -237,7 +268,7 @@ impl<'b, 'm> Transaction<'b, 'm> {
             }
         };
         let shares = batch.groups().iter().map(share).collect();
-        Self { shares, outcomes, now }
+        Self { shares, outcomes, now, may_be_committed: false }
     }
 
     /// Commits the batch, and gives the outcomes; none if something is not as it was known, and nothing was done.
@@ -262,6 +293,7 @@ impl<'b, 'm> Transaction<'b, 'm> {
             failures.check(FailurePoint::BeforeCommit)?;
         }
         second.push_str("COMMIT");
+        self.may_be_committed = true;
         sqlx::raw_sql(AssertSqlSafe(second)).execute(&mut *connection).await?;
         self.follow(known);
         failures.check(FailurePoint::AfterCommit)?;

@@ -182,7 +182,7 @@ impl DatabaseFile {
         self.is_held.store(false, Ordering::Relaxed);
         let readers = std::mem::take(&mut *lock(&self.idle_readers));
         let Some(Anchor { connection, files }) = anchor else { return };
-        tracing::error!(path = %self.path.display(), "{change}; messages are refused until a sound database is there");
+        tracing::error!(path = %self.path.display(), "{change}; messages are refused until a sound database is at this path");
         self.generation.fetch_add(1, Ordering::SeqCst);
         save_log(&connection, change);
         for reader in &readers {
@@ -239,7 +239,7 @@ fn save_log(connection: &Connection, change: FileChange) {
     if change.leaves_log()
         && let Err(error) = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
     {
-        tracing::warn!(%error, "the log of the lost database can't be applied to it");
+        tracing::warn!(%error, "the write-ahead log of the lost database can't be applied to it");
     }
     keep_log_apart(connection, change);
 }

@@ -76,7 +76,7 @@ impl From<&Metadata> for FileId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FileChange {
     /// The path names no file.
-    #[error("the database's file was removed or renamed while it was in use; put a database in its place")]
+    #[error("the database's file was removed or renamed while it was in use; put it or a backup back")]
     Removed,
     /// The path names another file.
     #[error("the database's file was replaced by another one while it was in use")]
@@ -176,8 +176,8 @@ impl OpenFiles {
         }
         let aside = sibling(&self.log_path, ".orphaned");
         match fs::rename(&self.log_path, &aside) {
-            Ok(()) => tracing::warn!(path = %aside.display(), "the log of the lost database was put aside"),
-            Err(error) => tracing::error!(%error, "the log of the lost database can't be put aside"),
+            Ok(()) => tracing::warn!(path = %aside.display(), "the write-ahead log of the lost database was set aside"),
+            Err(error) => tracing::error!(%error, "the write-ahead log of the lost database can't be set aside"),
         }
         // It may be gone already; SQLite makes another.
         let _ = fs::remove_file(&self.index_path);

@@ -1,0 +1,59 @@
+//! `--database` on the command line, where a password may be in it: no message shows what may hold one.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
+use clap::{Arg, Command, Error};
+
+use super::output::complain;
+use crate::store::{Database, may_hold_password};
+
+/// The beginning of our environment variables.
+const VARIABLES: &str = "ROCKET_MONITOR_";
+
+/// Reads the value of `--database`, and leaves it out of its errors, which clap's own would show.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DatabaseParser;
+
+impl TypedValueParser for DatabaseParser {
+    type Value = Database;
+
+    fn parse_ref(&self, command: &Command, _: Option<&Arg>, value: &OsStr) -> Result<Database, Error> {
+        let unusable = |reason| {
+            let message = format!("the value of --database (ROCKET_MONITOR_DATABASE) {reason}");
+            command.clone().error(ErrorKind::ValueValidation, message)
+        };
+        Database::parse(value).map_err(unusable)
+    }
+}
+
+/// A message without those arguments and variables that may hold a password, wherever they were meant to go.
+pub(super) fn without_passwords(message: &str) -> String {
+    let variables = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(VARIABLES));
+    let texts = std::env::args_os().skip(1).chain(variables.map(|(_, value)| value));
+    texts.map(OsString::into_string).filter_map(Result::ok).fold(message.to_owned(), |message, text| {
+        let value = text.split_once('=').map_or("", |(_, value)| value);
+        let secrets = [text.as_str(), value].into_iter().filter(|text| may_hold_password(text));
+        secrets.fold(message, |message, secret| message.replace(secret, "(not shown)"))
+    })
+}
+
+/// Everybody on the machine can read a process's arguments.
+pub(super) fn warn_of_passwords() {
+    let mut arguments = std::env::args_os().filter_map(|argument| argument.into_string().ok());
+    while let Some(argument) = arguments.next() {
+        let given = match argument.strip_prefix("--database") {
+            Some("") => arguments.next(),
+            Some(value) => value.strip_prefix('=').map(str::to_owned),
+            None => None,
+        };
+        let database = given.and_then(|given| given.parse::<Database>().ok());
+        if database.is_some_and(|database| database.has_password()) {
+            complain(
+                "rocket-monitor: the --database argument holds a password, which others on this machine can see. Set \
+                 ROCKET_MONITOR_DATABASE instead, or use a password file (~/.pgpass).",
+            );
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Where a database is, as `--database` says it: a path, a word, or a URL.
+//!
+//! What is written for other programs is refused, for it would become the name of a file. No error repeats any of the
+//! text: a password may be in it.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::postgres::PostgresUrl;
+
+/// Where a database is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Database {
+    /// An SQLite file.
+    File(PathBuf),
+    /// SQLite in memory: gone with the process.
+    Memory,
+    /// A Postgres server's.
+    Postgres(PostgresUrl),
+}
+
+/// What a database can be.
+const FORMS: &str = "the path of an SQLite file, the word memory, or postgres://user@host/database";
+
+/// How URLs and connection strings of other programs begin, before a colon.
+const OTHER_SCHEMES: [&str; 14] = [
+    "postgres",
+    "postgresql",
+    "jdbc",
+    "odbc",
+    "sqlite",
+    "sqlite3",
+    "mysql",
+    "mariadb",
+    "sqlserver",
+    "mssql",
+    "oracle",
+    "redis",
+    "http",
+    "https",
+];
+
+impl Database {
+    /// Reads the value of `--database`. If it can't be used, the error says why.
+    pub fn parse(text: &OsStr) -> Result<Self, String> {
+        match text.to_str() {
+            Some(text) => text.parse(),
+            // No URL is written so, but a path may be.
+            None => refuse_what_is_no_path(&text.to_string_lossy()).map(|()| Self::File(text.into())),
+        }
+    }
+
+    /// Whether the text that this was read from holds a password.
+    pub fn has_password(&self) -> bool {
+        matches!(self, Self::Postgres(url) if url.has_password())
+    }
+}
+
+impl FromStr for Database {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "memory" {
+            return Ok(Self::Memory);
+        }
+        // Names of schemes may be written in any case.
+        let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+        if let Some("postgres" | "postgresql") = scheme.as_deref() {
+            let whole = text.trim_end_matches(is_around) == text;
+            return if whole { text.parse().map(Self::Postgres) } else { Err(AROUND.to_owned()) };
+        }
+        refuse_what_is_no_path(text).map(|()| Self::File(text.into()))
+    }
+}
+
+const AROUND: &str = "begins or ends with a space or a quotation mark; leave it out";
+
+/// What a shell or an editor may have left around a text.
+fn is_around(char: char) -> bool {
+    char.is_whitespace() || matches!(char, '"' | '\'' | '`' | '“' | '”' | '‘' | '’')
+}
+
+/// Whether a text can be the path of a file; if not, the error says what it is instead.
+fn refuse_what_is_no_path(text: &str) -> Result<(), String> {
+    let bare = text.trim_matches(is_around);
+    let lower = bare.to_ascii_lowercase();
+    if lower.is_empty() {
+        return Err(format!("is empty; give {FORMS}"));
+    }
+    if lower.starts_with(":memory") || lower.starts_with("file::memory") {
+        return Err("is SQLite's own way to ask for a database in memory; write memory".to_owned());
+    }
+    if lower.starts_with("file:") {
+        return Err(
+            "begins with file:, as an SQLite URI does; give the path alone, without file: and parameters".into()
+        );
+    }
+    let scheme = lower.split_once(':').map_or("", |(scheme, _)| scheme);
+    if lower.contains("://") || OTHER_SCHEMES.contains(&scheme) {
+        let is_ours = lower.starts_with("postgres://") || lower.starts_with("postgresql://");
+        return Err(if is_ours && bare != text {
+            AROUND.to_owned()
+        } else if lower.contains("postgres") {
+            "is a Postgres URL in a form of another program; write postgres://user:password@host/database".to_owned()
+        } else {
+            format!("is a URL that this program doesn't know; give {FORMS}")
+        });
+    }
+    if is_of_keywords(&lower) {
+        return Err("is a connection string of keywords and values; write it as a URL: \
+                    postgres://user:password@host:5432/database?sslmode=require"
+            .to_owned());
+    }
+    if lower.split_once(':').is_some_and(|(_, rest)| rest.contains('@')) {
+        return Err("looks like a URL without its beginning; write postgres://user:password@host/database".to_owned());
+    }
+    Ok(())
+}
+
+/// Whether a text begins with a keyword and `=`, as paths don't, or gives a password by one.
+fn is_of_keywords(lower: &str) -> bool {
+    let is_word = |text: &str| !text.is_empty() && text.chars().all(|it| it.is_ascii_alphabetic() || "_ ".contains(it));
+    let begins_so = lower.split_once('=').is_some_and(|(keyword, _)| is_word(keyword));
+    let ends_in_password =
+        |text: &str| ["password", "passwd", "pwd"].iter().any(|word| text.trim_end().ends_with(word));
+    begins_so || lower.match_indices('=').any(|(at, _)| lower.get(..at).is_some_and(ends_in_password))
+}
+
+impl fmt::Display for Database {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(formatter),
+            Self::Memory => formatter.write_str("memory"),
+            Self::Postgres(url) => url.fmt(formatter),
+        }
+    }
+}
+
+/// Whether a text may hold a password, so that it should not be shown.
+pub fn may_hold_password(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    (lower.contains('@') && lower.contains(':')) || ["password", "passwd", "pwd"].iter().any(|it| lower.contains(it))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn paths_of_any_kind_are_paths() {
+        let paths = [
+            "rockets.db",
+            "./rockets.db",
+            "/var/lib/rocket-monitor/rockets.db",
+            "a b.db",
+            "Memory",
+            "./memory",
+            "db@home",
+            "at 12:30.db",
+            "./a=b.db",
+            "memory.db",
+            "räkete.db",
+            "postgres.db",
+            "dir/host=1/x.db",
+            "C:rockets",
+            "http.db",
+        ];
+        for path in paths {
+            assert_eq!(path.parse(), Ok(Database::File(path.into())));
+        }
+        assert_eq!("memory".parse(), Ok(Database::Memory));
+        let postgres: Database = "PostgreSQL://u@h/d".parse().unwrap();
+        assert_eq!(postgres.to_string(), "postgres://u@h/d");
+    }
+
+    #[test]
+    fn what_is_written_for_other_programs_is_refused_without_repeating_it() {
+        for (text, hint) in [
+            ("", "is empty"),
+            (" \t", "is empty"),
+            (":memory:", "write memory"),
+            ("file::memory:?cache=shared", "write memory"),
+            ("file:secret.db", "the path alone"),
+            ("FILE:///secret.db?mode=ro", "the path alone"),
+            ("sqlite:///secret.db", "doesn't know"),
+            ("sqlite:secret.db", "doesn't know"),
+            ("mysql://u:secret@h/d", "doesn't know"),
+            ("redis://:secret@h", "doesn't know"),
+            ("jdbc:postgresql://h/d?user=u&password=secret", "form of another program"),
+            ("postgresql+psycopg://u:secret@h/d", "form of another program"),
+            ("postgres:u:secret@h/d", "form of another program"),
+            ("postgres:/u:secret@h/d", "form of another program"),
+            (" postgres://u:secret@h/d", "leave it out"),
+            ("postgres://u:secret@h/d\n", "leave it out"),
+            ("\"postgres://u:secret@h/d\"", "leave it out"),
+            ("'Postgres://u:secret@h/d'", "leave it out"),
+            ("“postgres://u:secret@h/d”", "leave it out"),
+            ("host=h password=secret", "keywords and values"),
+            (" user = u password = secret", "keywords and values"),
+            ("Server=h;User Id=u;Pwd=secret", "keywords and values"),
+            ("rockets.db?password=secret", "keywords and values"),
+            ("u:secret@h/d", "without its beginning"),
+            ("//u:secret@h/d", "without its beginning"),
+            ("postgres://u:secret/d", "percent-encode"),
+            ("postgres://u:se/secret@h/d", "percent-encode"),
+            ("postgres://h/d?secret=1", "not supported"),
+        ] {
+            let error = text.parse::<Database>().unwrap_err();
+            assert!(error.contains(hint), "{text}: {error}");
+            assert!(text.contains("?secret") || !error.contains("secret"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_may_hold_a_password_is_known_by_its_signs() {
+        for secret in ["postgres://u:p@h", "u:p@h", "host=h password=p", "h?sslPassword=x", "Pwd=x"] {
+            assert!(may_hold_password(secret), "{secret}");
+        }
+        for harmless in ["rockets.db", "postgres://h/d", "127.0.0.1:8088", "--database", "db@home"] {
+            assert!(!may_hold_password(harmless), "{harmless}");
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! How a Postgres database is named: no password is ever shown, whatever is wrong; what a URL says counts; and what it says
+//! about encryption is kept.
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::outages::logged;
+use crate::postgres::{Cluster, TestDatabase, execute};
+use crate::support::{Client, faster, program, run, stderr, stdout};
+
+/// The password of these tests.
+const SECRET: &str = "hush4711";
+
+/// What people write by mistake, and what can't be reached.
+const SPELLINGS: [&str; 32] = [
+    "postgres://u:hush4711@127.0.0.1:1/d",
+    "Postgres://u:hush4711@127.0.0.1:1/d",
+    "postgres://u@127.0.0.1:1/d?password=hush4711",
+    "postgres://u@127.0.0.1:1/d?sslpassword=hush4711",
+    "postgres://u@127.0.0.1:1/d?sslPassword=hush4711",
+    "postgres://u@127.0.0.1:1/d?Password=hush4711",
+    "postgres://u:hush4711/@127.0.0.1:1/d",
+    "postgres://u:a/hush4711@127.0.0.1:1/d",
+    "postgres://u:1/hush4711@127.0.0.1:1/d",
+    "postgres://u:a?hush4711@127.0.0.1:1/d",
+    "postgres://u:1?hush4711=@127.0.0.1:1/d",
+    "postgres://u:a#hush4711@127.0.0.1:1/d",
+    "postgres://u:a@hush4711@127.0.0.1:1/d",
+    "postgres://u:a@1/hush4711@127.0.0.1:1/d",
+    "postgres://u:a:hush4711@127.0.0.1:1/d",
+    "postgres://u:100%hush4711@127.0.0.1:1/d",
+    "postgres://u:[hush4711@127.0.0.1:1/d",
+    "postgres://u:hush4711@127.0.0.1:port/d",
+    "postgres://u:hush4711",
+    "postgres:u:hush4711@127.0.0.1/d",
+    "postgres:/u:hush4711@127.0.0.1/d",
+    " postgres://u:hush4711@127.0.0.1:1/d",
+    "postgres://u:hush4711@127.0.0.1:1/d ",
+    "\"postgres://u:hush4711@127.0.0.1:1/d\"",
+    "'postgres://u:hush4711@127.0.0.1:1/d'",
+    "postgresql+psycopg://u:hush4711@127.0.0.1/d",
+    "jdbc:postgresql://127.0.0.1/d?user=u&password=hush4711",
+    "mysql://u:hush4711@127.0.0.1/d",
+    "sqlite:///x.db?password=hush4711",
+    "host=127.0.0.1 port=1 user=u password=hush4711",
+    "Host=127.0.0.1;Username=u;Password=hush4711",
+    "u:hush4711@127.0.0.1/d",
+];
+
+/// Every command that takes `--database`, with what else it needs.
+const COMMANDS: [&[&str]; 7] = [
+    // It would serve on a new file of that name.
+    &["serve", "--no-migrate", "--listen", "127.0.0.1:0"],
+    &["ingest", "/dev/null"],
+    &["check"],
+    &["report", "fleet"],
+    &["backup", "copy.db"],
+    &["forget", "r"],
+    &["migrate"],
+];
+
+/// That a command failed, made nothing, and said something, but not the password.
+fn nothing_is_shown(directory: &Path, what: &str, output: &Output) {
+    let said = stdout(output) + &stderr(output);
+    assert!(!said.contains(SECRET), "{what}: {said}");
+    assert!(!output.status.success() && !stderr(output).is_empty(), "{what}: {said}");
+    assert_eq!(std::fs::read_dir(directory).unwrap().count(), 0, "{what} made a file");
+}
+
+#[test]
+fn no_spelling_of_a_database_shows_its_password() {
+    let directory = tempfile::tempdir().unwrap();
+    let in_directory = |args: &[&str]| {
+        let mut command = program(args);
+        command.current_dir(directory.path());
+        command
+    };
+    for (index, spelling) in SPELLINGS.into_iter().enumerate() {
+        // All spellings, and all commands, but not each with each.
+        let command = COMMANDS[index % COMMANDS.len()];
+        let given = in_directory(&[command, &["--database", spelling]].concat()).output().unwrap();
+        nothing_is_shown(directory.path(), &format!("{command:?} {spelling}"), &given);
+        let joined = in_directory(&["check", &format!("--database={spelling}")]).output().unwrap();
+        nothing_is_shown(directory.path(), &format!("check --database={spelling}"), &joined);
+        let set = in_directory(command).env("ROCKET_MONITOR_DATABASE", spelling).output().unwrap();
+        nothing_is_shown(directory.path(), &format!("{command:?} with the variable {spelling}"), &set);
+    }
+    for command in COMMANDS {
+        for spelling in [SPELLINGS[0], SPELLINGS[7], SPELLINGS[29]] {
+            let given = in_directory(&[command, &["--database", spelling]].concat()).output().unwrap();
+            nothing_is_shown(directory.path(), &format!("{command:?} {spelling}"), &given);
+        }
+    }
+}
+
+#[test]
+fn nor_does_it_in_the_wrong_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let source = elsewhere.path().join("rockets.db");
+    let source = source.to_str().unwrap();
+    assert!(run(&["migrate", "--database", source]).status.success());
+    for spelling in [SPELLINGS[0], SPELLINGS[2], SPELLINGS[29], SPELLINGS[31]] {
+        let no_migrate = format!("--no-migrate={spelling}");
+        let rockets = format!("--rockets={spelling}");
+        for args in [
+            &[spelling][..],
+            &["check", spelling],
+            &["migrate", "--distribute", spelling],
+            &["serve", &no_migrate],
+            &["check", "--databse", spelling],
+            &["launch", "http://127.0.0.1:1", &rockets],
+            &["launch", spelling],
+            &["ingest", spelling, "--database", "memory"],
+            &["serve", "--database", "memory", "--listen", spelling],
+            &["backup", spelling, "--database", source],
+        ] {
+            let output = program(args).current_dir(directory.path()).output().unwrap();
+            nothing_is_shown(directory.path(), &format!("{args:?}"), &output);
+        }
+        let mut launch = program(&["launch", "http://127.0.0.1:1"]);
+        let output = launch.env("ROCKET_MONITOR_ROCKETS", spelling).current_dir(directory.path()).output().unwrap();
+        nothing_is_shown(directory.path(), &format!("ROCKET_MONITOR_ROCKETS={spelling}"), &output);
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_with_what_to_do() {
+    for (spelling, hint) in [
+        ("postgres://u:a/hush4711@h/d", "percent-encode"),
+        ("postgres://u@h/d?sslMode=verify-full", "sslMode, which is written sslmode"),
+        ("postgres://u@h/d?service=s", "service, which is not supported"),
+        ("mysql://h/d", "the path of an SQLite file"),
+        (":memory:", "write memory"),
+        ("file:y.db", "give the path alone"),
+    ] {
+        let output = run(&["check", "--database", spelling]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(hint), "{spelling}: {}", stderr(&output));
+        assert!(stderr(&output).contains("--database"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn the_log_shows_no_password_and_a_warning_where_others_can_see_it() {
+    let database = TestDatabase::create();
+    let url = database.url.replacen("@", &format!(":{SECRET}@"), 1);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let service = logged(&url, "trace", &path);
+    let log = || std::fs::read_to_string(&path).unwrap();
+    let mut client = Client::new(service.address);
+    assert_eq!(client.post(&faster("r", 1, 1)).status, 204);
+    assert_eq!(client.get("/rockets/r").status, 200);
+    drop(service);
+    assert!(!log().contains(SECRET), "{}", log());
+    assert!(log().contains("the --database argument holds a password"), "{}", log());
+    let by_variable = program(&["check"]).env("ROCKET_MONITOR_DATABASE", &url).output().unwrap();
+    assert!(by_variable.status.success());
+    assert!(!stderr(&by_variable).contains("holds a password"), "{}", stderr(&by_variable));
+    assert!(!(stdout(&by_variable) + &stderr(&by_variable)).contains(SECRET));
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A server that is reached over TCP, with TLS and passwords.
+struct Networked {
+    cluster: Cluster,
+    port: u16,
+    /// With the certificates: `server.crt` is that of `localhost`, issued by `root.crt`, of which `other.crt` knows nothing.
+    directory: tempfile::TempDir,
+}
+
+impl Networked {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let script = r#"
+            cd "$1"
+            for name in root other; do
+                openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj "/CN=$name" -keyout $name.key -out $name.crt
+            done
+            openssl req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr
+            echo subjectAltName=DNS:localhost >names
+            openssl x509 -req -in server.csr -CA root.crt -CAkey root.key -CAcreateserial -days 2 -extfile names -out server.crt
+            printf 'local all all trust\nhost all all all scram-sha-256\n' >hba
+            chmod 600 server.key; chmod 755 .
+            [ "$(id -u)" != 0 ] || chown postgres server.key"#;
+        let made = Command::new("bash").args(["-ec", script, "make"]).arg(directory.path()).output().unwrap();
+        assert!(made.status.success(), "{}", stderr(&made));
+        let port = free_port();
+        let file = |name: &str| directory.path().join(name).display().to_string();
+        let settings = format!(
+            "-c fsync=off -c port={port} -c listen_addresses=localhost,127.0.0.1,::1 -c ssl=on -c hba_file={} \
+             -c ssl_cert_file={} -c ssl_key_file={}",
+            file("hba"),
+            file("server.crt"),
+            file("server.key")
+        );
+        let cluster = Cluster::start_with(&settings);
+        let networked = Self { cluster, port, directory };
+        execute(&networked.by_socket(), &format!("CREATE ROLE u SUPERUSER LOGIN PASSWORD '{SECRET}'"));
+        networked
+    }
+
+    fn by_socket(&self) -> String {
+        format!("{}&port={}", self.cluster.url("postgres"), self.port)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+
+    /// Whether `migrate` gets through, in a folder without password files; `variables` are set.
+    fn migrate(&self, database: &str, variables: &[(&str, &str)]) -> Output {
+        let mut command = program(&["migrate"]);
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PG")) {
+            command.env_remove(name);
+        }
+        command.env("HOME", self.directory.path()).env("ROCKET_MONITOR_DATABASE", database);
+        command.envs(variables.iter().copied()).output().unwrap()
+    }
+
+    fn is_reached(&self, database: &str, variables: &[(&str, &str)]) {
+        let output = self.migrate(database, variables);
+        assert!(output.status.success(), "{database} {variables:?}: {}", stderr(&output));
+    }
+
+    fn is_refused(&self, database: &str, variables: &[(&str, &str)], why: &str) {
+        let output = self.migrate(database, variables);
+        assert!(!output.status.success(), "{database} {variables:?}: {}", stdout(&output));
+        let said = stderr(&output);
+        assert!(said.contains(why) && !said.contains(SECRET), "{database} {variables:?}: {said}");
+    }
+}
+
+#[test]
+fn what_a_url_says_counts() {
+    let server = Networked::start();
+    let port = server.port;
+    let with_password = [("PGPASSWORD", SECRET)];
+    // Addresses in every form.
+    let mut hosts = vec!["localhost", "127.0.0.1"];
+    if TcpListener::bind("[::1]:0").is_ok() {
+        hosts.extend(["[::1]", "%3A%3A1"]);
+        server.is_reached(&format!("postgres://u@/postgres?host=::1&port={port}"), &with_password);
+        server.is_reached(
+            "postgres://u@/postgres",
+            &[("PGHOST", "::1"), ("PGPORT", &port.to_string()), with_password[0]],
+        );
+    }
+    for host in hosts {
+        server.is_reached(&format!("postgres://u@{host}:{port}/postgres"), &with_password);
+    }
+    server.is_reached(&format!("postgres://u@/postgres?hostaddr=127.0.0.1&port={port}"), &with_password);
+
+    // Passwords, from anywhere.
+    let without = format!("postgres://u@localhost:{port}/postgres");
+    server.is_refused(&without, &[], "password");
+    server.is_refused(&without, &[("PGPASSWORD", "wrong")], "password authentication failed");
+    server.is_reached(&format!("postgres://u:{SECRET}@localhost:{port}/postgres"), &[]);
+    server.is_reached(&format!("postgres://u:%68ush4711@localhost:{port}/postgres"), &[]);
+    server.is_reached(&format!("{without}?password={SECRET}"), &[]);
+    let (passfile, home) = (server.file("passfile"), server.file(".pgpass"));
+    std::fs::write(&passfile, format!("localhost:{port}:postgres:u:{SECRET}\n")).unwrap();
+    std::fs::set_permissions(&passfile, PermissionsExt::from_mode(0o600)).unwrap();
+    server.is_reached(&format!("{without}?passfile={passfile}"), &[]);
+    server.is_reached(&without, &[("PGPASSFILE", &passfile)]);
+    std::fs::rename(&passfile, &home).unwrap();
+    server.is_reached(&without, &[]);
+    std::fs::set_permissions(&home, PermissionsExt::from_mode(0o644)).unwrap();
+    server.is_refused(&without, &[], "chmod 600");
+    std::fs::remove_file(&home).unwrap();
+
+    // Without a user it is the one who runs this.
+    let me = Command::new("id").arg("-un").output().unwrap();
+    let me = stdout(&me).trim().to_owned();
+    let socket = server.by_socket().replacen("postgres@localhost", "", 1);
+    if me != "postgres" {
+        server.is_refused(&socket, &[], &format!("role \"{me}\" does not exist"));
+    }
+    server.is_reached(&socket, &[("PGUSER", "u")]);
+
+    // The name that the server sees, its settings, and which server will do.
+    let as_user = server.by_socket();
+    execute(&as_user, "CREATE SCHEMA s; ALTER ROLE u SET default_transaction_read_only = on");
+    let u = as_user.replacen("postgres@", "u@", 1);
+    server.is_reached(&format!("{u}&target_session_attrs=primary&options=-csearch_path%3Ds"), &[]);
+    server.is_refused(&format!("{u}&target_session_attrs=read-write"), &[], "asks for read-write");
+    server.is_refused(&u, &[("PGTARGETSESSIONATTRS", "read-write")], "asks for read-write");
+    server.is_reached(
+        &u,
+        &[("PGOPTIONS", "-cdefault_transaction_read_only=off"), ("PGTARGETSESSIONATTRS", "read-write")],
+    );
+    execute(&as_user, "CREATE TABLE named AS SELECT ''::text AS name");
+    execute(
+        &as_user,
+        "CREATE FUNCTION s.note() RETURNS event_trigger LANGUAGE plpgsql AS
+             $$ BEGIN UPDATE public.named SET name = current_setting('application_name'); END $$;
+         CREATE EVENT TRIGGER note ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION s.note();
+         CREATE SCHEMA t; CREATE SCHEMA w",
+    );
+    for (parameters, variables, name) in [
+        ("&options=-csearch_path%3Dt", &[][..], "rocket-monitor"),
+        ("&options=-csearch_path%3Dw&application_name=mine", &[("PGAPPNAME", "not mine")], "mine"),
+    ] {
+        server.is_reached(&format!("{as_user}{parameters}"), variables);
+        assert_eq!(crate::postgres::query(&as_user, "SELECT name FROM named")[0]["name"], name);
+    }
+}
+
+#[test]
+fn who_asks_for_encryption_gets_it() {
+    let server = Networked::start();
+    let port = server.port;
+    let [root, other] = ["root.crt", "other.crt"].map(|name| server.file(name));
+    let variables = [("PGPASSWORD", SECRET)];
+    let url = |host: &str, parameters: &str| format!("postgres://u@{host}:{port}/postgres?{parameters}");
+    for parameters in ["sslmode=disable", "sslmode=require", "ssl=true"] {
+        server.is_reached(&url("127.0.0.1", parameters), &variables);
+    }
+    let rooted = |mode: &str, root: &str| format!("sslmode={mode}&sslrootcert={root}");
+    for (host, parameters) in [
+        ("127.0.0.1", rooted("require", &root)),
+        ("127.0.0.1", rooted("verify-ca", &root)),
+        ("localhost", rooted("verify-full", &root)),
+    ] {
+        server.is_reached(&url(host, &parameters), &variables);
+    }
+    let tls = "invalid peer certificate";
+    for (host, parameters) in [
+        ("localhost", rooted("require", &other)),
+        ("localhost", rooted("verify-ca", &other)),
+        ("localhost", rooted("verify-full", &other)),
+        ("127.0.0.1", rooted("verify-full", &root)),
+        ("localhost", "sslmode=verify-full".to_owned()),
+        ("localhost", "sslrootcert=system".to_owned()),
+    ] {
+        server.is_refused(&url(host, &parameters), &variables, tls);
+    }
+    server.is_refused(&url("localhost", ""), &[variables[0], ("PGSSLMODE", "verify-full")], tls);
+    server.is_refused(&url("localhost", ""), &[variables[0], ("PGSSLMODE", "verify_full")], "PGSSLMODE");
+    server.is_refused(&url("localhost", "sslMode=verify-full"), &variables, "which is written sslmode");
+    // What is only preferred is done without: a server that has no certificate says so.
+    let port = free_port();
+    let _plain = Cluster::start_with(&format!("-c fsync=off -c port={port} -c listen_addresses=127.0.0.1"));
+    let tcp = format!("postgres://postgres@127.0.0.1:{port}/postgres");
+    server.is_reached(&format!("{tcp}?sslmode=prefer"), &[]);
+    server.is_refused(&format!("{tcp}?sslmode=require"), &[], "does not support TLS");
+}
