@@ -1,15 +1,16 @@
 //! The files of a database: how its path may be written, and whether what is there still is what SQLite has open.
 //!
 //! SQLite goes on with a file that was removed, renamed or replaced: it has it open, whatever its path names now. A message
-//! would be acknowledged into a file that nobody can find. So every commit compares what the paths name (`stat`, about a
-//! microsecond each) with what was opened.
+//! would be acknowledged into a file that nobody can find. So every commit compares what the paths name (a microsecond each)
+//! with what was opened.
 
-use std::fs::{self, Metadata, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 /// New files are for their owner alone. SQLite gives its log and the log's index the permissions of the database.
 pub(super) const OWNER_ONLY: u32 = 0o600;
@@ -56,20 +57,24 @@ pub(super) fn create(path: &Path) -> io::Result<()> {
 /// Which file it is, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileId {
-    device: u64,
+    device: (u32, u32),
     inode: u64,
 }
 
 impl FileId {
     pub(super) fn of(path: &Path) -> io::Result<Self> {
-        fs::metadata(path).map(|metadata| Self::from(&metadata))
+        status(path).map(|(id, _)| id)
     }
 }
 
-impl From<&Metadata> for FileId {
-    fn from(metadata: &Metadata) -> Self {
-        Self { device: metadata.dev(), inode: metadata.ino() }
-    }
+/// Which file a path names, and its length in bytes.
+///
+/// `fs::metadata` also asks for the times of the file. After that, Linux (since 6.13, with "multigrain timestamps") gives the
+/// file a new time with the next write, and the next sync takes half as long again. So this asks for nothing else.
+pub(super) fn status(path: &Path) -> io::Result<(FileId, u64)> {
+    let status = statx(CWD, path, AtFlags::empty(), StatxFlags::INO | StatxFlags::SIZE)?;
+    let id = FileId { device: (status.stx_dev_major, status.stx_dev_minor), inode: status.stx_ino };
+    Ok((id, status.stx_size))
 }
 
 /// What happened to the files of a database that is open.
@@ -123,11 +128,11 @@ impl OpenFiles {
     pub(super) fn of(path: &Path, connection: &Connection) -> Result<Self, crate::store::StoreError> {
         let real = fs::canonicalize(path)?;
         let (log_path, index_path) = (sibling(&real, LOG), sibling(&real, INDEX));
-        let metadata = fs::metadata(path)?;
+        let (database, length) = status(path)?;
         Ok(Self {
             database_path: path.to_owned(),
-            database: FileId::from(&metadata),
-            length: metadata.len(),
+            database,
+            length,
             log: FileId::of(&log_path)?,
             index: FileId::of(&index_path)?,
             schema_version: schema_version(connection)?,
@@ -142,17 +147,17 @@ impl OpenFiles {
 
     /// Whether the paths still name these files, and nothing of the database is missing.
     pub(super) fn verify(&mut self, connection: &Connection) -> Result<(), FileChange> {
-        let Ok(metadata) = fs::metadata(&self.database_path) else {
+        let Ok((database, length)) = status(&self.database_path) else {
             return Err(FileChange::Removed);
         };
-        if FileId::from(&metadata) != self.database {
+        if database != self.database {
             return Err(FileChange::Replaced);
         }
         let is = |path: &Path, id: FileId| FileId::of(path).is_ok_and(|found| found == id);
         if !is(&self.log_path, self.log) || !is(&self.index_path, self.index) {
             return Err(FileChange::LogRemoved);
         }
-        self.verify_length(metadata.len(), connection)
+        self.verify_length(length, connection)
     }
 
     fn verify_length(&mut self, length: u64, connection: &Connection) -> Result<(), FileChange> {
@@ -170,7 +175,7 @@ impl OpenFiles {
     /// Keeps SQLite from applying the log to another database than its own: gives it another name, unless it is empty or
     /// another file already. Nobody may write to it any more.
     pub(super) fn put_log_aside(&self) {
-        let ours = fs::metadata(&self.log_path).is_ok_and(|it| FileId::from(&it) == self.log && it.len() > 0);
+        let ours = status(&self.log_path).is_ok_and(|(log, length)| log == self.log && length > 0);
         if !ours {
             return;
         }

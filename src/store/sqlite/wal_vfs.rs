@@ -14,10 +14,14 @@
 //! <https://sqlite.org/vfs.html> and <https://sqlite.org/c3ref/io_methods.html>.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, OsStr, c_int, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use rusqlite::ffi::{self, sqlite3_file, sqlite3_vfs};
+
+use super::files;
 
 /// The name of the VFS, to open connections with.
 pub(super) const NAME: &CStr = c"rocket-monitor-wal";
@@ -62,6 +66,7 @@ struct WalFile {
 /// Bytes to be written, and where.
 #[derive(Default)]
 struct Kept {
+    path: PathBuf,
     bytes: Vec<u8>,
     offset: i64,
     /// Where what has been written ends.
@@ -112,14 +117,14 @@ macro_rules! native_call {
     }};
 }
 
-/// How long the file is; none if that can't be told.
+/// How long the file is; zero if that can't be told.
 ///
 /// # Safety
 /// The native file is open.
-unsafe fn native_length(file: *mut sqlite3_file) -> Option<i64> {
+unsafe fn native_length(file: *mut sqlite3_file) -> i64 {
     let mut length = 0;
     let told = native_call!(file, xFileSize, &raw mut length);
-    (told == ffi::SQLITE_OK).then_some(length)
+    if told == ffi::SQLITE_OK { length } else { 0 }
 }
 
 /// What a write to a log fails with that somebody has cut short.
@@ -137,8 +142,8 @@ unsafe fn hand_over(file: *mut sqlite3_file) -> c_int {
     }
     let (bytes, length, offset) = (kept.bytes.as_ptr(), kept.bytes.len() as c_int, kept.offset);
     // A log has no holes: somebody has cut it short, and what follows the hole would be lost with the next crash.
-    // SAFETY: as of the caller.
-    if unsafe { native_length(file) }.is_some_and(|length| length < offset) {
+    // The native `xFileSize` would make the next sync slower, see `files::status`.
+    if files::status(&kept.path).is_ok_and(|(_, length)| i64::try_from(length).is_ok_and(|length| length < offset)) {
         kept.bytes.clear();
         return CUT_SHORT;
     }
@@ -192,7 +197,8 @@ unsafe extern "C" fn open(
         (*file).pMethods = std::ptr::null();
         let opened = native_open(native_vfs, name, native(file), flags, out_flags);
         if opened == ffi::SQLITE_OK {
-            let kept = Box::new(Kept { length: native_length(file).unwrap_or(0), ..Kept::default() });
+            let path = OsStr::from_bytes(CStr::from_ptr(name).to_bytes()).into();
+            let kept = Box::new(Kept { path, length: native_length(file), ..Kept::default() });
             (*file.cast::<WalFile>()).kept = Box::into_raw(kept);
             (*file).pMethods = &METHODS;
         }
