@@ -92,7 +92,6 @@ struct DatabaseArgs {
         long,
         value_name = "DATABASE",
         env = "ROCKET_MONITOR_DATABASE",
-        hide_env_values = true,
         default_value = "rockets.db",
         value_parser = database::DatabaseParser
     )]
@@ -195,6 +194,8 @@ fn command() -> clap::Command {
 
 fn lenient_about_values(arg: Arg) -> Arg {
     let is_flag = matches!(arg.get_action(), ArgAction::SetTrue);
+    // Help shows no values of variables: they may be secret, or act on a terminal.
+    let arg = arg.hide_env_values(true);
     let arg = if is_flag { arg.value_parser(boolean) } else { arg.ignore_case(true) };
     match value_of_variable(&arg) {
         // Many shells and service managers can empty a variable, but not unset it.

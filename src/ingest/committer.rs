@@ -17,8 +17,12 @@ use crate::feed::Feed;
 use crate::metrics::{Metrics, StoreOperation};
 use crate::store::{Store, StoreError, Writer};
 
-/// How long a batch may take: single messages that come meanwhile wait for its end.
+/// How long a batch may take while single messages come, which wait for its end.
 const BATCH_TIME: Duration = Duration::from_millis(100);
+/// How long if none has come lately. Large batches of new rockets are faster: they share more pages.
+const BATCH_TIME_OF_STREAMS: Duration = Duration::from_secs(1);
+/// How long ago lately is.
+const LATELY: Duration = Duration::from_secs(2);
 /// The fewest and the most messages after which a batch takes no more, however long they take.
 const FEWEST_MESSAGES: usize = 256;
 const MOST_MESSAGES: usize = 32_768;
@@ -59,13 +63,13 @@ fn batch_stop(messages: usize, limit: usize, another_waits: bool) -> Option<Batc
     }
 }
 
-/// How many messages fill a batch, when one took this long that had this many. A message of a new rocket takes many times
-/// as long as one of a known rocket, on Postgres above all.
-fn next_limit(limit: usize, messages: usize, took: Duration) -> usize {
-    let in_time = messages as f64 * BATCH_TIME.as_secs_f64() / took.as_secs_f64().max(1e-6);
-    let next = if took > BATCH_TIME {
+/// How many messages fill a batch that may take so long, when one took this long that had this many. A message of a new
+/// rocket takes many times as long as one of a known rocket, on Postgres above all.
+fn next_limit(limit: usize, time: Duration, messages: usize, took: Duration) -> usize {
+    let in_time = messages as f64 * time.as_secs_f64() / took.as_secs_f64().max(1e-6);
+    let next = if took > time {
         in_time as usize
-    } else if messages >= limit && took < BATCH_TIME / 2 {
+    } else if messages >= limit && took < time / 2 {
         limit.saturating_mul(2)
     } else {
         limit
@@ -119,6 +123,8 @@ pub(super) struct Committer {
     queued: Queued,
     /// How many messages fill a batch.
     limit: usize,
+    /// When a single message last came.
+    last_single: Option<Instant>,
     /// What is queued is to be committed, and nothing more.
     is_stopping: bool,
     /// It was said that the last try to tidy up failed.
@@ -201,6 +207,7 @@ impl Committer {
             patience,
             queued: Queued::default(),
             limit: FIRST_MESSAGES,
+            last_single: None,
             is_stopping: false,
             tidying_failed: false,
             few_callers: false,
@@ -217,7 +224,7 @@ impl Committer {
             self.progress.begins();
             let started = Instant::now();
             let outcome = self.commit(&batch.messages);
-            self.limit = next_limit(self.limit, batch.messages.len(), started.elapsed());
+            self.limit = next_limit(self.limit, self.batch_time(), batch.messages.len(), started.elapsed());
             self.progress.ends();
             self.progress.has_failed.store(outcome.is_err(), Ordering::Relaxed);
             if outcome.as_ref().is_err_and(StoreError::was_waited_for) {
@@ -241,6 +248,12 @@ impl Committer {
         !self.queued.is_empty()
     }
 
+    /// How long a batch may take now.
+    fn batch_time(&self) -> Duration {
+        let is_recent = |single: Instant| single.elapsed() < LATELY;
+        if self.last_single.is_some_and(is_recent) { BATCH_TIME } else { BATCH_TIME_OF_STREAMS }
+    }
+
     fn drain(&mut self, queue: &Receiver<Entry>) {
         while !self.is_stopping
             && let Ok(entry) = queue.try_recv()
@@ -251,7 +264,12 @@ impl Committer {
 
     fn enqueue(&mut self, entry: Entry) {
         match entry {
-            Entry::Job(job) => self.queued.add(job),
+            Entry::Job(job) => {
+                if matches!(job.parcel, Parcel::One(_)) {
+                    self.last_single = Some(job.queued_at);
+                }
+                self.queued.add(job);
+            }
             Entry::Stop => self.is_stopping = true,
         }
     }
@@ -439,7 +457,11 @@ mod tests {
             // About right.
             (4_096, 4_096, 80, 4_096),
         ] {
-            assert_eq!(next_limit(limit, messages, Duration::from_millis(millis)), next, "{limit} {messages} {millis}");
+            let took = Duration::from_millis(millis);
+            assert_eq!(next_limit(limit, BATCH_TIME, messages, took), next, "{limit} {messages} {millis}");
         }
+        // While nobody waits, a batch may take longer.
+        let took = Duration::from_millis(400);
+        assert_eq!(next_limit(4_096, BATCH_TIME_OF_STREAMS, 4_096, took), 8_192);
     }
 }

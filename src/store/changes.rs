@@ -4,6 +4,7 @@
 //! itself it knows without asking.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -74,6 +75,33 @@ pub enum ChangeScan {
     Sqlite(SqliteScan),
     /// Any client may change the server's tables.
     Postgres(PostgresScan),
+}
+
+/// What rows held when they were last looked at. 16 bytes are kept for each, also when it is gone.
+#[derive(Debug, Default)]
+pub(super) struct Fingerprints {
+    hasher: RandomState,
+    /// By the hash of the channel.
+    seen: HashMap<u64, u64>,
+}
+
+impl Fingerprints {
+    /// Whether a rocket's row holds something else than at the last look; `hash` hashes what it holds.
+    pub(super) fn has_changed<E>(
+        &mut self,
+        channel: &str,
+        hash: impl FnOnce(&mut DefaultHasher) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        let mut hasher = self.hasher.build_hasher();
+        hash(&mut hasher)?;
+        let fingerprint = hasher.finish();
+        Ok(self.seen.insert(self.hasher.hash_one(channel), fingerprint) != Some(fingerprint))
+    }
+
+    /// As if nothing had been looked at.
+    pub(super) fn clear(&mut self) {
+        self.seen.clear();
+    }
 }
 
 /// What a scan found.

@@ -354,7 +354,22 @@ const OLD_CLOCK: &str = "2001-01-01 00:00:00";
 
 #[test]
 fn what_others_write_is_told_whatever_their_clocks_say() {
+    tells_what_others_write(&TestDatabase::create());
+}
+
+#[test]
+fn what_others_write_is_told_where_each_node_numbers_its_own_transactions() {
     let database = TestDatabase::create();
+    assert!(run(&["migrate", "--database", &database.url]).status.success());
+    // As it looks where Citus has distributed the table.
+    execute(
+        &database.url,
+        "CREATE TABLE pg_dist_partition (logicalrelid regclass); INSERT INTO pg_dist_partition VALUES ('rockets')",
+    );
+    tells_what_others_write(&database);
+}
+
+fn tells_what_others_write(database: &TestDatabase) {
     let service = Service::start(&database.url);
     let mut client = Client::new(service.address);
     posted(&mut client, &launched("a", 1));

@@ -120,6 +120,10 @@ fn nor_does_it_in_the_wrong_place() {
             let output = program(args).current_dir(directory.path()).output().unwrap();
             nothing_is_shown(directory.path(), &format!("{args:?}"), &output);
         }
+        for help in [&["help", "serve"][..], &["--help"], &["serve", "-h"]] {
+            let help = program(help).env("ROCKET_MONITOR_LISTEN", spelling).output().unwrap();
+            assert!(help.status.success() && !stdout(&help).contains(SECRET), "{}", stdout(&help));
+        }
         let mut launch = program(&["launch", "http://127.0.0.1:1"]);
         let output = launch.env("ROCKET_MONITOR_ROCKETS", spelling).current_dir(directory.path()).output().unwrap();
         nothing_is_shown(directory.path(), &format!("ROCKET_MONITOR_ROCKETS={spelling}"), &output);

@@ -3,6 +3,8 @@
 //! An instance tells after its commits, from a connection of its own and for many at a time: within a transaction, a
 //! `NOTIFY` would take turns with every other one in the database. It tells names, not rows: those are read.
 
+use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +19,7 @@ use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
-use crate::store::changes::{ChangeScan, Heard, Scanned, Touch, Touches, Watch};
+use crate::store::changes::{ChangeScan, Fingerprints, Heard, Scanned, Touch, Touches, Watch};
 use crate::store::listing::ROCKET_COLUMNS;
 
 /// How long a listener hears nothing before it looks whether the connection is still there.
@@ -56,7 +58,24 @@ impl PostgresStore {
     /// See [`Store::change_scan`](crate::store::Store::change_scan).
     pub async fn change_scan(&self) -> Result<ChangeScan, StoreError> {
         let since = self.oldest_transaction().await?;
-        Ok(ChangeScan::Postgres(PostgresScan { store: self.clone(), since, look: None }))
+        let mut scan = PostgresScan { store: self.clone(), since, look: None, fingerprints: None };
+        if self.is_distributed().await? {
+            scan.fingerprints = Some(Fingerprints::default());
+            // All rockets as they are now are known.
+            while !matches!(scan.next().await?, Scanned::Done) {}
+        }
+        Ok(ChangeScan::Postgres(scan))
+    }
+
+    /// Whether the rows are on several nodes of a Citus cluster.
+    async fn is_distributed(&self) -> Result<bool, StoreError> {
+        self.read(|pool| async move {
+            let sql = "SELECT to_regclass('pg_dist_partition') IS NOT NULL";
+            let is_citus: bool = sqlx::query(sql).fetch_one(&pool).await?.try_get(0)?;
+            let sql = "SELECT count(*) FROM pg_dist_partition WHERE logicalrelid = 'rockets'::regclass";
+            Ok(is_citus && sqlx::query(sql).fetch_one(&pool).await?.try_get::<i64, _>(0)? > 0)
+        })
+        .await
     }
 
     /// The oldest transaction that is still under way: what all earlier ones changed can be seen now.
@@ -141,12 +160,16 @@ const SCANNED_AT_A_TIME: i64 = 512;
 ///
 /// What a transaction wrote that was under way at the last look is looked at again, so that nothing is missed and some is
 /// found twice.
+///
+/// Each node of a Citus cluster numbers its own transactions. There, rows are compared with what they held.
 #[derive(Debug)]
 pub struct PostgresScan {
     store: PostgresStore,
     /// What earlier transactions wrote has been looked at. A number of 64 bits; rows have its lower 32.
     since: i64,
     look: Option<Look>,
+    /// Instead of transactions.
+    fingerprints: Option<Fingerprints>,
 }
 
 #[derive(Debug)]
@@ -162,10 +185,21 @@ impl PostgresScan {
             Some(look) => look,
             None => Look { through: self.store.oldest_transaction().await?, after: String::new() },
         };
-        let rockets = self.store.written_since(self.since, after).await?;
+        let since = self.fingerprints.is_none().then_some(self.since);
+        let mut rockets = self.store.written_since(since, after).await?;
         match rockets.last() {
             Some(last) => {
                 self.look = Some(Look { through, after: last.channel.as_str().to_owned() });
+                if let Some(fingerprints) = &mut self.fingerprints {
+                    rockets.retain(|rocket| {
+                        let contents = format!("{rocket:?}");
+                        let hash = |hasher: &mut DefaultHasher| {
+                            contents.hash(hasher);
+                            Ok::<(), Infallible>(())
+                        };
+                        fingerprints.has_changed(rocket.channel.as_str(), hash) == Ok(true)
+                    });
+                }
                 Ok(Scanned::Rockets(rockets))
             }
             None => {
@@ -177,15 +211,19 @@ impl PostgresScan {
 }
 
 impl PostgresStore {
-    /// The next rockets whose rows this transaction or a later one wrote. The age of a row counts transactions.
-    async fn written_since(&self, transaction: i64, after: String) -> Result<Vec<Rocket>, StoreError> {
+    /// The next rockets whose rows this transaction or a later one wrote, if one is given. The age of a row counts
+    /// transactions.
+    async fn written_since(&self, transaction: Option<i64>, after: String) -> Result<Vec<Rocket>, StoreError> {
         self.read(move |pool| async move {
+            let is_wanted = if transaction.is_some() { "age(xmin) BETWEEN 0 AND age($3::text::xid)" } else { "true" };
             let sql = format!(
-                "SELECT {ROCKET_COLUMNS} FROM rockets
-                 WHERE channel > $1 AND age(xmin) BETWEEN 0 AND age($2::text::xid) ORDER BY channel LIMIT $3"
+                "SELECT {ROCKET_COLUMNS} FROM rockets WHERE channel > $1 AND {is_wanted} ORDER BY channel LIMIT $2"
             );
-            let transaction = (transaction & i64::from(u32::MAX)).to_string();
-            let found = sqlx::query(AssertSqlSafe(sql)).bind(after).bind(transaction).bind(SCANNED_AT_A_TIME);
+            let found = sqlx::query(AssertSqlSafe(sql)).bind(after).bind(SCANNED_AT_A_TIME);
+            let found = match transaction {
+                Some(transaction) => found.bind((transaction & i64::from(u32::MAX)).to_string()),
+                None => found,
+            };
             rockets(&found.fetch_all(&pool).await?)
         })
         .await

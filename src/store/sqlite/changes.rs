@@ -1,8 +1,6 @@
 //! What has changed: rows as they are now, and whether another process has written to the file.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,7 +14,7 @@ use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
-use crate::store::changes::{ChangeScan, Heard, Scanned, Watch};
+use crate::store::changes::{ChangeScan, Fingerprints, Heard, Scanned, Watch};
 use crate::store::listing::ROCKET_COLUMNS;
 
 /// How often a watch looks at the file.
@@ -61,8 +59,7 @@ impl SqliteStore {
             store: self.clone(),
             file: Arc::clone(file),
             generation,
-            hasher: RandomState::new(),
-            fingerprints: HashMap::default(),
+            fingerprints: Fingerprints::default(),
             after: String::new(),
         };
         scan.begin_again().await?;
@@ -150,14 +147,12 @@ impl SqliteWatch {
 /// How many rockets are read at a time.
 const SCANNED_AT_A_TIME: i64 = 1_024;
 
-/// Finds changed rockets by what their rows held when they were last looked at: 16 bytes are kept for each rocket.
+/// Finds changed rockets by what their rows held when they were last looked at.
 pub struct SqliteScan {
     store: SqliteStore,
     file: Arc<DatabaseFile>,
     generation: u64,
-    hasher: RandomState,
-    /// By the hash of the channel that of the row. Those of rockets that are gone stay, which costs nothing but their memory.
-    fingerprints: HashMap<u64, u64>,
+    fingerprints: Fingerprints,
     /// The last channel that was looked at in this look.
     after: String,
 }
@@ -200,7 +195,7 @@ impl SqliteScan {
 
     /// Reads the next rockets; gives those that have changed, and whether these were the last.
     fn read_part(&mut self) -> Result<(Vec<Rocket>, bool), StoreError> {
-        let Self { store, hasher, fingerprints, after, .. } = self;
+        let Self { store, fingerprints, after, .. } = self;
         let (mut changed, mut seen) = (Vec::new(), 0);
         let last = store.with_reader(|connection| {
             let sql = format!("SELECT {ROCKET_COLUMNS} FROM rockets WHERE channel > ?1 ORDER BY channel LIMIT ?2");
@@ -209,13 +204,11 @@ impl SqliteScan {
             let mut found = statement.query(params![*after, SCANNED_AT_A_TIME])?;
             let mut last = String::new();
             while let Some(row) = found.next()? {
-                let mut hash = hasher.build_hasher();
-                for column in 0..columns {
-                    rows::hash(row.get_ref(column)?, &mut hash);
-                }
-                let fingerprint = hash.finish();
                 last = rows::text(row, 0)?.to_owned();
-                if fingerprints.insert(hasher.hash_one(&last), fingerprint) != Some(fingerprint) {
+                let has_changed = fingerprints.has_changed(&last, |hasher| {
+                    (0..columns).try_for_each(|column| row.get_ref(column).map(|cell| rows::hash(cell, hasher)))
+                })?;
+                if has_changed {
                     changed.push(rows::rocket(row)?);
                 }
                 seen += 1;
