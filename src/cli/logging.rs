@@ -12,6 +12,7 @@ use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::fmt::{self, FormatFields};
 use tracing_subscriber::prelude::*;
 
+use super::output::terminal_has_colours;
 use crate::terminal::{escape, escape_json};
 
 /// The lowest severity that is logged.
@@ -44,7 +45,7 @@ pub(super) fn start(level: LogLevel) {
     // If nobody reads the log anymore, it is lost: saying so on stderr would panic, on whatever thread logs.
     let layer = fmt::layer().log_internal_errors(false);
     let layer = if is_for_people() {
-        let text = layer.with_writer(stderr).with_ansi(has_colours()).with_target(false);
+        let text = layer.with_writer(stderr).with_ansi(terminal_has_colours()).with_target(false);
         text.fmt_fields(fields_for_people()).boxed()
     } else {
         layer.with_writer(|| EscapedJson(stderr())).json().flatten_event(true).with_ansi(false).boxed()
@@ -85,12 +86,6 @@ fn url(mut address: SocketAddr) -> String {
 
 fn is_for_people() -> bool {
     stderr().is_terminal()
-}
-
-/// Whether people want colours (<https://no-color.org>) and the terminal has them.
-fn has_colours() -> bool {
-    let set = |variable| std::env::var_os(variable).filter(|value| !value.is_empty());
-    set("NO_COLOR").is_none() && set("TERM").is_some_and(|terminal| terminal != "dumb")
 }
 
 /// The message and the fields as text, whatever senders put into them.

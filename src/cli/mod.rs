@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue};
-use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::output::complain;
 use crate::access::{TokenError, Tokens};
@@ -189,7 +189,9 @@ fn command() -> clap::Command {
     fn lenient(command: clap::Command) -> clap::Command {
         command.mut_args(lenient_about_values).mut_subcommands(lenient)
     }
-    lenient(Cli::command())
+    // clap alone would colour its texts in any terminal where the variable CI is set.
+    let colours = if output::terminal_has_colours() { ColorChoice::Auto } else { ColorChoice::Never };
+    lenient(Cli::command()).color(colours)
 }
 
 fn lenient_about_values(arg: Arg) -> Arg {

@@ -41,6 +41,12 @@ pub(super) fn complain(text: impl Display) {
     let _ = stderr().write_all(format!("{text}\n").as_bytes());
 }
 
+/// Whether people want colours (<https://no-color.org>) and their terminal has them.
+pub(super) fn terminal_has_colours() -> bool {
+    let set = |variable| std::env::var_os(variable).filter(|value| !value.is_empty());
+    set("NO_COLOR").is_none() && set("TERM").is_some_and(|terminal| terminal != "dumb")
+}
+
 /// A bar on standard error if that is a terminal, and nothing otherwise. The template knows `{rate}`, in steps a second.
 pub(super) fn progress_bar(length: Option<u64>, template: &str) -> ProgressBar {
     let bar = length.map_or_else(ProgressBar::no_length, ProgressBar::new);

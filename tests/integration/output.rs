@@ -330,7 +330,11 @@ fn on_terminal_spawned(words: &[&str], variables: &[(&str, &str)]) -> Child {
         .map(|word| format!("'{}'", word.replace('\'', r"'\''")))
         .collect();
     let mut command = Command::new("script");
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROCKET_MONITOR_") || name == "NO_COLOR") {
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROCKET_MONITOR_")) {
+        command.env_remove(name);
+    }
+    // The variables that decide about colours, wherever the tests run.
+    for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
         command.env_remove(name);
     }
     command.env("TERM", "xterm-256color").envs(variables.iter().copied());
@@ -394,10 +398,12 @@ fn people_are_given_an_address_to_open_and_no_lines_of_libraries() {
 fn colours_are_for_terminals_that_have_them_and_people_who_want_them() {
     assert!(service_on_terminal(&[], &[]).contains('\u{1b}'));
     assert!(on_terminal(&["--help"], &[]).contains('\u{1b}'));
-    for variable in [("NO_COLOR", "1"), ("TERM", "dumb")] {
-        assert!(!service_on_terminal(&[variable], &[]).contains('\u{1b}'), "{variable:?}");
+    let without = [&[("NO_COLOR", "1")][..], &[("TERM", "dumb")], &[("TERM", "dumb"), ("CI", "true")]];
+    for variables in without {
+        assert!(!service_on_terminal(variables, &[]).contains('\u{1b}'), "{variables:?}");
         for words in [&["--help"][..], &["--nonsense"], &["report", "--format", "nonsense", "fleet"]] {
-            assert!(!on_terminal(words, &[variable]).contains('\u{1b}'), "{words:?} {variable:?}");
+            let seen = on_terminal(words, variables);
+            assert!(!seen.contains('\u{1b}'), "{words:?} {variables:?}");
         }
     }
 }
