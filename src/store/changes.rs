@@ -97,11 +97,6 @@ impl Fingerprints {
         let fingerprint = hasher.finish();
         Ok(self.seen.insert(self.hasher.hash_one(channel), fingerprint) != Some(fingerprint))
     }
-
-    /// As if nothing had been looked at.
-    pub(super) fn clear(&mut self) {
-        self.seen.clear();
-    }
 }
 
 /// What a scan found.

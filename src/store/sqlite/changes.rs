@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::database_file::DatabaseFile;
 use super::lists::Readers;
-use super::{Connections, SqliteStore, connect_reader, rows};
+use super::{Connections, SqliteStore, connect_reader, rows, schema};
 use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
@@ -55,15 +57,14 @@ impl SqliteStore {
             return Ok(ChangeScan::Nobody);
         };
         let generation = file.generation();
-        let mut scan = SqliteScan {
+        Ok(ChangeScan::Sqlite(SqliteScan {
             store: self.clone(),
             file: Arc::clone(file),
-            generation,
+            generation: Some(generation),
+            baseline: Some(Baseline::begin(self).await?),
             fingerprints: Fingerprints::default(),
             after: String::new(),
-        };
-        scan.begin_again().await?;
-        Ok(ChangeScan::Sqlite(scan))
+        }))
     }
 
     /// See [`Store::forgotten`](crate::store::Store::forgotten).
@@ -151,7 +152,10 @@ const SCANNED_AT_A_TIME: i64 = 1_024;
 pub struct SqliteScan {
     store: SqliteStore,
     file: Arc<DatabaseFile>,
-    generation: u64,
+    /// Of the file that the fingerprints are of; none if they could not be read.
+    generation: Option<u64>,
+    /// Where the fingerprints come from before the first look.
+    baseline: Option<Baseline>,
     fingerprints: Fingerprints,
     /// The last channel that was looked at in this look.
     after: String,
@@ -165,11 +169,15 @@ impl fmt::Debug for SqliteScan {
 
 impl SqliteScan {
     pub(in crate::store) async fn next(&mut self) -> Result<Scanned, StoreError> {
-        if self.generation != self.file.generation() {
-            let generation = self.file.generation();
-            self.begin_again().await?;
-            self.generation = generation;
+        let generation = self.file.generation();
+        if self.generation != Some(generation) {
+            self.baseline = Some(Baseline::begin(&self.store).await?);
+            self.after.clear();
+            self.generation = Some(generation);
             return Ok(Scanned::AnotherDatabase);
+        }
+        if let Some(baseline) = self.baseline.take() {
+            self.fingerprints = baseline.finish().await.inspect_err(|_| self.generation = None)?;
         }
         loop {
             let (rockets, is_end) = self.read_part()?;
@@ -183,16 +191,6 @@ impl SqliteScan {
         }
     }
 
-    /// Takes all rockets as they are now for known.
-    async fn begin_again(&mut self) -> Result<(), StoreError> {
-        self.fingerprints.clear();
-        self.after.clear();
-        while !self.read_part()?.1 {
-            tokio::task::yield_now().await;
-        }
-        Ok(())
-    }
-
     /// Reads the next rockets; gives those that have changed, and whether these were the last.
     fn read_part(&mut self) -> Result<(Vec<Rocket>, bool), StoreError> {
         let Self { store, fingerprints, after, .. } = self;
@@ -200,17 +198,13 @@ impl SqliteScan {
         let last = store.with_reader(|connection| {
             let sql = format!("SELECT {ROCKET_COLUMNS} FROM rockets WHERE channel > ?1 ORDER BY channel LIMIT ?2");
             let mut statement = connection.prepare_cached(&sql)?;
-            let columns = statement.column_count();
             let mut found = statement.query(params![*after, SCANNED_AT_A_TIME])?;
             let mut last = String::new();
             while let Some(row) = found.next()? {
-                last = rows::text(row, 0)?.to_owned();
-                let has_changed = fingerprints.has_changed(&last, |hasher| {
-                    (0..columns).try_for_each(|column| row.get_ref(column).map(|cell| rows::hash(cell, hasher)))
-                })?;
-                if has_changed {
+                if has_changed(row, fingerprints)? {
                     changed.push(rows::rocket(row)?);
                 }
+                last = rows::text(row, 0)?.to_owned();
                 seen += 1;
             }
             Ok(last)
@@ -218,5 +212,117 @@ impl SqliteScan {
         let is_end = seen < SCANNED_AT_A_TIME;
         *after = if is_end { String::new() } else { last };
         Ok((changed, is_end))
+    }
+}
+
+fn has_changed(row: &Row<'_>, fingerprints: &mut Fingerprints) -> Result<bool, StoreError> {
+    let columns = row.as_ref().column_count();
+    let has_changed = fingerprints.has_changed(rows::text(row, 0)?, |hasher| {
+        (0..columns).try_for_each(|column| row.get_ref(column).map(|cell| rows::hash(cell, hasher)))
+    })?;
+    Ok(has_changed)
+}
+
+/// The fingerprints of all rows as they were when it began. A thread of its own reads them from one snapshot, because
+/// nobody needs them before another process writes.
+struct Baseline {
+    reading: JoinHandle<Result<Fingerprints, StoreError>>,
+    is_cancelled: Arc<AtomicBool>,
+}
+
+impl Baseline {
+    /// Returns when the snapshot is taken.
+    async fn begin(store: &SqliteStore) -> Result<Self, StoreError> {
+        let (store, is_cancelled) = (store.clone(), Arc::<AtomicBool>::default());
+        let (snapshot_taken, taken) = oneshot::channel();
+        let cancelled = Arc::clone(&is_cancelled);
+        let reading = tokio::task::spawn_blocking(move || {
+            store.with_reader(|connection| {
+                let snapshot = connection.unchecked_transaction()?;
+                // SQLite takes the snapshot at the first read.
+                schema::version(&snapshot)?;
+                // Nobody waits for it if the scan was given up meanwhile.
+                let _ = snapshot_taken.send(());
+                read_fingerprints(&snapshot, &cancelled)
+            })
+        });
+        let baseline = Self { reading, is_cancelled };
+        match taken.await {
+            Ok(()) => Ok(baseline),
+            Err(_) => match baseline.finish().await {
+                Err(error) => Err(error),
+                Ok(_) => unreachable!("nothing is read before it is said that the snapshot is taken"),
+            },
+        }
+    }
+
+    async fn finish(mut self) -> Result<Fingerprints, StoreError> {
+        (&mut self.reading).await.unwrap_or_else(|error| Err(StoreError::Thread(error.into())))
+    }
+}
+
+impl Drop for Baseline {
+    fn drop(&mut self) {
+        self.is_cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Stops early if it is cancelled.
+fn read_fingerprints(snapshot: &Connection, is_cancelled: &AtomicBool) -> Result<Fingerprints, StoreError> {
+    let mut fingerprints = Fingerprints::default();
+    let mut statement = snapshot.prepare_cached(&format!("SELECT {ROCKET_COLUMNS} FROM rockets"))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()?
+        && !is_cancelled.load(Ordering::Relaxed)
+    {
+        has_changed(row, &mut fingerprints)?;
+    }
+    Ok(fingerprints)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+    use crate::store::OpenOptions;
+
+    fn watched(store: &SqliteStore) -> SqliteWatch {
+        match store.watch().unwrap() {
+            Watch::Sqlite(watch) => watch,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_others_write_is_noticed_once_however_busy_this_process_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rockets.db");
+        let store = SqliteStore::open(&path, &OpenOptions { migrate: true, ..OpenOptions::default() }).unwrap();
+        let other = Connection::open(&path).unwrap();
+        let write = || other.execute_batch("PRAGMA user_version = 1").unwrap();
+        type Work = fn(&mut super::super::SqliteWriter);
+        let works: [Work; 3] = [
+            |writer| writer.probe().unwrap(),
+            |writer| assert!(!writer.tidy().unwrap()),
+            |writer| drop(writer.commit(&[], Timestamp::from_unix_micros(0).unwrap()).unwrap()),
+        ];
+        for work in works {
+            // A writer that has done nothing yet doesn't know what it missed.
+            let mut writer = store.writer().unwrap();
+            let mut watch = watched(&store);
+            work(&mut writer);
+            assert!(watch.look().unwrap());
+            for _ in 0..3 {
+                work(&mut writer);
+                assert!(!watch.look().unwrap(), "only this process has written");
+            }
+            write();
+            work(&mut writer);
+            assert!(watch.look().unwrap());
+            work(&mut writer);
+            assert!(!watch.look().unwrap());
+            write();
+            assert!(watch.look().unwrap(), "this process has done nothing");
+        }
     }
 }

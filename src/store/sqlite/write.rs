@@ -70,6 +70,8 @@ pub struct SqliteWriter {
     listed: Option<Listed>,
     /// As of when what is known holds: this changes when another connection has committed.
     data_version: Option<i64>,
+    /// How many batches it has committed.
+    commits: u64,
     statements: Statements,
 }
 
@@ -99,19 +101,14 @@ impl Default for Statements {
 impl SqliteWriter {
     pub(super) fn new(connection: Shared, failures: Failures, writes: Arc<Writes>) -> Self {
         let (known, statements) = (Known::default(), Statements::default());
-        Self { connection, failures, writes, known, listed: None, data_version: None, statements }
+        Self { connection, failures, writes, known, listed: None, data_version: None, commits: 0, statements }
     }
 
     /// See [`Writer::commit`](crate::store::Writer::commit).
     pub fn commit(&mut self, messages: &[Message], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
         let committed = self.try_commit(messages, now);
         // What was committed is acknowledged only if it is in the file that the path names. And a failure may come of that.
-        let committed = self.connection.verify(committed);
-        if committed.is_err() {
-            // The next writer won't know what it missed.
-            self.writes.others_wrote.store(true, Ordering::SeqCst);
-        }
-        committed
+        self.connection.verify(committed)
     }
 
     fn try_commit(&mut self, messages: &[Message], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
@@ -120,19 +117,14 @@ impl SqliteWriter {
         let mut outcomes = vec![Outcome::Duplicate; messages.len()];
         // Put back once all is committed: whoever fails knows nothing.
         let (mut known, listed) = (std::mem::take(&mut self.known), self.listed.take());
-        let own_connection = self.connection.is_own();
+        let is_own = self.connection.is_own();
         let mut connection = self.connection.lend();
         // Dropped on an error, the transaction is rolled back.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         self.failures.check(FailurePoint::BeforeLoad)?;
-        let version = data_version(&transaction)?;
-        // There is no telling on a connection that is not this writer's own.
-        let alone = own_connection && self.data_version == Some(version);
+        let alone = is_own && is_unchanged(&transaction, &mut self.data_version, &self.writes)?;
         if !alone {
             known.clear();
-            let others_wrote = own_connection && self.data_version.is_some();
-            self.writes.others_wrote.fetch_or(others_wrote, Ordering::SeqCst);
-            self.data_version = Some(version);
         }
         let mut listed = match listed.filter(|_| alone) {
             Some(listed) => listed,
@@ -149,7 +141,9 @@ impl SqliteWriter {
         }
         self.failures.check(FailurePoint::BeforeCommit)?;
         transaction.commit()?;
-        if self.writes.committed.fetch_add(1, Ordering::SeqCst).is_multiple_of(LOG_FITTED_AFTER) {
+        self.writes.committed.fetch_add(1, Ordering::SeqCst);
+        self.commits += 1;
+        if self.commits.is_multiple_of(LOG_FITTED_AFTER) {
             super::fit_log(&connection)?;
         }
         (self.known, self.listed) = (known, Some(listed));
@@ -164,10 +158,11 @@ impl SqliteWriter {
     }
 
     fn try_tidy(&mut self) -> Result<bool, StoreError> {
+        let is_own = self.connection.is_own();
         let mut connection = self.connection.lend();
-        let version = data_version(&connection)?;
-        if self.data_version.is_some_and(|known| known != version) {
-            self.writes.others_wrote.store(true, Ordering::SeqCst);
+        if is_own && !is_unchanged(&connection, &mut self.data_version, &self.writes)? {
+            self.known.clear();
+            self.listed = None;
         }
         if lists::are_current(&connection)? {
             return Ok(false);
@@ -191,8 +186,13 @@ impl SqliteWriter {
     /// Does what a batch does, with the statements of a batch, for a channel that no message can have; takes that back; and
     /// commits a change of nothing, so that the log is written and synced.
     fn try_probe(&mut self) -> Result<(), StoreError> {
+        let is_own = self.connection.is_own();
         let mut connection = self.connection.lend();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if is_own && !is_unchanged(&transaction, &mut self.data_version, &self.writes)? {
+            self.known.clear();
+            self.listed = None;
+        }
         transaction.execute_batch("SAVEPOINT probe")?;
         let nothing = "0001-01-01T00:00:00.000000Z";
         transaction
@@ -206,13 +206,20 @@ impl SqliteWriter {
         let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         transaction.execute_batch(&format!("PRAGMA user_version = {version}"))?;
         transaction.commit()?;
+        self.writes.committed.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 }
 
-/// A number that changes when another connection than this one has committed.
-fn data_version(connection: &Connection) -> Result<i64, StoreError> {
-    Ok(connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?)
+/// Whether no other connection has committed since the last call. If one has, or at the first call, followers have to look
+/// for what it changed.
+fn is_unchanged(connection: &Connection, data_version: &mut Option<i64>, writes: &Writes) -> Result<bool, StoreError> {
+    let version = connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
+    let is_unchanged = data_version.replace(version) == Some(version);
+    if !is_unchanged {
+        writes.others_wrote.store(true, Ordering::SeqCst);
+    }
+    Ok(is_unchanged)
 }
 
 /// The statements of a batch, in its transaction.
