@@ -4,8 +4,9 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -298,6 +299,88 @@ fn a_backup_never_takes_the_place_of_its_source_or_of_a_database_in_use() {
     assert!(backup(&database, &other).status.success());
     assert_eq!(query(&other, "SELECT channel, processed FROM rockets"), [[json!("r"), json!(22)]]);
     sound(&other);
+}
+
+#[test]
+fn a_backup_that_fails_leaves_the_file_that_it_should_replace() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    // A copy of this one is not sound.
+    let damaged = path("damaged.db");
+    let logged = Logged::start(&damaged);
+    post(&logged, 1..=3);
+    drop(logged);
+    sql(&damaged, "UPDATE rockets SET speed = 77");
+    let files = ["notes", "notes-wal", "notes-shm", "notes-journal"];
+    for name in files {
+        fs::write(path(name), name).unwrap();
+    }
+    // Killed, this one has its messages in its log.
+    let other = path("other.db");
+    let logged = Logged::start(&other);
+    post(&logged, 1..=20);
+    drop(logged);
+    assert!(beside(&other, "-wal").exists());
+    for target in [&path("notes"), &other] {
+        let failed = run(&["backup", text(target), "--replace", "--database", text(&damaged)]);
+        assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+        assert!(stderr(&failed).contains("is damaged"), "{}", stderr(&failed));
+    }
+    for name in files {
+        assert_eq!(fs::read_to_string(path(name)).unwrap(), name);
+    }
+    assert_eq!(stored(&other), [[json!(20)]]);
+    sound(&other);
+}
+
+#[test]
+fn a_backup_never_replaces_a_database_that_its_user_can_only_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let in_use = path("in-use.db");
+    let logged = Logged::start(&in_use);
+    post(&logged, 1..=3);
+    fs::set_permissions(&in_use, fs::Permissions::from_mode(0o444)).unwrap();
+    for ending in ["-wal", "-shm"] {
+        fs::set_permissions(beside(&in_use, ending), fs::Permissions::from_mode(0o444)).unwrap();
+    }
+    // Root may write to every file, so for root another user does it, with a program that this user can reach.
+    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    let copied_program = path("program");
+    fs::copy(env!("CARGO_BIN_EXE_rocket-monitor"), &copied_program).unwrap();
+    let unprivileged = |words: &[&str]| {
+        let mut command = Command::new(&copied_program);
+        command.args(words).current_dir(directory.path()).stdin(Stdio::null());
+        if is_root {
+            command.uid(65_534).gid(65_534);
+        }
+        command.output().unwrap()
+    };
+    let source = path("source.db");
+    let migrated = unprivileged(&["migrate", "--database", text(&source)]);
+    assert!(migrated.status.success(), "{migrated:?}");
+    let refused = unprivileged(&["backup", text(&in_use), "--replace", "--database", text(&source)]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(stderr(&refused).contains("in use"), "{}", stderr(&refused));
+    post(&logged, 4..=5);
+    assert_eq!(stored(&in_use), [[json!(5)]]);
+}
+
+#[test]
+fn of_backups_to_one_new_name_one_is_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let database = path("rockets.db");
+    assert!(run(&["migrate", "--database", text(&database)]).status.success());
+    let (copy, text_of) = (path("copy.db"), text(&database));
+    let start = || program(&["backup", text(&copy), "--database", text_of]).stderr(Stdio::piped()).spawn().unwrap();
+    let backups: Vec<_> = (0..6).map(|_| start()).collect();
+    let outputs: Vec<_> = backups.into_iter().map(|backup| backup.wait_with_output().unwrap()).collect();
+    let (made, refused): (Vec<_>, Vec<_>) = outputs.iter().partition(|output| output.status.success());
+    assert_eq!(made.len(), 1, "{outputs:?}");
+    assert!(refused.iter().all(|output| stderr(output).contains("exists already")), "{outputs:?}");
+    sound(&copy);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A copy of the file, made while it is written to.
 
 use std::fs::{self, File, Permissions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode};
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
 
 use super::files::{self, FileId};
 use super::{Connections, OPEN_FLAGS, SqliteStore, configure, real_path};
@@ -16,6 +18,9 @@ use crate::store::{Audit, Backup, BackupError, OpenOptions, StoreError};
 
 /// The files that belong to a database beside its own.
 const SIBLINGS: [&str; 3] = [files::LOG, files::INDEX, "-journal"];
+
+/// How the file of a database begins (<https://www.sqlite.org/fileformat.html>).
+const HEADER: &[u8] = b"SQLite format 3\0";
 
 impl SqliteStore {
     /// Copies the database to a file as of one moment. The copy is audited and synced before it gets its name.
@@ -28,10 +33,12 @@ impl SqliteStore {
         if is_part_of(target, &file.path) {
             return Err(BackupError::Source(target.clone()));
         }
-        if target.exists() && !replace {
+        let is_replaced = target.exists();
+        if is_replaced && !replace {
             return Err(BackupError::Exists(target.clone()));
         }
-        let replaced = target.exists().then(|| Replaced::lock(target)).transpose()?;
+        // Held until the copy has taken its place. SQLite is not asked about other files: it might remove what is beside them.
+        let lock = if is_replaced && is_database(target)? { Some(lock_replaced(target)?) } else { None };
         // Beside the target, so that giving it its name is one step. Removed in the end, however that comes.
         let partial = Partial(beside(target));
         copy(&file.path, &partial.0)?;
@@ -40,8 +47,14 @@ impl SqliteStore {
         fs::set_permissions(&partial.0, Permissions::from_mode(mode))?;
         let copied = File::open(&partial.0)?;
         copied.sync_all()?;
-        fs::rename(&partial.0, target)?;
-        drop(replaced);
+        if is_replaced {
+            fs::rename(&partial.0, target)?;
+            drop(lock);
+            // The log of the old database would be applied to the copy.
+            remove_all(SIBLINGS.map(|ending| files::sibling(target, ending)));
+        } else {
+            name_new(&partial.0, target)?;
+        }
         sync_folder(target)?;
         Ok(Backup { channels: audit.channels, ranges: audit.ranges, bytes: copied.metadata()?.len() })
     }
@@ -55,35 +68,45 @@ fn is_part_of(target: &Path, database: &Path) -> bool {
     parts.into_iter().any(|part| part == target || (id.is_some() && FileId::of(&part).ok() == id))
 }
 
-/// A database whose place the copy takes: nobody else may have it open, for he would go on with what nobody finds.
-struct Replaced {
-    target: PathBuf,
-    /// Holds the lock. Dropped before what is left of the old database is removed.
-    lock: Option<Connection>,
+/// Whether SQLite would take a file for a database, sound or damaged.
+fn is_database(path: &Path) -> io::Result<bool> {
+    let mut begin = Vec::with_capacity(HEADER.len());
+    File::open(path)?.take(HEADER.len() as u64).read_to_end(&mut begin)?;
+    Ok(begin.is_empty() || begin == HEADER)
 }
 
-impl Replaced {
-    fn lock(target: &Path) -> Result<Self, BackupError> {
-        let connection = Connection::open_with_flags(target, OPEN_FLAGS).map_err(StoreError::from)?;
-        connection.busy_timeout(Duration::ZERO).map_err(StoreError::from)?;
-        // The log, if any, must not outlive its database: it would be applied to the copy.
-        let locked = connection.execute_batch(
-            "PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; COMMIT; PRAGMA wal_checkpoint(TRUNCATE);",
-        );
-        match locked {
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
-                Err(BackupError::InUse(target.to_owned()))
-            }
-            // What is no database, or a damaged one, is in nobody's use.
-            Ok(()) | Err(_) => Ok(Self { target: target.to_owned(), lock: Some(connection) }),
+/// Locks the database whose place the copy takes. If another process has it open, that process would go on writing to a
+/// file without a name.
+fn lock_replaced(target: &Path) -> Result<Connection, BackupError> {
+    let unusable = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy) => BackupError::InUse(target.to_owned()),
+        _ => {
+            let reason = format!("it can't be locked, so it may be in use: {error}");
+            BackupError::Target { path: target.to_owned(), reason }
         }
+    };
+    let connection = Connection::open_with_flags(target, OPEN_FLAGS).map_err(unusable)?;
+    connection.busy_timeout(Duration::ZERO).map_err(unusable)?;
+    let locked = connection
+        .execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; COMMIT; PRAGMA wal_checkpoint(TRUNCATE);");
+    match locked {
+        Ok(()) => Ok(connection),
+        Err(error) => match error.sqlite_error_code() {
+            // A damaged database is replaced all the same.
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Ok(connection),
+            _ => Err(unusable(error)),
+        },
     }
 }
 
-impl Drop for Replaced {
-    fn drop(&mut self) {
-        drop(self.lock.take());
-        remove_all(SIBLINGS.map(|ending| files::sibling(&self.target, ending)));
+/// Gives the copy its name, unless another file has got it meanwhile.
+fn name_new(copy: &Path, target: &Path) -> Result<(), BackupError> {
+    match rustix::fs::renameat_with(CWD, copy, CWD, target, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(Errno::EXIST) => Err(BackupError::Exists(target.to_owned())),
+        // Some network filesystems can't do this.
+        Err(Errno::INVAL | Errno::NOSYS) => Ok(fs::rename(copy, target)?),
+        Err(error) => Err(BackupError::Io(error.into())),
     }
 }
 
