@@ -55,19 +55,20 @@ pub enum TokenError {
         error: io::Error,
     },
     /// A FIFO, a device, a folder: reading it might never end.
-    #[error("{} is not a regular file; save the tokens to a file, one a line", path.display())]
+    #[error("{} is not a regular file; save the tokens to a file, one per line", path.display())]
     NotAFile {
         /// Which one.
         path: PathBuf,
     },
     /// More than any list of tokens needs.
-    #[error("{} is larger than {} KiB; is it the right file? It has to hold one token a line", path.display(), MAX_FILE_BYTES / 1024)]
+    #[error("{} is larger than {} KiB; is it the right file? A token file has one token per line",
+            path.display(), MAX_FILE_BYTES / 1024)]
     TooLarge {
         /// Which file.
         path: PathBuf,
     },
     /// A place without tokens.
-    #[error("{place} holds no token; put at least one there, one a line")]
+    #[error("{place} holds no token; add at least one (one per line)")]
     Empty {
         /// A file or a variable.
         place: String,
@@ -81,7 +82,7 @@ pub enum TokenError {
         line: usize,
     },
     /// Tokens in two places.
-    #[error("{file} and {variable} both give the token; leave one of them out")]
+    #[error("{file} and {variable} are both set; use only one of them")]
     Twice {
         /// The option of the file.
         file: &'static str,
@@ -168,7 +169,7 @@ fn watch(file: &Path, tokens: &Weak<Tokens>) {
             Err(error) => Some(error.to_string()),
         };
         if let Some(error) = error.as_ref().filter(|error| last_error.as_ref() != Some(*error)) {
-            tracing::error!(error, "the tokens can't be read again; the previous ones stay valid");
+            tracing::error!(error, "the tokens can't be reloaded; the previous ones stay valid");
         }
         last_error = error;
     }
@@ -244,6 +245,6 @@ mod tests {
         std::fs::write(&file, "a\n").unwrap();
         assert!(from_file().unwrap().unwrap().accept("a"));
         let twice = Tokens::from(("--file", Some(&file)), ("VARIABLE", Some("b"))).unwrap_err();
-        assert_eq!(twice.to_string(), "--file and VARIABLE both give the token; leave one of them out");
+        assert_eq!(twice.to_string(), "--file and VARIABLE are both set; use only one of them");
     }
 }

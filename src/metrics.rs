@@ -94,20 +94,11 @@ impl Metrics {
         let registry = Registry::new_custom(Some(PREFIX.to_owned()), None)?;
         let messages =
             counters(&registry, "messages_total", "Messages processed, by outcome and type.", &["outcome", "type"])?;
-        let rejected = counters(
-            &registry,
-            "messages_rejected_total",
-            "Bodies and lines that are no messages, by reason.",
-            &["reason"],
-        )?;
-        let store_errors = counters(
-            &registry,
-            "store_errors_total",
-            "Failures of the store, by what was asked of it.",
-            &["operation"],
-        )?;
+        let rejected =
+            counters(&registry, "messages_rejected_total", "Rejected bodies and lines, by reason.", &["reason"])?;
+        let store_errors = counters(&registry, "store_errors_total", "Store failures, by operation.", &["operation"])?;
         let request_seconds = HistogramVec::new(
-            HistogramOpts::new("http_request_duration_seconds", "How long responses took to begin, by route.")
+            HistogramOpts::new("http_request_duration_seconds", "Time until the response started, by route.")
                 .buckets(SECONDS.to_vec()),
             &["route"],
         )?;
@@ -116,22 +107,17 @@ impl Metrics {
         let counted = Counted {
             messages: OUTCOMES.map(|outcome| MESSAGE_TYPES.map(|kind| messages.with_label_values(&[outcome, kind]))),
             rejected: REJECTS.map(|(_, reason)| rejected.with_label_values(&[reason])),
-            batch_messages: histogram(
-                &registry,
-                "batch_messages",
-                "How many messages were committed together.",
-                &MESSAGES,
-            )?,
+            batch_messages: histogram(&registry, "batch_messages", "Messages per batch.", &MESSAGES)?,
             commit_seconds: histogram(
                 &registry,
                 "commit_duration_seconds",
-                "How long batches took to be committed, those that failed too.",
+                "Time to commit a batch, including failed attempts.",
                 &SECONDS,
             )?,
             queue_wait_seconds: histogram(
                 &registry,
                 "queue_wait_seconds",
-                "How long messages waited for their batch.",
+                "Time that messages waited for their batch.",
                 &SECONDS,
             )?,
             store_errors: ["commit", "read"].map(|operation| store_errors.with_label_values(&[operation])),
@@ -195,8 +181,8 @@ impl Metrics {
     pub fn encode(&self, queue_bytes: i64, subscribers: i64, fleet: Option<&ReportRows>) -> prometheus::Result<String> {
         let now = Registry::new_custom(Some(PREFIX.to_owned()), None)?;
         now.register(Box::new(self.requests()?))?;
-        register_gauge(&now, "queue_bytes", "Bytes of input that wait or are being committed.", queue_bytes)?;
-        register_gauge(&now, "event_subscribers", "Event streams that are open.", subscribers)?;
+        register_gauge(&now, "queue_bytes", "Bytes of input that are queued or being committed.", queue_bytes)?;
+        register_gauge(&now, "event_subscribers", "Open event streams.", subscribers)?;
         if let Some(fleet) = fleet {
             register_fleet(&now, fleet)?;
         }
@@ -210,7 +196,7 @@ impl Metrics {
 
     fn requests(&self) -> prometheus::Result<IntCounterVec> {
         let requests = IntCounterVec::new(
-            Opts::new("http_requests_total", "Requests that were answered, by route and status."),
+            Opts::new("http_requests_total", "Answered requests, by route and status."),
             &["route", "status"],
         )?;
         for (route, statuses) in ROUTES.iter().zip(&self.counted.requests) {
@@ -245,11 +231,11 @@ fn register_gauge(registry: &Registry, name: &str, help: &str, value: i64) -> pr
 
 /// What doesn't change while the process runs.
 fn register_process(registry: &Registry) -> prometheus::Result<()> {
-    let started = Gauge::new("process_start_time_seconds", "When the service started, in seconds since 1970.")?;
+    let started = Gauge::new("process_start_time_seconds", "Start time of the service, in seconds since 1970.")?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     started.set(now.as_secs_f64());
     registry.register(Box::new(started))?;
-    let build = Opts::new("build_info", "Always 1; labelled by the program's version.");
+    let build = Opts::new("build_info", "Always 1; labelled with the program's version.");
     let build = IntGaugeVec::new(build, &["version"])?;
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     registry.register(Box::new(build))
@@ -281,9 +267,9 @@ fn register_fleet(registry: &Registry, fleet: &ReportRows) -> prometheus::Result
     }
     registry.register(Box::new(rockets))?;
     for (name, help, column) in [
-        ("rockets_with_gaps", "Rockets of which messages are missing below their highest.", "rockets_with_gaps"),
-        ("missing_messages", "Messages that are missing below their rockets' highest.", "missing"),
-        ("processed_messages", "Messages that the rockets in the database have processed.", "processed"),
+        ("rockets_with_gaps", "Rockets with messages missing below their highest.", "rockets_with_gaps"),
+        ("missing_messages", "Messages missing below their rockets' highest.", "missing"),
+        ("processed_messages", "Processed messages of the rockets in the database.", "processed"),
     ] {
         register_gauge(registry, name, help, cell(column).unwrap_or(0))?;
     }

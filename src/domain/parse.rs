@@ -285,10 +285,10 @@ impl<'j, const N: usize> Names<'j, N> {
     fn report_repeated(&self, name: &str, faults: &mut Faults) {
         if name.len() <= MAX_QUOTED_BYTES {
             let escaped = name.replace('~', "~0").replace('/', "~1");
-            faults.add(format!("{}/{escaped}", self.pointer), "must not be there more than once");
+            faults.add(format!("{}/{escaped}", self.pointer), "must not appear more than once");
         } else {
             let beginning = shorten(name, MAX_QUOTED_BYTES);
-            faults.add(self.pointer, format!("must not hold the member {beginning:?} more than once"));
+            faults.add(self.pointer, format!("must not have the member {beginning:?} more than once"));
         }
     }
 
@@ -401,7 +401,7 @@ impl Reader<'_> {
             Some(plain) if memchr::memchr(b'\\', plain.as_bytes()).is_none() => Some(Cow::Borrowed(plain)),
             _ => serde_json::from_str(raw)
                 .map(Cow::Owned)
-                .map_err(|_| self.faults.add(pointer, "must be Unicode text, but escapes half of a surrogate pair"))
+                .map_err(|_| self.faults.add(pointer, "must be valid Unicode, but has an unpaired surrogate escape"))
                 .ok(),
         }
     }

@@ -102,9 +102,8 @@ fn parse_date_time(text: &[u8]) -> Result<i64, String> {
     let field = |from, to| digits(text.get(from..to).unwrap_or_default()).ok_or_else(wrong_shape);
     let (year, month, day) = (field(0, 4)?, field(5, 7)?, field(8, 10)?);
     let (hour, minute, second) = (field(11, 13)?, field(14, 16)?, field(17, 19)?);
-    let julian_day = calendar_date(year, month, day)
-        .ok_or_else(|| "must be a date of the calendar: it has no such day".to_owned())?
-        .to_julian_day();
+    let julian_day =
+        calendar_date(year, month, day).ok_or_else(|| "must be a date that exists".to_owned())?.to_julian_day();
     if hour > 23 || minute > 59 || second > 60 {
         return Err("must be a time of day from 00:00:00 to 23:59:60".to_owned());
     }
@@ -142,7 +141,7 @@ fn parse_zone(text: &[u8]) -> Result<i64, String> {
     let field = |from, to| digits(text.get(from..to).unwrap_or_default()).ok_or_else(wrong_shape);
     let (hours, minutes) = (field(1, 3)?, field(4, 6)?);
     if hours > 23 || minutes > 59 {
-        return Err("must have an offset from UTC of at most 23:59".to_owned());
+        return Err("must have a UTC offset of at most 23:59".to_owned());
     }
     Ok(sign * (hours * 3_600 + minutes * 60))
 }

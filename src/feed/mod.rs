@@ -36,7 +36,7 @@ const LISTENING_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub enum NotNow {
     /// As many follow as may.
-    #[error("too many clients follow changes already")]
+    #[error("too many clients are following changes")]
     TooMany,
     /// What others change can't be heard.
     #[error("changes can't be read from the database now")]

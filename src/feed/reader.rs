@@ -117,16 +117,17 @@ impl Reader {
                 Err(error) => Err(error),
             };
             if done.is_ok() && following.listening.is_some() && self.failing.replace(false) {
-                tracing::info!("changes are followed again");
+                tracing::info!("changes can be read again");
             }
             let pause = match done {
                 Ok(()) => (started.elapsed() * SHARE).max(self.time_to_send()).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
                 Err(error) => {
                     // Once, and not with every try.
                     if self.failing.replace(true) {
-                        tracing::debug!(%error, "changes still can't be followed");
+                        tracing::debug!(%error, "changes still can't be read");
                     } else {
-                        tracing::warn!(%error, "changes can't be followed now");
+                        tracing::warn!(%error, "changes can't be read; event streams are \
+                                                unavailable");
                     }
                     self.stop_listening(&mut following.listening);
                     AFTER_FAILURE
@@ -228,7 +229,7 @@ impl Reader {
             let told = Some(&touches).filter(|touches| touches.len() < MOST_TOUCHED);
             // Who doesn't hear it will look.
             if let Err(error) = self.store.tell(told).await {
-                tracing::debug!(%error, "could not tell other instances");
+                tracing::debug!(%error, "could not notify other instances");
             }
             tokio::time::sleep(SHORTEST_PAUSE).await;
         }

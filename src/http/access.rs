@@ -132,10 +132,11 @@ fn unauthorized(needed: Needed, wrong: bool) -> Problem {
     let other = if needed == Needed::Write { "read" } else { "write" };
     let detail = if wrong {
         format!(
-            "This token may not {kind}. Tokens that {kind} and tokens that {other} are different; is it the other one?"
+            "This token may not {kind}. Read and write tokens are separate; is this the {other} \
+             token?"
         )
     } else {
-        format!("This request needs a token that may {kind}. Send it as \"Authorization: Bearer TOKEN\".")
+        format!("This request needs a {kind} token. Send it as \"Authorization: Bearer TOKEN\".")
     };
     let challenge = if wrong {
         "Bearer realm=\"rocket-monitor\", error=\"invalid_token\""
@@ -225,7 +226,8 @@ fn hosts(head: &RequestHead) -> Result<Hosts<'_>, Problem> {
             let malformed = || {
                 Problem::new(
                     StatusCode::BAD_REQUEST,
-                    "The request's target has to be a path, or a URL like http://HOST:PORT/PATH without a user name.",
+                    "The request's target must be a path, or a URL like http://HOST:PORT/PATH \
+                     without a user name.",
                 )
             };
             let has_scheme = matches!(head.uri.scheme_str(), Some("http" | "https") | None);
@@ -274,8 +276,8 @@ fn refuse_other_origins(head: &RequestHead, hosts: &Hosts<'_>) -> Result<(), Pro
     }
     Err(foreign(
         head,
-        "The Origin of this request is not this service's own address. If a proxy is in between, let it pass the Host \
-         header on as it came.",
+        "The Origin of this request is not this service's own address. If a proxy is in between, \
+         configure it to pass the Host header on unchanged.",
     ))
 }
 
@@ -302,7 +304,7 @@ fn refuse_other_sites(head: &RequestHead, hosts: &Hosts<'_>, listening: &[Socket
 
 fn foreign(head: &RequestHead, detail: &str) -> Problem {
     let (method, host, origin) = (&head.method, head.headers.get(header::HOST), head.headers.get(header::ORIGIN));
-    tracing::debug!(%method, ?host, ?origin, "a request of another site was refused");
+    tracing::debug!(%method, ?host, ?origin, "refused a cross-site request");
     Problem::new(StatusCode::FORBIDDEN, detail)
 }
 
@@ -342,9 +344,9 @@ struct TokenBody(String);
     path = "/session",
     operation_id = "createSession",
     tag = "Dashboard",
-    request_body(content = TokenBody, content_type = "text/plain", description = "A token that may read."),
+    request_body(content = TokenBody, content_type = "text/plain", description = "A read token."),
     responses(
-        (status = 204, description = "The token is in the cookie now.", headers(
+        (status = 204, description = "The token is now in the cookie.", headers(
             ("Set-Cookie" = String, description = "HttpOnly and SameSite=Strict.")
         )),
         (status = 400, description = "The body is not a token."),
@@ -362,10 +364,7 @@ pub(super) async fn begin_session(
     let body = read_token(payload, &state).await?;
     let token = std::str::from_utf8(&body).ok().map(str::trim).filter(|token| Token::parse(token).is_some());
     let token = token.ok_or_else(|| {
-        Problem::new(
-            StatusCode::BAD_REQUEST,
-            "The body is not a token. Send the token as plain text, and nothing else.",
-        )
+        Problem::new(StatusCode::BAD_REQUEST, "The body is not a token. Send only the token, as plain text.")
     })?;
     match &access.read {
         Some(tokens) if !tokens.accept(token) => Err(unauthorized(Needed::Read, true)),

@@ -53,7 +53,7 @@ impl Answers {
                 Err(body) => EitherBody::left(body),
             }),
             Err(_) => {
-                let problem = Problem::unavailable("too many large answers are being sent at the moment");
+                let problem = Problem::unavailable("too many large responses are being sent");
                 response.into_response(problem.error_response()).map_into_left_body()
             }
         }

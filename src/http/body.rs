@@ -48,7 +48,7 @@ pub(super) async fn read_message(
     stopping: &watch::Receiver<bool>,
 ) -> Result<Bytes, Problem> {
     let too_large = || {
-        let detail = format!("A message may take at most {MAX_MESSAGE_BYTES} bytes. {TO_SEND_MANY}");
+        let detail = format!("A message may have at most {MAX_MESSAGE_BYTES} bytes. {TO_SEND_MANY}");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     };
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());

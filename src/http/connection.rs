@@ -64,7 +64,7 @@ impl Connections {
     pub(super) fn accept(self: &Rc<Self>, stream: TcpStream) -> (Connection, Option<SocketAddr>) {
         // Nobody here could tell that a client takes nothing, but the system can.
         if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(SILENCE)) {
-            tracing::debug!(%error, "a connection's silence can't be limited");
+            tracing::debug!(%error, "can't set TCP_USER_TIMEOUT on a connection");
         }
         let peer = stream.peer_addr().ok();
         let waiting = Rc::new(Waiting {
@@ -373,7 +373,7 @@ impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let Self { stream, waiting, .. } = self.get_mut();
         if waiting.is_too_slow() {
-            tracing::debug!("a client that read an answer too slowly was cut off");
+            tracing::debug!("disconnected a client that read its response too slowly");
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         if let Some(status) = bare_refusal(bytes) {

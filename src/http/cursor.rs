@@ -54,9 +54,9 @@ pub(super) fn decode(cursor: &str, query: &RocketQuery) -> Result<Position, Stri
     let json = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| not_ours())?;
     let (asked, key, channel): (Question, Key, String) = serde_json::from_slice(&json).map_err(|_| not_ours())?;
     if asked != question(query) {
-        return Err(
-            "belongs to another sort, order, view or filter: repeat those of the page that it came with".to_owned()
-        );
+        return Err("belongs to a different sort, order, view or filter: repeat those of the page \
+                    that returned it"
+            .to_owned());
     }
     let key = match key {
         Key::Null => SortKey::Null,
@@ -80,5 +80,5 @@ pub(super) fn decode(cursor: &str, query: &RocketQuery) -> Result<Position, Stri
 }
 
 fn not_ours() -> String {
-    "must be a nextCursor that this service gave".to_owned()
+    "must be a nextCursor that this service returned".to_owned()
 }

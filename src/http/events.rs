@@ -45,11 +45,12 @@ const LAST_EVENT_ID: &str = "Last-Event-ID";
         ("type" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only rockets of this type."),
         ("mission" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only rockets of this mission."),
         ("status" = Option<StatusName>, Query, description = "Only rockets with this status."),
-        ("snapshot" = Option<bool>, Query, description = "Whether to begin with a snapshot; `true` by default."),
+        ("snapshot" = Option<bool>, Query, description = "Whether to start with a snapshot; `true` \
+                                                          by default."),
         ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event that the client received.")
     ),
     responses(
-        (status = 200, description = "Server-sent events, without end.", content_type = "text/event-stream", body = String),
+        (status = 200, description = "An endless stream of server-sent events.", content_type = "text/event-stream", body = String),
         (status = 400, description = "A parameter is unknown, repeated or bad.")
     )
 )]

@@ -22,7 +22,7 @@ const VALID_FOR: Duration = Duration::from_millis(900);
     path = "/livez",
     operation_id = "getLiveness",
     tag = "Service",
-    responses((status = 200, description = "The process runs.", body = super::schema::Health))
+    responses((status = 200, description = "The process is running.", body = super::schema::Health))
 )]
 pub(super) async fn live() -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": "live" }))
@@ -71,8 +71,8 @@ impl Readiness {
     operation_id = "getReadiness",
     tag = "Service",
     responses(
-        (status = 200, description = "A message could be stored.", body = super::schema::Health, example = json!({ "status": "ready" })),
-        (status = 503, description = "No message could be stored; the detail says why.")
+        (status = 200, description = "The service can store messages.", body = super::schema::Health, example = json!({ "status": "ready" })),
+        (status = 503, description = "The service can't store messages; the detail says why.")
     )
 )]
 pub(super) async fn ready(state: web::Data<State>) -> Result<HttpResponse, Problem> {

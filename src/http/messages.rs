@@ -39,13 +39,16 @@ const PARTS_PENDING: usize = 512;
         (status = 204, description = "The message is stored, or was stored before.", headers(
             ("Idempotent-Replayed" = String, description = "`true` if it was a duplicate, which changes nothing.")
         )),
-        (status = 200, description = "How many lines were applied, duplicates or rejected. All that were applied are stored.", body = Counts),
+        (status = 200, description = "The counts of applied, duplicate and rejected lines. All \
+                                      applied lines are stored.", body = Counts),
         (status = 400, description = "The body is not one JSON text in UTF-8."),
-        (status = 408, description = "The body did not come to its end in time."),
-        (status = 413, description = "The body of one message has more than 64 KiB."),
+        (status = 408, description = "The body did not arrive in time."),
+        (status = 413, description = "The body of a single message is larger than 64 KiB."),
         (status = 415, description = "The body has a Content-Encoding."),
         (status = 422, description = "The body is JSON, but not a valid message; `errors` names the members."),
-        (status = 503, description = "The store can't take it now. No message is half applied, and sending all of it again is safe. For lines, the problem has their counts as members.")
+        (status = 503, description = "The store can't take it now. No message is half applied, and \
+                                      it is safe to send everything again. For NDJSON, the problem \
+                                      has the counts as members.")
     )
 )]
 pub(super) async fn post(

@@ -20,7 +20,7 @@ const FLEET_PATIENCE: Duration = Duration::from_secs(2);
     path = "/metrics",
     operation_id = "getMetrics",
     tag = "Service",
-    responses((status = 200, description = "The metrics in Prometheus's text format.", content_type = "text/plain", body = String))
+    responses((status = 200, description = "The metrics in the Prometheus text format.", content_type = "text/plain", body = String))
 )]
 pub(super) async fn show(state: web::Data<State>) -> Result<HttpResponse, Problem> {
     // Without the store the rest is as good, and wanted all the more.

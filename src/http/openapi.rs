@@ -26,10 +26,10 @@ use super::{access, events, health, messages, metrics, reports, rockets};
 #[openapi(
     info(
         title = "Rocket Monitor",
-        description = "Takes the messages of rockets, at least once and in any order, counts each exactly once, and \
-                       always knows the state of every rocket. Every GET answers HEAD too. Errors are \
-                       `application/problem+json` (RFC 9457). Tokens are needed only where the service was started with \
-                       tokens."
+        description = "Receives rocket messages, at least once and in any order, counts each \
+                       exactly once, and serves the state of every rocket. HEAD works wherever GET \
+                       does. Errors are `application/problem+json` (RFC 9457). Tokens are needed \
+                       only if the service was started with tokens."
     ),
     paths(
         messages::post,
@@ -154,8 +154,8 @@ fn security_schemes() -> [(&'static str, SecurityScheme); 3] {
     };
     let cookie = "Set by POST /session from a token that may read.";
     [
-        (WRITE_TOKEN, bearer("A token that may write, from the service's --write-token-file. It doesn't read.")),
-        (READ_TOKEN, bearer("A token that may read, from the service's --read-token-file.")),
+        (WRITE_TOKEN, bearer("A write token, from the service's --write-token-file. It does not allow reading.")),
+        (READ_TOKEN, bearer("A read token, from the service's --read-token-file.")),
         (SESSION, SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(access::COOKIE, cookie)))),
     ]
 }
@@ -196,16 +196,16 @@ fn complete_operation(operation: &mut Operation, needed: Needed) {
     operation.security = Some(security(needed));
     let responses = &mut operation.responses.responses;
     let mut others = vec![
-        ("400", "The request can't be understood."),
+        ("400", "The request is malformed."),
         ("403", "The service has no tokens, and the request's Origin or Host is another site's."),
-        ("405", "The path doesn't have this method."),
+        ("405", "The path does not support this method."),
         (
             "503",
             "The database can't answer now, or the service is stopping. It is safe to send the request again later.",
         ),
     ];
     if needed != Needed::Nothing {
-        others.push(("401", "The service has tokens, and the request brings none that may do this."));
+        others.push(("401", "The service uses tokens, and the request has none that allows this."));
     }
     for (status, detail) in others {
         responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(Response::new(detail)));
@@ -230,11 +230,11 @@ fn complete(status: &str, response: &mut Response) {
             .build();
         response.headers.entry(name.to_owned()).or_insert(header);
     };
-    add("X-Request-Id", "Identifies the request in the log. A request may bring its own.");
+    add("X-Request-Id", "Identifies the request in the log. The request may supply it.");
     match status {
-        "405" => add("Allow", "The methods that the path has."),
+        "405" => add("Allow", "The methods that the path supports."),
         "401" => add("WWW-Authenticate", "Asks for a bearer token."),
-        "503" => add("Retry-After", "The number of seconds after which to try again."),
+        "503" => add("Retry-After", "The number of seconds after which to retry."),
         _ => {}
     }
 }

@@ -105,7 +105,7 @@ impl<'q> Params<'q> {
                     &name,
                     match known {
                         [] => "is unknown: this resource takes no parameters".to_owned(),
-                        known => format!("is unknown; the parameters here are {}", known.join(", ")),
+                        known => format!("is unknown; valid parameters are {}", known.join(", ")),
                     },
                 );
                 continue;

@@ -78,8 +78,7 @@ impl Problem {
 
     /// 400 for a query string.
     pub(super) fn bad_query(errors: Vec<FieldError>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "The query string is not one that this resource understands.")
-            .with_errors(errors)
+        Self::new(StatusCode::BAD_REQUEST, "The query string is not valid for this resource.").with_errors(errors)
     }
 
     /// 404 for a resource.
@@ -181,7 +180,8 @@ impl ResponseError for Problem {
 }
 
 /// What those want to know who send many messages as if they were one.
-pub(super) const TO_SEND_MANY: &str = "To send many messages, one a line, use Content-Type: application/x-ndjson.";
+pub(super) const TO_SEND_MANY: &str = "To send many messages, one per line, use Content-Type: \
+                                       application/x-ndjson.";
 
 impl From<Rejection> for Problem {
     fn from(rejection: Rejection) -> Self {

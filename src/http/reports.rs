@@ -68,7 +68,7 @@ pub(super) async fn list(request: HttpRequest) -> Result<HttpResponse, Problem> 
     path = "/reports/{name}",
     operation_id = "getReport",
     tag = "Reports",
-    params(("name" = ReportName, Path, description = "Which report.")),
+    params(("name" = ReportName, Path, description = "The name of the report.")),
     responses(
         (status = 200, description = "The rows, as JSON, or as CSV to clients whose Accept prefers it.", content(
             (ReportJson = "application/json"),

@@ -23,15 +23,19 @@ use crate::store::{RocketInBothViews, RocketWithGaps};
     operation_id = "listRockets",
     tag = "Rockets",
     params(
-        ("sort" = Option<SortName>, Query, description = "What to sort by; `latestUpdate` by default."),
-        ("order" = Option<OrderName>, Query, description = "By default `desc` for latestUpdate and speed, `asc` for the others. Nulls come last in both; ties break by channel."),
+        ("sort" = Option<SortName>, Query, description = "The sort key; `latestUpdate` by \
+                                                          default."),
+        ("order" = Option<OrderName>, Query, description = "By default `desc` for latestUpdate and \
+                                                            speed, `asc` for the others. Nulls \
+                                                            come last in either order; ties break \
+                                                            by channel."),
         ("channel" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only this channel."),
         ("type" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only rockets of this type."),
         ("mission" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only rockets of this mission."),
         ("status" = Option<StatusName>, Query, description = "Only rockets with this status."),
         ("view" = Option<ViewName>, Query, description = "`best-effort` by default."),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "At most this many rockets; 100 by default."),
-        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]+$", description = "The `nextCursor` of the page before, with the same sort, order, filters and view.")
+        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]+$", description = "The `nextCursor` of the previous page, with the same sort, order, filters and view.")
     ),
     responses(
         (status = 200, description = "The page.", body = PageJson, headers(
@@ -63,11 +67,13 @@ pub(super) async fn list(request: HttpRequest, state: web::Data<Service>) -> Res
     operation_id = "getRocket",
     tag = "Rockets",
     params(
-        ("channel" = String, Path, description = "Percent-encoded. `.` and `..` are reached by `GET /rockets?channel=`.", min_length = 1, max_length = 255, example = "193270a9-c9cf-404a-8f83-838e71d9ae67"),
-        ("view" = Option<ViewsName>, Query, description = "`best-effort` by default; `both` answers both views as of one moment.")
+        ("channel" = String, Path, description = "Percent-encoded. For `.` and `..`, use `GET \
+                                                  /rockets?channel=`.", min_length = 1, max_length = 255, example = "193270a9-c9cf-404a-8f83-838e71d9ae67"),
+        ("view" = Option<ViewsName>, Query, description = "`best-effort` by default; `both` \
+                                                           returns both views from one snapshot.")
     ),
     responses(
-        (status = 200, description = "The rocket, with the first hundred of its gaps.", body = OneRocketJson),
+        (status = 200, description = "The rocket, with its first 100 gaps.", body = OneRocketJson),
         (status = 400, description = "A parameter is unknown, repeated or bad."),
         (status = 404, description = "No message of this channel has been processed.")
     )

@@ -29,9 +29,7 @@ impl Turns {
     pub(super) async fn wait(&self) -> Result<SemaphorePermit<'_>, Problem> {
         match tokio::time::timeout(PATIENCE, self.0.acquire()).await {
             Ok(Ok(turn)) => Ok(turn),
-            Ok(Err(_)) | Err(_) => {
-                Err(Problem::unavailable("too many requests of this kind are being answered at the moment"))
-            }
+            Ok(Err(_)) | Err(_) => Err(Problem::unavailable("too many requests of this kind are running")),
         }
     }
 }

@@ -317,7 +317,7 @@ impl Committer {
         if let Err(error) = &tidied
             && !self.tidying_failed
         {
-            tracing::warn!(%error, "maintenance of the database failed; it will be tried again");
+            tracing::warn!(%error, "database maintenance failed; it will be retried");
         }
         self.tidying_failed = tidied.is_err();
         if tidied.is_err() {

@@ -52,7 +52,7 @@ impl Default for Limits {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum IngestError {
     /// There was no room in the queue, or no turn in time.
-    #[error("more messages arrive than the database can store")]
+    #[error("messages arrive faster than the database can store them")]
     Overloaded,
     /// The store does not get on.
     #[error("the database has been busy with earlier messages for more than a second")]
@@ -194,7 +194,7 @@ impl Committers {
         match self.running.recv_timeout(patience) {
             Err(mpsc::RecvTimeoutError::Disconnected) => {
                 let ended_well = self.threads.into_iter().all(|thread| thread.join().is_ok());
-                if ended_well { Ok(()) } else { Err("a committer ended in a panic") }
+                if ended_well { Ok(()) } else { Err("a committer thread panicked") }
             }
             // Nobody sends anything.
             Ok(()) | Err(mpsc::RecvTimeoutError::Timeout) => Err("the store did not answer in time"),
