@@ -336,7 +336,7 @@ pub(super) fn guard<B>(mut response: ServiceResponse<B>) -> ServiceResponse<B> {
 #[allow(dead_code)]
 struct TokenBody(String);
 
-/// Sign in: keep a token in a cookie that scripts can't read.
+/// Sign in: store a token in a cookie that scripts can't read.
 ///
 /// This is for the dashboard. Programs send their token with each request instead.
 #[utoipa::path(

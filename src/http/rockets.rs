@@ -86,7 +86,8 @@ pub(super) async fn one(
 ) -> Result<HttpResponse, Problem> {
     let views = params::rocket(request.query_string())?;
     let never_heard_of = || Problem::not_found("No message of this channel has been processed.");
-    // What can't be a channel was never heard of. The path parameter has U+FFFD in place of bytes that are not UTF-8.
+    // A text that can't be a channel is a channel without messages. The path parameter has U+FFFD
+    // in place of bytes that are not UTF-8, so check the path itself.
     if percent_decode_str(request.path()).decode_utf8().is_err() {
         return Err(never_heard_of());
     }
@@ -110,7 +111,8 @@ pub(super) fn json(mut response: actix_web::HttpResponseBuilder, body: &impl Ser
     }
 }
 
-/// The same query with another cursor. It is written anew from the parameters, however the client encoded them.
+/// The URL of the same query with another cursor. The parameters are encoded again, whatever
+/// encoding the client chose.
 fn next_link(query_string: &str, cursor: &str) -> String {
     let kept = params::pairs(query_string).filter(|(name, _)| name != "cursor");
     let pairs = kept.chain([("cursor".into(), cursor.into())]).map(|(name, value)| {
@@ -120,7 +122,7 @@ fn next_link(query_string: &str, cursor: &str) -> String {
     format!("</rockets?{}>; rel=\"next\"", pairs.collect::<Vec<_>>().join("&"))
 }
 
-/// What needs no percent-encoding anywhere in a URI.
+/// Everything but the unreserved characters of a URI.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A page of rockets.
@@ -134,7 +136,7 @@ struct PageJson<'r> {
     next_cursor: Option<String>,
 }
 
-/// What is known of a rocket in one view.
+/// The state of a rocket in one view.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Rocket, example = json!({
     "channel": "193270a9-c9cf-404a-8f83-838e71d9ae67", "status": "launched", "type": "Falcon-9", "speed": 3500,
@@ -161,19 +163,19 @@ pub(super) struct RocketJson<'r> {
     latest_exploded_message: Option<i64>,
     #[schema(value_type = Option<String>, format = DateTime, required)]
     latest_update: Option<Timestamp>,
-    /// When the service last took a new message of this rocket, by the clock of the service.
+    /// When the service last received a new message of this rocket, by the service's clock.
     #[schema(value_type = String, format = DateTime)]
     last_received: Timestamp,
     messages: MessagesJson<'r>,
 }
 
-/// Both views of a rocket, as of one moment.
+/// Both views of a rocket, from one snapshot.
 #[derive(Serialize, ToSchema)]
 #[schema(as = RocketInBothViews)]
 #[serde(rename_all = "camelCase")]
 struct BothViewsJson<'r> {
     channel: &'r str,
-    /// When the service last took a new message of this rocket, by the clock of the service.
+    /// When the service last received a new message of this rocket, by the service's clock.
     #[schema(value_type = String, format = DateTime)]
     last_received: Timestamp,
     best_effort: StateJson<'r>,
@@ -252,7 +254,7 @@ struct MessagesJson<'r> {
     highest: i64,
     missing: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    /// The first hundred missing ranges below the highest number, both ends inclusive; not in lists.
+    /// The first 100 missing ranges below the highest number, both ends inclusive; not in lists.
     #[schema(value_type = Option<Vec<[i64; 2]>>)]
     gaps: Option<&'r [(i64, i64)]>,
 }
@@ -288,7 +290,7 @@ impl<'r> MessagesJson<'r> {
     }
 }
 
-/// Where a rocket is in its life. Whatever exploded stays exploded.
+/// The phase of a rocket's life. An exploded rocket stays exploded.
 #[derive(ToSchema)]
 #[schema(as = Status, rename_all = "camelCase")]
 #[allow(dead_code)]
@@ -298,7 +300,7 @@ pub(super) enum StatusName {
     Exploded,
 }
 
-/// Which messages count: all that arrived, or the unbroken sequence from message 1.
+/// Which messages count: all that were processed, or the unbroken sequence from message 1.
 #[derive(ToSchema)]
 #[schema(as = View, rename_all = "kebab-case")]
 #[allow(dead_code)]
@@ -307,7 +309,7 @@ pub(super) enum ViewName {
     Exact,
 }
 
-/// Which messages count; `both` for both views side by side.
+/// Which messages count; `both` returns both views.
 #[derive(ToSchema)]
 #[schema(as = Views, rename_all = "kebab-case")]
 #[allow(dead_code)]
@@ -317,7 +319,7 @@ pub(super) enum ViewsName {
     Both,
 }
 
-/// What rockets are sorted by.
+/// The sort key of rockets.
 #[derive(ToSchema)]
 #[schema(as = Sort, rename_all = "camelCase")]
 #[allow(dead_code)]
