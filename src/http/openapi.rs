@@ -1,5 +1,5 @@
-//! `GET /openapi.json`: the API's description, put together from what stands at the handlers and their types; and
-//! `GET /docs`, which shows it.
+//! `GET /openapi.json`: the API description, generated from the handlers and their types; and `GET
+//! /docs`, which shows it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};

@@ -244,7 +244,7 @@ impl Ingest {
     }
 
     /// Queues messages that took `bytes` of input. Without room, a single message is rejected, and
-    /// many wait.
+    /// a stream's messages wait.
     pub async fn queue(&self, parcel: Parcel, bytes: usize) -> Result<Pending, IngestError> {
         match parcel {
             Parcel::One(message) => self.queue_one(message, bytes),
