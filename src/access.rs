@@ -1,7 +1,8 @@
-//! Who may write and who may read: bearer tokens (RFC 6750), from files or the environment.
+//! Write and read access: bearer tokens (RFC 6750), from files or the environment.
 //!
-//! A file has one token a line, so that a new one can be added before the old one is taken away. A thread reads the file
-//! again every second, and no request waits for it. Tokens never appear in logs or errors.
+//! A file has one token per line, so that a new token can be added before the old one is removed. A
+//! thread reloads the file every second, so no request waits for it. Tokens never appear in logs or
+//! errors.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -13,12 +14,12 @@ use std::time::Duration;
 
 use subtle::{Choice, ConstantTimeEq};
 
-/// How often a file of tokens is read.
+/// How often a token file is reloaded.
 const READ_AGAIN: Duration = Duration::from_secs(1);
-/// The largest file of tokens: hundreds of them.
+/// The largest token file: room for hundreds of tokens.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
-/// A token: at least one character of those that the Authorization header can carry.
+/// A token: at least one character that the Authorization header allows.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(Box<str>);
 
@@ -43,63 +44,65 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Why there are no tokens. It names the place, never the contents.
+/// Why tokens can't be loaded. The error names the place, never its contents.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// A file can't be read.
+    /// The file can't be read.
     #[error("{}: {error}", path.display())]
     Unreadable {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         error: io::Error,
     },
-    /// A FIFO, a device, a folder: reading it might never end.
-    #[error("{} is not a regular file; save the tokens to a file, one a line", path.display())]
+    /// A FIFO, a device or a directory, which could block a read forever.
+    #[error("{} is not a regular file; save the tokens to a file, one per line", path.display())]
     NotAFile {
-        /// Which one.
+        /// The path.
         path: PathBuf,
     },
-    /// More than any list of tokens needs.
-    #[error("{} is larger than {} KiB; is it the right file? It has to hold one token a line", path.display(), MAX_FILE_BYTES / 1024)]
+    /// Too large for a list of tokens.
+    #[error("{} is larger than {} KiB; is it the right file? A token file has one token per line",
+            path.display(), MAX_FILE_BYTES / 1024)]
     TooLarge {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
-    /// A place without tokens.
-    #[error("{place} holds no token; put at least one there, one a line")]
+    /// There are no tokens.
+    #[error("{place} holds no token; add at least one (one per line)")]
     Empty {
         /// A file or a variable.
         place: String,
     },
-    /// A line that is not a token.
+    /// A line is not a token.
     #[error("{place}: line {line} is not a token; a token may hold letters, digits and -._~+/ and end in =")]
     Malformed {
         /// A file or a variable.
         place: String,
-        /// From 1.
+        /// The line number, from 1.
         line: usize,
     },
-    /// Tokens in two places.
-    #[error("{file} and {variable} both give the token; leave one of them out")]
+    /// Both places have tokens.
+    #[error("{file} and {variable} are both set; use only one of them")]
     Twice {
-        /// The option of the file.
+        /// The option that names the file.
         file: &'static str,
         /// The variable.
         variable: &'static str,
     },
 }
 
-/// The tokens that open one kind of access: a request has to bring one of them.
+/// The tokens for one kind of access. A request must have one of them.
 #[derive(Debug)]
 pub struct Tokens {
     file: Option<PathBuf>,
-    /// Never locked while the file is read.
+    /// Not locked while the file is read.
     tokens: RwLock<Arc<[Token]>>,
 }
 
 impl Tokens {
-    /// From an option that names a file, or a variable that holds the token itself; none if neither is there.
+    /// Loads the tokens from the file that an option names, or from a variable that holds the token
+    /// itself. None if neither is set.
     pub fn from(
         (option, file): (&'static str, Option<&Path>),
         (variable, value): (&'static str, Option<&str>),
@@ -113,7 +116,7 @@ impl Tokens {
         Ok(Some(Self { file: file.map(Path::to_owned), tokens: RwLock::new(tokens.into()) }))
     }
 
-    /// Shares the tokens, and reads their file again and again as long as somebody holds them.
+    /// Shares the tokens, and reloads their file as long as someone holds them.
     pub fn watched(self) -> io::Result<Arc<Self>> {
         let file = self.file.clone();
         let tokens = Arc::new(self);
@@ -124,12 +127,12 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// One of them, for a client that has to send one.
+    /// One of the tokens, for clients.
     pub fn first(&self) -> Option<Token> {
         self.current().first().cloned()
     }
 
-    /// Whether this is one of them. The time it takes doesn't depend on how much of it is right.
+    /// Whether this is one of the tokens. Compares in constant time.
     pub fn accept(&self, given: &str) -> bool {
         let tokens = self.current();
         let equal = |token: &Token| token.0.as_bytes().ct_eq(given.as_bytes());
@@ -140,7 +143,7 @@ impl Tokens {
         Arc::clone(&self.tokens.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes the tokens that the file holds now. Returns how many, if they are others than before.
+    /// Replaces the tokens. Returns their number if they changed.
     fn replace(&self, tokens: Vec<Token>) -> Option<usize> {
         if *self.current() == tokens[..] {
             return None;
@@ -151,8 +154,8 @@ impl Tokens {
     }
 }
 
-/// Reads the file every second: neither its times nor its size would show every change. While the file can't be used, the
-/// tokens from before stay valid.
+/// Reloads the file every second, because neither its times nor its size show every change. While
+/// the file is unusable, the previous tokens stay valid.
 fn watch(file: &Path, tokens: &Weak<Tokens>) {
     let mut last_error = None;
     loop {
@@ -168,14 +171,14 @@ fn watch(file: &Path, tokens: &Weak<Tokens>) {
             Err(error) => Some(error.to_string()),
         };
         if let Some(error) = error.as_ref().filter(|error| last_error.as_ref() != Some(*error)) {
-            tracing::error!(error, "the tokens can't be read again; the previous ones stay valid");
+            tracing::error!(error, "the tokens can't be reloaded; the previous ones stay valid");
         }
         last_error = error;
     }
 }
 
-/// The tokens in a file. It returns soon, whatever is there: a FIFO is not waited for, and no more than
-/// [`MAX_FILE_BYTES`] are read.
+/// The tokens in a file. It returns quickly for any kind of path: it does not wait for a FIFO, and
+/// reads at most [`MAX_FILE_BYTES`].
 fn read(path: &Path) -> Result<Vec<Token>, TokenError> {
     let unreadable = |error| TokenError::Unreadable { path: path.to_owned(), error };
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
@@ -193,7 +196,7 @@ fn read(path: &Path) -> Result<Vec<Token>, TokenError> {
     parse(&path.display().to_string(), &text)
 }
 
-/// A token a line. White space around it and lines of white space are ignored.
+/// Parses one token per line. Surrounding white space and blank lines are ignored.
 fn parse(place: &str, text: &str) -> Result<Vec<Token>, TokenError> {
     let lines = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty());
     let tokens: Vec<Token> = lines
@@ -244,6 +247,6 @@ mod tests {
         std::fs::write(&file, "a\n").unwrap();
         assert!(from_file().unwrap().unwrap().accept("a"));
         let twice = Tokens::from(("--file", Some(&file)), ("VARIABLE", Some("b"))).unwrap_err();
-        assert_eq!(twice.to_string(), "--file and VARIABLE both give the token; leave one of them out");
+        assert_eq!(twice.to_string(), "--file and VARIABLE are both set; use only one of them");
     }
 }

@@ -1,7 +1,8 @@
-//! A simulated fleet: the messages of its rockets, the order in which they arrive, and the resulting state.
+//! Simulates a fleet: the messages of its rockets, their order of arrival, and the resulting state.
 //!
-//! A message depends only on the fleet's seed, the channel and the message number. So a run can be repeated, and a longer
-//! run continues a shorter one. The in-order fold here shares no code with the service's fold, which it is compared with.
+//! A message depends only on the fleet's seed, the channel and the message number. So a run can be
+//! repeated, and a longer run continues a shorter one. The in-order fold here shares no code with
+//! the service's fold, because the two are compared.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -19,11 +20,11 @@ const FIRST_LAUNCH: i64 = 1_643_824_800_000_000;
 /// A fleet and the way its messages arrive.
 #[derive(Clone, Copy, Debug)]
 pub struct Fleet {
-    /// Selects the fleet: each seed has other rockets and messages.
+    /// Selects the fleet: each seed has its own rockets and messages.
     pub seed: u64,
     /// The number of rockets.
     pub rockets: u32,
-    /// The number of different messages of all rockets together, spread evenly.
+    /// The number of distinct messages, spread evenly over all rockets.
     pub messages: u64,
     /// The percentage of messages that arrive a second time.
     pub duplicate_percent: f64,
@@ -41,7 +42,7 @@ enum Saying {
     Exploded(&'static str),
 }
 
-/// What a rocket is after all of its messages.
+/// The state of a rocket after all of its messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expected {
     /// `awaitingLaunch`, `launched` or `exploded`.
@@ -76,14 +77,14 @@ impl Fleet {
         )
     }
 
-    /// How many messages a rocket sends: its numbers are 1 to this.
+    /// How many messages a rocket sends. They are numbered from 1.
     pub fn messages_of(&self, rocket: u32) -> u32 {
         let rockets = u64::from(self.rockets.max(1));
         let more = u64::from(u64::from(rocket) < self.messages % rockets);
         u32::try_from(self.messages / rockets + more).unwrap_or(u32::MAX)
     }
 
-    /// Writes a message as JSON, without a line's end.
+    /// Writes a message as JSON, without a line end.
     pub fn write_message(&self, channel: &str, rocket: u32, number: u32, json: &mut Vec<u8>) {
         let (time, saying) = self.message(rocket, number);
         let (kind, body) = match saying {
@@ -95,15 +96,15 @@ impl Fleet {
             Saying::MissionChanged(mission) => ("MissionChanged", format!(r#""newMission":"{mission}""#)),
             Saying::Exploded(reason) => ("Exploded", format!(r#""reason":"{reason}""#)),
         };
-        // Writing to memory doesn't fail.
+        // Writing to memory can't fail.
         let _ = write!(
             json,
             r#"{{"metadata":{{"channel":"{channel}","messageNumber":{number},"messageTime":"{time}","messageType":"Rocket{kind}"}},"message":{{{body}}}}}"#
         );
     }
 
-    /// The order in which the messages arrive, as (rocket, number): the rockets take turns, each one's messages are
-    /// displaced and some repeated.
+    /// The order of arrival, as (rocket, number): the rockets take turns, and each rocket's
+    /// messages are displaced and partly repeated.
     pub fn arrivals(&self) -> Arrivals {
         let channels = (0..self.rockets).map(|rocket| ChannelArrivals {
             next: 1,
@@ -162,13 +163,14 @@ impl Fleet {
             90..99 => Saying::MissionChanged(pick(&MISSIONS, random >> 8)),
             _ => Saying::Exploded(pick(&REASONS, random >> 8)),
         };
-        // A second apart, on clocks that are up to two seconds off.
+        // One second apart, by clocks that are off by up to two seconds.
         let micros = i64::from(number) * 1_000_000 + i64::from(rocket) * 137 + (random >> 44) as i64 * 2;
         let time = Timestamp::from_unix_micros(FIRST_LAUNCH + micros);
         (time.unwrap_or(Timestamp::from_system_time(std::time::UNIX_EPOCH)), saying)
     }
 
-    /// A number that depends on its arguments and the seed only: SplitMix64 (Steele, Lea and Flood, 2014) over them.
+    /// A number that depends only on its arguments and the seed: SplitMix64 (Steele, Lea and Flood,
+    /// 2014).
     fn random(&self, rocket: u32, number: u32, purpose: u64) -> u64 {
         let mixed = mix(self.seed ^ mix(purpose));
         mix(mixed ^ mix(u64::from(rocket) << 32 | u64::from(number)))
@@ -182,13 +184,14 @@ fn mix(value: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// See [`Fleet::arrivals`]. What it keeps grows with the rockets and the displacement, not with the messages.
+/// See [`Fleet::arrivals`]. Its memory grows with the rockets and the displacement, not with the
+/// messages.
 #[derive(Clone, Debug)]
 pub struct Arrivals {
     fleet: Fleet,
     channels: Vec<ChannelArrivals>,
     turn: usize,
-    /// How many rockets in a row had nothing more to send.
+    /// How many rockets in a row have nothing left to send.
     ended: usize,
 }
 
@@ -197,7 +200,7 @@ struct ChannelArrivals {
     next: u32,
     last: u32,
     draws: u32,
-    /// Messages that have been sent but not arrived, by the place at which they arrive.
+    /// Messages that were sent but have not arrived, by their place of arrival.
     displaced: BinaryHeap<Reverse<(u64, u32)>>,
 }
 
@@ -225,7 +228,7 @@ impl Iterator for Arrivals {
 impl ChannelArrivals {
     fn next(&mut self, fleet: &Fleet, rocket: u32) -> Option<u32> {
         loop {
-            // What is sent from now on arrives at the place `next` or later.
+            // Messages sent from now on arrive at place `next` or later.
             let due = |place: u64| self.next > self.last || place <= u64::from(self.next);
             if let Some(Reverse((_, number))) = self.displaced.peek().filter(|arrival| due(arrival.0.0)) {
                 let number = *number;

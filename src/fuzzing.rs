@@ -1,5 +1,5 @@
-//! What must hold for any input at all, for the fuzzer to break (`./run fuzz`) and for a test that tries the inputs it found
-//! interesting. No part of the program.
+//! Properties that must hold for any input. The fuzzer tries to break them (`./run fuzz`), and a
+//! test runs them on the corpus. Not part of the program.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use crate::domain::timestamp::Timestamp;
 pub use crate::http::fuzzing::{cursor, query};
 use crate::ingest::ndjson::{LineReader, Lines};
 
-/// A body of one message: taken or refused, and what is taken is what JSON says.
+/// The body of one message: accepted or rejected, and an accepted message equals its JSON.
 pub fn message(input: &[u8]) {
     let parsed = parse(Bytes::copy_from_slice(input));
     let is_json = serde_json::from_slice::<&RawValue>(input).is_ok();
@@ -34,8 +34,9 @@ pub fn message(input: &[u8]) {
     }
 }
 
-/// What another reader of JSON finds at the same places. (It takes a duplicated member's last value, which is refused
-/// where it matters, and can't hold numbers out of its range, which only members may be that nobody reads.)
+/// Compares the message with serde_json's values at the same places. (serde_json takes the last
+/// value of a duplicated member, which the parser rejects for known members. It can't hold numbers
+/// out of its range, which only ignored members may be.)
 fn is_faithful(message: &Message, input: &[u8]) {
     let Ok(json) = serde_json::from_slice::<Value>(input) else { return };
     let metadata = &json["metadata"];
@@ -46,8 +47,8 @@ fn is_faithful(message: &Message, input: &[u8]) {
     assert_eq!(again.unwrap(), message.time, "a time is read as it is written");
 }
 
-/// A stream of lines: however it is cut into parts, the same comes out, and each line is read as a message by itself would
-/// be. The first bytes say how it is cut.
+/// A stream of lines: the result must not depend on how the stream is cut into parts, and each line
+/// must be read as a message on its own. The first bytes determine the cuts.
 pub fn ndjson(input: &[u8]) {
     let (cuts, stream) = input.split_at(input.len().min(8));
     let whole = read(stream, &[]);
@@ -67,7 +68,8 @@ pub fn ndjson(input: &[u8]) {
     assert_eq!(whole, (messages, bad));
 }
 
-/// The messages and the numbers of the bad lines of a stream that comes in parts of these lengths, again and again.
+/// The messages and the numbers of the bad lines of a stream that arrives in parts of these
+/// lengths, repeated.
 fn read(stream: &[u8], parts: &[u8]) -> (Vec<String>, Vec<u64>) {
     let (mut reader, mut lines, mut rest) = (LineReader::default(), Lines::default(), stream);
     for part in parts.iter().cycle().take_while(|_| parts.iter().any(|part| *part > 0)) {

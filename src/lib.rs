@@ -1,63 +1,68 @@
-//! Rocket Monitor takes the messages that rockets send about themselves, at least once and in any order, and always
-//! knows what is known of every rocket: as of everything that arrived (best-effort), and as of the unbroken sequence
-//! from message 1 (exact).
+//! Rocket Monitor receives the messages of rockets, at least once and in any order, and serves the
+//! state of every rocket in two views: best-effort (all messages that arrived) and exact (the
+//! unbroken sequence from message 1).
 //!
 //! # Map
 //!
-//! The data goes one way down and its outcome back:
+//! Data flows down, outcomes flow back:
 //!
 //! ```text
-//! http (extract, answer) -> ingest (queue, group commit) -> domain (fold) -> store (sqlite | postgres)
-//!                        <- outcome of each message      <- what to write
+//! http (extract, answer) -> ingest (queue, group commit) -> store (load -> domain: join -> write)
+//!                        <- outcome of each message      <- outcomes
 //! ```
 //!
-//! | module | what lives there | what must not |
+//! | module | contents | must not contain |
 //! |---|---|---|
 //! | [`domain`] | messages, the associative fold, processed ranges, both views | HTTP, SQL, threads, the clock |
 //! | [`ingest`] | the bounded queue, group commit, newline-delimited JSON | rules about messages, SQL, HTTP |
-//! | [`feed`] | what has changed, for those who follow | anything a committer would have to wait for |
+//! | [`feed`] | recent changes, for event streams | anything that a committer would wait for |
 //! | [`store`] | opening, migrating, committing, reading, auditing | rules about messages |
 //! | [`http`] | extract, call, answer | SQL, folding, batching |
-//! | [`access`] | the tokens of who may write and read | HTTP |
+//! | [`access`] | write and read tokens | HTTP |
 //! | [`metrics`] | what is counted and timed while the service runs | labels with many values |
-//! | [`terminal`] | what makes text of senders and files safe to print | printing itself |
-//! | [`report_text`] | reports as CSV, tables and JSON | what the reports are, which the store's catalogue says |
-//! | [`cli`] | what each command asks for, and how it ends | what the commands do |
-//! | [`fleet`] | the simulated fleet, with a fold of its own to compare with | anything that the service uses |
+//! | [`terminal`] | escaping of text from senders and files | printing itself |
+//! | [`report_text`] | reports as CSV, tables and JSON | the definition of the reports (in the store) |
+//! | [`cli`] | the arguments and exit statuses of each command | what the commands do |
+//! | [`fleet`] | the fleet simulator, with a fold of its own to compare with | anything that the service uses |
 //!
 //! # The life of a message
 //!
-//! 1. `POST /messages` reads the body, at most 64 KiB, and [`domain::parse`] makes a valid
-//!    [`Message`](domain::message::Message) of it, or a list of all of its faults. Its texts are slices of the body.
-//! 2. [`ingest::Ingest`] queues it. When the queue is full, or the store stuck, it is refused at once; the parts of a
-//!    stream wait for room, and not for ever.
-//! 3. A committer, a thread, takes all that waits. While it commits one batch, the next one gathers. SQLite has one
-//!    committer; Postgres has two, each for its own channels.
-//! 4. The store opens a write transaction. For each channel of the [`Batch`](domain::batch::Batch), in the order of the
-//!    keys, it has the few processed ranges around the new numbers, which it knows from the batches before or loads; the
-//!    domain [joins](domain::ranges::join) them, which tells new messages from duplicates; the store writes the ranges that
-//!    changed, and adds what the new messages come to, to the channel's row in `rockets`. SQLite goes from channel to
-//!    channel; Postgres does each step for all channels at once.
-//! 5. The transaction is committed, which for SQLite means that the write-ahead log is synced to the disk. Only then the
-//!    request is answered, with its own outcome.
-//! 6. The committer tells the [`feed`] which rockets it has touched. Its thread reads them as they are now, and event
-//!    streams take what changed at their own pace.
+//! 1. `POST /messages` reads the body, at most 64 KiB, and [`domain::parse`] turns it into a valid
+//!    [`Message`](domain::message::Message) or a list of all its faults. Its texts are slices of
+//!    the body.
+//! 2. [`ingest::Ingest`] queues it. If the queue is full or the store is stuck, the message is
+//!    rejected at once; parts of a stream wait for room, for a limited time.
+//! 3. A committer, which is a thread, takes everything that is queued. While it commits one batch,
+//!    the next one gathers. SQLite has one committer; Postgres has two, each for its own channels.
+//! 4. The store opens a write transaction. For each channel of the
+//!    [`Batch`](domain::batch::Batch), in key order, it gets the few processed ranges around the
+//!    new numbers, from its cache or from the tables. The domain [joins](domain::ranges::join) the
+//!    messages to them, which separates new messages from duplicates. The store writes the changed
+//!    ranges, and adds the sum of the new messages to the channel's row in `rockets`. SQLite
+//!    proceeds channel by channel; Postgres does each step for all channels at once.
+//! 5. The transaction is committed, which for SQLite means that the write-ahead log is synced to
+//!    disk. Only then is the request answered, with its own outcome.
+//! 6. The committer reports the changed rockets to the [`feed`]. The feed's thread reads their
+//!    current state, and event streams take the changes at their own pace.
 //!
 //! # Invariants
 //!
-//! - What is acknowledged is on disk. What is answered 503 may be sent again.
-//! - A row of `rockets` is the combination of its channel's ranges; ranges neither overlap nor touch; there is no row
-//!   without ranges, and there are no ranges without a row. `check` audits all of it.
-//! - Everything that a batch decides on is read inside its own write transaction, under its locks, or was known before and
-//!   is found there to be as it was: by the file's `data_version` in SQLite, by the rocket's `last_received` in Postgres,
-//!   which is later with every change. So any number of processes can write to one file, or to one server.
-//! - Every statement's keys and joins include the channel, so that Postgres's tables can be distributed by it.
-//! - Memory is bounded: the queue by bytes, lines and bodies by 64 KiB, connections by the files that the system allows, large
-//!   answers by the room that they have together. What is kept of processed numbers grows with the gaps, not with the
-//!   messages.
-//! - What may take long takes its turn, and whoever would wait for long is told to come later.
-//! - Of a commit that fails nothing is ever seen: an SQLite file is held open, so that no new reader of the log takes for
-//!   committed what could not be synced.
+//! - What is acknowledged is on disk. What got 503 may be sent again.
+//! - A row of `rockets` is the combination of its channel's ranges. Ranges neither overlap nor
+//!   touch. There is no row without ranges, and there are no ranges without a row. `check` audits
+//!   all of this.
+//! - Everything that a batch's result depends on is read inside its own write transaction, under
+//!   its locks, or comes from a cache that the transaction finds to be current: by the file's
+//!   `data_version` in SQLite, and by the rocket's `last_received`, which grows with every change,
+//!   in Postgres. So any number of processes can write to one file, or to one server.
+//! - Every statement's keys and joins include the channel, so that Postgres's tables can be
+//!   distributed by it.
+//! - Memory is bounded: the queue by bytes, lines and bodies by 64 KiB, connections by the limit on
+//!   open files, large responses by a common budget. The record of processed numbers grows with the
+//!   gaps, not with the messages.
+//! - Slow reads have a concurrency limit. A request that would wait too long gets 503.
+//! - Nothing of a failed commit is ever visible: an SQLite file is held open, so that no new reader
+//!   of the log treats as committed what could not be synced.
 
 pub mod access;
 pub mod cli;

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-/// Messages are allocated by the threads that read requests and freed by the one that commits, which the C library's
-/// allocator is slow at.
+/// Messages are allocated by request threads and freed by the committing thread, which the C
+/// library's allocator does slowly.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,8 +1,9 @@
-//! What can be measured while the service runs, in Prometheus's text format.
+//! The service's metrics, in Prometheus's text format.
 //!
-//! Names and units follow Prometheus's conventions (<https://prometheus.io/docs/practices/naming/>). Nothing is labelled by
-//! channel: a label's values must be few. What is counted on a request's path has its place here beforehand, so that
-//! counting is one atomic addition. How the fleet is, is read when somebody asks.
+//! Names and units follow Prometheus's conventions
+//! (<https://prometheus.io/docs/practices/naming/>). No label has the channel, because labels must
+//! have few values. Counters on the request path are allocated in advance, so that counting is one
+//! atomic addition. The fleet's gauges are read on demand.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,10 +22,10 @@ use crate::store::report::{ReportRows, Value};
 const REJECTS: [(Reject, &str); 3] =
     [(Reject::NotJson, "not_json"), (Reject::Invalid, "invalid"), (Reject::TooLarge, "too_large")];
 
-/// What may fail in a store.
+/// The kinds of store failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreOperation {
-    /// Committing a batch, or asking whether one could be.
+    /// Committing a batch, or probing whether a commit is possible.
     Commit,
     /// Reading.
     Read,
@@ -34,7 +35,7 @@ const MESSAGE_TYPES: [&str; 5] =
     ["RocketLaunched", "RocketSpeedIncreased", "RocketSpeedDecreased", "RocketExploded", "RocketMissionChanged"];
 const OUTCOMES: [&str; 2] = ["applied", "duplicate"];
 
-/// The routes that requests are counted by; the first is for all others.
+/// The routes by which requests are counted. The first is for all others.
 pub const ROUTES: [&str; 17] = [
     "other",
     "/messages",
@@ -55,13 +56,13 @@ pub const ROUTES: [&str; 17] = [
     "/assets/{name}",
 ];
 
-/// What all names begin with.
+/// The prefix of all names.
 const PREFIX: &str = "rocket_monitor";
 
-/// Statuses run from 100 to 599.
+/// Status codes are 100 to 599.
 const STATUSES: usize = 500;
 
-/// What is counted and timed. Clones are the same.
+/// The metrics of the service. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     counted: Arc<Counted>,
@@ -78,36 +79,27 @@ struct Counted {
     queue_wait_seconds: Histogram,
     store_errors: [IntCounter; 2],
     request_seconds: [Histogram; ROUTES.len()],
-    /// By route and status. Most of them never occur, and are not shown.
+    /// By route and status code. Those that are zero are not shown.
     requests: Vec<[AtomicU64; STATUSES]>,
 }
 
 /// Upper bounds of 0.1 ms to 10 s.
 const SECONDS: [f64; 16] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-/// Upper bounds of 1 to some 16,000 messages.
+/// Upper bounds of 1 to about 16,000 messages.
 const MESSAGES: [f64; 8] = [1.0, 4.0, 16.0, 64.0, 256.0, 1_024.0, 4_096.0, 16_384.0];
 
 impl Metrics {
-    /// Everything at zero. It fails only if two metrics have the same name.
+    /// Creates all metrics, at zero. Fails only if two have the same name.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new_custom(Some(PREFIX.to_owned()), None)?;
         let messages =
             counters(&registry, "messages_total", "Messages processed, by outcome and type.", &["outcome", "type"])?;
-        let rejected = counters(
-            &registry,
-            "messages_rejected_total",
-            "Bodies and lines that are no messages, by reason.",
-            &["reason"],
-        )?;
-        let store_errors = counters(
-            &registry,
-            "store_errors_total",
-            "Failures of the store, by what was asked of it.",
-            &["operation"],
-        )?;
+        let rejected =
+            counters(&registry, "messages_rejected_total", "Rejected bodies and lines, by reason.", &["reason"])?;
+        let store_errors = counters(&registry, "store_errors_total", "Store failures, by operation.", &["operation"])?;
         let request_seconds = HistogramVec::new(
-            HistogramOpts::new("http_request_duration_seconds", "How long responses took to begin, by route.")
+            HistogramOpts::new("http_request_duration_seconds", "Time until the response started, by route.")
                 .buckets(SECONDS.to_vec()),
             &["route"],
         )?;
@@ -116,22 +108,17 @@ impl Metrics {
         let counted = Counted {
             messages: OUTCOMES.map(|outcome| MESSAGE_TYPES.map(|kind| messages.with_label_values(&[outcome, kind]))),
             rejected: REJECTS.map(|(_, reason)| rejected.with_label_values(&[reason])),
-            batch_messages: histogram(
-                &registry,
-                "batch_messages",
-                "How many messages were committed together.",
-                &MESSAGES,
-            )?,
+            batch_messages: histogram(&registry, "batch_messages", "Messages per batch.", &MESSAGES)?,
             commit_seconds: histogram(
                 &registry,
                 "commit_duration_seconds",
-                "How long batches took to be committed, those that failed too.",
+                "Time to commit a batch, including failed attempts.",
                 &SECONDS,
             )?,
             queue_wait_seconds: histogram(
                 &registry,
                 "queue_wait_seconds",
-                "How long messages waited for their batch.",
+                "Time that messages waited for their batch.",
                 &SECONDS,
             )?,
             store_errors: ["commit", "read"].map(|operation| store_errors.with_label_values(&[operation])),
@@ -142,13 +129,13 @@ impl Metrics {
         Ok(Self { counted: Arc::new(counted) })
     }
 
-    /// A batch was committed, or failed, after so long.
+    /// Records a commit of a batch, or a failed attempt (no outcomes).
     pub fn committed(&self, messages: &[Message], outcomes: Option<&[Outcome]>, took: Duration) {
         let counted = &self.counted;
         counted.commit_seconds.observe(took.as_secs_f64());
         let Some(outcomes) = outcomes else { return };
         counted.batch_messages.observe(messages.len() as f64);
-        // Counted here first: atomic additions for each message would cost more than the rest of this.
+        // Sum here first: an atomic addition per message would cost more than the rest of this.
         let mut sums = [[0_u64; MESSAGE_TYPES.len()]; OUTCOMES.len()];
         for (message, outcome) in messages.iter().zip(outcomes) {
             sums[usize::from(*outcome == Outcome::Duplicate)][message_type(&message.event)] += 1;
@@ -160,12 +147,12 @@ impl Metrics {
         }
     }
 
-    /// Messages waited so long for their batch.
+    /// Records how long messages waited for their batch.
     pub fn waited(&self, since: Instant) {
         self.counted.queue_wait_seconds.observe(since.elapsed().as_secs_f64());
     }
 
-    /// Something was no message.
+    /// Records an input that is not a valid message.
     pub fn rejected(&self, reject: Reject) {
         for ((known, _), counter) in REJECTS.iter().zip(&self.counted.rejected) {
             if *known == reject {
@@ -174,12 +161,12 @@ impl Metrics {
         }
     }
 
-    /// The store failed.
+    /// Records a store failure.
     pub fn store_failed(&self, operation: StoreOperation) {
         self.counted.store_errors[usize::from(operation == StoreOperation::Read)].inc();
     }
 
-    /// A request for one of [`ROUTES`] was answered.
+    /// Records the response to a request for one of [`ROUTES`].
     pub fn answered(&self, route: usize, status: u16, took: Duration) {
         let counted = &self.counted;
         if let Some(histogram) = counted.request_seconds.get(route) {
@@ -191,12 +178,13 @@ impl Metrics {
         }
     }
 
-    /// Everything as text, with how the service and its fleet are now; the fleet's gauges are missing if it can't be read.
+    /// All metrics as text, with the current state of the service and the fleet. Without `fleet`,
+    /// its gauges are missing.
     pub fn encode(&self, queue_bytes: i64, subscribers: i64, fleet: Option<&ReportRows>) -> prometheus::Result<String> {
         let now = Registry::new_custom(Some(PREFIX.to_owned()), None)?;
         now.register(Box::new(self.requests()?))?;
-        register_gauge(&now, "queue_bytes", "Bytes of input that wait or are being committed.", queue_bytes)?;
-        register_gauge(&now, "event_subscribers", "Event streams that are open.", subscribers)?;
+        register_gauge(&now, "queue_bytes", "Bytes of input that are queued or being committed.", queue_bytes)?;
+        register_gauge(&now, "event_subscribers", "Open event streams.", subscribers)?;
         if let Some(fleet) = fleet {
             register_fleet(&now, fleet)?;
         }
@@ -210,7 +198,7 @@ impl Metrics {
 
     fn requests(&self) -> prometheus::Result<IntCounterVec> {
         let requests = IntCounterVec::new(
-            Opts::new("http_requests_total", "Requests that were answered, by route and status."),
+            Opts::new("http_requests_total", "Answered requests, by route and status."),
             &["route", "status"],
         )?;
         for (route, statuses) in ROUTES.iter().zip(&self.counted.requests) {
@@ -243,13 +231,13 @@ fn register_gauge(registry: &Registry, name: &str, help: &str, value: i64) -> pr
     registry.register(Box::new(gauge))
 }
 
-/// What doesn't change while the process runs.
+/// Registers what doesn't change while the process runs.
 fn register_process(registry: &Registry) -> prometheus::Result<()> {
-    let started = Gauge::new("process_start_time_seconds", "When the service started, in seconds since 1970.")?;
+    let started = Gauge::new("process_start_time_seconds", "Start time of the service, in seconds since 1970.")?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     started.set(now.as_secs_f64());
     registry.register(Box::new(started))?;
-    let build = Opts::new("build_info", "Always 1; labelled by the program's version.");
+    let build = Opts::new("build_info", "Always 1; labelled with the program's version.");
     let build = IntGaugeVec::new(build, &["version"])?;
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     registry.register(Box::new(build))
@@ -265,7 +253,7 @@ fn message_type(event: &Event) -> usize {
     }
 }
 
-/// The gauges of the fleet, from its report.
+/// Registers the gauges of the fleet, from its report.
 fn register_fleet(registry: &Registry, fleet: &ReportRows) -> prometheus::Result<()> {
     let cell = |name: &str| {
         let place = fleet.report.columns().iter().position(|(column, _)| *column == name)?;
@@ -281,9 +269,9 @@ fn register_fleet(registry: &Registry, fleet: &ReportRows) -> prometheus::Result
     }
     registry.register(Box::new(rockets))?;
     for (name, help, column) in [
-        ("rockets_with_gaps", "Rockets of which messages are missing below their highest.", "rockets_with_gaps"),
-        ("missing_messages", "Messages that are missing below their rockets' highest.", "missing"),
-        ("processed_messages", "Messages that the rockets in the database have processed.", "processed"),
+        ("rockets_with_gaps", "Rockets with messages missing below their highest.", "rockets_with_gaps"),
+        ("missing_messages", "Messages missing below their rockets' highest.", "missing"),
+        ("processed_messages", "Processed messages of the rockets in the database.", "processed"),
     ] {
         register_gauge(registry, name, help, cell(column).unwrap_or(0))?;
     }

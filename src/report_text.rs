@@ -1,14 +1,14 @@
-//! Reports as text: CSV and tables, for the HTTP API and the command line alike.
+//! Reports as CSV, tables and JSON, for both the HTTP API and the command line.
 
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::store::report::{Kind, ReportRows, Value};
 use crate::terminal::Escaped;
 
-/// Comma-separated values as RFC 4180 defines them: a line of the columns' SQL names, then the rows; null is empty.
+/// CSV according to RFC 4180: a line with the columns' SQL names, then the rows. Null is empty.
 ///
-/// A text that a spreadsheet would take for a formula gets an apostrophe, which makes it a text there. Numbers don't: a
-/// negative one is no formula.
+/// A text that a spreadsheet would take for a formula gets an apostrophe in front, which makes it a
+/// text there. Numbers don't: a negative number is not a formula.
 pub fn csv(report: &ReportRows) -> Result<Vec<u8>, csv::Error> {
     let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
     writer.write_record(report.report.columns().iter().map(|(name, _)| name))?;
@@ -25,13 +25,14 @@ fn csv_cell(value: &Value) -> String {
     }
 }
 
-/// Spreadsheets skip white space before a formula, and take full-width characters for the usual ones in some countries.
+/// Spreadsheets skip white space before a formula, and some accept full-width characters.
 fn looks_like_formula(text: &str) -> bool {
     text.trim_start().starts_with(['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'])
         || text.starts_with(char::is_control)
 }
 
-/// A table for a terminal: numbers to the right, null as nothing, texts with what is invisible in them written out.
+/// A table for terminals: numbers are right-aligned, null is empty, and unsafe characters are
+/// escaped.
 pub fn table(report: &ReportRows) -> String {
     let columns = report.report.columns();
     let mut table = Table::new();

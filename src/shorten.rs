@@ -1,8 +1,8 @@
-//! What a sender or a client wrote is quoted in answers and logs, but never more of it than it takes to recognise it.
+//! Shortens quotations of what senders and clients wrote, in responses and logs.
 
 use std::borrow::Cow;
 
-/// The text if it takes at most this many bytes, else its beginning with an ellipsis.
+/// The text, or its beginning with an ellipsis if it is longer than this many bytes.
 pub(crate) fn shorten(text: &str, most_bytes: usize) -> Cow<'_, str> {
     const ELLIPSIS: char = '…';
     if text.len() <= most_bytes {

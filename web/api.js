@@ -1,33 +1,33 @@
-// Requests to the service's API, the errors it answers with, and its clock. All addresses are relative to the page, so
-// that the dashboard also works behind a proxy that serves it under a path.
+// Requests to the service's API, its errors, and its clock. All URLs are relative to the page, so the dashboard also
+// works behind a proxy that serves it under a path.
 
 const TIMEOUT_MS = 10_000;
-/** The Date header has whole seconds: a smaller difference says nothing. */
+/** The Date header has whole seconds: a smaller difference means nothing. */
 const CLOCK_TOLERANCE_MS = 2_000;
-/** How often the two views of a rocket are read until both are of the same moment, where one request can't do it. */
+/** How often to read the two views of a rocket until both agree on the moment, where one request can't read both. */
 const VIEW_ATTEMPTS = 5;
 
 let clockOffset = 0;
 
-/** An answer with an error status, and what its problem+json says. */
+/** A response with an error status, with the message of its problem+json. */
 export class Problem extends Error {
   constructor(status, { title, detail, errors = [] }) {
-    super(errors.map(describeError).join(' ') || detail || title || `The service answers with status ${status}.`);
+    super(errors.map(describeError).join(' ') || detail || title || `The service returned status ${status}.`);
     this.status = status;
   }
 }
 
-/** Names what is at fault: "limit must be an integer from 1 to 1000." */
+/** Names the faulty member or parameter: "limit must be an integer from 1 to 1000." */
 function describeError({ parameter, pointer, detail }) {
   return `“${parameter ?? pointer}” ${detail}.`;
 }
 
-/** Whether an error means that the service can't answer now, rather than that the question is wrong. */
+/** Whether an error means that the service can't answer now, and not that the request is wrong. */
 export function isOutage(error) {
   return !(error instanceof Problem) || error.status >= 500 || error.status === 401 || error.status === 403;
 }
 
-/** The service's time in milliseconds: ages must not depend on how well the reader's clock is set. */
+/** The service's time in milliseconds: ages must not depend on the browser's clock. */
 export function serviceNow() {
   return Date.now() + clockOffset;
 }
@@ -45,8 +45,8 @@ export function getRockets(parameters, signal) {
 }
 
 /**
- * One rocket, all of it as of one moment: `{ channel, lastReceived, bestEffort, exact, messages }`. Null if the service
- * doesn't know the channel. `exact` is null if it could not be read as of the same moment.
+ * One rocket, read in one snapshot: `{ channel, lastReceived, bestEffort, exact, messages }`. Null if the service
+ * doesn't know the channel. `exact` is null if it could not be read at the same moment.
  */
 export async function getRocket(channel, signal) {
   // A path can't end in "." or "..", however they are encoded. The list finds these channels, in one view at a time.
@@ -76,7 +76,7 @@ async function getListed(channel, view, signal) {
   return rockets[0] ?? null;
 }
 
-/** Whether two answers about a rocket are of the same moment. Not all of them have the gaps. */
+/** Whether two responses show a rocket at the same moment. Some of them lack the gaps. */
 export function isSameMoment(a, b) {
   const moment = ({ lastReceived, messages: { gaps, ...counts } }) => JSON.stringify([lastReceived, counts]);
   return moment(a) === moment(b);
@@ -90,13 +90,13 @@ async function getJson(url, signal) {
   return JSON.parse(await response.text(), keepLargeIntegers);
 }
 
-/** Speeds have 64 bits, and JavaScript's numbers 53: larger ones become a BigInt, where the browser shows their text. */
+/** Speeds have 64 bits, JavaScript's numbers 53: larger ones become a BigInt if the browser gives access to the text. */
 function keepLargeIntegers(key, value, context) {
   const isRounded = typeof value === 'number' && Number.isInteger(value) && !Number.isSafeInteger(value);
   return isRounded && /^-?\d+$/.test(context?.source) ? BigInt(context.source) : value;
 }
 
-/** The problem of an answer, from the service or from a proxy on the way. */
+/** The problem in a response, from the service or from a proxy in between. */
 export async function readProblem(response) {
   const members = await response.json().catch(() => ({}));
   return new Problem(response.status, members ?? {});

@@ -1,14 +1,14 @@
-// Whether the page is up to date, shown in the header, as a banner, and by a sign at the parts that are not.
+// Whether the page is up to date: shown in the header, in a banner, and by a sign on the parts that are stale.
 //
-// What a page shows comes from sources: requests that are repeated, and a rocket's stream. Each has a name, which the
-// parts of the page that depend on it hold in `data-source`.
+// A page gets its data from sources: repeated requests, and a rocket's stream. Each has a name. The parts of the page
+// that depend on it name it in `data-source`.
 
 import { Problem, serviceNow } from './api.js';
 import { byId, setText } from './dom.js';
 import { formatClock, formatDuration } from './format.js';
 
 const LABELS = { connecting: 'Connecting', live: 'Live', lost: 'Connection lost', locked: 'Not signed in' };
-/** Reports can be refused under load. That is no lost connection: only their part of the page is out of date. */
+/** Reports can be refused under load. That doesn't mean a lost connection: only their part of the page is stale. */
 const MINOR = 'missions';
 /** How long the banner says that the connection is back. */
 const BACK_MS = 8_000;
@@ -21,7 +21,7 @@ export class Connection {
   /** Called with the state whenever that changes: "connecting", "live", "lost" or "locked". */
   onChange = () => {};
 
-  /** What each source's last attempt came to: "waiting", "live" or an error. */
+  /** The result of each source's last attempt: "waiting", "live" or an error. */
   #sources = new Map();
   #state = 'connecting';
   #lostSince = null;
@@ -76,11 +76,11 @@ export class Connection {
 
   #nextState() {
     const results = this.#results();
-    // The first request of somebody who has not signed in: nothing is shown yet that could be out of date.
+    // The user has not signed in yet, so the page shows nothing that could be stale.
     if (this.#latestSuccess === null && results.some(isTokenWanted)) return 'locked';
     if (results.some((result) => result instanceof Error)) return 'lost';
     if (results.length > 0 && !results.includes('waiting')) return 'live';
-    // Another page begins: the banner stays until that page works.
+    // A new page is loading: the banner stays until it works.
     return this.#lostSince === null ? 'connecting' : 'lost';
   }
 
@@ -101,13 +101,13 @@ export class Connection {
     this.#lostSince ??= serviceNow();
     clearTimeout(this.#hideBanner);
     const latest = this.#latestSuccess === null ? '' : ` Last update: ${formatClock(this.#latestSuccess)} UTC.`;
-    this.#setBanner(`${this.#reason()}${latest} Trying again…`);
+    this.#setBanner(`${this.#reason()}${latest} Retrying…`);
   }
 
   #reason() {
     const error = this.#results().find((result) => result instanceof Error);
-    if (isTokenWanted(error)) return 'The service asks for a token again.';
-    if (error instanceof Problem) return `The service answers with error ${error.status}: ${error.message}`;
+    if (isTokenWanted(error)) return 'The service requires a token again.';
+    if (error instanceof Problem) return `The service returned error ${error.status}: ${error.message}`;
     if (error?.name === 'TimeoutError') return 'The service does not answer.';
     return 'The service can’t be reached.';
   }

@@ -1,4 +1,4 @@
-// The dashboard's start: which page is shown, and what all pages share. Each module says at its top what it does.
+// The dashboard's entry point: chooses the page, and holds what all pages share.
 
 import { serviceNow } from './api.js';
 import { Connection } from './connection.js';
@@ -18,10 +18,10 @@ const fleet = new Fleet(connection, navigate);
 const rocketPage = new RocketPage(connection);
 
 let shown = null;
-/** Where the reader left the fleet, to come back to. */
+/** Where the user left the fleet's page, to return there. */
 const fleetPlace = { hash: '#/', scroll: 0 };
 
-/** Shows another query of the fleet as a new entry of the history. */
+/** Shows another query of the fleet, as a new history entry. */
 function navigate(query, trail) {
   const hash = fleetHash(query);
   if (hash === location.hash) return;
@@ -64,7 +64,7 @@ function showFleet(query, arrives) {
   fleetPlace.hash = hash;
 }
 
-/** The title tells tabs apart, and shows an outage. */
+/** The title identifies the tab, and shows an outage. */
 function setTitle() {
   const { page, channel } = parseRoute(location.hash);
   const sign = connection.state === 'lost' ? '⚠ ' : '';
@@ -81,7 +81,7 @@ function shownPage() {
   return shown === 'rocket' ? rocketPage : fleet;
 }
 
-/** Shows commands that work as they are in any POSIX shell. The program and curl both take the tokens from variables. */
+/** Shows commands that can be pasted into any POSIX shell. Both rocket-monitor and curl take the tokens from variables. */
 function showCommands() {
   const message = {
     metadata: { channel: '193270a9-c9cf-404a-8f83-838e71d9ae67', messageNumber: 1,
@@ -95,7 +95,7 @@ function showCommands() {
   byId('empty-tokens').hidden = !isSignedIn();
 }
 
-/** An address for a shell: quoted if the shell would change it. */
+/** Quotes a URL if a shell would change it. */
 function quote(text) {
   return /^[\w.:/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
@@ -114,7 +114,7 @@ connection.onRecovered = () => {
 };
 connection.onChange = setTitle;
 
-// The address names the page, so the link can't just point at the content.
+// The URL's fragment names the page, so the link can't point at the content.
 byId('skip').addEventListener('click', (event) => {
   event.preventDefault();
   byId('main').focus();

@@ -1,4 +1,4 @@
-// Small helpers around the document. Values from messages only ever become text, never markup.
+// Small helpers for the document. Values from messages only ever become text, never markup.
 
 import { findUnseen, nameCharacter } from './format.js';
 
@@ -15,14 +15,14 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
-/** Sets an element's text if it differs: writing the same text again would cost a layout and end a selection. */
+/** Sets an element's text if it differs: writing the same text would cost a layout and end a selection. */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
 /**
- * Shows a value from a message, or that it is not known (null). The style sheet writes a dash for the latter, which so
- * can't be taken for a text, and the code of each character that can't be seen. The text itself stays as it is.
+ * Shows a value from a message, or that it is unknown (null). The style sheet adds a dash for an unknown value, so that
+ * it can't be mistaken for text, and the code of each invisible character. The text itself is unchanged.
  */
 export function setValue(node, value) {
   const unknown = value === null;
@@ -63,7 +63,7 @@ export function oncePerFrame(work) {
   };
 }
 
-/** Copies an element's text. Without access to the clipboard (plain HTTP) it is selected, to be copied by hand. */
+/** Copies an element's text. Without access to the clipboard (plain HTTP), selects it so that the user can copy it. */
 export async function copyText(node) {
   try {
     await navigator.clipboard.writeText(node.textContent);

@@ -1,4 +1,4 @@
-// The form above the table: filters, with suggestions of values that exist.
+// The filter form above the table, with suggestions of existing values.
 
 import { getReport } from './api.js';
 import { byId, element } from './dom.js';
@@ -7,7 +7,7 @@ import { FILTERS, hasFilters } from './route.js';
 const MOST_SUGGESTIONS = 200;
 
 export class Filters {
-  /** `onChange(filters)` is called with all filters whenever the reader changes one. */
+  /** Calls `onChange(filters)` with all filters when the user changes one. */
   constructor(onChange) {
     const changed = () => onChange(eachFilter((name) => field(name).value));
     byId('filters').addEventListener('change', changed);
@@ -25,11 +25,11 @@ export class Filters {
   }
 }
 
-/** Offers values to complete what is typed: an exact match is hard to guess. */
+/** Offers completions: the filters need an exact match, which is hard to guess. */
 export function suggest(list, values) {
   const known = values.filter((value) => value !== null).slice(0, MOST_SUGGESTIONS);
   const options = [...byId(list).options];
-  // Setting the same values again would close the list while the reader uses it.
+  // Setting the same values again would close the list while it is in use.
   if (options.length === known.length && options.every((option, index) => option.value === known[index])) return;
   byId(list).replaceChildren(...known.map((value) => element('option', { value })));
 }

@@ -1,5 +1,4 @@
-// The fleet's page: one page of the table, asked for again and again, and updated without moving rows under the reader's
-// hand.
+// The fleet's page: one page of the table, polled and updated without moving rows under the user's pointer.
 
 import { getRockets, isOutage, serviceNow } from './api.js';
 import { byId, setText } from './dom.js';
@@ -10,7 +9,7 @@ import { DEFAULT_ORDERS, changeQuery, hasFilters, listParameters } from './route
 import { RocketTable } from './table.js';
 
 const INTERVAL_MS = 2_000;
-/** Rows that don't belong to the query are not shown for longer than this, whatever the service does. */
+/** Rows of the previous query disappear after this time, even if the service doesn't answer. */
 const OLD_ROWS_MS = 500;
 const SOURCE = 'rockets';
 
@@ -21,11 +20,11 @@ export class Fleet {
   #filters = new Filters((filters) => this.#go(changeQuery(this.#query, filters)));
   #poller = new Poller((signal) => this.#load(signal), INTERVAL_MS);
   #query = null;
-  /** The service's latest answer to the query; null while there is none. */
+  /** The service's latest response to the query; null before the first. */
   #page = null;
   #clearing = null;
 
-  /** `navigate(query, trail)` shows another query; the trail is the cursors of the pages before. */
+  /** `navigate(query, trail)` shows another query; `trail` has the cursors of the previous pages. */
   constructor(connection, navigate) {
     this.#connection = connection;
     this.#navigate = navigate;
@@ -39,7 +38,7 @@ export class Fleet {
 
   show(query) {
     byId('fleet').hidden = byId('fleet-as-of').hidden = false;
-    // Back from a rocket's page, the rows from before are shown at once, and then updated as always.
+    // On return from a rocket's page, the old rows show at once and are then updated as usual.
     if (JSON.stringify(query) !== JSON.stringify(this.#query)) this.#begin(query);
     if (query.unknown.length > 0) return this.#refuse(describeUnknown(query.unknown));
     if (!this.#page) this.#connection.wait(SOURCE);
@@ -60,7 +59,7 @@ export class Fleet {
     this.#table.refreshAges();
   }
 
-  /** Another query: neither an answer that is still to come nor a cursor of the one before belongs to it. */
+  /** Starts another query. Pending responses and cursors of the previous query don't apply to it. */
   #begin(query) {
     this.#poller.stop();
     this.#query = query;
@@ -102,7 +101,7 @@ export class Fleet {
     this.#table.render(this.#page.rockets);
   }
 
-  /** The button disappears, so the focus moves to the table: beside its rows, which it would hold. */
+  /** The button disappears, so the focus moves to the table, but not to a row: that would hold the rows. */
   #updateNow() {
     byId('rockets').focus({ preventScroll: true });
     if (this.#page) this.#showRows();
@@ -122,7 +121,7 @@ export class Fleet {
 
   #describeNone() {
     if (this.#query.pageNumber > 1) return 'The list is shorter now: this page has no rows any more.';
-    return 'No rocket matches these filters. A rocket that matches later appears by itself.';
+    return 'No rocket matches these filters. Rockets appear here as soon as they match.';
   }
 
   #showPages() {
@@ -136,7 +135,7 @@ export class Fleet {
     this.#connection.fail(SOURCE, error);
   }
 
-  /** The service doesn't take this query, and would not take it the next time either. */
+  /** The service rejects this query, and would reject it again. */
   #refuse(reason) {
     this.#poller.stop();
     this.#page = null;
@@ -147,7 +146,7 @@ export class Fleet {
     this.#connection.drop(SOURCE);
   }
 
-  /** Takes away rows that don't belong to the query, and says why there are none. */
+  /** Removes the rows, and shows the reason. */
   #clear(reason) {
     clearTimeout(this.#clearing);
     this.#table.render([]);
@@ -176,7 +175,7 @@ export class Fleet {
     this.#go({ ...this.#query, cursor: this.#page.nextCursor, pageNumber: pageNumber + 1 }, trail);
   }
 
-  /** Pages can only be followed forward. A page opened from a link has no trail, and leads back to the first page. */
+  /** Cursors only lead forward. A page opened from a link has no trail, so this returns to the first page. */
   #previous() {
     const trail = this.#trail();
     const cursor = trail.pop() ?? '';
@@ -194,15 +193,15 @@ export class Fleet {
 }
 
 function describeUnknown(names) {
-  return `${names.map((name) => `“${name}”`).join(', ')} is not something that rockets can be filtered or sorted by.`;
+  return `${names.map((name) => `“${name}”`).join(', ')} is not a known parameter for filtering or sorting rockets.`;
 }
 
 function describeOutage({ status }) {
   if (status === 401) return 'Sign in to see the rockets.';
-  return 'The service can’t be asked now. The rockets appear as soon as it can.';
+  return 'The service is not available now. The rockets appear as soon as it is.';
 }
 
-/** An address may ask for another number of rows than those on offer. */
+/** A URL may ask for a number of rows that is not in the list. */
 function showLimit(limit) {
   const select = byId('limit');
   const isOffered = [...select.options].some((option) => option.value === limit);

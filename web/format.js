@@ -1,11 +1,11 @@
-// How values are written: numbers, times, durations, statuses. Nothing here touches the page.
+// Formats values: numbers, times, durations, statuses. Nothing here accesses the page.
 
-/** The names of the statuses. The style sheet adds the glyphs, so that screen readers don't spell them. */
+/** The names of the statuses. The style sheet adds the glyphs, so that screen readers skip them. */
 export const STATUS_LABELS = { awaitingLaunch: 'Awaiting launch', launched: 'Launched', exploded: 'Exploded' };
 
 /**
- * Characters that can't be seen: those that Unicode lets programs ignore (zero-width ones, directions, tags), formats,
- * line separators, blanks that are no space, and spaces at either end of a text.
+ * Invisible characters: those that Unicode lets programs ignore (zero-width characters, direction marks, tags), format
+ * characters, line separators, blanks that are not spaces, and spaces at either end of a text.
  */
 const UNSEEN = /\p{Default_Ignorable_Code_Point}|\p{Cf}|\p{Zl}|\p{Zp}|\u2800|^\p{Zs}+|\p{Zs}+$/gu;
 
@@ -16,12 +16,12 @@ export function formatNumber(number) {
   return numbers.format(number);
 }
 
-/** For an axis, which has little room: large numbers with a unit, as in "9.02T". */
+/** A short form for axes: large numbers have a unit, as in "9.02T". */
 export function formatShortNumber(number) {
   return Math.abs(number) < 1e7 ? formatNumber(number) : shortNumbers.format(number);
 }
 
-/** A rate with as many decimals as mean something. */
+/** A rate, with one decimal if it is small. */
 export function formatRate(perSecond) {
   if (perSecond > 0 && perSecond < 10) return perSecond.toFixed(1);
   return formatNumber(Math.round(perSecond));
@@ -37,7 +37,7 @@ export function formatTime(iso) {
   return iso && `${iso.slice(0, 10)} ${iso.slice(11, 19)}`;
 }
 
-/** A time with all its digits, for a tooltip. */
+/** A time with all digits, for a tooltip. */
 export function formatFullTime(iso) {
   return iso ? `${iso.replace('T', ' ').replace('Z', '')} UTC` : '';
 }
@@ -72,7 +72,7 @@ export function formatStatus(status) {
   return STATUS_LABELS[status] ?? status;
 }
 
-/** The matches of what can't be seen in a text: one character each, but for the spaces at its ends. */
+/** The invisible characters of a text: one per match, except for the spaces at its ends. */
 export function findUnseen(text) {
   return text.matchAll(UNSEEN);
 }
@@ -83,7 +83,7 @@ export function nameCharacter(text) {
   return digits.map((code) => `U+${code.padStart(4, '0')}`).join(' ');
 }
 
-/** A text for a place that holds only text (a title): what can't be seen is named. */
+/** A text for places without markup (a title): invisible characters are named. */
 export function spellUnseen(text) {
   return text.replaceAll(UNSEEN, (unseen) => `[${nameCharacter(unseen)}]`);
 }

@@ -1,4 +1,4 @@
-// The fleet at a glance: totals, the rate of messages, and the missions.
+// The fleet at a glance: totals, the message rate, and the missions.
 
 import { getReport, getStats, serviceNow } from './api.js';
 import { byId, element, setText, setValue } from './dom.js';
@@ -11,12 +11,12 @@ const STATS_INTERVAL_MS = 2_000;
 const MISSIONS_INTERVAL_MS = 5_000;
 /** The rate is the mean over this time: the service counts in steps of a second, which would make it jump. */
 const RATE_WINDOW_MS = 10_000;
-/** A rate over less time than this would be chance. */
+/** A rate over less time than this would be random. */
 const SHORTEST_RATE_MS = 1_500;
-/** Without an answer for longer than this, the rate is measured anew: a mean over a pause is not the rate of now. */
+/** After a longer pause without a response, the rate is measured from scratch: a mean over the pause would be outdated. */
 const LONGEST_STEP_MS = 15_000;
 const MISSIONS_SHOWN = 8;
-/** A list of more than this helps nobody. */
+/** A longer list would be of no use. */
 const MOST_MISSIONS = 500;
 
 export class Overview {
@@ -31,7 +31,7 @@ export class Overview {
 
   constructor(connection) {
     this.#connection = connection;
-    // On a small screen the table is what people open the page for.
+    // On a small screen, the table is more important.
     byId('missions-details').open = matchMedia('(min-width: 700px)').matches;
     byId('missions-all').addEventListener('click', () => {
       this.#showsAll = !this.#showsAll;
@@ -39,7 +39,7 @@ export class Overview {
     });
   }
 
-  /** Shows which filters are on, and makes links that change one of them. */
+  /** Shows which filters are set, and makes links that change one of them. */
   show(query) {
     this.#query = query;
     for (const tile of document.querySelectorAll('[data-filter]')) {
@@ -69,7 +69,7 @@ export class Overview {
     if (!stats) return;
     this.#sample(stats.processed);
     this.#showStats(stats);
-    // Where missions are counted, new rockets must not be missing for long.
+    // New rockets should appear in the missions soon.
     if (this.#rockets !== null && stats.rockets !== this.#rockets) this.#reports.soon();
     this.#rockets = stats.rockets;
   }
@@ -94,13 +94,13 @@ export class Overview {
     }
   }
 
-  /** Keeps what the rate is computed from. Fewer than before means another database: begin again. */
+  /** Adds a sample for the rate. A lower count means another database: start again. */
   #sample(processed) {
     const time = performance.now();
     const latest = this.#samples.at(-1);
     if (processed < latest?.processed || time - latest?.time > LONGEST_STEP_MS) this.#samples = [];
     this.#samples.push({ time, processed });
-    // One sample from before the window stays, so that the window is always covered.
+    // One sample from before the window stays, so that the samples cover the whole window.
     while (this.#samples.length > 2 && this.#samples[1].time < time - RATE_WINDOW_MS) this.#samples.shift();
   }
 
@@ -133,14 +133,14 @@ export class Overview {
     const named = this.#missions.filter((row) => row.mission !== null);
     const shown = this.#chooseMissions(named);
     const most = Math.max(1, ...this.#missions.map((row) => row.rockets));
-    // Elements are reused, so that the one with the focus keeps it.
+    // Elements are reused, so that the focus stays.
     while (list.children.length > shown.length) list.lastElementChild.remove();
     while (list.children.length < shown.length) list.append(makeMission());
     shown.forEach((row, index) => this.#showMission(list.children[index], row, most));
     this.#showOthers(named);
   }
 
-  /** The largest missions, or all of them; always the one that the table is filtered by, and the rockets without one. */
+  /** The largest missions, or all of them. Always includes the filtered mission, and the rockets without a mission. */
   #chooseMissions(named) {
     const amount = this.#showsAll ? MOST_MISSIONS : MISSIONS_SHOWN;
     const chosen = named.filter(({ mission }, index) => index < amount || mission === this.#query.mission);
@@ -173,7 +173,7 @@ export class Overview {
   }
 }
 
-/** Makes a link that sets a filter, and says whether it is set. If it toggles, its second use removes the filter. */
+/** Makes a link set a filter, and marks it if the filter is set. With `toggles`, a second click removes the filter. */
 function showAsFilter(link, query, filter, value, toggles = false) {
   const isSet = query[filter] === value;
   link.href = fleetHash(changeQuery(query, { [filter]: toggles && isSet ? '' : value }));

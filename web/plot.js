@@ -1,4 +1,4 @@
-// A plot of a value over time, as SVG: a line of steps, because a value holds until the next one is known.
+// A plot of a value over time, as SVG: a step line, because a value holds until the next one.
 
 import { byId, oncePerFrame } from './dom.js';
 import { formatClock, formatDuration, formatNumber, formatShortNumber } from './format.js';
@@ -6,7 +6,7 @@ import { formatClock, formatDuration, formatNumber, formatShortNumber } from './
 const MOST_POINTS = 600;
 const HEIGHT = 280;
 const MARGIN = { top: 12, right: 16, bottom: 40, left: 72 };
-/** In a plot of 600 pixels; a wider one has room for more. */
+/** For a width of 600 pixels; a wider plot has more. */
 const MOST_X_LABELS = 6;
 const Y_STEPS = 5;
 const SHORTEST_SPAN_MS = 10_000;
@@ -35,7 +35,7 @@ export class Plot {
     this.#renderSoon();
   }
 
-  /** Adds a value; null if it is no longer known. */
+  /** Adds a value; null means that it is unknown from then on. */
   add(time, value) {
     const latest = this.#points.at(-1);
     if (latest?.value === value) return this.extend(time);
@@ -51,7 +51,7 @@ export class Plot {
     this.#renderSoon();
   }
 
-  /** What the plot shows, in words. */
+  /** Describes the plot in words. */
   describe() {
     const values = this.#values();
     if (values.length === 0) return 'No speed is known yet.';
@@ -82,7 +82,7 @@ export class Plot {
     return scale([from, Math.max(this.#until, from + SHORTEST_SPAN_MS)], [MARGIN.left, this.#width - MARGIN.right]);
   }
 
-  /** From a round number below the values to one above them. */
+  /** The scale runs from a round number below the values to one above them. */
   #valueScale(values) {
     const [lowest, highest] = [Math.min(...values), Math.max(...values)];
     const step = roundStep((highest - lowest || Math.abs(highest) || 1) / Y_STEPS);
@@ -103,7 +103,7 @@ export function makePlot(id, label) {
   return new Plot(byId(id), label);
 }
 
-/** Halves the points, but keeps extremes: of each four the lowest and the highest, and every interruption. */
+/** Halves the points, but keeps the extremes: the lowest and the highest of every four, and every interruption. */
 function thinOut(points) {
   const kept = [];
   for (let start = 0; start < points.length; start += 4) {
@@ -112,7 +112,7 @@ function thinOut(points) {
     const byValue = known.toSorted((a, b) => a.value - b.value);
     kept.push(...group.filter((point) => point.value === null || point === byValue[0] || point === byValue.at(-1)));
   }
-  // The line begins at the first point, and the latest point holds now.
+  // The line starts at the first point, and the latest point is the current value.
   if (kept[0] !== points[0]) kept.unshift(points[0]);
   if (kept.at(-1) !== points.at(-1)) kept.push(points.at(-1));
   return kept;
@@ -154,7 +154,7 @@ function drawTimeAxis(x) {
   for (let time = Math.ceil(from / step) * step; time <= to; time += step) {
     const place = x(time).toFixed(1);
     drawn.push(svg('line', { class: 'tick', x1: place, x2: place, y1: bottom, y2: bottom + 5 }));
-    // A last label without room on its right would be cut off.
+    // A centred label at the right edge would be cut off.
     const anchor = to - time < step / 3 ? 'end' : 'middle';
     drawn.push(label(formatClock(time), { x: place, y: bottom + 18, 'text-anchor': anchor }));
   }

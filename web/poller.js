@@ -1,15 +1,15 @@
-// Asks for something again and again while the page is visible.
+// Repeats a task while the page is visible.
 
 /**
- * Runs `task` every `interval` milliseconds while the page is visible, never twice at a time. The task gets a signal, which
- * is aborted when the poller is stopped: an answer that comes later must not be shown.
+ * Runs `task` every `interval` milliseconds while the page is visible, one run at a time. The task gets a signal that is
+ * aborted when the poller stops: a later response must not be shown.
  */
 export class Poller {
   #task;
   #interval;
   #timer = null;
   #active = false;
-  /** The run that is under way. */
+  /** The current run. */
   #run = null;
 
   constructor(task, interval) {

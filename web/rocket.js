@@ -1,7 +1,7 @@
-// The page of one rocket: both views side by side, what is missing between them, and its speed as it changes.
+// The page of one rocket: both views side by side, its missing messages, and its speed over time.
 //
-// All of it comes from one answer, which is of one moment: values read at different moments could differ for that reason
-// alone. The stream only says when to ask again.
+// All values come from one response and so from one snapshot: values read at different times could differ for that
+// reason alone. The stream only tells the page when to request the rocket again.
 
 import { getRocket, isOutage, isSameMoment, serviceNow } from './api.js';
 import { byId, element, oncePerFrame, setStatus, setText, setValue } from './dom.js';
@@ -12,20 +12,20 @@ import { makePlot } from './plot.js';
 import { Poller } from './poller.js';
 import { LiveStream } from './stream.js';
 
-/** However often the rocket changes, it is not asked for more often than this. */
+/** The shortest time between two requests, however often the rocket changes. */
 const SHORTEST_INTERVAL_MS = 250;
-/** It is asked for this often even if the stream is silent: the stream may be dead without the browser noticing. */
+/** Request the rocket this often even if the stream is silent: it may be dead without the browser noticing. */
 const INTERVAL_MS = 5_000;
 /** After this long without a tick the machine was asleep, and its connections are probably dead. */
 const ASLEEP_MS = 30_000;
-/** What the API takes for a channel. */
+/** The channels that the API accepts. */
 const CHANNEL = /^\P{Cc}{1,255}$/u;
 /** The API lists no more gaps than this. */
 const MOST_GAPS = 100;
-/** What the connection depends on. */
+/** The names of the sources. */
 const [REQUESTS, STREAM] = ['rocket', 'stream'];
 
-/** What both views have, and how it is written; null is not known. */
+/** The fields of both views, and how to format them; null means unknown. */
 const FIELDS = [
   { label: 'Status', text: (view) => formatStatus(view.status) },
   { label: 'Type', text: (view) => view.type },
@@ -34,7 +34,7 @@ const FIELDS = [
   { label: 'Mission message', text: (view) => formatMessage(view.latestMissionMessage) },
   { label: 'Explosion reason', text: (view) => view.explodedReason },
   { label: 'Explosion message', text: (view) => formatMessage(view.latestExplodedMessage) },
-  // Times are written in seconds but may differ in less.
+  // Times are shown in seconds, but may differ by less.
   { label: 'Latest update (UTC)', text: (view) => formatTime(view.latestUpdate), compared: (view) => view.latestUpdate },
 ];
 
@@ -45,10 +45,10 @@ export class RocketPage {
   #plot = makePlot('plot', 'Speed');
   #renderSoon = oncePerFrame(() => this.#render());
   #channel = null;
-  /** The latest answer; null while there is none. */
+  /** The latest response; null before the first. */
   #rocket = null;
   #forgottenAt = null;
-  /** What the stream has announced since the latest request began: a rocket, or "gone"; null if nothing. */
+  /** What the stream has announced since the latest request: a rocket, "gone", or null for nothing. */
   #announced = null;
   #loading = false;
   #loadedAt = 0;
@@ -97,14 +97,14 @@ export class RocketPage {
     this.#connection.drop(STREAM);
   }
 
-  /** The service can be reached again: the stream may have died unnoticed meanwhile. */
+  /** The service is back: the stream may have died unnoticed in the meantime. */
   refresh() {
     if (this.#channel === null) return;
     this.#poller.soon();
     this.#stream.restart();
   }
 
-  /** Time passes: ages grow, and so does the plot as long as the value is known to hold. */
+  /** Updates ages, and extends the plot as long as the value is known. */
   tick() {
     const now = Date.now();
     if (now - this.#latestTick > ASLEEP_MS) this.#stream.restart();
@@ -114,12 +114,12 @@ export class RocketPage {
     this.#renderSoon();
   }
 
-  /** From now on the speed is not known. */
+  /** While the page is hidden, the speed is unknown. */
   #interruptPlot() {
     if (document.hidden) this.#plot.add(serviceNow(), null);
   }
 
-  /** The stream announces something: unless the page shows it already, ask for the rocket. */
+  /** The stream announces a change: request the rocket, unless the page already shows it. */
   #notice(announced) {
     this.#announced = announced;
     if (!this.#loading && !this.#isKnown(announced)) this.#loadSoon();
@@ -173,7 +173,7 @@ export class RocketPage {
     this.#connection.fail(REQUESTS, error);
   }
 
-  /** The service doesn't take this channel, and would not take it the next time either. */
+  /** The service rejects this channel, and would reject it again. */
   #refuse(reason) {
     this.#poller.stop();
     this.#stream.close();
@@ -243,7 +243,7 @@ function differs(field, bestEffort, exact) {
 }
 
 function describeDifference(differing, exact) {
-  if (!exact) return 'This rocket changes too often to read both views at the same moment. Trying again…';
+  if (!exact) return 'This rocket changes too often to read both views at the same moment. Retrying…';
   if (differing.length === 0) return 'Both views agree.';
   const values = formatCount(differing.length, 'value');
   return `The views differ in ${values} (≠): the exact view waits for missing messages.`;

@@ -1,12 +1,12 @@
-// The address holds what is shown, after its "#", so that it can be shared, reloaded and gone back to.
+// The URL's fragment holds what is shown, so that a view can be shared, reloaded and returned to.
 //
-//   #/?status=launched&sort=speed       the fleet; parameters that are left out have their defaults
+//   #/?status=launched&sort=speed       the fleet; omitted parameters have their defaults
 //   #/rockets/<encoded channel>         one rocket
 
 const DEFAULT_LIMIT = '100';
 export const FILTERS = ['status', 'type', 'mission', 'channel'];
 
-/** What the table can be sorted by, each with its default order. */
+/** The sort keys of the table, with their default orders. */
 export const DEFAULT_ORDERS = {
   __proto__: null, latestUpdate: 'desc', channel: 'asc', type: 'asc', speed: 'desc', mission: 'asc', status: 'asc',
 };
@@ -25,7 +25,7 @@ export function rocketHash(channel) {
   return ROCKET + encodeURIComponent(channel);
 }
 
-/** The shortest address of a query. */
+/** The shortest fragment for a query. */
 export function fleetHash(query) {
   const parameters = filterParameters(query);
   if (query.sort !== 'latestUpdate') parameters.set('sort', query.sort);
@@ -39,7 +39,7 @@ export function fleetHash(query) {
   return text ? `#/?${text}` : '#/';
 }
 
-/** The query with some changes, from its first page on: a cursor belongs to the query that it was given for. */
+/** The query with some changes, starting at its first page: a cursor belongs to one query. */
 export function changeQuery(query, changes) {
   return { ...query, ...changes, cursor: '', pageNumber: 1, unknown: [] };
 }
@@ -55,7 +55,7 @@ export function filterParameters(query) {
   return parameters;
 }
 
-/** The whole query as the API wants it. What an address says wrongly is passed on: the API's answer names it. */
+/** The whole query as the API wants it. Bad values are passed on: the API's response names them. */
 export function listParameters(query) {
   const parameters = filterParameters(query);
   for (const name of ['sort', 'order', 'limit', 'cursor']) if (query[name]) parameters.set(name, query[name]);
@@ -78,7 +78,7 @@ function parseQuery(parameters) {
   return { ...filters, sort, order, limit, cursor, pageNumber, unknown };
 }
 
-/** The address may have been typed by hand. */
+/** The URL may have been typed by hand. */
 function decode(text) {
   try {
     return decodeURIComponent(text);

@@ -1,5 +1,5 @@
-// Signing in and out. The service keeps the token in a cookie that no script can read, this one included; what is kept
-// here is only whether somebody has signed in.
+// Signing in and out. The service keeps the token in a cookie that no script can read, not even this one. This module
+// only remembers whether the user has signed in.
 
 import { readProblem } from './api.js';
 import { byId, setText } from './dom.js';
@@ -7,7 +7,7 @@ import { byId, setText } from './dom.js';
 const TIMEOUT_MS = 10_000;
 const SIGNED_IN = 'rocket-monitor-signed-in';
 
-/** Makes the header's buttons work, and follows what other tabs do. */
+/** Connects the header's buttons, and follows sign-ins and sign-outs of other tabs. */
 export function startSession() {
   byId('sign-in').addEventListener('click', openDialog);
   byId('sign-out').addEventListener('click', signOut);
@@ -18,17 +18,17 @@ export function startSession() {
   });
 }
 
-/** Whether somebody has signed in from this browser. */
+/** Whether the user has signed in from this browser. */
 export function isSignedIn() {
   try {
     return localStorage.getItem(SIGNED_IN) !== null;
   } catch {
-    // Without storage nothing is lost but the button.
+    // Without storage, only the sign-out button is missing.
     return false;
   }
 }
 
-/** Asks for a token, once: after the dialog was closed it opens by the header's button. */
+/** Asks for a token once. After the user closes the dialog, only the header's button opens it. */
 export function askForToken() {
   if (!byId('sign-in').hidden) return;
   byId('sign-out').hidden = true;
@@ -36,7 +36,7 @@ export function askForToken() {
   openDialog();
 }
 
-/** The service answers again, if it asked for a token: somebody has signed in, perhaps in another tab. */
+/** The service answers again after it asked for a token: the user has signed in, perhaps in another tab. */
 export function endAsking() {
   if (byId('sign-in').hidden) return;
   byId('sign-in').hidden = true;
@@ -67,7 +67,7 @@ async function signOut() {
   location.reload();
 }
 
-/** Begins or ends the session, and returns what went wrong, or "". */
+/** Starts or ends the session. Returns an error message, or "". */
 async function send(method, body) {
   try {
     const options = { method, body, headers: { 'Content-Type': 'text/plain' } };

@@ -1,11 +1,11 @@
-// The live stream of one rocket: an EventSource that reconnects when the browser gives up.
+// The live stream of one rocket: an EventSource that also reconnects when the browser gives up.
 
 const FIRST_RETRY_MS = 1_000;
 const LAST_RETRY_MS = 10_000;
 
 /**
- * Follows `events` while the page is visible: a browser opens few connections to a server, and hidden pages must not
- * take them all. `handlers`: `rocket(item)`, `gone()`, and `connecting()`, `live()`, `lost()` for the connection.
+ * Follows `events` while the page is visible: a browser opens only a few connections to a server, and hidden pages must
+ * not use them up. `handlers`: `rocket(item)`, `gone()`, and `connecting()`, `live()`, `lost()` for the connection.
  */
 export class LiveStream {
   #handlers;
@@ -19,7 +19,7 @@ export class LiveStream {
     document.addEventListener('visibilitychange', () => this.restart());
   }
 
-  /** Follows what matches the parameters, instead of what was followed before. */
+  /** Follows the rockets that match the parameters, instead of the previous ones. */
   open(parameters) {
     this.#query = parameters.toString();
     this.#delay = FIRST_RETRY_MS;
@@ -31,7 +31,7 @@ export class LiveStream {
     this.restart();
   }
 
-  /** Connects again: a connection can be dead without the browser noticing. */
+  /** Reconnects: a connection can be dead without the browser noticing. */
   restart() {
     clearTimeout(this.#retry);
     this.#source?.close();
@@ -55,7 +55,7 @@ export class LiveStream {
     this.#handlers.live();
   }
 
-  /** The browser reconnects by itself after an interruption, but gives up when the answer is an error. */
+  /** The browser reconnects by itself after an interruption, but gives up when the response is an error. */
   #failed() {
     this.#handlers.lost();
     if (this.#source?.readyState !== EventSource.CLOSED) return;

@@ -1,17 +1,17 @@
-// The table's rows: made once for each channel, then changed in place.
+// The table's rows: created once per channel, then updated in place.
 
 import { serviceNow } from './api.js';
 import { element, setValue } from './dom.js';
 import { formatAge, formatFullTime, formatNumber, formatStatus, formatTime, spellUnseen } from './format.js';
 import { rocketHash } from './route.js';
 
-/** A launched rocket is marked when nothing was received from it for this long. */
+/** A launched rocket is marked after it has been silent for this long. */
 const SILENT_AFTER_MS = 5 * 60_000;
 const HIGHLIGHT_MS = 700;
 
 /**
- * `text` is what a cell shows, null if it is not known, and `write` what it shows beside that. `cardLabel` is for small
- * screens. `steady` cells change with each message: they are not highlighted, so that others stand out.
+ * `text` returns a cell's text, null if unknown; `write` adds the rest. `cardLabel` is for small screens. `steady` cells
+ * change with every message: they are not highlighted, so that other changes stand out.
  */
 const COLUMNS = [
   { name: 'channel', sort: 'channel', label: 'Channel', text: (item) => item.channel, write: writeChannel },
@@ -33,7 +33,7 @@ export class RocketTable {
   #rows = new Map();
   #canHover = matchMedia('(hover: hover)');
 
-  /** `onSort(name)` is called with the name of the sort that was chosen. */
+  /** Calls `onSort(name)` with the chosen sort. */
   constructor(table, onSort) {
     this.#head = table.tHead.rows[0];
     this.#body = table.tBodies[0];
@@ -72,7 +72,7 @@ export class RocketTable {
 
   /**
    * Shows the values of these rockets, but leaves each row where it is. A row whose rocket is not among them is marked,
-   * for its values are no longer up to date. Returns whether the rows have to be rendered again to be in order.
+   * because its values are outdated. Returns whether `render` would change the order of the rows.
    */
   update(items) {
     const byChannel = new Map(items.map((item) => [item.channel, item]));
@@ -86,12 +86,12 @@ export class RocketTable {
     return shown.length !== items.length || items.some((item, place) => item.channel !== shown[place]);
   }
 
-  /** Ages pass without messages. */
+  /** Ages grow without messages. */
   refreshAges() {
     for (const row of this.#rows.values()) row.show();
   }
 
-  /** Whether somebody is pointing at, working in or selecting from the rows, which then must not move. */
+  /** Whether the user points at, works in or selects from the rows: then they must not move. */
   isHeld() {
     const pointedAt = this.#canHover.matches && this.#body.matches(':hover');
     return pointedAt || this.#body.contains(document.activeElement) || this.#isSelected();
@@ -127,7 +127,7 @@ class Row {
 
   markGone() {
     this.tr.dataset.gone = '';
-    this.tr.title = 'This rocket has left this page of the table. These values are its last ones here.';
+    this.tr.title = 'This rocket is no longer on this page of the table. These are its last values here.';
   }
 
   /** Shows the item as it is now, and returns the cells whose values changed, except steady ones. */
@@ -197,7 +197,7 @@ function writeMessages(cell, { messages }) {
   cell.classList.toggle('incomplete', messages.missing > 0);
 }
 
-/** Cells stay marked for a moment; one that changes again meanwhile stays marked for longer. */
+/** Cells stay highlighted for a moment. A cell that changes again in that time stays highlighted for longer. */
 const highlights = new Map();
 
 function highlight(cells) {

@@ -1,4 +1,4 @@
-//! `backup`: a copy of the database, made while others write to it.
+//! `backup`: copies the database while other processes write to it.
 
 use std::path::PathBuf;
 
@@ -11,9 +11,10 @@ use crate::terminal::Escaped;
 
 /// Copy the database to a file, while the service runs
 ///
-/// The copy holds the state of one moment. It is audited as by `check` and synced to the disk before it appears under its
-/// name, so the file is never a partial copy. The copy is a database like the original: to restore it, stop the service, put
-/// the copy in the original's place, and remove the original's -wal and -shm files. For Postgres use pg_dump.
+/// The copy is a consistent snapshot. It is audited as by `check` and synced to disk before it
+/// appears under its name, so the file is never a partial copy. The copy is a database like the
+/// original: to restore it, stop the service, move the copy into the original's place, and remove
+/// the original's -wal and -shm files. For Postgres use pg_dump.
 ///
 /// Exit status: 0 if the copy was made, 1 if not.
 #[derive(Clone, Debug, Args)]
@@ -32,7 +33,9 @@ pub(super) struct BackupArgs {
 pub(super) fn run(args: &BackupArgs) -> Result<Finished, Failure> {
     match Database::parse(args.file.as_os_str()) {
         Ok(Database::File(_) | Database::Memory) => {}
-        Ok(Database::Postgres(_)) => return Err("the file to write is given as a Postgres URL; give a path".into()),
+        Ok(Database::Postgres(_)) => {
+            return Err("the file to write is a Postgres URL; give a path".into());
+        }
         Err(reason) => return Err(format!("the file to write {reason}").into()),
     }
     let Store::Sqlite(store) = args.database.open(false)? else {

@@ -8,11 +8,12 @@ use crate::terminal::Escaped;
 
 /// Audit a database: the stored state of each rocket must follow from its processed ranges
 ///
-/// Every row of rockets must equal the combination of its channel's processed ranges, no two ranges may touch or overlap,
-/// and neither table may have a channel that the other lacks. Other processes may write to the database during the audit.
-/// Prints a line for each problem, which begins with the channel.
+/// Every row of rockets must equal the combination of its channel's processed ranges, no two ranges
+/// may touch or overlap, and each channel must be in both tables. Other processes may write to the
+/// database during the audit. Prints one line per problem, starting with the channel.
 ///
-/// Exit status: 0 if all is well, 1 if something is wrong, 2 if the audit could not be completed or its result not printed.
+/// Exit status: 0 if there are no problems, 1 if there are some, 2 if the audit could not be
+/// completed or its result could not be printed.
 #[derive(Clone, Debug, Args)]
 pub(super) struct CheckArgs {
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `completions` and `man`: what shells and readers of manuals need.
+//! `completions` and `man`: shell completion scripts and the manual page.
 
 use clap::Args;
 use clap_complete::Shell;
@@ -6,8 +6,8 @@ use clap_complete::Shell;
 use super::{Failure, Finished, command, output};
 
 const PROGRAM: &str = "rocket-monitor";
-/// The name that the script for bash is made with: clap_complete spells a hyphen there in two ways that don't match, so
-/// that nothing after a subcommand is completed.
+/// The program name passed to the bash generator. clap_complete spells a hyphen in two different
+/// ways there, so nothing after a subcommand would be completed.
 const NAME_IN_BASH: &str = "rocket_monitor";
 
 /// Print a script that completes commands and options in a shell
@@ -28,7 +28,7 @@ pub(super) struct CompletionsArgs {
 
 pub(super) fn run(args: &CompletionsArgs) -> Result<Finished, Failure> {
     let name = if args.shell == Shell::Bash { NAME_IN_BASH } else { PROGRAM };
-    // Printed at once: the generator would panic if the reader went away.
+    // Buffered, because the generator panics if the reader closes the pipe.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command().bin_name(name), name, &mut script);
     if args.shell == Shell::Bash {

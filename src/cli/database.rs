@@ -1,4 +1,4 @@
-//! `--database` on the command line, where a password may be in it: no message shows what may hold one.
+//! Parses `--database` so that no error message shows a password.
 
 use std::ffi::{OsStr, OsString};
 
@@ -9,10 +9,10 @@ use clap::{Arg, Command, Error};
 use super::output::complain;
 use crate::store::{Database, may_hold_password};
 
-/// The beginning of our environment variables.
+/// The prefix of our environment variables.
 const VARIABLES: &str = "ROCKET_MONITOR_";
 
-/// Reads the value of `--database`, and leaves it out of its errors, which clap's own would show.
+/// Parses the value of `--database`. Its errors omit the value, which clap's own would show.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DatabaseParser;
 
@@ -28,7 +28,8 @@ impl TypedValueParser for DatabaseParser {
     }
 }
 
-/// A message without those arguments and variables that may hold a password, wherever they were meant to go.
+/// Removes from a message every argument and variable that may hold a password, whichever option it
+/// was meant for.
 pub(super) fn without_passwords(message: &str) -> String {
     let variables = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(VARIABLES));
     let texts = std::env::args_os().skip(1).chain(variables.map(|(_, value)| value));
@@ -39,7 +40,7 @@ pub(super) fn without_passwords(message: &str) -> String {
     })
 }
 
-/// Everybody on the machine can read a process's arguments.
+/// Every user of the machine can read a process's arguments.
 pub(super) fn warn_of_passwords() {
     let mut arguments = std::env::args_os().filter_map(|argument| argument.into_string().ok());
     while let Some(argument) = arguments.next() {

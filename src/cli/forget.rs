@@ -10,9 +10,10 @@ use crate::terminal::Escaped;
 
 /// Remove a rocket and the record of its processed messages
 ///
-/// Copies of its messages that arrive later count again, as those of a new rocket.
+/// Copies of its messages that arrive later count again, as messages of a new rocket.
 ///
-/// Exit status: 0 if the rocket was removed, 1 if no message of its channel had been processed or the command failed.
+/// Exit status: 0 if the rocket was removed, 1 if no message of its channel had been processed or
+/// the command failed.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ForgetArgs {
     /// The rocket's channel

@@ -1,4 +1,4 @@
-//! `ingest`: a file of messages, straight into the database.
+//! `ingest`: reads a file of messages straight into the database.
 
 use std::fs::File;
 use std::io::{Read, stdin};
@@ -14,16 +14,17 @@ use crate::ingest::ndjson::BadLine;
 use crate::store::{Database, Store};
 use crate::terminal::Escaped;
 
-/// How many rejected lines are printed.
+/// The number of rejected lines that are printed.
 const MAX_REJECTED_PRINTED: u64 = 100;
 
-/// Put a file of messages (newline-delimited JSON) straight into the database
+/// Read a file of messages (newline-delimited JSON) straight into the database
 ///
-/// It may run while `serve` runs on the same database, and any number of times with the same messages: each counts once.
-/// Prints how many messages were new, duplicates, or rejected, and on standard error the first 100 rejected lines.
+/// It can run while `serve` runs on the same database, and it can be repeated: each message counts
+/// once. Prints how many messages were new, duplicates or rejected, and the first 100 rejected
+/// lines on standard error.
 ///
-/// Exit status: 0 if every line was a message, 2 if some lines were rejected (the others are stored), 1 if the command
-/// could not read or store to the end.
+/// Exit status: 0 if every line was a message, 2 if some lines were rejected (the others are
+/// stored), 1 if the command could not read the whole input or store it.
 #[derive(Clone, Debug, Args)]
 pub(super) struct IngestArgs {
     /// The file, one message per line; - reads standard input
@@ -33,12 +34,14 @@ pub(super) struct IngestArgs {
     database: DatabaseArgs,
 }
 
-/// The longest time between two notifications of other instances.
+/// How often other instances are notified, at most.
 const TELL_AFTER: Duration = Duration::from_millis(500);
 
 pub(super) fn run(args: &IngestArgs) -> Result<Finished, Failure> {
     if args.database.database == Database::Memory {
-        return Err("a database in memory would be gone when ingest ends; give --database the path of a file".into());
+        return Err("a database in memory would be lost when ingest ends; give --database the path \
+                    of a file"
+            .into());
     }
     let (input, bytes) = open(&args.file)?;
     let store = args.database.open(true)?;
@@ -77,15 +80,15 @@ pub(super) fn run(args: &IngestArgs) -> Result<Finished, Failure> {
     Ok(if summary.rejected == 0 { Finished::Well } else { Finished::With(2) })
 }
 
-/// Lets instances on the same server know that there is something new.
+/// Notifies instances on the same server that there are new messages.
 fn tell_others(store: &Store) {
     if let Err(error) = store.tell_now(None) {
-        // They will look by themselves.
-        tracing::debug!(%error, "could not tell other instances");
+        // They poll, too.
+        tracing::debug!(%error, "could not notify other instances");
     }
 }
 
-/// The input, and its length if it has one.
+/// The input, and its length if known.
 fn open(path: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>), Failure> {
     if path == Path::new("-") {
         return Ok((Box::new(stdin()), None));

@@ -1,4 +1,4 @@
-//! `launch`: a simulated fleet, and the acceptance test of a running service.
+//! `launch`: simulates a fleet, and acceptance-tests a running service.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -23,27 +23,28 @@ use crate::terminal::Escaped;
 
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a request is repeated before the run is given up.
+/// How long a request is retried before the run fails.
 const REPEAT_FOR: Duration = Duration::from_secs(60);
-/// How often failures are reported: one of many that are like it.
+/// The shortest time between two printed failures; those in between are not shown.
 const REPORT_FAILURES_EVERY: Duration = Duration::from_secs(10);
-/// The pause before a request is repeated.
+/// The pause before a request is retried.
 const REPEAT_AFTER: Duration = Duration::from_millis(200);
-/// How many digits of a latency are significant.
+/// The number of significant digits of a latency.
 const LATENCY_DIGITS: u8 = 3;
-/// The longest answer that is read: a rocket with 100 gaps, or an error.
+/// The largest response that is read: a rocket with 100 gaps, or an error.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
-/// How many disagreements are printed.
+/// The number of disagreements that are printed.
 const MAX_DISAGREEMENTS_PRINTED: usize = 20;
 
 /// Simulate a fleet: send its messages to a running service, out of order and some of them twice
 ///
-/// A message depends only on the seed, its channel and its number. Repeat a run, and every message is a duplicate; repeat
-/// it with more messages, and the same rockets fly on. With --verify, every rocket is then read back in both views and
-/// compared with its messages, folded in order.
+/// A message depends only on the seed, its channel and its number. If you repeat a run, every
+/// message is a duplicate; if you repeat it with more messages, the same rockets continue. With
+/// --verify, every rocket is then read back in both views and compared with its messages, folded in
+/// order.
 ///
-/// If the service stops answering, the messages it did not confirm are sent again for 60 seconds. If there is no service
-/// at the address to begin with, the command fails at once.
+/// If the service stops answering, unconfirmed messages are sent again for up to 60 seconds. If no
+/// service answers at the address at the start, the command fails at once.
 ///
 /// Exit status: 0 if every message was stored and, with --verify, every rocket agrees; 1 if not.
 #[derive(Clone, Debug, Args)]
@@ -56,16 +57,16 @@ pub(super) struct LaunchArgs {
           value_parser = clap::value_parser!(u32).range(1..))]
     rockets: u32,
 
-    /// The number of different messages that all rockets send together
+    /// The number of distinct messages, over all rockets
     #[arg(long, value_name = "N", env = "ROCKET_MONITOR_MESSAGES", default_value = "10000")]
     messages: u64,
 
-    /// The number of connections that send at the same time
+    /// The number of concurrent connections
     #[arg(long, value_name = "N", env = "ROCKET_MONITOR_CONNECTIONS", default_value = "16",
           value_parser = clap::value_parser!(u16).range(1..))]
     connections: u16,
 
-    /// The pause of each connection between two messages, like 500ms or 2s
+    /// The pause of each connection between two messages, such as 500ms or 2s
     #[arg(long, value_name = "TIME", env = "ROCKET_MONITOR_MESSAGE_DELAY", default_value = "0ms", value_parser = delay)]
     message_delay: Duration,
 
@@ -73,11 +74,11 @@ pub(super) struct LaunchArgs {
     #[arg(long, value_name = "PERCENT", env = "ROCKET_MONITOR_DUPLICATES", default_value = "10", value_parser = percent)]
     duplicates: f64,
 
-    /// How many places late a message may arrive in the order of its rocket
+    /// How many places late a message may arrive, in the order of its rocket
     #[arg(long, value_name = "PLACES", env = "ROCKET_MONITOR_DISPLACEMENT", default_value = "20")]
     displacement: u32,
 
-    /// The fleet to simulate: each seed has other rockets with other messages
+    /// The fleet to simulate: each seed has its own rockets and messages
     #[arg(long, value_name = "N", env = "ROCKET_MONITOR_SEED", default_value = "1")]
     seed: u64,
 
@@ -128,7 +129,7 @@ fn authorized(request: awc::ClientRequest, token: &Option<Token>) -> awc::Client
     }
 }
 
-/// The service's address without a path.
+/// The service's base URL, without a path.
 fn base_url(url: &str) -> Result<String, String> {
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
     if !scheme.eq_ignore_ascii_case("http") {
@@ -142,7 +143,7 @@ fn base_url(url: &str) -> Result<String, String> {
     Ok(format!("http://{rest}"))
 }
 
-/// What all connections share.
+/// State shared by all connections.
 struct Sender {
     client: awc::Client,
     base: String,
@@ -160,16 +161,17 @@ struct Sender {
     failure_reported: Cell<Option<Instant>>,
 }
 
-/// What was seen of the answers.
+/// Totals over the answers so far.
 struct Seen {
     applied: u64,
     duplicates: u64,
     resent: u64,
-    /// In microseconds, from the first time a message was sent to its confirmation, however often it was sent.
+    /// In microseconds, from the first attempt to send a message to its confirmation, retries
+    /// included.
     latency: Histogram<u64>,
 }
 
-/// An answer other than "not now".
+/// An HTTP response. Statuses that ask to retry later are handled by [`Sender::ask`].
 struct Answer {
     status: StatusCode,
     replayed: bool,
@@ -190,7 +192,7 @@ impl std::fmt::Display for Answer {
 
 impl Sender {
     fn new(client: awc::Client, base: String, fleet: Fleet, args: &LaunchArgs) -> Result<Self, Failure> {
-        // How many are sent twice is left to chance: the bar's length is what to expect.
+        // Duplicates are chosen at random, so the bar's length is the expected value.
         let sent = (fleet.messages as f64 * (1.0 + fleet.duplicate_percent / 100.0)).round() as u64;
         let style = "{wide_bar} {pos} messages sent ({rate} a second, {eta} to go)";
         Ok(Self {
@@ -214,7 +216,7 @@ impl Sender {
         self.channels.get(rocket as usize).map_or("", String::as_str)
     }
 
-    /// Sends until no message is left.
+    /// Sends until no messages are left.
     async fn send_some(&self) -> Result<(), String> {
         loop {
             let next = self.arrivals.borrow_mut().next();
@@ -228,7 +230,7 @@ impl Sender {
         }
     }
 
-    /// Sends a message until it is taken.
+    /// Sends a message until it is confirmed.
     async fn send(&self, rocket: u32, number: u32) -> Result<(), String> {
         let mut json = Vec::with_capacity(256);
         self.fleet.write_message(self.channel(rocket), rocket, number, &mut json);
@@ -241,12 +243,13 @@ impl Sender {
         };
         let (answer, repeated) = self.ask(&url, post).await?;
         if answer.status != StatusCode::NO_CONTENT {
-            return Err(format!("{url}: message {number} of {} was refused: {answer}", self.channel(rocket)));
+            return Err(format!("{url}: message {number} of {} was rejected: {answer}", self.channel(rocket)));
         }
         self.taken(answer.replayed, repeated, first_sent.elapsed())
     }
 
-    /// Repeats a request until it is answered with something other than "not now"; also gives how often it was repeated.
+    /// Retries a request until the response is something other than "try again later". Also returns
+    /// the number of retries.
     async fn ask(&self, url: &str, request: impl Fn() -> awc::SendClientRequest) -> Result<(Answer, u64), String> {
         let first_sent = Instant::now();
         let mut repeated = 0;
@@ -258,12 +261,16 @@ impl Sender {
             };
             if !self.reached.get() {
                 return Err(format!(
-                    "{}: no service answers there: {failure}. Check the address, and whether rocket-monitor serve runs.",
+                    "{}: no service answers there: {failure}. Check the address, and that \
+                     rocket-monitor serve is running.",
                     self.base
                 ));
             }
             if first_sent.elapsed() > REPEAT_FOR {
-                return Err(format!("{url}: sent again for {} seconds in vain: {failure}", REPEAT_FOR.as_secs()));
+                return Err(format!(
+                    "{url}: no success after retrying for {} seconds: {failure}",
+                    REPEAT_FOR.as_secs()
+                ));
             }
             self.report_failure(url, &failure);
             repeated += 1;
@@ -275,13 +282,13 @@ impl Sender {
         if self.failure_reported.get().is_none_or(|reported| reported.elapsed() > REPORT_FAILURES_EVERY) {
             self.failure_reported.set(Some(Instant::now()));
             let seconds = REPEAT_FOR.as_secs();
-            self.progress.suspend(|| complain(format!("{url}: {failure}; sending again for up to {seconds} seconds")));
+            self.progress.suspend(|| complain(format!("{url}: {failure}; retrying for up to {seconds} seconds")));
         }
     }
 
     async fn ask_once(&self, request: awc::SendClientRequest) -> Result<Answer, String> {
         let response = request.await;
-        // Only a service accepts a connection and takes its time.
+        // A timeout counts as reached: something accepted the connection.
         if matches!(response, Ok(_) | Err(SendRequestError::Timeout)) {
             self.reached.set(true);
         }
@@ -301,13 +308,14 @@ impl Sender {
         }
         seen.resent += resent;
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-        // This one grows with its values; the saturating one would take them for its first bound.
+        // This method grows the histogram; `saturating_record` would clamp the value to the initial
+        // maximum.
         seen.latency.record(micros).map_err(|error| error.to_string())?;
         self.progress.inc(1);
         Ok(())
     }
 
-    /// What disagrees between the service and the in-order fold.
+    /// Describes how the service's answer differs from the in-order fold, if it does.
     async fn verify(&self, rocket: u32) -> Result<Option<String>, String> {
         let expected = self.fleet.expected(rocket);
         let sent = self.fleet.messages_of(rocket);
@@ -337,7 +345,7 @@ async fn send_all(sender: &Rc<Sender>) -> Result<(), Failure> {
     sender.report(started.elapsed())
 }
 
-/// Does the same work on every connection; the first failure ends it.
+/// Does the same work on every connection. The first failure stops them all.
 async fn each_connection<W>(sender: &Rc<Sender>, work: impl Fn(Rc<Sender>) -> W) -> Result<(), String>
 where
     W: Future<Output = Result<(), String>>,
@@ -395,7 +403,7 @@ async fn verify_all(sender: &Rc<Sender>) -> Result<Finished, Failure> {
     Ok(if disagreements.is_empty() { Finished::Well } else { Finished::With(1) })
 }
 
-/// What both views of a rocket must say once all of its messages are processed.
+/// The JSON that both views of a rocket must contain once all of its messages are processed.
 fn expected_json(channel: &str, expected: &Expected, sent: u32) -> Value {
     json!({
         "channel": channel,
@@ -411,7 +419,8 @@ fn expected_json(channel: &str, expected: &Expected, sent: u32) -> Value {
     })
 }
 
-/// Whether all that must be said is said; the time of the last receipt is the service's own.
+/// Whether every expected member has its value. `lastReceived` is the service's own time and isn't
+/// compared.
 fn agrees(is: &Value, must: &Value) -> bool {
     must.as_object().is_some_and(|must| must.iter().all(|(member, value)| is.get(member) == Some(value)))
 }

@@ -1,4 +1,4 @@
-//! Logs: to stderr, for people on a terminal and as JSON otherwise.
+//! Logging to stderr: as text on a terminal, as JSON otherwise.
 
 use std::fmt::{Debug, Display};
 use std::io::{IsTerminal, Write, stderr};
@@ -15,7 +15,7 @@ use tracing_subscriber::prelude::*;
 use super::output::terminal_has_colours;
 use crate::terminal::{escape, escape_json};
 
-/// The lowest severity that is logged.
+/// The minimum severity that is logged.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum LogLevel {
     Off,
@@ -42,7 +42,8 @@ impl From<LogLevel> for LevelFilter {
 
 /// Starts logging. A second call changes nothing.
 pub(super) fn start(level: LogLevel) {
-    // If nobody reads the log anymore, it is lost: saying so on stderr would panic, on whatever thread logs.
+    // If stderr is closed, the log is lost: reporting the error on stderr would panic the logging
+    // thread.
     let layer = fmt::layer().log_internal_errors(false);
     let layer = if is_for_people() {
         let text = layer.with_writer(stderr).with_ansi(terminal_has_colours()).with_target(false);
@@ -54,16 +55,16 @@ pub(super) fn start(level: LogLevel) {
     let _ = tracing_subscriber::registry().with(layer.with_filter(targets(level.into()))).try_init();
 }
 
-/// What the libraries log at INFO is of use to those who look for a fault, who ask for more.
+/// Libraries' INFO events help only with debugging, so they are logged from level DEBUG on.
 fn targets(level: LevelFilter) -> Targets {
     let of_libraries = if level > LevelFilter::INFO { level } else { level.min(LevelFilter::WARN) };
-    // The pool warns of every connection that it finds closed, and makes another one.
+    // The pool warns about every connection that it finds closed, and then replaces it.
     let of_pool = if level > LevelFilter::INFO { level } else { level.min(LevelFilter::ERROR) };
     let targets = Targets::new().with_default(of_libraries).with_target("rocket_monitor", level);
     targets.with_target("sqlx_core::pool", of_pool)
 }
 
-/// Logs that the service can be reached at this address.
+/// Logs that the service is listening on this address.
 pub(super) fn log_ready(address: &SocketAddr, database: &dyn Display) {
     let url = url(*address);
     if is_for_people() {
@@ -73,7 +74,7 @@ pub(super) fn log_ready(address: &SocketAddr, database: &dyn Display) {
     }
 }
 
-/// What to open in a browser on this machine.
+/// The URL to open in a browser on this machine.
 fn url(mut address: SocketAddr) -> String {
     if address.ip().is_unspecified() {
         address.set_ip(match address {
@@ -88,7 +89,8 @@ fn is_for_people() -> bool {
     stderr().is_terminal()
 }
 
-/// The message and the fields as text, whatever senders put into them.
+/// Formats the message and the fields as text, with anything unsafe that senders put into them
+/// escaped.
 fn fields_for_people() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
     let write = |writer: &mut Writer<'_>, field: &Field, value: &dyn Debug| {
         let value = format!("{value:?}");
@@ -102,11 +104,11 @@ fn fields_for_people() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static 
     debug_fn(write).delimited(" ")
 }
 
-/// Writes lines of JSON so that they can be looked at on a terminal.
+/// Writes lines of JSON, escaped so that they are safe to view on a terminal.
 struct EscapedJson<W>(W);
 
 impl<W: Write> Write for EscapedJson<W> {
-    /// Takes an event, which comes as a whole.
+    /// Takes one whole event at a time.
     fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
         self.0.write_all(escape_json(&String::from_utf8_lossy(event)).as_bytes())?;
         Ok(event.len())

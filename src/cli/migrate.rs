@@ -1,4 +1,4 @@
-//! `migrate`: makes the schema, or brings it up to date.
+//! `migrate`: creates the schema or brings it up to date.
 
 use clap::Args;
 
@@ -8,8 +8,8 @@ use crate::terminal::Escaped;
 
 /// Create the database, or bring its schema up to date
 ///
-/// `serve` and `ingest` do this themselves. If you run `migrate` first and `serve` with --no-migrate, the service needs no
-/// right to change the schema.
+/// `serve` and `ingest` do this themselves. If you run `migrate` first and `serve` with
+/// --no-migrate, the service needs no permission to change the schema.
 ///
 /// Exit status: 0 if the schema is up to date, 1 if the command failed.
 #[derive(Clone, Debug, Args)]
@@ -17,7 +17,8 @@ pub(super) struct MigrateArgs {
     #[command(flatten)]
     database: DatabaseArgs,
 
-    /// Distribute the tables by channel over a Citus cluster (only for Postgres with the extension citus)
+    /// Distribute the tables by channel over a Citus cluster (only for Postgres with the citus
+    /// extension)
     #[arg(long, env = "ROCKET_MONITOR_DISTRIBUTE")]
     distribute: bool,
 }

@@ -1,4 +1,4 @@
-//! The command line: the options, and how a command ends. Each subcommand has a file of its own.
+//! The command line: shared options and exit statuses. Each subcommand has its own file.
 
 mod backup;
 mod check;
@@ -26,10 +26,12 @@ use crate::access::{TokenError, Tokens};
 use crate::store::{Database, OpenError, OpenOptions, Store};
 use crate::terminal::escape;
 
-/// Why a command failed, for people. Its exit status is 1 unless the command's help says otherwise.
+/// The error of a failed command, for people. The exit status is 1 unless the command's help says
+/// otherwise.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Receives the messages of rockets over HTTP, in any order and more than once, and keeps the state of every rocket.
+/// Receives rocket messages over HTTP, in any order and possibly more than once, and keeps the
+/// state of every rocket
 ///
 /// Without a command, it runs serve.
 #[derive(Debug, Parser)]
@@ -41,7 +43,7 @@ pub struct Cli {
     #[command(flatten)]
     serve: serve::ServeArgs,
 
-    /// The old program's switch for Redis.
+    /// The old program's switch for Redis
     #[arg(short = 'r', hide = true)]
     redis: bool,
 }
@@ -57,17 +59,19 @@ Examples:
   rocket-monitor report missions --format csv
   rocket-monitor backup rockets-copy.db
 
-Every option can also be set by an environment variable: ROCKET_MONITOR_ and the option's name in capitals,
-for example ROCKET_MONITOR_DATABASE=/var/lib/rockets.db. Options without a value take true, yes, on or 1 there,
-or false, no, off or 0. An empty variable counts as not set, unless it is one for tokens, which must not be empty.
+Every option can also be set by an environment variable: ROCKET_MONITOR_ and the option's name in
+upper case, for example ROCKET_MONITOR_DATABASE=/var/lib/rockets.db. For an option without a value,
+use true, yes, on or 1, or false, no, off or 0. An empty variable counts as unset, except for token
+variables, which must not be empty.
 
 Exit status:
-  0  The command succeeded. If the reader of its output ends early, as head does, the rest of the output is
-     dropped, and the status stays what it would have been.
-  1  The command failed, or its output could not be written (as on a full disk); standard error has the reason.
-     check: something is wrong in the database. forget: the channel is unknown.
-     launch --verify: a rocket disagrees.
-  2  The command line is wrong. ingest: some lines were rejected. check: the audit could not be completed.";
+  0  The command succeeded. If the reader of its output closes the pipe early, as head does, the
+     rest of the output is dropped and the status does not change.
+  1  The command failed, or its output could not be written (for example because the disk is full).
+     The reason is on standard error. check: the database has problems. forget: the channel is
+     unknown. launch --verify: a rocket differs from what was sent.
+  2  The command line is wrong. ingest: some lines were rejected. check: the audit could not be
+     completed.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -84,10 +88,10 @@ enum Command {
     Man,
 }
 
-/// The database that a command works on.
 #[derive(Clone, Debug, Args)]
 struct DatabaseArgs {
-    /// The database: the path of an SQLite file, `memory` (which ends with the process), or postgres://user@host/database
+    /// The database: the path of an SQLite file, `memory` (lost when the process ends), or
+    /// postgres://user@host/database
     #[arg(
         long,
         value_name = "DATABASE",
@@ -104,14 +108,15 @@ impl DatabaseArgs {
     }
 }
 
-/// The files of the tokens. ROCKET_MONITOR_WRITE_TOKEN and ROCKET_MONITOR_READ_TOKEN can hold the tokens themselves.
+/// The token files. ROCKET_MONITOR_WRITE_TOKEN and ROCKET_MONITOR_READ_TOKEN can hold a token
+/// itself.
 #[derive(Clone, Debug, Args)]
 struct TokenArgs {
-    /// A file of tokens that may write, one per line (or put one token into ROCKET_MONITOR_WRITE_TOKEN)
+    /// A file of write tokens, one per line (or set ROCKET_MONITOR_WRITE_TOKEN to one token)
     #[arg(long, value_name = "FILE", env = "ROCKET_MONITOR_WRITE_TOKEN_FILE")]
     write_token_file: Option<PathBuf>,
 
-    /// A file of tokens that may read, one per line (or put one token into ROCKET_MONITOR_READ_TOKEN)
+    /// A file of read tokens, one per line (or set ROCKET_MONITOR_READ_TOKEN to one token)
     #[arg(long, value_name = "FILE", env = "ROCKET_MONITOR_READ_TOKEN_FILE")]
     read_token_file: Option<PathBuf>,
 }
@@ -131,11 +136,9 @@ fn tokens(option: &'static str, file: Option<&Path>, variable: &'static str) -> 
     Tokens::from((option, file), (variable, value.as_deref()))
 }
 
-/// The outcome of a command that did its work.
+/// The exit status of a command that ran to its end.
 enum Finished {
-    /// Success.
     Well,
-    /// Bad news, as an exit status.
     With(u8),
 }
 
@@ -157,7 +160,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Launch(args) => launch::run(&args),
         Command::Ingest(args) => ingest::run(&args),
-        // Its status 1 means that something is wrong in the database.
+        // For `check`, status 1 means that the database has problems, so a failure is 2.
         Command::Check(args) => match check::run(&args) {
             Err(failure) => return fail(&failure.to_string(), 2),
             checked => checked,
@@ -184,29 +187,30 @@ fn parse() -> Result<Cli, clap::Error> {
     parsed.map_err(|error| explained(error, &command))
 }
 
-/// The command line, with values as people write them.
+/// The command line, with values parsed leniently.
 fn command() -> clap::Command {
     fn lenient(command: clap::Command) -> clap::Command {
         command.mut_args(lenient_about_values).mut_subcommands(lenient)
     }
-    // clap alone would colour its texts in any terminal where the variable CI is set.
+    // By itself, clap colours its output in any terminal where the variable CI is set.
     let colours = if output::terminal_has_colours() { ColorChoice::Auto } else { ColorChoice::Never };
     lenient(Cli::command()).color(colours)
 }
 
 fn lenient_about_values(arg: Arg) -> Arg {
     let is_flag = matches!(arg.get_action(), ArgAction::SetTrue);
-    // Help shows no values of variables: they may be secret, or act on a terminal.
+    // Help doesn't show the values of variables: they may be secret, or hold terminal escapes.
     let arg = arg.hide_env_values(true);
     let arg = if is_flag { arg.value_parser(boolean) } else { arg.ignore_case(true) };
     match value_of_variable(&arg) {
-        // Many shells and service managers can empty a variable, but not unset it.
+        // Many shells and service managers can set a variable to nothing, but not unset it.
         Some(value) if value.is_empty() && !is_secret(&arg) => arg.env(None),
         _ => arg,
     }
 }
 
-/// Whether it names a file of secrets: the service must not be open to everybody because the name got lost.
+/// Whether it names a file of secrets. An empty variable is an error there: it must not leave the
+/// service without tokens.
 fn is_secret(arg: &Arg) -> bool {
     arg.get_long().is_some_and(|name| name.ends_with("-token-file"))
 }
@@ -223,15 +227,16 @@ fn value_of_variable(arg: &Arg) -> Option<String> {
     arg.get_env().and_then(std::env::var_os).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// What may be printed of a text that quotes arguments.
+/// Makes a text that quotes arguments safe to print.
 fn printable(text: &str) -> String {
     escape(&database::without_passwords(text)).into_owned()
 }
 
-/// Makes what an error quotes safe to print, and says so if the quoted value is that of an environment variable.
+/// Makes the values that an error quotes safe to print. If a value came from an environment
+/// variable, says so.
 fn explained(mut error: clap::Error, command: &clap::Command) -> clap::Error {
     let variable = variable_at_fault(&error, command).map(|name| {
-        StyledStr::from(format!("the value is that of the environment variable {}", name.to_string_lossy()))
+        StyledStr::from(format!("the value comes from the environment variable {}", name.to_string_lossy()))
     });
     let quoted: Vec<(ContextKind, ContextValue)> = error
         .context()
@@ -261,17 +266,17 @@ fn variable_at_fault<'c>(error: &clap::Error, command: &'c clap::Command) -> Opt
     };
     let (name, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
     let args = command.get_subcommands().flat_map(clap::Command::get_arguments).chain(command.get_arguments());
-    // The name is like "--listen <ADDRESS:PORT>".
+    // The name looks like "--listen <ADDRESS:PORT>".
     let name = name.split([' ', '=', '[']).next()?.strip_prefix("--")?;
     let mut args = args.filter(|arg| arg.get_long() == Some(name));
     args.find(|arg| value_of_variable(arg).as_deref() == Some(value)).and_then(Arg::get_env)
 }
 
-/// Prints help, the version, or what is wrong with the command line.
+/// Prints the help, the version, or a usage error.
 fn print_answer(answer: &clap::Error) -> ExitCode {
     let printed = answer.print();
     if answer.use_stderr() {
-        // If standard error can't be written, the status alone has to tell.
+        // If standard error can't be written, only the exit status is left.
         return ExitCode::from(2);
     }
     output::printed(printed).map_or_else(|failure| fail(&failure.to_string(), 1), |()| ExitCode::SUCCESS)

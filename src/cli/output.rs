@@ -1,4 +1,4 @@
-//! The place where commands print. A reader that goes away is no failure; a disk that is full is one.
+//! How commands print. A closed pipe is not an error; a full disk is.
 
 use std::fmt::{Arguments, Display};
 use std::io::{self, ErrorKind, Write, stderr, stdout};
@@ -13,7 +13,7 @@ macro_rules! say {
 }
 pub(super) use say;
 
-/// What [`say`] does.
+/// Implements [`say`].
 pub(super) fn line(text: Arguments<'_>) -> Result<(), Failure> {
     print(format!("{text}\n").as_bytes())
 }
@@ -23,10 +23,10 @@ pub(super) fn print(bytes: &[u8]) -> Result<(), Failure> {
     printed(stdout().write_all(bytes))
 }
 
-/// What it means that something was written to standard output, or was not.
+/// Interprets the result of a write to standard output.
 ///
-/// A closed pipe means that the reader has seen enough, as `head` has: the command goes on, and ends with the status that
-/// it would have had.
+/// A closed pipe means that the reader has seen enough, as with `head`: the command continues and
+/// keeps its exit status.
 pub(super) fn printed(written: io::Result<()>) -> Result<(), Failure> {
     match written.and_then(|()| stdout().flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
@@ -36,18 +36,19 @@ pub(super) fn printed(written: io::Result<()>) -> Result<(), Failure> {
     }
 }
 
-/// Prints a line on standard error. If that can't be written, the exit status alone has to tell.
+/// Prints a line on standard error. If that fails, only the exit status reports the problem.
 pub(super) fn complain(text: impl Display) {
     let _ = stderr().write_all(format!("{text}\n").as_bytes());
 }
 
-/// Whether people want colours (<https://no-color.org>) and their terminal has them.
+/// Whether the user wants colours (<https://no-color.org>) and the terminal supports them.
 pub(super) fn terminal_has_colours() -> bool {
     let set = |variable| std::env::var_os(variable).filter(|value| !value.is_empty());
     set("NO_COLOR").is_none() && set("TERM").is_some_and(|terminal| terminal != "dumb")
 }
 
-/// A bar on standard error if that is a terminal, and nothing otherwise. The template knows `{rate}`, in steps a second.
+/// A progress bar on standard error, drawn only on a terminal. The template may use `{rate}`, in
+/// steps per second.
 pub(super) fn progress_bar(length: Option<u64>, template: &str) -> ProgressBar {
     let bar = length.map_or_else(ProgressBar::no_length, ProgressBar::new);
     match ProgressStyle::with_template(template) {
@@ -57,11 +58,11 @@ pub(super) fn progress_bar(length: Option<u64>, template: &str) -> ProgressBar {
 }
 
 fn write_rate(state: &ProgressState, to: &mut dyn std::fmt::Write) {
-    // Writing to memory doesn't fail.
+    // Writing to memory can't fail.
     let _ = to.write_str(&rate(state.per_sec()));
 }
 
-/// A rate in whole numbers, or with a decimal where that says more.
+/// Formats a rate as a whole number, or with one decimal if it is small.
 pub(super) fn rate(per_second: f64) -> String {
     if per_second < 9.95 { format!("{per_second:.1}") } else { format!("{per_second:.0}") }
 }

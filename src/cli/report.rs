@@ -1,4 +1,4 @@
-//! `report`: a report of the fleet, for people and programs.
+//! `report`: prints a report of the fleet.
 
 use std::io::{IsTerminal, stdout};
 
@@ -12,11 +12,13 @@ use crate::terminal::{escape_json, escape_lines};
 
 /// Print a report of the fleet
 ///
-/// The reports: missions and types (rockets by mission or type, with their speeds), explosions (by reason), fleet (totals in
-/// one row), gaps (missing message numbers). Each is also a view in the database, and a resource of the HTTP API.
+/// The reports: missions and types (rockets by mission or type, with their speeds), explosions (by
+/// reason), fleet (totals in one row), gaps (missing message numbers). Each is also a view in the
+/// database, and a resource of the HTTP API.
 ///
-/// In CSV, a text that a spreadsheet would take for a formula (it begins with =, +, -, @ or a control character) has an
-/// apostrophe (') before it; numbers stay numbers. JSON has every text as it is.
+/// In CSV, a text that a spreadsheet would take for a formula (it begins with =, +, -, @ or a
+/// control character) gets an apostrophe (') in front; numbers stay numbers. JSON leaves every text
+/// as it is.
 ///
 /// Exit status: 0 if the report was printed, 1 if not.
 #[derive(Clone, Debug, Args)]
@@ -25,7 +27,7 @@ pub(super) struct ReportArgs {
     #[arg(value_parser = PossibleValuesParser::new(Report::ALL.map(Report::name)).try_map(|name| named(&name)))]
     name: Report,
 
-    /// The format to print it in
+    /// The output format
     #[arg(long, value_enum, env = "ROCKET_MONITOR_FORMAT", default_value_t = Format::Table)]
     format: Format,
 
@@ -35,11 +37,11 @@ pub(super) struct ReportArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
-    /// A table for people.
+    /// A table for people
     Table,
-    /// An object with the rows as objects.
+    /// A JSON object that holds the rows as objects
     Json,
-    /// Comma-separated values, with the names of the columns in the first line.
+    /// Comma-separated values, with the column names in the first line
     Csv,
 }
 
@@ -64,7 +66,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<Finished, Failure> {
     Ok(Finished::Well)
 }
 
-/// Programs get data as it is; on a terminal it is looked at.
+/// Escapes text on a terminal; programs get it as it is.
 fn on_terminal(text: String, escaped: impl Fn(&str) -> String) -> String {
     if stdout().is_terminal() { escaped(&text) } else { text }
 }

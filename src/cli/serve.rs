@@ -19,45 +19,48 @@ use crate::ingest::{Ingest, Limits};
 use crate::metrics::Metrics;
 use crate::store::{Store, may_hold_password};
 
-/// How many connections may wait to be accepted.
+/// The accept backlog: connections the kernel queues until they are accepted.
 const BACKLOG: i32 = 4_096;
 
-/// How many open files to ask the system for: each connection is one.
+/// The limit on open files to ask the system for. Each connection needs one.
 const FILES_WANTED: u64 = 65_536;
 
-/// How long a store that does not answer may hold up the end, once all requests are answered or given up.
+/// How long a hung store may delay shutdown, once all requests are answered or abandoned.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(3);
-/// When the store has to be closed, after the last request: the process ends within ten seconds of the signal.
+/// The deadline for closing the store, counted from the last request. The process must end within
+/// ten seconds of the signal.
 const CLOSE_BY: Duration = Duration::from_millis(3_500);
 
 /// Serve the HTTP API and the dashboard (the default command)
 ///
-/// Receives messages on POST /messages and answers queries on GET /rockets and GET /rockets/{channel}. The API is described
-/// at /docs, and the dashboard is at /. SIGTERM and SIGINT stop the service: it answers the requests it has received, and
-/// commits every message it has accepted.
+/// Receives messages on POST /messages and answers queries on GET /rockets and GET
+/// /rockets/{channel}. The API is described at /docs, and the dashboard is at /. On SIGTERM or
+/// SIGINT, the service answers the requests it has received, commits every message it has accepted,
+/// and stops.
 ///
-/// Exit status: 0 if it was stopped, 1 if it could not start or go on.
+/// Exit status: 0 if it was stopped by a signal, 1 if it could not start or failed.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
     database: DatabaseArgs,
 
-    /// The address to listen on; with port 0 any free port, which is logged
+    /// The address to listen on; port 0 picks a free port, which is logged
     #[arg(long, value_name = "ADDRESS:PORT", env = "ROCKET_MONITOR_LISTEN", default_value = "127.0.0.1:8088")]
     listen: String,
 
     #[command(flatten)]
     tokens: TokenArgs,
 
-    /// Allow an address that other machines can reach without both tokens; anybody there may then read and write
+    /// Allow listening on an address that other machines can reach without both tokens; anyone
+    /// there can then read and write
     #[arg(long, env = "ROCKET_MONITOR_ALLOW_ANONYMOUS")]
     allow_anonymous: bool,
 
-    /// Don't create or change the schema; refuse a database whose schema is not up to date
+    /// Don't create or change the schema; refuse a database whose schema is out of date
     #[arg(long, env = "ROCKET_MONITOR_NO_MIGRATE")]
     no_migrate: bool,
 
-    /// The lowest severity to log
+    /// The minimum severity to log
     #[arg(long, value_name = "LEVEL", env = "ROCKET_MONITOR_LOG_LEVEL", default_value = "info")]
     log_level: LogLevel,
 }
@@ -89,13 +92,14 @@ pub(super) fn run(args: &ServeArgs) -> Result<Finished, Failure> {
     Ok(Finished::Well)
 }
 
-/// Closes the store, unless that takes too long: what is committed is as safe, but not yet in one file.
+/// Closes the store, unless that takes too long. Committed data is safe either way; closing only
+/// moves it into one file.
 fn close(store: Store, feeding: JoinHandle<()>, patience: Duration) {
     let (closed, closing) = mpsc::channel();
     std::thread::spawn(move || {
-        // Its connections are closed with it. A panic there has been logged.
+        // Its connections are closed with it. If the thread panicked, that has been logged.
         let _ = feeding.join();
-        // Nobody waits any more if this took too long.
+        // The receiver is gone if this took too long.
         let _ = closed.send(store.close());
     });
     match closing.recv_timeout(patience) {
@@ -106,7 +110,7 @@ fn close(store: Store, feeding: JoinHandle<()>, patience: Duration) {
 }
 
 async fn serve(args: &ServeArgs, server: Server) -> Result<(), Failure> {
-    // Watched before anybody can know that the service is there, so that no signal is missed.
+    // Installed before the service is announced, so that no signal is missed.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     for address in server.addresses() {
@@ -124,22 +128,24 @@ async fn serve(args: &ServeArgs, server: Server) -> Result<(), Failure> {
     Ok(server.run().await?)
 }
 
-/// What the threads, the log, the listener and the store have open while nobody is connected; and each worker.
+/// Files that the threads, the log, the listener and the store hold open while there are no
+/// clients. Each worker needs more.
 const OWN_FILES: usize = 21;
 const FILES_A_WORKER: usize = 6;
-/// What the store opens to read: two files for each reader, or a connection to a server. With few files it has to do with
-/// one reader.
+/// Files that the store opens for reads: two for each reader, or one connection to a server. With
+/// few files it makes do with one reader.
 const READERS_FILES: usize = 64;
 const FEWEST_READERS_FILES: usize = 2;
-/// With fewer files than this, every one counts.
+/// Below this limit, files are scarce: run one worker and one reader.
 const FEW_FILES: usize = 256;
 
-/// Shares out the files that the system allows this process to have open; or says that they are too few.
+/// Divides the open files that the system allows among workers, readers and connections. Fails if
+/// there are too few.
 fn capacity_of_system() -> Result<Capacity, String> {
     let allowed = rlimit::increase_nofile_limit(FILES_WANTED);
-    let allowed = allowed.map_err(|error| format!("the limit of open files can't be read: {error}"))?;
+    let allowed = allowed.map_err(|error| format!("the limit on open files can't be read: {error}"))?;
     let capacity = capacity_of(usize::try_from(allowed).unwrap_or(usize::MAX))?;
-    tracing::debug!(allowed, connections = capacity.connections, "files that may be open");
+    tracing::debug!(allowed, connections = capacity.connections, "limit on open files");
     Ok(capacity)
 }
 
@@ -150,8 +156,9 @@ fn capacity_of(files: usize) -> Result<Capacity, String> {
     let connections = files.saturating_sub(needed);
     if connections == 0 {
         return Err(format!(
-            "the system lets this process open {files} files, and it needs at least {}, and one more for each connection: \
-             raise the limit (ulimit -n, or LimitNOFILE= in a unit of systemd)",
+            "the system lets this process open {files} files, but it needs at least {}, and one \
+             more for each connection: raise the limit (ulimit -n, or LimitNOFILE= in a systemd \
+             unit)",
             needed + 1
         ));
     }
@@ -166,7 +173,7 @@ fn access(args: &ServeArgs) -> Result<Access, Failure> {
     })
 }
 
-/// Binds the sockets before anything else is touched: a second instance ends here.
+/// Binds the sockets before opening anything else, so that a second instance fails here.
 fn bind(args: &ServeArgs, access: &Access) -> Result<Vec<TcpListener>, Failure> {
     let unusable = |reason: String| format!("--listen {}: {reason}", args.listen);
     let addresses: Vec<SocketAddr> =
@@ -181,19 +188,19 @@ fn bind(args: &ServeArgs, access: &Access) -> Result<Vec<TcpListener>, Failure> 
         .into());
     }
     let unbound = |error: std::io::Error| match error.kind() {
-        ErrorKind::AddrInUse => format!("{error}; stop the program that uses it, or choose another port"),
+        ErrorKind::AddrInUse => format!("{error}; stop the program that uses the address, or choose another port"),
         _ => error.to_string(),
     };
     let bound = addresses.iter().map(|address| bind_one(*address).map_err(|error| unusable(unbound(error))));
     Ok(bound.collect::<Result<_, _>>()?)
 }
 
-/// What to give in place of a --listen that can't be used.
+/// Suggests a correct value for a --listen that can't be used.
 fn hint(listen: &str) -> String {
     const DEFAULT_PORT: &str = "8088";
     let address = listen.trim().trim_end_matches('/');
     let address = address.split_once("://").map_or(address, |(_, address)| address);
-    // Who has given a URL by mistake may have given a password.
+    // If this is a database URL given by mistake, it may hold a password.
     let address = if may_hold_password(listen) { "" } else { address };
     let is_port = |text: &str| text.parse::<u16>().is_ok();
     let meant = match address.strip_prefix(':').unwrap_or(address) {
@@ -213,7 +220,7 @@ fn hint(listen: &str) -> String {
 fn bind_one(address: SocketAddr) -> std::io::Result<TcpListener> {
     let domain = if address.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
-    // A restart need not wait until the connections of the process before have timed out.
+    // Lets a restarted process bind while connections of the previous one are in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

@@ -1,7 +1,7 @@
-//! Many messages, committed together: grouped by channel, and told apart into new ones and duplicates.
+//! Messages that are committed together, grouped by channel.
 //!
-//! A store goes through the groups in their order; for each it loads the ranges in the group's windows, lets
-//! [`Group::join`] decide, and writes what that says.
+//! A store goes through the groups in order. For each one it loads the ranges in the group's
+//! windows, lets [`Group::join`] separate new messages from duplicates, and writes the result.
 
 use std::collections::HashMap;
 
@@ -9,17 +9,17 @@ use super::message::{Message, MessageNumber};
 use super::ranges::{Joined, ProcessedRange, join};
 use super::text::Channel;
 
-/// What became of a message once its batch is committed.
+/// The outcome of a message once its batch is committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It was the first copy, and counts.
     Applied,
-    /// Another copy was first; nothing changed.
+    /// An earlier copy counts; nothing changed.
     Duplicate,
 }
 
-/// The messages of one batch by channel, the channels in the order of their bytes (which is the order of the tables'
-/// keys, so that neighbours are written together, and the order in which rows are locked).
+/// The messages of one batch by channel. Channels are in byte order, which is the order of the
+/// tables' keys, so neighbours are written together. It is also the order in which rows are locked.
 #[derive(Debug)]
 pub struct Batch<'m> {
     groups: Vec<Group<'m>>,
@@ -28,7 +28,8 @@ pub struct Batch<'m> {
 impl<'m> Batch<'m> {
     /// Groups the messages.
     pub fn new(messages: &'m [Message]) -> Self {
-        // Senders choose the channels: the hash is the standard one, which nobody can make collide (SipHash with a random key).
+        // Senders choose the channels, so the map uses the standard hash, which resists collisions
+        // (SipHash with a random key).
         let mut by_channel: HashMap<&Channel, Vec<Place>> = HashMap::new();
         for (index, message) in messages.iter().enumerate() {
             by_channel.entry(&message.channel).or_default().push(Place { number: message.number, index });
@@ -39,7 +40,7 @@ impl<'m> Batch<'m> {
         Self { groups }
     }
 
-    /// One group a channel.
+    /// One group per channel.
     pub fn groups(&self) -> &[Group<'m>] {
         &self.groups
     }
@@ -54,15 +55,16 @@ pub struct Group<'m> {
     order: Vec<Place>,
 }
 
-/// Where a message is in its batch. The number is here too, for the messages of a channel lie far apart in memory.
+/// Where a message is in its batch. The number is copied here, because the messages of a channel
+/// lie far apart in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     number: MessageNumber,
-    /// In the batch's messages.
+    /// The index in the batch's messages.
     index: usize,
 }
 
-/// An interval of message numbers around which stored ranges must be known: every stored range that overlaps or
+/// An interval of new message numbers. Joining them needs every stored range that overlaps or
 /// touches `first..=last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
@@ -72,8 +74,9 @@ pub struct Window {
     pub last: i64,
 }
 
-/// Numbers further apart than this are looked up apart, so that a store never loads more ranges for a message than
-/// fit between two numbers of a window, however many gaps the channel has.
+/// Numbers further apart than this go into separate windows, so that a store never loads more
+/// ranges for a message than fit between two numbers of a window, however many gaps the channel
+/// has.
 const WINDOW_SPACING: i64 = 64;
 
 impl<'m> Group<'m> {
@@ -87,7 +90,7 @@ impl<'m> Group<'m> {
         self.channel
     }
 
-    /// The windows in which stored ranges matter, in ascending order.
+    /// The windows whose stored ranges matter, in ascending order.
     pub fn windows(&self) -> impl Iterator<Item = Window> {
         let mut numbers = self.order.iter().map(|place| place.number.get()).peekable();
         std::iter::from_fn(move || {
@@ -100,7 +103,7 @@ impl<'m> Group<'m> {
         })
     }
 
-    /// Those of the channel's ranges that overlap or touch the windows; all of them in ascending order, as are these.
+    /// The ranges that overlap or touch the windows. Both are in ascending order.
     pub fn near(&self, ranges: &[ProcessedRange]) -> Vec<ProcessedRange> {
         let mut near = Vec::new();
         let mut rest = ranges;
@@ -113,8 +116,8 @@ impl<'m> Group<'m> {
         near
     }
 
-    /// Joins the messages to the stored ranges of all windows (each once, in ascending order), and puts each message's
-    /// outcome at its index in the batch.
+    /// Joins the messages to the stored ranges of all windows (each range once, in ascending
+    /// order), and stores each message's outcome at its index in the batch.
     pub fn join(&self, stored: Vec<ProcessedRange>, outcomes: &mut [Outcome]) -> Joined {
         let mut places = self.order.iter();
         join(stored, self.in_order(), |new| {

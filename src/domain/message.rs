@@ -1,4 +1,4 @@
-//! A message and its parts. Once built, they are valid: [`parse`](super::parse) is the way in.
+//! A message and its parts. The types hold only valid values; [`parse`](super::parse) makes them.
 
 use super::text::{Channel, Text};
 use super::timestamp::Timestamp;
@@ -10,7 +10,7 @@ pub struct Message {
     pub channel: Channel,
     /// The place in the channel's order.
     pub number: MessageNumber,
-    /// When the rocket says that it happened.
+    /// When it happened, by the rocket's clock.
     pub time: Timestamp,
     /// What happened.
     pub event: Event,
@@ -60,13 +60,13 @@ impl MessageNumber {
         u32::try_from(number).ok().filter(|number| *number >= 1).map(Self)
     }
 
-    /// The number as an integer that leaves room to count beyond it.
+    /// The number as an integer with room to count beyond it.
     pub fn get(self) -> i64 {
         i64::from(self.0)
     }
 }
 
-/// A change of speed as a message writes it: any 32-bit signed integer, in the rocket's own unit of speed.
+/// A change of speed as given in a message: any 32-bit signed integer, in the rocket's own unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpeedChange(i32);
 
@@ -76,7 +76,7 @@ impl SpeedChange {
         i32::try_from(change).ok().map(Self)
     }
 
-    /// The change as an integer that can be negated and added up: 2^32 messages of it fit 64 bits.
+    /// The change as an integer that can be negated and summed: 2^32 of them fit 64 bits.
     pub fn get(self) -> i64 {
         i64::from(self.0)
     }

@@ -1,11 +1,13 @@
-//! The rules: what a message is, how messages fold into a rocket's state, which numbers are processed.
+//! The rules: what a valid message is, how messages fold into a rocket's state, which numbers are
+//! processed.
 //!
-//! Plain values in, plain values out. Nothing here knows of HTTP, SQL, threads or the clock; time is passed in.
-//! Both stores and every way in (HTTP, file) go through this module, so that each rule exists once.
+//! Plain values in, plain values out. Nothing here knows HTTP, SQL, threads or the clock; time is
+//! passed in. Both stores and every input (HTTP, file) use this module, so that each rule exists
+//! once.
 //!
-//! The order in which to read it: [`message`] (what arrives), [`parse`] (how it becomes valid), [`summary`] (the
-//! associative fold), [`ranges`] (the processed numbers, each range with its summary), [`batch`] (many messages
-//! against what is stored), [`rocket`] (the two views).
+//! Read it in this order: [`message`] (what arrives), [`parse`] (how it becomes valid), [`summary`]
+//! (the associative fold), [`ranges`] (the processed numbers, each range with its summary),
+//! [`batch`] (many messages against what is stored), [`rocket`] (the two views).
 
 pub mod batch;
 pub mod message;

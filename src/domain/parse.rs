@@ -1,9 +1,9 @@
-//! From bytes to a valid [`Message`], or to every fault that it has.
+//! Parses bytes into a valid [`Message`], or into a list of all its faults.
 //!
-//! One pass over the JSON text (a quick one, or serde_json's where that one gives up) keeps the known members as slices
-//! of it; only then are they read as what the `messageType` asks for. So members may come in any order, whatever the
-//! service doesn't need may hold anything, and a valid message costs no allocation: its texts share the buffer that it
-//! arrived in.
+//! One pass over the JSON text (a fast path, or serde_json where that gives up) finds the known
+//! members, as slices of the text. Then they are read as the `messageType` requires. So members may
+//! come in any order, ignored members may hold anything, and a valid message costs no allocation:
+//! its texts share the buffer that it arrived in.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -21,32 +21,33 @@ use super::text::{Channel, Text};
 use super::timestamp::Timestamp;
 use crate::shorten::shorten;
 
-/// The most bytes that one message may take as JSON.
+/// The largest message, as JSON.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
-/// The most faults told of one message: more than it has members that matter, and a bound for the answer's size.
+/// The most faults that are reported of one message: more than there are relevant members. It
+/// bounds the size of a response.
 const MAX_FAULTS: usize = 20;
 
-/// How much of a member's name is quoted in a fault.
+/// The longest quotation of a member's name.
 const MAX_QUOTED_BYTES: usize = 128;
 
-/// Why bytes are no message.
+/// Why bytes are not a valid message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// They are not one JSON text in UTF-8.
+    /// The bytes are not one JSON text in UTF-8.
     #[error("not one JSON text in UTF-8: {0}")]
     NotJson(String),
-    /// They are, but break the message's rules: every fault that was found, at least one.
+    /// The JSON text breaks the rules for messages: all faults that were found, at least one.
     #[error("{}", list(.0))]
     Invalid(Vec<Fault>),
 }
 
-/// How something fails to be a message.
+/// The kind of a rejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reject {
     /// It is not JSON.
     NotJson,
-    /// It is JSON, but no valid message.
+    /// It is JSON, but not a valid message.
     Invalid,
     /// It is too large.
     TooLarge,
@@ -61,12 +62,12 @@ impl From<&Rejection> for Reject {
     }
 }
 
-/// What is wrong with one member.
+/// A fault in one member.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Fault {
     /// The member, as a JSON Pointer (RFC 6901).
     pub pointer: String,
-    /// What is wrong with it: a sentence's second half, like "must be a string, not a number".
+    /// The fault, as the second half of a sentence: "must be a string, not a number".
     pub detail: String,
 }
 
@@ -76,7 +77,7 @@ fn list(faults: &[Fault]) -> String {
     sentences.collect::<Vec<_>>().join("; ")
 }
 
-/// Reads one message. Its size is the caller's to limit, by [`MAX_MESSAGE_BYTES`].
+/// Parses one message. The caller must limit its size to [`MAX_MESSAGE_BYTES`].
 pub fn parse(json: Bytes) -> Result<Message, Rejection> {
     let json = ByteString::try_from(json).map_err(|error| Rejection::NotJson(error.to_string()))?;
     let mut faults = Faults::default();
@@ -87,7 +88,7 @@ pub fn parse(json: Bytes) -> Result<Message, Rejection> {
     }
 }
 
-/// Whether the quick way finds the same members as serde_json, where it finds some.
+/// Whether the fast path, where it succeeds, finds the same members as serde_json.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn ways_agree(json: &str) -> bool {
     scan(json, &METADATA, &MESSAGE).is_none_or(|Scanned { metadata, message }| {
@@ -111,7 +112,7 @@ impl Faults {
 const METADATA: [&str; 4] = ["channel", "messageNumber", "messageTime", "messageType"];
 const MESSAGE: [&str; 6] = ["type", "launchSpeed", "mission", "by", "reason", "newMission"];
 
-/// The members of one object that are known, in the order of their names; none for those that are missing.
+/// The known members of an object, in the order of their names; none where one is missing.
 type Members<'j, const N: usize> = [Option<&'j str>; N];
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -134,7 +135,8 @@ fn read_any_members<'j>(json: &'j str, faults: &mut Faults) -> Result<Option<Mes
     let members = deserializer.deserialize_any(RootVisitor { faults });
     match members.and_then(|members| deserializer.end().map(|()| members)) {
         Ok(members) => Ok(members),
-        // A valid JSON text that the parser gives up on, such as a number beyond all floats in place of an object.
+        // Valid JSON that the parser rejects, such as a number beyond the range of floats in place
+        // of an object.
         Err(_) if serde_json::from_str::<IgnoredAny>(json).is_ok() => {
             faults.add("", "must be an object that holds the objects metadata and message");
             Ok(None)
@@ -143,7 +145,7 @@ fn read_any_members<'j>(json: &'j str, faults: &mut Faults) -> Result<Option<Mes
     }
 }
 
-/// Implements the visits of values that are no object: a fault, and nothing read.
+/// Implements the visits of values that are not objects: each is a fault.
 macro_rules! not_an_object {
     ($lifetime:lifetime) => {
         fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -249,13 +251,13 @@ impl<'j, const N: usize> Visitor<'j> for ObjectSeed<'j, '_, N> {
     }
 }
 
-/// The names of an object's members: those that are known, and those that have been seen.
+/// The names of an object's members: those that are known, and those seen so far.
 struct Names<'j, const N: usize> {
     known: [&'static str; N],
     /// The object, as a JSON Pointer.
     pointer: &'static str,
     seen: [bool; N],
-    /// Their names are the sender's: the set hashes them so that nobody can make them collide.
+    /// Senders choose these names, so the set uses the standard hash, which resists collisions.
     seen_unknown: HashSet<Cow<'j, [u8]>>,
 }
 
@@ -264,7 +266,8 @@ impl<'j, const N: usize> Names<'j, N> {
         Self { known, pointer, seen: [false; N], seen_unknown: HashSet::default() }
     }
 
-    /// The index of a known name that is met for the first time. A repeated name, known or not, is a fault.
+    /// The index of a known name, at its first occurrence. A repeated name is a fault, known or
+    /// not.
     fn find(&mut self, name: Cow<'j, [u8]>, faults: &mut Faults) -> Option<usize> {
         let index = self.known.iter().position(|known| known.as_bytes() == name.as_ref());
         let repeated = match index.and_then(|index| self.seen.get_mut(index)) {
@@ -281,14 +284,14 @@ impl<'j, const N: usize> Names<'j, N> {
         index
     }
 
-    /// The name is the sender's: one that is too long to be quoted is described instead.
+    /// Senders choose the name: one that is too long to quote in full is shortened.
     fn report_repeated(&self, name: &str, faults: &mut Faults) {
         if name.len() <= MAX_QUOTED_BYTES {
             let escaped = name.replace('~', "~0").replace('/', "~1");
-            faults.add(format!("{}/{escaped}", self.pointer), "must not be there more than once");
+            faults.add(format!("{}/{escaped}", self.pointer), "must not appear more than once");
         } else {
             let beginning = shorten(name, MAX_QUOTED_BYTES);
-            faults.add(self.pointer, format!("must not hold the member {beginning:?} more than once"));
+            faults.add(self.pointer, format!("must not have the member {beginning:?} more than once"));
         }
     }
 
@@ -299,14 +302,16 @@ impl<'j, const N: usize> Names<'j, N> {
     }
 }
 
-/// Reads a member's name as bytes: a name with a lone surrogate is no text, but valid JSON and unknown to us.
+/// Reads a member's name as bytes: a name with a lone surrogate is not text, but valid JSON and
+/// unknown to us.
 struct Name;
 
 impl<'j> DeserializeSeed<'j> for Name {
     type Value = Cow<'j, [u8]>;
 
     fn deserialize<D: Deserializer<'j>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        // As JSON first: read as bytes at once, a name may hold control characters, which no JSON text may.
+        // First as JSON: if read directly as bytes, a name could hold control characters, which are
+        // not valid JSON.
         let json = <&RawValue>::deserialize(deserializer)?.get();
         match json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
             Some(name) if !name.contains('\\') => Ok(Cow::Borrowed(name.as_bytes())),
@@ -328,7 +333,8 @@ impl<'j> Visitor<'j> for EscapedName {
     }
 }
 
-/// Reads members as what they have to be. Each method adds its own faults, and goes on after them.
+/// Converts members to their types. Each method adds its own faults, so that reading can continue
+/// after them.
 struct Reader<'r> {
     json: &'r ByteString,
     faults: &'r mut Faults,
@@ -401,7 +407,7 @@ impl Reader<'_> {
             Some(plain) if memchr::memchr(b'\\', plain.as_bytes()).is_none() => Some(Cow::Borrowed(plain)),
             _ => serde_json::from_str(raw)
                 .map(Cow::Owned)
-                .map_err(|_| self.faults.add(pointer, "must be Unicode text, but escapes half of a surrogate pair"))
+                .map_err(|_| self.faults.add(pointer, "must be valid Unicode, but has an unpaired surrogate escape"))
                 .ok(),
         }
     }
@@ -425,7 +431,7 @@ impl Reader<'_> {
         value
     }
 
-    /// The member's JSON text if it is of the wanted kind.
+    /// The member's JSON text, if it is of the wanted kind.
     fn kind<'j>(&mut self, pointer: &str, member: Option<&'j str>, wanted: &str) -> Option<&'j str> {
         let Some(raw) = member else {
             self.faults.add(pointer, "is missing");

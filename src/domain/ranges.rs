@@ -5,14 +5,14 @@ use super::summary::Summary;
 
 /// Contiguous processed message numbers of one channel, with the summary of their messages.
 ///
-/// A channel's ranges neither overlap nor touch: two that would touch are one.
+/// A channel's ranges neither overlap nor touch: two ranges that would touch are merged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessedRange {
     /// The lowest number.
     pub first: i64,
     /// The highest number.
     pub last: i64,
-    /// What the messages from `first` to `last` come to.
+    /// The summary of the messages from `first` to `last`.
     pub summary: Summary,
 }
 
@@ -23,45 +23,46 @@ impl ProcessedRange {
         Self { first: number, last: number, summary: Summary::of(message) }
     }
 
-    /// A copy whose texts don't keep the buffers in memory that their messages arrived in.
+    /// A copy whose texts don't keep the messages' input buffers in memory.
     pub fn detached(&self) -> Self {
         Self { summary: self.summary.detached(), ..*self }
     }
 
-    /// How many messages it holds.
+    /// The number of messages in it.
     pub fn count(&self) -> i64 {
         self.last - self.first + 1
     }
 }
 
-/// What joining new messages to stored ranges comes to: the rows to delete and to write, and what was new.
+/// The result of joining new messages to stored ranges: the rows to delete and to write, and what
+/// was new.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Joined {
-    /// The first numbers of stored ranges that another range has swallowed.
+    /// The first numbers of stored ranges that were merged into another range.
     pub removed: Vec<i64>,
-    /// The ranges that are stored under their first number and have grown, in ascending order.
+    /// The stored ranges that have grown and keep their first number, in ascending order.
     pub grown: Vec<ProcessedRange>,
-    /// The ranges whose first number no stored range has, in ascending order.
+    /// The ranges with a new first number, in ascending order.
     pub added: Vec<ProcessedRange>,
-    /// The new messages alone; none if all were duplicates.
+    /// The sum of the new messages; none if all were duplicates.
     pub applied: Option<Applied>,
 }
 
 /// What the new messages of one channel add to its rocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
-    /// How many messages were new.
+    /// The number of new messages.
     pub processed: i64,
     /// The highest of their numbers.
     pub highest: i64,
-    /// The last number of the range that starts at 1, if they made or enlarged it, else 0.
+    /// The end of the range that starts at 1, if the new messages made or enlarged it, else 0.
     pub complete_through: i64,
-    /// What they come to.
+    /// Their summary.
     pub summary: Summary,
 }
 
 impl Applied {
-    /// What one message adds, but for how far it completes the sequence from 1.
+    /// What one message adds. `complete_through` is set later.
     fn of(message: &Message) -> Self {
         let summary = Summary::of(message);
         Self { processed: 1, highest: message.number.get(), complete_through: 0, summary }
@@ -75,11 +76,11 @@ impl Applied {
     }
 }
 
-/// Joins one channel's messages, sorted by number, to the `stored` ranges that overlap or touch them, sorted by first
-/// number; the stored ranges may include others of the channel.
+/// Joins a channel's messages, sorted by number, to the `stored` ranges that overlap or touch them,
+/// sorted by first number. The stored ranges may include others of the channel.
 ///
-/// `outcome` is called once for each message, in order, with whether it was new. Of copies with the same number the
-/// first in the given order counts.
+/// Calls `outcome` once per message, in order, with whether it was new. Of several copies of a
+/// message, the first in the given order counts.
 pub fn join<'m>(
     stored: Vec<ProcessedRange>,
     messages: impl Iterator<Item = &'m Message>,
@@ -100,7 +101,7 @@ pub fn join<'m>(
     joiner.finish()
 }
 
-/// The state of one pass in ascending order: everything before `current` is settled.
+/// The state of one ascending pass: everything before `current` is final.
 #[derive(Default)]
 struct Joiner {
     joined: Joined,
@@ -109,9 +110,9 @@ struct Joiner {
 
 struct Current {
     range: ProcessedRange,
-    /// Whether a range is stored under its first number.
+    /// Whether a range with its first number is stored.
     stored: bool,
-    /// Whether it differs from that.
+    /// Whether it differs from the stored range.
     changed: bool,
 }
 

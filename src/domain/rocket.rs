@@ -7,7 +7,7 @@ use super::summary::{Latest, Summary};
 use super::text::{Channel, Text};
 use super::timestamp::Timestamp;
 
-/// Which messages a rocket's state is the fold of.
+/// Which messages are folded into a rocket's state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum View {
     /// Every message processed so far.
@@ -30,14 +30,14 @@ impl View {
     }
 }
 
-/// What a rocket is doing, as far as is known.
+/// The status of a rocket, as far as known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
-    /// No launch was processed, nor an explosion.
+    /// Neither a launch nor an explosion was processed.
     AwaitingLaunch,
     /// An explosion was processed.
     Exploded,
-    /// A launch was processed, and no explosion.
+    /// A launch was processed, but no explosion.
     Launched,
 }
 
@@ -66,9 +66,9 @@ impl FromStr for Status {
 /// A rocket's state in one view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// What it is doing.
+    /// The status.
     pub status: Status,
-    /// Its type, once a launch told.
+    /// The type, known from the latest launch.
     pub rocket_type: Option<Text>,
     /// The sum of all speed changes.
     pub speed: i64,
@@ -80,14 +80,14 @@ pub struct State {
     pub latest_launch_message: Option<i64>,
     /// The number of the message that set the mission.
     pub latest_mission_message: Option<i64>,
-    /// The number of the explosion that gave the reason.
+    /// The number of the explosion that set the reason.
     pub latest_exploded_message: Option<i64>,
     /// The greatest message time in the view.
     pub latest_update: Option<Timestamp>,
 }
 
 impl State {
-    /// The state that a set of messages comes to; none for no messages.
+    /// The state for the summary of some messages; none for no messages.
     pub fn of(summary: Option<Summary>) -> Self {
         let (speed, latest_update) =
             summary.as_ref().map_or((0, None), |summary| (summary.speed_change, Some(summary.latest_time)));
@@ -116,10 +116,10 @@ impl State {
     }
 }
 
-/// How far a channel's messages have been processed; the same in both views.
+/// How far a channel's messages have been processed. It is the same in both views.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// How many messages were processed.
+    /// The number of processed messages.
     pub processed: i64,
     /// The highest number up to which the sequence is complete; 0 without message 1.
     pub complete_through: i64,
@@ -128,7 +128,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// How many messages below `highest` have not arrived.
+    /// The number of missing messages below `highest`.
     pub fn missing(&self) -> i64 {
         self.highest - self.processed
     }
@@ -141,15 +141,15 @@ pub struct Rocket {
     pub channel: Channel,
     /// Its state in the view.
     pub state: State,
-    /// The service's own time when it last took a new message of the rocket.
+    /// When the service last received a new message of the rocket, by its own clock.
     pub last_received: Timestamp,
     /// How far its messages have been processed.
     pub progress: Progress,
 }
 
-/// Both views and the progress of a channel, built up from its ranges in ascending order.
+/// Both views and the progress of a channel, computed from its ranges in ascending order.
 ///
-/// It keeps no range, so that a channel with any number of gaps can be folded in constant memory.
+/// It stores no ranges, so a channel with any number of gaps is folded in constant memory.
 #[derive(Clone, Debug, Default)]
 pub struct RangeFold {
     all: Option<Summary>,
@@ -186,9 +186,10 @@ impl RangeFold {
     }
 }
 
-/// The first `limit` missing ranges, inclusive on both sides, below the highest processed number.
+/// The first `limit` missing ranges, both ends inclusive, below the highest processed number.
 ///
-/// `ranges` are the (first, last) of the channel's ranges in ascending order; no more of them are taken than needed.
+/// `ranges` yields (first, last) of the channel's ranges in ascending order. Only as many as needed
+/// are consumed.
 pub fn gaps(ranges: impl Iterator<Item = (i64, i64)>, limit: usize) -> Vec<(i64, i64)> {
     ranges
         .scan(0, |below, (first, last)| Some((std::mem::replace(below, last) + 1, first - 1)))

@@ -1,12 +1,12 @@
-//! A quick look through the JSON of a message as rockets send it: where its members are.
+//! A fast path for the JSON of usual messages: finds where their members are.
 //!
-//! It knows the few forms of JSON that messages consist of, objects of known members that are plain strings or integers,
-//! and gives up at anything else: an escape, an unknown or repeated member, a fraction, a syntax error. Then
-//! [`parse`](super::parse) asks serde_json, which finds the same members where both find some, and says what is wrong where
-//! something is. No rule about messages lives here.
+//! It knows only the JSON that messages usually consist of: objects of known members that are plain
+//! strings or integers. It gives up at anything else: an escape, an unknown or repeated member, a
+//! fraction, a syntax error. Then [`parse`](super::parse) uses serde_json, which finds the same
+//! members where both succeed, and describes errors. No rules about messages belong here.
 
-/// The JSON texts of the members of `metadata` and of `message`, in the order of their names; none for those that are
-/// missing.
+/// The JSON texts of the members of `metadata` and of `message`, in the order of their names; none
+/// where one is missing.
 pub(super) struct Scanned<'j, const M: usize, const N: usize> {
     pub(super) metadata: [Option<&'j str>; M],
     pub(super) message: [Option<&'j str>; N],
@@ -51,7 +51,7 @@ impl<'j> Scanner<'j> {
         }
     }
 
-    /// The next byte that is no space has to be this one.
+    /// Skips white space, and takes this byte.
     fn take(&mut self, byte: u8) -> Option<()> {
         self.skip_space();
         (self.peek()? == byte).then(|| self.at += 1)
@@ -129,8 +129,9 @@ impl<'j> Scanner<'j> {
     }
 }
 
-/// The place of the first byte that ends a plain string: a quote, a backslash or a control character. Eight bytes at a time,
-/// as in "Bit Twiddling Hacks" (hasless, haszero): in the lowest byte that is marked the mark is right.
+/// The index of the first byte that ends a plain string: a quote, a backslash or a control
+/// character. Checks eight bytes at a time, as in "Bit Twiddling Hacks" (hasless, haszero): only
+/// the lowest mark in a word is reliable.
 fn first_special(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::MAX / 255;
     const HIGHS: u64 = ONES << 7;

@@ -1,36 +1,37 @@
-//! The associative fold: what a set of messages of one channel comes to.
+//! The associative fold: the summary of a set of messages of one channel.
 
 use super::message::{Event, Message};
 use super::text::Text;
 use super::timestamp::Timestamp;
 
-/// The value that the message with the highest number set, and that number.
+/// The value set by the message with the highest number, and that number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Latest {
     /// The number of the message.
     pub number: i64,
-    /// What it set.
+    /// The value.
     pub value: Text,
 }
 
 impl Latest {
-    /// A copy whose text doesn't keep the buffer in memory that its message arrived in.
+    /// A copy whose text doesn't keep the message's input buffer in memory.
     pub fn detached(&self) -> Self {
         Self { number: self.number, value: self.value.detached() }
     }
 }
 
-/// What a non-empty set of messages of one channel comes to, whatever their order.
+/// The summary of a non-empty set of messages of one channel, in any order.
 ///
-/// [`combine`](Self::combine) is associative and commutative over disjoint sets of messages, so that a summary can
-/// be kept for each range of processed numbers and combined in any order.
+/// [`combine`](Self::combine) is associative and commutative over disjoint sets of messages. So a
+/// summary can be kept for each range of processed numbers, and summaries can be combined in any
+/// order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// The sum of all speed changes.
     pub speed_change: i64,
     /// The type that the latest launch set.
     pub launch: Option<Latest>,
-    /// The mission that the latest launch or change of mission set.
+    /// The mission that the latest launch or mission change set.
     pub mission: Option<Latest>,
     /// The reason that the latest explosion gave.
     pub explosion: Option<Latest>,
@@ -47,7 +48,7 @@ impl Summary {
         summary
     }
 
-    /// Adds one message, which is not in it yet.
+    /// Adds one message that is not yet included.
     pub fn add(&mut self, message: &Message) {
         let number = message.number.get();
         let speed_change = match &message.event {
@@ -71,7 +72,7 @@ impl Summary {
         self.latest_time = self.latest_time.max(message.time);
     }
 
-    /// A copy whose texts don't keep the buffers in memory that their messages arrived in.
+    /// A copy whose texts don't keep the messages' input buffers in memory.
     pub fn detached(&self) -> Self {
         let detached = |latest: &Option<Latest>| latest.as_ref().map(Latest::detached);
         Self {
@@ -92,7 +93,8 @@ impl Summary {
     }
 
     fn change_speed(&mut self, change: i64) {
-        // With the bounds of message numbers and speed changes the sum fits; only a damaged database could saturate it.
+        // The bounds on message numbers and speed changes keep the sum in range; only a damaged
+        // database can saturate it.
         self.speed_change = self.speed_change.saturating_add(change);
     }
 }

@@ -1,4 +1,4 @@
-//! The one kind of text that messages hold, and the channel, which is such a text.
+//! The text type of messages, and the channel, which is such a text.
 
 use std::fmt;
 
@@ -15,7 +15,8 @@ impl Text {
     /// The most Unicode scalar values that a text can hold.
     pub const MAX_CHARS: usize = 255;
 
-    /// Makes a text, or says in a sentence's second half ("must …") which bound the value breaks.
+    /// Makes a text. The error is the second half of a sentence ("must …") that names the broken
+    /// bound.
     pub fn new(value: impl Into<ByteString>) -> Result<Self, String> {
         let value = value.into();
         check(&value)?;
@@ -27,14 +28,14 @@ impl Text {
         &self.0
     }
 
-    /// A copy that doesn't keep the buffer in memory that the message arrived in.
+    /// A copy that doesn't keep the message's input buffer in memory.
     pub fn detached(&self) -> Self {
         Self(self.as_str().into())
     }
 }
 
 fn check(value: &str) -> Result<(), String> {
-    // Almost every text is short ASCII, which one pass over its bytes can tell.
+    // Almost every text is short ASCII, which one pass over its bytes can check.
     let plain = |byte: &u8| (0x20..0x7f).contains(byte);
     if (1..=Text::MAX_CHARS).contains(&value.len()) && value.as_bytes().iter().all(plain) {
         return Ok(());
@@ -62,7 +63,7 @@ impl fmt::Display for Text {
 pub struct Channel(Text);
 
 impl Channel {
-    /// Makes a channel from a text within the bounds of [`Text`]; the error says which bound the value breaks.
+    /// Makes a channel from a text within the bounds of [`Text`]. The error names the broken bound.
     pub fn new(value: impl Into<ByteString>) -> Result<Self, String> {
         Text::new(value).map(Self)
     }
@@ -72,7 +73,7 @@ impl Channel {
         self.0.as_str()
     }
 
-    /// A copy that doesn't keep the buffer in memory that a message arrived in.
+    /// A copy that doesn't keep the message's input buffer in memory.
     pub fn detached(&self) -> Self {
         Self(self.0.detached())
     }

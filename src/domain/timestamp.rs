@@ -1,4 +1,5 @@
-//! Instants with microseconds: the exact shape that messages may write them in, and the one shape that we write.
+//! Instants with microseconds: the format that messages may use, and the single format that we
+//! write.
 
 use std::fmt;
 
@@ -12,9 +13,10 @@ const JULIAN_DAY_OF_EPOCH: i64 = 2_440_588;
 const FIRST: i64 = -62_135_596_800 * MICROS_A_SECOND;
 const LAST: i64 = 253_402_300_800 * MICROS_A_SECOND - 1;
 
-/// An instant in UTC, with microseconds, in the years 0001 to 9999.
+/// An instant in UTC with microseconds, in the years 0001 to 9999.
 ///
-/// It displays as `YYYY-MM-DDTHH:MM:SS.ffffffZ`, always 27 characters, so that its text sorts as the instant does.
+/// It displays as `YYYY-MM-DDTHH:MM:SS.ffffffZ`, always 27 characters, so that the text sorts like
+/// the instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp {
     micros: i64,
@@ -29,7 +31,7 @@ impl Timestamp {
         (FIRST..=LAST).contains(&micros).then_some(Self { micros })
     }
 
-    /// From a system clock's reading, held to the years 0001 to 9999.
+    /// From the system clock, clamped to the years 0001 to 9999.
     pub fn from_system_time(now: std::time::SystemTime) -> Self {
         let micros = match now.duration_since(std::time::UNIX_EPOCH) {
             Ok(after) => i64::try_from(after.as_micros()).unwrap_or(LAST),
@@ -43,7 +45,7 @@ impl Timestamp {
         self.micros
     }
 
-    /// So long before, but not before the year 0001.
+    /// The instant earlier by this duration, but not before the year 0001.
     pub fn minus(self, duration: std::time::Duration) -> Self {
         let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
         Self { micros: self.micros.saturating_sub(micros).max(FIRST) }
@@ -56,8 +58,8 @@ impl Timestamp {
 
     /// Reads `YYYY-MM-DD`, `T` or `t`, `HH:MM:SS`, optionally `.` and digits, then `Z`, `z` or `±HH:MM`.
     ///
-    /// Digits after the sixth are dropped. Second 60 is the next minute's first. The error is a sentence's second
-    /// half ("must …").
+    /// Digits after the sixth are dropped. Second 60 is the first second of the next minute. The
+    /// error is the second half of a sentence ("must …").
     pub fn parse(text: &str) -> Result<Self, String> {
         let bytes = text.as_bytes();
         let (date_time, rest) = bytes.split_at_checked(19).ok_or_else(wrong_shape)?;
@@ -93,7 +95,7 @@ fn wrong_shape() -> String {
     "must be written like 2022-02-02T19:39:05.86337+01:00 or 2022-02-02T18:39:05Z".to_owned()
 }
 
-/// The seconds since 1970 of `YYYY-MM-DDTHH:MM:SS`, read as if in UTC.
+/// The seconds since 1970 of `YYYY-MM-DDTHH:MM:SS`, read as UTC.
 fn parse_date_time(text: &[u8]) -> Result<i64, String> {
     let separators = [(4, b"--"), (7, b"--"), (10, b"Tt"), (13, b"::"), (16, b"::")];
     if !separators.iter().all(|&(at, either)| text.get(at).is_some_and(|byte| either.contains(byte))) {
@@ -102,9 +104,8 @@ fn parse_date_time(text: &[u8]) -> Result<i64, String> {
     let field = |from, to| digits(text.get(from..to).unwrap_or_default()).ok_or_else(wrong_shape);
     let (year, month, day) = (field(0, 4)?, field(5, 7)?, field(8, 10)?);
     let (hour, minute, second) = (field(11, 13)?, field(14, 16)?, field(17, 19)?);
-    let julian_day = calendar_date(year, month, day)
-        .ok_or_else(|| "must be a date of the calendar: it has no such day".to_owned())?
-        .to_julian_day();
+    let julian_day =
+        calendar_date(year, month, day).ok_or_else(|| "must be a date that exists".to_owned())?.to_julian_day();
     if hour > 23 || minute > 59 || second > 60 {
         return Err("must be a time of day from 00:00:00 to 23:59:60".to_owned());
     }
@@ -117,7 +118,7 @@ fn calendar_date(year: i64, month: i64, day: i64) -> Option<Date> {
     Date::from_calendar_date(i32::try_from(year).ok()?, month, u8::try_from(day).ok()?).ok()
 }
 
-/// The microseconds of an optional `.` and digits, and what follows them.
+/// The microseconds of an optional `.` and digits, and the rest of the text.
 fn parse_fraction(text: &[u8]) -> Result<(i64, &[u8]), String> {
     let Some(fraction) = text.strip_prefix(b".") else {
         return Ok((0, text));
@@ -142,7 +143,7 @@ fn parse_zone(text: &[u8]) -> Result<i64, String> {
     let field = |from, to| digits(text.get(from..to).unwrap_or_default()).ok_or_else(wrong_shape);
     let (hours, minutes) = (field(1, 3)?, field(4, 6)?);
     if hours > 23 || minutes > 59 {
-        return Err("must have an offset from UTC of at most 23:59".to_owned());
+        return Err("must have a UTC offset of at most 23:59".to_owned());
     }
     Ok(sign * (hours * 3_600 + minutes * 60))
 }

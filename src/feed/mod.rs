@@ -1,9 +1,11 @@
-//! What has changed, for those who follow: committers say which rockets they have touched, and a thread of its own reads
-//! these as they are now, at most ten times a second each, and keeps the latest for followers to take at their own pace.
+//! Recent changes, for followers: committers report the rockets that they have changed. A dedicated
+//! thread reads the current state of these rockets, at most ten times a second for each, and keeps
+//! the latest change of each rocket. Followers take the changes at their own pace.
 //!
-//! Neither does a committer ever wait for a follower, nor does a follower cost more memory than it is sent at a time:
-//! who is so slow that what it was still to be told has been dropped, is cut off, and begins anew. While nobody follows,
-//! nothing is read. `recent` keeps the changes, `reader` is the thread. No HTTP lives here, and no SQL.
+//! Committers never wait for followers, and a follower costs no more memory than one chunk. A
+//! follower that falls behind the retained changes is disconnected, and starts again. Without
+//! followers, nothing is read. `recent` keeps the changes, `reader` is the thread. No HTTP and no
+//! SQL belong here.
 
 mod reader;
 mod recent;
@@ -24,26 +26,27 @@ use reader::Reader;
 use recent::Recent;
 pub use recent::{Change, Cursor, Told};
 
-/// How many touched rockets wait to be read; if there are more, all that were received lately are looked at.
+/// The most changed rockets that may wait to be read. If there are more, all recently changed
+/// rockets are scanned.
 const MOST_TOUCHED: usize = 65_536;
-/// How many may follow at a time.
+/// The most followers at a time.
 const MOST_FOLLOWERS: usize = 4_096;
 
-/// How long who begins to follow waits for the store.
+/// How long a new follower waits for the store.
 const LISTENING_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Why nobody can begin to follow now.
+/// Why nobody can start to follow now.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub enum NotNow {
-    /// As many follow as may.
-    #[error("too many clients follow changes already")]
+    /// There are too many followers.
+    #[error("too many clients are following changes")]
     TooMany,
-    /// What others change can't be heard.
+    /// Other processes' changes can't be received.
     #[error("changes can't be read from the database now")]
     Deaf,
 }
 
-/// Takes what has changed. Clones are the same.
+/// Receives and distributes changes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Feed {
     shared: Arc<Shared>,
@@ -51,31 +54,32 @@ pub struct Feed {
 
 #[derive(Debug)]
 struct Shared {
-    /// Whether touches are to be read: somebody follows, or did a short while ago.
+    /// Whether changes are collected: there is a follower, or there was one recently.
     is_followed: AtomicBool,
-    /// Whether touches are to be told to others, even if nobody follows here.
+    /// Whether changes must be reported to other instances, even without followers here.
     is_to_tell: bool,
     followers: AtomicUsize,
-    /// When there was a follower last; none if that is so long ago that touches are not read any more.
+    /// When there last was a follower; none if that is so long ago that changes are no longer
+    /// collected.
     followed: Mutex<Option<Instant>>,
     touched: Mutex<Touched>,
     wake_reader: Notify,
     wake_teller: Notify,
     stop: Notify,
     recent: Mutex<Recent>,
-    /// Whether what others change is heard.
+    /// Whether other processes' changes are received.
     listening: watch::Sender<bool>,
-    /// The end of the changes.
+    /// The position of the latest change.
     end: watch::Sender<u64>,
 }
 
-/// What has been touched and not been read yet.
+/// Changes that have been reported and not yet read.
 #[derive(Debug, Default)]
 struct Touched {
     touches: Touches,
-    /// There were too many, or it is not known which.
+    /// There were too many, or the rockets are not known.
     others: bool,
-    /// What others are still to be told.
+    /// What other instances have not been notified of.
     untold: Touches,
 }
 
@@ -85,7 +89,7 @@ impl Touched {
     }
 }
 
-/// Adds a touch, if there is room for it.
+/// Adds a change, if there is room for it.
 fn add(touches: &mut Touches, channel: &Channel, touch: Touch) -> bool {
     if let Some(before) = touches.get_mut(channel) {
         before.add(touch);
@@ -99,12 +103,12 @@ fn add(touches: &mut Touches, channel: &Channel, touch: Touch) -> bool {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Whoever panicked while he held it left it whole: nothing is changed in two steps.
+    // A panic under this lock leaves the data consistent, because nothing is changed in two steps.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Feed {
-    /// Starts the thread that reads. It ends after [`stop`](Self::stop).
+    /// Starts the thread. It ends after [`stop`](Self::stop).
     pub fn start(store: &Store) -> Result<(Self, JoinHandle<()>), StoreError> {
         let shared = Arc::new(Shared {
             is_followed: AtomicBool::new(false),
@@ -125,7 +129,8 @@ impl Feed {
         Ok((Self { shared }, thread))
     }
 
-    /// Says what became of committed messages; without outcomes, which is after a failure, all may have been committed.
+    /// Reports committed messages. Without outcomes, after a failure, all of them may have been
+    /// committed.
     pub fn touch(&self, messages: &[Message], outcomes: Option<&[Outcome]>) {
         let shared = &self.shared;
         let is_followed = shared.is_followed.load(Ordering::SeqCst);
@@ -143,7 +148,7 @@ impl Feed {
                 touched.add(&message.channel, touch);
             }
             if shared.is_to_tell {
-                // If there are too many, that is told.
+                // If there are too many, other instances are told so instead.
                 add(&mut touched.untold, &message.channel, touch);
             }
         }
@@ -152,8 +157,8 @@ impl Feed {
         shared.wake_teller.notify_one();
     }
 
-    /// Begins to follow: at a place that is still known, or else at the end. Whatever is committed from then on, here or
-    /// elsewhere, will be told.
+    /// Starts to follow: at `from` if the changes since then are retained, or else at the end.
+    /// Delivers everything that is committed from now on, here or elsewhere.
     pub async fn follow(&self, from: Option<Cursor>) -> Result<Follower, NotNow> {
         let mut follower = self.register().ok_or(NotNow::TooMany)?;
         let mut listening = self.shared.listening.subscribe();
@@ -167,10 +172,11 @@ impl Feed {
         Ok(follower)
     }
 
-    /// A follower that has no place yet, from whose making on touches are gathered; none if too many follow.
+    /// A follower without a position. From now on changes are collected for it. None if there are
+    /// too many followers.
     fn register(&self) -> Option<Follower> {
         let shared = &self.shared;
-        // Held until all is in place, so that the reader doesn't stop in between.
+        // Held to the end, so that the reader doesn't stop collecting in between.
         let mut followed = lock(&shared.followed);
         if shared.followers.load(Ordering::SeqCst) >= MOST_FOLLOWERS {
             return None;
@@ -184,12 +190,12 @@ impl Feed {
         Some(Follower { end: shared.end.subscribe(), shared: Arc::clone(shared), cursor })
     }
 
-    /// How many follow.
+    /// The number of followers.
     pub fn followers(&self) -> usize {
         self.shared.followers.load(Ordering::SeqCst)
     }
 
-    /// Lets the thread end.
+    /// Ends the thread.
     pub fn stop(&self) {
         self.shared.stop.notify_one();
     }
@@ -204,14 +210,15 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Where it is: what is before has been taken.
+    /// The follower's position: all changes before it have been taken.
     pub fn cursor(&self) -> Cursor {
         self.cursor
     }
 
-    /// Takes the next changes, at most so many; none if it has been too slow, and some are gone.
+    /// Takes the next changes, at most `limit`; none if the follower was too slow and some are no
+    /// longer retained.
     pub fn take(&mut self, limit: usize) -> Option<Vec<Arc<Change>>> {
-        // Seen before it is looked at: whatever comes later wakes.
+        // Marked as seen first, so that any later change wakes the follower.
         self.end.borrow_and_update();
         let changes = lock(&self.shared.recent).since(self.cursor, limit)?;
         if let Some(last) = changes.last() {
@@ -220,7 +227,7 @@ impl Follower {
         Some(changes)
     }
 
-    /// Waits until there may be more.
+    /// Waits until there may be more changes.
     pub async fn wait(&mut self) {
         if self.end.changed().await.is_err() {
             std::future::pending::<()>().await;

@@ -1,4 +1,5 @@
-//! The thread that reads what was touched, tells other instances, and hears from them.
+//! The thread that reads changed rockets, notifies other instances, and receives their
+//! notifications.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -19,22 +20,23 @@ use crate::domain::timestamp::Timestamp;
 use crate::store::changes::{ChangeScan, Heard, Scanned, Touch, Touches};
 use crate::store::{Store, StoreError};
 
-/// A rocket is told at most once in this time.
+/// The shortest time between two events of a rocket.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-/// However long reading takes, what was committed is told after this time.
+/// The longest delay of a change, however long reading takes.
 const LONGEST_PAUSE: Duration = Duration::from_millis(600);
-/// Reading takes at most this part of the time.
+/// Reading takes at most one part in this many of the time.
 const SHARE: u32 = 16;
-/// How many events all followers together are sent a second, if merging can bring that about: some 50 MB.
+/// The most events per second to all followers together, as far as merging can achieve it: about 50
+/// MB.
 const EVENTS_A_SECOND: u64 = 100_000;
-/// How long changes are still kept for when nobody follows any more.
+/// How long changes are kept after the last follower has left.
 const KEPT: Duration = Duration::from_secs(60);
 /// How many rockets are read at a time.
 const READ: usize = 512;
-/// How long to wait after the store has failed.
+/// How long to wait after a store failure.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// A number that no other run of changes has.
+/// A number that no other sequence of changes has.
 pub(super) fn new_epoch() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     foldhash::fast::RandomState::default().hash_one((std::process::id(), now.as_nanos()))
@@ -44,29 +46,29 @@ pub(super) struct Reader {
     store: Store,
     shared: Arc<Shared>,
     runtime: Runtime,
-    /// How many changes were kept since this was last looked at.
+    /// How many changes were added since the last check.
     kept: Cell<u64>,
-    /// Changes can't be followed, and the log says so already.
+    /// Reading changes fails, and that has been logged.
     failing: Cell<bool>,
 }
 
-/// What is open while somebody follows.
+/// What is open while there are followers.
 #[derive(Default)]
 struct Following {
-    /// None if others can't be heard now.
+    /// None if other processes' changes can't be received now.
     listening: Option<Listening>,
-    /// Kept over failures: what was missed meanwhile is found by it.
+    /// Kept across failures, because it finds what was missed in the meantime.
     looking: Option<Looking>,
 }
 
-/// How what others have changed is found, whether it was heard of or not.
+/// How other processes' changes are found, with or without a notification.
 struct Looking {
     scan: ChangeScan,
-    /// What was found to be forgotten at the last look.
+    /// The removed rockets at the last scan.
     forgotten: HashSet<(Channel, Timestamp)>,
 }
 
-/// While somebody follows: what is heard from others.
+/// The subscription to other processes' changes, while there are followers.
 struct Listening {
     heard: mpsc::Receiver<Heard>,
     task: JoinHandle<()>,
@@ -74,11 +76,11 @@ struct Listening {
     look_at: Option<Instant>,
 }
 
-/// Why the reader goes on.
+/// Why the reader wakes up.
 enum Awoken {
-    /// Something was touched here, or it is time to see who follows.
+    /// Something was changed here, or it is time to check for followers.
     Locally,
-    /// Others did something; none if they can't be heard any more.
+    /// Other processes changed something; none if the subscription failed.
     By(Option<Heard>),
 }
 
@@ -117,16 +119,17 @@ impl Reader {
                 Err(error) => Err(error),
             };
             if done.is_ok() && following.listening.is_some() && self.failing.replace(false) {
-                tracing::info!("changes are followed again");
+                tracing::info!("changes can be read again");
             }
             let pause = match done {
                 Ok(()) => (started.elapsed() * SHARE).max(self.time_to_send()).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
                 Err(error) => {
-                    // Once, and not with every try.
+                    // Log the first failure, not each retry.
                     if self.failing.replace(true) {
-                        tracing::debug!(%error, "changes still can't be followed");
+                        tracing::debug!(%error, "changes still can't be read");
                     } else {
-                        tracing::warn!(%error, "changes can't be followed now");
+                        tracing::warn!(%error, "changes can't be read; event streams are \
+                                                unavailable");
                     }
                     self.stop_listening(&mut following.listening);
                     AFTER_FAILURE
@@ -136,17 +139,18 @@ impl Reader {
         }
     }
 
-    /// How long it may take to send followers what was kept in this round.
+    /// How long it may take to send followers the changes of this round.
     fn time_to_send(&self) -> Duration {
         let followers = self.shared.followers.load(Ordering::SeqCst) as u64;
         Duration::from_micros(self.kept.take() * followers * 1_000_000 / EVENTS_A_SECOND)
     }
 
-    /// Begins to listen to others as soon as somebody follows. What was missed before, if anything, is looked for.
+    /// Subscribes to other processes' changes once there is a follower, and scans for changes
+    /// missed before.
     async fn keep_listening(&self, following: &mut Following) -> Result<(), StoreError> {
         if following.listening.is_none() && self.shared.followers.load(Ordering::SeqCst) > 0 {
             let listening = self.listen().await?;
-            // Who begins to follow reads everything as it is now: what changes from here on has to be found.
+            // New followers read the current state, so only changes from here on must be found.
             if following.looking.is_none() {
                 let scan = self.store.change_scan().await?;
                 let forgotten = self.store.forgotten().await?.into_iter().collect();
@@ -158,7 +162,7 @@ impl Reader {
         Ok(())
     }
 
-    /// After a failure it is not known what was missed: once the store can be heard again, that is looked for.
+    /// After a failure it is unknown what was missed. A scan finds it once the store works again.
     fn stop_listening(&self, listening: &mut Option<Listening>) {
         *listening = None;
         self.shared.listening.send_replace(false);
@@ -166,7 +170,7 @@ impl Reader {
         self.shared.wake_reader.notify_one();
     }
 
-    /// Waits until there is something to be done.
+    /// Waits until there is something to do.
     async fn wait(&self, listening: &mut Option<Listening>) {
         let heard = async {
             match listening {
@@ -188,7 +192,7 @@ impl Reader {
         let heard = tokio::select! {
             heard = heard => heard,
             () = self.shared.wake_reader.notified() => Awoken::Locally,
-            // Whether anybody follows still.
+            // Checks whether there are still followers.
             () = tokio::time::sleep(KEPT), if self.shared.is_followed.load(Ordering::SeqCst) => Awoken::Locally,
         };
         match heard {
@@ -202,7 +206,7 @@ impl Reader {
         }
     }
 
-    /// Reads and keeps what has been touched.
+    /// Reads and keeps the changed rockets.
     async fn round(&self, following: &mut Following) -> Result<(), StoreError> {
         let Some((touches, others)) = self.take() else {
             *following = Following::default();
@@ -217,7 +221,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Tells others what has been touched, whether anybody follows here or not.
+    /// Notifies other instances of changes, with or without followers here.
     async fn tell_for_ever(&self) {
         loop {
             self.shared.wake_teller.notified().await;
@@ -226,16 +230,16 @@ impl Reader {
                 continue;
             }
             let told = Some(&touches).filter(|touches| touches.len() < MOST_TOUCHED);
-            // Who doesn't hear it will look.
+            // An instance that misses this finds the changes by a scan.
             if let Err(error) = self.store.tell(told).await {
-                tracing::debug!(%error, "could not tell other instances");
+                tracing::debug!(%error, "could not notify other instances");
             }
             tokio::time::sleep(SHORTEST_PAUSE).await;
         }
     }
 
-    /// Takes what has been touched; none if nobody follows, nor did a short while ago. From then on touches are not gathered
-    /// any more, and who comes back later begins anew.
+    /// Takes the reported changes; none if there have been no followers for a while. From then on
+    /// changes are not collected, and a client that reconnects later starts again.
     fn take(&self) -> Option<(Touches, bool)> {
         let shared = &self.shared;
         let mut followed = lock(&shared.followed);
@@ -255,7 +259,7 @@ impl Reader {
         let look_every = watch.look_every();
         let (sender, heard) = mpsc::channel(64);
         let task = tokio::spawn(async move {
-            // At the first error the channel closes, and another watch is made.
+            // After the first error the channel closes, and a new watch is created.
             while let Ok(heard) = watch.hear().await {
                 if sender.send(heard).await.is_err() {
                     break;
@@ -266,7 +270,7 @@ impl Reader {
         Ok(Listening { heard, task, look_every, look_at })
     }
 
-    /// Reads rockets as they are now.
+    /// Reads the current state of changed rockets.
     async fn read(&self, touches: Touches) -> Result<(), StoreError> {
         let channels: Vec<Channel> = touches.keys().cloned().collect();
         for part in channels.chunks(READ) {
@@ -274,14 +278,15 @@ impl Reader {
             let found: HashSet<Channel> = rockets.iter().map(|rocket| rocket.channel.clone()).collect();
             self.keep(|recent| {
                 for rocket in rockets {
-                    // A look may have found it before.
+                    // A scan may have found this state before.
                     if recent.has(&rocket) {
                         continue;
                     }
                     let touch = touches.get(&rocket.channel).copied().unwrap_or(Touch::UNKNOWN);
                     recent.add(rocket.channel.clone(), Some(rocket), touch);
                 }
-                // The others are forgotten, which a look finds, or were never stored: of these nobody may hear.
+                // The others were removed, which a scan also finds, or were never stored: followers
+                // must not see those.
                 for channel in part.iter().filter(|channel| !found.contains(channel)) {
                     if recent.has_rocket(channel) {
                         recent.add(channel.clone(), None, Touch::UNKNOWN);
@@ -294,13 +299,14 @@ impl Reader {
         Ok(())
     }
 
-    /// Looks for what has changed since the last look, whoever changed it, and for what was forgotten.
+    /// Scans for everything that has changed or was removed since the last scan, by whichever
+    /// process.
     async fn look(&self, looking: &mut Looking) -> Result<(), StoreError> {
         loop {
             match looking.scan.next().await? {
                 Scanned::Done => break,
                 Scanned::AnotherDatabase => {
-                    // Followers are cut off, and begin with a snapshot.
+                    // Followers are disconnected, and start with a new snapshot.
                     *lock(&self.shared.recent) = Recent::new(new_epoch());
                     self.shared.end.send_replace(0);
                 }
@@ -335,7 +341,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Changes what is kept, and wakes followers.
+    /// Applies a change, and wakes followers.
     fn keep(&self, change: impl FnOnce(&mut Recent)) {
         let mut recent = lock(&self.shared.recent);
         let before = recent.cursor().position;

@@ -1,7 +1,8 @@
-//! The changes of late, each rocket's latest only, in the order of positions.
+//! The recent changes, only the latest of each rocket, in the order of their positions.
 //!
-//! A follower is at a position: it has been told everything up to there. As long as nothing beyond it has been dropped, what
-//! it is still to be told is here. Nothing here knows who follows.
+//! A follower has a position: it has received all changes up to it. As long as no change beyond its
+//! position has been dropped, everything that it has yet to receive is here. Nothing here knows the
+//! followers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -14,28 +15,28 @@ use crate::domain::text::Channel;
 use crate::store::changes::Touch;
 use crate::store::query::Filters;
 
-/// How many changes are kept: as many rockets.
+/// The most changes that are kept, one per rocket.
 const MOST_CHANGES: usize = 16_384;
 
-/// What a rocket has become.
+/// The latest change of a rocket.
 #[derive(Debug)]
 pub struct Change {
-    /// Its place among all changes.
+    /// Its position among all changes.
     pub position: u64,
     /// The rocket's channel.
     pub channel: Channel,
-    /// The rocket; none if it was forgotten.
+    /// The rocket's state; none if it was removed.
     pub rocket: Option<Rocket>,
     marks: Marks,
-    /// The change as followers are told it: written once for all of them.
+    /// The event text, written once for all followers.
     pub text: OnceLock<Bytes>,
 }
 
-/// The last positions at which something may have happened to a rocket that decides who follows it; 0 is before all that is
-/// remembered.
+/// The latest positions at which attributes that filters use may have changed. 0 means before
+/// everything that is retained.
 #[derive(Clone, Copy, Debug, Default)]
 struct Marks {
-    /// There was no such rocket before.
+    /// The rocket did not exist before this position.
     born: u64,
     rocket_type: u64,
     mission: u64,
@@ -52,20 +53,20 @@ impl Marks {
     }
 }
 
-/// What somebody who follows some rockets is told of a change.
+/// What a follower gets for a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// What the rocket is now.
+    /// The rocket's state.
     Rocket,
-    /// That it is not among them any more.
+    /// That the rocket no longer matches.
     Gone,
-    /// Nothing: it isn't, and wasn't.
+    /// Nothing: the rocket doesn't match, and didn't before.
     Nothing,
 }
 
 impl Change {
-    /// What a follower is told who has been told everything up to `position`. It may be told that a rocket is gone which it
-    /// never followed, if that can't be known.
+    /// What a follower gets that has received everything up to `position`. It may be told that a
+    /// rocket is gone that it never followed, if that can't be determined.
     pub fn told(&self, filters: &Filters, position: u64) -> Told {
         let other_channel = filters.channel.as_ref().is_some_and(|channel| *channel != self.channel);
         if other_channel {
@@ -84,21 +85,21 @@ impl Change {
     }
 }
 
-/// A place between changes, which followers keep.
+/// A position that followers keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    /// Which run of changes it belongs to: they don't outlive the process, nor a time in which nobody followed.
+    /// Identifies a sequence of changes. It ends with the process, or after a time without
+    /// followers.
     pub epoch: u64,
-    /// Everything up to here has been told.
+    /// The follower has received everything up to here.
     pub position: u64,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Recent {
     epoch: u64,
     position: u64,
-    /// The highest position of a change that was dropped, though it was the latest of its rocket.
+    /// The highest position of a dropped change that was its rocket's latest.
     dropped: u64,
     changes: BTreeMap<u64, Arc<Change>>,
     positions: HashMap<Channel, u64>,
@@ -109,34 +110,34 @@ impl Recent {
         Self { epoch, position: 0, dropped: 0, changes: BTreeMap::new(), positions: HashMap::default() }
     }
 
-    /// The end.
+    /// The position of the latest change.
     pub(super) fn cursor(&self) -> Cursor {
         Cursor { epoch: self.epoch, position: self.position }
     }
 
-    /// Whether everything since is here.
+    /// Whether all changes since the cursor are retained.
     pub(super) fn knows(&self, cursor: Cursor) -> bool {
         cursor.epoch == self.epoch && (self.dropped..=self.position).contains(&cursor.position)
     }
 
-    /// The first changes since; none if they are not all here.
+    /// The first changes since the cursor; none if some are no longer retained.
     pub(super) fn since(&self, cursor: Cursor, limit: usize) -> Option<Vec<Arc<Change>>> {
         let beyond = (Bound::Excluded(cursor.position), Bound::Unbounded);
         self.knows(cursor)
             .then(|| self.changes.range(beyond).take(limit).map(|(_, change)| Arc::clone(change)).collect())
     }
 
-    /// Whether the rocket is here as it is.
+    /// Whether the rocket's latest change has this state.
     pub(super) fn has(&self, rocket: &Rocket) -> bool {
         self.latest(&rocket.channel).is_some_and(|change| change.rocket.as_ref() == Some(rocket))
     }
 
-    /// Whether the last that is known of the channel is a rocket.
+    /// Whether the latest change of the channel is a rocket.
     pub(super) fn has_rocket(&self, channel: &Channel) -> bool {
         self.latest(channel).is_some_and(|change| change.rocket.is_some())
     }
 
-    /// Whether the last that is known of the rocket is that it was forgotten.
+    /// Whether the latest change of the channel is its removal.
     pub(super) fn is_forgotten(&self, channel: &Channel) -> bool {
         self.latest(channel).is_some_and(|change| change.rocket.is_none())
     }
@@ -145,7 +146,7 @@ impl Recent {
         self.changes.get(self.positions.get(channel)?)
     }
 
-    /// Adds what has become of a rocket.
+    /// Adds the current state of a rocket; none if it was removed.
     pub(super) fn add(&mut self, channel: Channel, rocket: Option<Rocket>, touch: Touch) {
         self.position += 1;
         let position = self.position;
@@ -196,7 +197,7 @@ mod tests {
         Filters { mission: Some(Text::new(name.to_owned()).unwrap()), ..Filters::default() }
     }
 
-    /// What a follower at this position is told of the latest change.
+    /// What a follower at this position gets for the latest change.
     fn told(recent: &Recent, filters: &Filters, position: u64) -> Told {
         recent.changes.last_key_value().unwrap().1.told(filters, position)
     }
@@ -234,7 +235,7 @@ mod tests {
         let mut recent = Recent::new(7);
         let speed = Touch { applied: 1, ..Touch::default() };
         recent.add(channel("a"), Some(rocket("a", "x", 5)), speed);
-        // It had mission x before: whoever follows x is told, who follows y has nothing to do with it.
+        // The mission was x before. Followers of x are told; followers of y are not concerned.
         assert_eq!(told(&recent, &mission("x"), 0), Told::Rocket);
         assert_eq!(told(&recent, &mission("y"), 0), Told::Nothing);
         recent.add(channel("a"), Some(rocket("a", "y", 6)), moved());

@@ -1,8 +1,11 @@
-//! Who may do what: tokens, the cookie that keeps one for the dashboard, and requests that pages of other sites make.
+//! Access control: tokens, the cookie that keeps a token for the dashboard, and requests made by
+//! pages of other sites.
 //!
-//! A page of another site can make the user's browser send requests here. With tokens these lack one: the cookie is not sent
-//! along (SameSite=Strict), and a page on another port of the same host, which is sent it, may change nothing. Without tokens
-//! the `Origin` gives such requests away, and the `Host` those that reach this machine under another name (DNS rebinding).
+//! A page of another site can make the user's browser send requests here. With tokens, such
+//! requests have none: the browser does not send the cookie (SameSite=Strict). From a page on
+//! another port of the same host it does, but such a page may not change anything. Without tokens,
+//! the `Origin` reveals such requests, and the `Host` reveals those that reach this machine under
+//! another name (DNS rebinding).
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -21,31 +24,32 @@ use super::problem::Problem;
 use super::{State, body, method_not_allowed, openapi};
 use crate::access::{Token, Tokens};
 
-/// Open without a token: these hold no data. So do the files in the folders.
+/// Paths that need no token, because they hold no data, and directories of such files.
 const OPEN: [&str; 6] = ["/", "/livez", "/readyz", "/docs", "/openapi.json", SESSION];
 const OPEN_FOLDERS: [&str; 2] = ["/assets/", "/docs/"];
 
-/// Signing in and out.
+/// The path for signing in and out.
 const SESSION: &str = "/session";
 /// The dashboard's cookie.
 pub(super) const COOKIE: &str = "rocket_monitor_token";
-/// A token is short, and soon sent.
+/// The largest token in a request body. It must arrive within the timeout.
 const MAX_TOKEN_BYTES: usize = 4_096;
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Which kind of token a request needs, in a service that has tokens.
+/// The kind of token that a request needs, if the service has tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Needed {
-    /// None.
+    /// No token.
     Nothing,
-    /// One that may read.
+    /// A read token.
     Read,
-    /// One that may write.
+    /// A write token.
     Write,
 }
 
 impl Needed {
-    /// By the method: however a path is written, it can't pass for another kind of request.
+    /// Decides by the method, so a request can't pass for another kind, however its path is
+    /// written.
     pub(super) fn by(method: &Method, path: &str) -> Self {
         if OPEN.contains(&path) || OPEN_FOLDERS.iter().any(|folder| path.starts_with(folder)) {
             Self::Nothing
@@ -61,19 +65,19 @@ fn changes_nothing(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-/// The rules of access of a service.
+/// The access rules of a service.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// If there are any, a request that writes needs one of these.
+    /// If set, requests that write need one of these tokens.
     pub write: Option<Arc<Tokens>>,
-    /// If there are any, a request that reads needs one of these. A token that may write doesn't read.
+    /// If set, requests that read need one of these tokens. Write tokens don't allow reading.
     pub read: Option<Arc<Tokens>>,
     /// Whether pages of other sites may use what needs no token.
     pub allow_anonymous: bool,
 }
 
 impl Access {
-    /// Whether a request may be answered.
+    /// Checks whether a request may be answered.
     pub(super) fn check(&self, request: &ServiceRequest, listening: &[SocketAddr]) -> Result<(), Problem> {
         let (head, path) = (request.head(), request.path());
         let hosts = hosts(head)?;
@@ -100,7 +104,7 @@ impl Access {
     }
 }
 
-/// The answer to a method that the path doesn't have, whatever the token.
+/// The response to a method that the path doesn't support, whatever the token.
 fn unavailable_method(request: &ServiceRequest) -> Option<Problem> {
     let allow = openapi::methods(&request.match_pattern()?)?;
     let has_it = allow.split(", ").any(|method| method == request.method().as_str());
@@ -113,7 +117,7 @@ struct Given {
     by_cookie: bool,
 }
 
-/// From the Authorization header, or else from the dashboard's cookie.
+/// Takes the token from the Authorization header, or else from the dashboard's cookie.
 fn given(headers: &HeaderMap) -> Option<Given> {
     if let Some(authorization) = headers.get(header::AUTHORIZATION) {
         let (scheme, token) = authorization.to_str().ok()?.split_once(' ')?;
@@ -132,10 +136,11 @@ fn unauthorized(needed: Needed, wrong: bool) -> Problem {
     let other = if needed == Needed::Write { "read" } else { "write" };
     let detail = if wrong {
         format!(
-            "This token may not {kind}. Tokens that {kind} and tokens that {other} are different; is it the other one?"
+            "This token may not {kind}. Read and write tokens are separate; is this the {other} \
+             token?"
         )
     } else {
-        format!("This request needs a token that may {kind}. Send it as \"Authorization: Bearer TOKEN\".")
+        format!("This request needs a {kind} token. Send it as \"Authorization: Bearer TOKEN\".")
     };
     let challenge = if wrong {
         "Bearer realm=\"rocket-monitor\", error=\"invalid_token\""
@@ -146,7 +151,7 @@ fn unauthorized(needed: Needed, wrong: bool) -> Problem {
         .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
 }
 
-/// A host and, perhaps, a port: `uri-host [ ":" port ]` of RFC 9110, which has no place for user information.
+/// A host and an optional port: `uri-host [ ":" port ]` of RFC 9110, which has no user information.
 #[derive(Clone, Copy, Debug)]
 struct Authority<'a> {
     host: &'a str,
@@ -167,7 +172,7 @@ impl<'a> Authority<'a> {
             return None;
         }
         let port = match rest.strip_prefix(':') {
-            // The port may be left out after the colon (RFC 3986, section 3.2.3).
+            // The port after the colon may be empty (RFC 3986, section 3.2.3).
             Some("") => None,
             Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => Some(port.parse().ok()?),
             None if rest.is_empty() => None,
@@ -176,7 +181,7 @@ impl<'a> Authority<'a> {
         Some(Self { host, port })
     }
 
-    /// Whether it is this machine's loopback or an address that is listened on.
+    /// Whether it is a loopback address or an address that the service listens on.
     fn is_ours(&self, listening: &[SocketAddr]) -> bool {
         if self.host.strip_suffix('.').unwrap_or(self.host).eq_ignore_ascii_case("localhost") {
             return true;
@@ -186,7 +191,7 @@ impl<'a> Authority<'a> {
     }
 }
 
-/// The origin of a page, as RFC 6454 writes it.
+/// A page's origin, as in RFC 6454.
 #[derive(Clone, Copy, Debug)]
 struct Origin<'a> {
     authority: Authority<'a>,
@@ -194,7 +199,8 @@ struct Origin<'a> {
 }
 
 impl<'a> Origin<'a> {
-    /// None if it is `null`, a list of origins, of another scheme or malformed: it is not one of ours.
+    /// None if it is `null`, a list of origins, of another scheme or malformed. Then it is not our
+    /// own.
     fn parse(text: &'a str) -> Option<Self> {
         let (authority, default_port) = match text.split_once("://")? {
             ("http", authority) => (authority, 80),
@@ -204,16 +210,16 @@ impl<'a> Origin<'a> {
         Some(Self { authority: Authority::parse(authority)?, default_port })
     }
 
-    /// Whether a host is the one that the page came from. A proxy may have spoken TLS to the browser, so the origin tells
-    /// which port is meant where none is named.
+    /// Whether the page came from this host. A proxy may have terminated TLS, so the origin's
+    /// scheme determines the default port.
     fn is_at(&self, host: &Authority<'_>) -> bool {
         let port = |authority: &Authority<'_>| authority.port.unwrap_or(self.default_port);
         self.authority.host.eq_ignore_ascii_case(host.host) && port(&self.authority) == port(host)
     }
 }
 
-/// What a request calls this service: by its `Host`, and by its target if that is a whole URL, which then counts
-/// (RFC 9112, section 3.2.2).
+/// The names by which a request addresses this service: its `Host`, and its target if that is an
+/// absolute URL, which takes precedence (RFC 9112, section 3.2.2).
 struct Hosts<'a> {
     target: Option<Authority<'a>>,
     header: Option<Authority<'a>>,
@@ -225,7 +231,8 @@ fn hosts(head: &RequestHead) -> Result<Hosts<'_>, Problem> {
             let malformed = || {
                 Problem::new(
                     StatusCode::BAD_REQUEST,
-                    "The request's target has to be a path, or a URL like http://HOST:PORT/PATH without a user name.",
+                    "The request's target must be a path, or a URL like http://HOST:PORT/PATH \
+                     without a user name.",
                 )
             };
             let has_scheme = matches!(head.uri.scheme_str(), Some("http" | "https") | None);
@@ -244,7 +251,7 @@ fn hosts(head: &RequestHead) -> Result<Hosts<'_>, Problem> {
     Ok(Hosts { target, header })
 }
 
-/// The header was there more than once, or is not text.
+/// The header occurs more than once, or is not text.
 struct Unreadable;
 
 /// The only value of a header.
@@ -257,8 +264,8 @@ fn only(head: &RequestHead, name: HeaderName) -> Result<Option<&str>, Unreadable
     }
 }
 
-/// Refuses a change that a page of another origin makes with the cookie, which browsers send along from other ports of the
-/// same host.
+/// Refuses changes that a page of another origin makes with the cookie. Browsers send the cookie
+/// also from other ports of the same host.
 fn refuse_other_origins(head: &RequestHead, hosts: &Hosts<'_>) -> Result<(), Problem> {
     if changes_nothing(&head.method) {
         return Ok(());
@@ -274,12 +281,12 @@ fn refuse_other_origins(head: &RequestHead, hosts: &Hosts<'_>) -> Result<(), Pro
     }
     Err(foreign(
         head,
-        "The Origin of this request is not this service's own address. If a proxy is in between, let it pass the Host \
-         header on as it came.",
+        "The Origin of this request is not this service's own address. If a proxy is in between, \
+         configure it to pass the Host header on unchanged.",
     ))
 }
 
-/// Refuses what pages of other sites ask of a service that has no tokens.
+/// Refuses requests by pages of other sites to a service without tokens.
 fn refuse_other_sites(head: &RequestHead, hosts: &Hosts<'_>, listening: &[SocketAddr]) -> Result<(), Problem> {
     if [hosts.target, hosts.header].iter().flatten().any(|host| !host.is_ours(listening)) {
         return Err(foreign(
@@ -302,15 +309,15 @@ fn refuse_other_sites(head: &RequestHead, hosts: &Hosts<'_>, listening: &[Socket
 
 fn foreign(head: &RequestHead, detail: &str) -> Problem {
     let (method, host, origin) = (&head.method, head.headers.get(header::HOST), head.headers.get(header::ORIGIN));
-    tracing::debug!(%method, ?host, ?origin, "a request of another site was refused");
+    tracing::debug!(%method, ?host, ?origin, "refused a cross-site request");
     Problem::new(StatusCode::FORBIDDEN, detail)
 }
 
-/// Browsers run nothing that an answer of the API holds, nor show it within a page of another site. Our own pages bring their
-/// own policies.
+/// API responses: browsers run nothing in them, and don't show them inside other sites' pages. Our
+/// own pages set their own policies.
 const POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
 
-/// Adds the headers that keep browsers from misusing an answer that has a body.
+/// Adds headers that keep browsers from misusing a response with a body.
 pub(super) fn guard<B>(mut response: ServiceResponse<B>) -> ServiceResponse<B> {
     if response.status() != StatusCode::NO_CONTENT {
         let headers = response.headers_mut();
@@ -318,10 +325,10 @@ pub(super) fn guard<B>(mut response: ServiceResponse<B>) -> ServiceResponse<B> {
             headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
         }
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        // A page of another site can't read it by embedding it either.
+        // Pages of other sites can't read it by embedding it either.
         headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
         if !headers.contains_key(header::CACHE_CONTROL) {
-            // The answer may have needed a token, and is soon out of date.
+            // The response may have needed a token, and is soon outdated.
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
     }
@@ -334,7 +341,7 @@ pub(super) fn guard<B>(mut response: ServiceResponse<B>) -> ServiceResponse<B> {
 #[allow(dead_code)]
 struct TokenBody(String);
 
-/// Sign in: keep a token in a cookie that scripts can't read.
+/// Sign in: store a token in a cookie that scripts can't read.
 ///
 /// This is for the dashboard. Programs send their token with each request instead.
 #[utoipa::path(
@@ -342,9 +349,9 @@ struct TokenBody(String);
     path = "/session",
     operation_id = "createSession",
     tag = "Dashboard",
-    request_body(content = TokenBody, content_type = "text/plain", description = "A token that may read."),
+    request_body(content = TokenBody, content_type = "text/plain", description = "A read token."),
     responses(
-        (status = 204, description = "The token is in the cookie now.", headers(
+        (status = 204, description = "The token is now in the cookie.", headers(
             ("Set-Cookie" = String, description = "HttpOnly and SameSite=Strict.")
         )),
         (status = 400, description = "The body is not a token."),
@@ -362,10 +369,7 @@ pub(super) async fn begin_session(
     let body = read_token(payload, &state).await?;
     let token = std::str::from_utf8(&body).ok().map(str::trim).filter(|token| Token::parse(token).is_some());
     let token = token.ok_or_else(|| {
-        Problem::new(
-            StatusCode::BAD_REQUEST,
-            "The body is not a token. Send the token as plain text, and nothing else.",
-        )
+        Problem::new(StatusCode::BAD_REQUEST, "The body is not a token. Send only the token, as plain text.")
     })?;
     match &access.read {
         Some(tokens) if !tokens.accept(token) => Err(unauthorized(Needed::Read, true)),

@@ -1,4 +1,4 @@
-//! Large answers, to clients that may read them slowly: how much of them is in memory at a time is bounded.
+//! Large responses to clients that may read slowly: the memory for them is bounded.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -13,14 +13,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Problem;
 
-/// How many bytes of large answers are in memory at a time, in all connections. Who asks for one then is told to come later.
+/// The most bytes of large responses in memory, over all connections. When they are used up,
+/// requests for more fail at once with 503.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
-/// What is smaller is no large answer: the number of connections bounds these.
+/// Responses up to this size are not large: the number of connections bounds them.
 const LARGE: usize = 64 * 1024;
-/// How much of an answer is handed to its connection at a time, which copies it.
+/// How much of a response is passed to its connection at a time. The connection copies it.
 const PART: usize = 32 * 1024;
 
-/// The room that large answers have.
+/// The budget for large responses.
 #[derive(Clone, Debug)]
 pub(super) struct Answers(Arc<Semaphore>);
 
@@ -30,14 +31,14 @@ impl Default for Answers {
     }
 }
 
-/// A large answer in its room.
+/// A large response that holds its share of the budget.
 pub(super) struct Held {
     rest: Bytes,
     _room: OwnedSemaphorePermit,
 }
 
 impl Answers {
-    /// Takes room for the answer if it is large; replaces it if there is none.
+    /// Reserves a share for the response if it is large. Without room, replaces it by a 503.
     pub(super) fn bound(&self, response: ServiceResponse<BoxBody>) -> ServiceResponse<EitherBody<BoxBody, Held>> {
         let size = match response.response().body().size() {
             BodySize::Sized(bytes) => usize::try_from(bytes).unwrap_or(MOST_BYTES),
@@ -53,14 +54,14 @@ impl Answers {
                 Err(body) => EitherBody::left(body),
             }),
             Err(_) => {
-                let problem = Problem::unavailable("too many large answers are being sent at the moment");
+                let problem = Problem::unavailable("too many large responses are being sent");
                 response.into_response(problem.error_response()).map_into_left_body()
             }
         }
     }
 }
 
-/// An answer's bytes; a large one has no more memory than it takes room for.
+/// Turns a response body into bytes. A large one is shrunk to the memory that it reserves.
 pub(super) fn exact(mut bytes: Vec<u8>) -> Bytes {
     if bytes.len() > LARGE {
         bytes.shrink_to_fit();

@@ -1,5 +1,5 @@
-//! What happens around every handler, whichever it is: whether the request may be answered, how large its answer may be, what
-//! is counted, and which headers all answers have.
+//! The middleware around every handler: access control, the budget for large responses, metrics,
+//! and common headers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use super::request_id::{self, RequestIds};
 use super::{metrics, problem, upgrade};
 use crate::metrics::Metrics;
 
-/// What it takes. Clones are the same.
+/// What the middleware needs. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Around {
     pub(super) access: web::Data<Access>,
-    /// The addresses that are listened on.
+    /// The addresses that the server listens on.
     pub(super) listening: Arc<[SocketAddr]>,
     pub(super) ids: Arc<RequestIds>,
     pub(super) answers: Answers,
@@ -28,7 +28,7 @@ pub(super) struct Around {
 }
 
 impl Around {
-    /// Answers a request by the service, if it may be.
+    /// Passes a request on to the service, if it is allowed.
     pub(super) fn answer<S>(
         &self,
         request: ServiceRequest,

@@ -1,4 +1,4 @@
-//! The dashboard: its page and the files that the page loads, embedded in the program. They hold no data.
+//! The dashboard: its page and the files that it loads, embedded in the program. They hold no data.
 
 use std::hash::BuildHasher;
 
@@ -11,12 +11,13 @@ use rust_embed::RustEmbed;
 
 use super::problem::Problem;
 
-/// The folder `web`.
+/// The files in `web`.
 #[derive(RustEmbed)]
 #[folder = "web/"]
 pub(super) struct Files;
 
-/// The page loads nothing from elsewhere and runs no script of its own text: the text of a message can't become a script.
+/// The page loads nothing from other sites and runs no inline scripts: the text of a message can't
+/// become a script.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
@@ -52,14 +53,14 @@ pub(super) async fn asset(name: web::Path<String>, request: HttpRequest) -> Resu
     send(&request, &name, POLICY)
 }
 
-/// A file of the folder.
+/// Sends a file from `web`.
 pub(super) fn send(request: &HttpRequest, name: &str, policy: &'static str) -> Result<HttpResponse, Problem> {
     let file = Files::get(name).ok_or_else(|| Problem::not_found("There is no such file."))?;
     let mut response = guarded(content_type(name), policy);
     Ok(unless_known(request, &mut response, file.data.into_owned().into()))
 }
 
-/// The answer with this body, or 304 without it if the client has the body already.
+/// The response with this body, or 304 if the client already has it.
 pub(super) fn unless_known(request: &HttpRequest, response: &mut HttpResponseBuilder, body: Bytes) -> HttpResponse {
     let tag = EntityTag::new_strong(format!("{:016x}", FixedState::default().hash_one(&body)));
     let known = match IfNoneMatch::parse(request) {
@@ -67,12 +68,12 @@ pub(super) fn unless_known(request: &HttpRequest, response: &mut HttpResponseBui
         Ok(IfNoneMatch::Items(known)) => known.iter().any(|known| known.weak_eq(&tag)),
         Err(_) => false,
     };
-    // Browsers ask each time, but get only what has changed: a new version of the program brings new pages.
+    // Browsers revalidate each time, so a new version of the program brings new pages at once.
     response.insert_header((header::CACHE_CONTROL, "no-cache")).insert_header(ETag(tag));
     if known { response.status(StatusCode::NOT_MODIFIED).finish() } else { response.body(body) }
 }
 
-/// An answer with a policy that says what a browser may do with it.
+/// A response with a Content-Security-Policy.
 pub(super) fn guarded(content_type: &str, policy: &'static str) -> HttpResponseBuilder {
     let mut response = HttpResponse::Ok();
     response.content_type(content_type);

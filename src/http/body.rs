@@ -1,4 +1,4 @@
-//! Bodies of requests: what they are, and reading them within bounds.
+//! Request bodies: their type, and reading them within limits.
 
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,12 @@ use super::problem::{Problem, TO_SEND_MANY};
 use crate::domain::parse::MAX_MESSAGE_BYTES;
 use crate::ingest::IngestError;
 
-/// How long a client may be silent in the middle of a body.
+/// How long a client may pause within a body.
 const SILENCE: Duration = Duration::from_secs(30);
-/// How long it may take to send one message, however steadily its bytes trickle in.
+/// How long one message may take, even if its bytes trickle in steadily.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Whether the body is newline-delimited JSON; parameters of the media type don't matter.
+/// Whether the body is newline-delimited JSON. Parameters of the media type are ignored.
 pub(super) fn is_ndjson(request: &HttpRequest) -> bool {
     let Some(content_type) = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
         return false;
@@ -30,7 +30,7 @@ pub(super) fn is_ndjson(request: &HttpRequest) -> bool {
         .any(|it| it.eq_ignore_ascii_case(essence))
 }
 
-/// Refuses a body that is encoded.
+/// Refuses an encoded body.
 pub(super) fn refuse_encoded(request: &HttpRequest) -> Result<(), Problem> {
     if request.headers().contains_key(header::CONTENT_ENCODING) {
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Send the body without a Content-Encoding.")
@@ -41,14 +41,15 @@ pub(super) fn refuse_encoded(request: &HttpRequest) -> Result<(), Problem> {
 
 /// Reads a whole body of at most [`MAX_MESSAGE_BYTES`].
 ///
-/// The result is memory of its own, not a part of the connection's larger buffer, for it may wait in the queue.
+/// The result has its own memory instead of a slice of the connection's larger buffer, because it
+/// may wait in the queue.
 pub(super) async fn read_message(
     request: &HttpRequest,
     payload: &mut Payload,
     stopping: &watch::Receiver<bool>,
 ) -> Result<Bytes, Problem> {
     let too_large = || {
-        let detail = format!("A message may take at most {MAX_MESSAGE_BYTES} bytes. {TO_SEND_MANY}");
+        let detail = format!("A message may have at most {MAX_MESSAGE_BYTES} bytes. {TO_SEND_MANY}");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     };
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -66,14 +67,14 @@ pub(super) async fn read_message(
     Ok(body.into())
 }
 
-/// The next part of a body; none at its end. A service that is told to stop does not wait for it, nor anybody after the
-/// deadline, if there is one.
+/// The next part of a body; none at its end. Fails when the service stops, or after the deadline,
+/// if there is one.
 pub(super) async fn next_chunk(
     payload: &mut Payload,
     deadline: Option<Instant>,
     stopping: &watch::Receiver<bool>,
 ) -> Result<Option<Bytes>, Problem> {
-    // Mostly it is there already, and needs neither a timer nor the news of a stop.
+    // Usually the part is already here, and needs neither a timer nor the stop signal.
     let next = match payload.next().now_or_never() {
         Some(next) => next,
         None => {

@@ -1,8 +1,8 @@
-//! A client's connection, under the HTTP: one request at a time, within limits of time in both directions.
+//! A client's connection, below HTTP: one request at a time, with timeouts in both directions.
 //!
-//! actix-http times the first head of a connection alone, so all of them are timed here; `body` times bodies. A client that
-//! reads an answer too slowly is cut off, for what it has not read takes memory that others need. Requests that a client
-//! sends without waiting for answers wait until those before them are answered.
+//! actix-http times only the first head of a connection, so all heads are timed here; `body` times
+//! bodies. A client that reads a response too slowly is disconnected, because unread data takes
+//! memory. Pipelined requests wait until those before them are answered.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -26,45 +26,48 @@ use super::framing::Framing;
 use super::problem::Problem;
 use super::request_id::RequestIds;
 
-/// How long a client may take to send a request's head, in seconds: from the first byte on, or from the connection's begin.
+/// How long a client may take to send a request's head, in seconds, from its first byte or from the
+/// start of the connection.
 const HEAD_SECONDS: u32 = 10;
-/// How long a connection may be idle between requests, in seconds. actix-http ends it then, but for one where the next head
-/// has begun before the last answer came to its end: this takes as long as both together.
+/// How long a connection may be idle between requests, in seconds. actix-http enforces it, unless
+/// the next head started before the last response ended. Then it is enforced here, after both
+/// timeouts together.
 const KEEP_ALIVE_SECONDS: u32 = 75;
-/// The same.
+/// The same as a [`Duration`].
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(KEEP_ALIVE_SECONDS as u64);
-/// How long a client may take nothing of what it is sent.
+/// How long a client may read nothing of a response.
 const SILENCE: Duration = Duration::from_secs(30);
-/// The least rate at which a client takes what it is sent, in bytes a second, while there is something for it to take.
+/// The minimum rate at which a client must read, in bytes per second, while there is data for it.
 const LEAST_RATE: i64 = 32 * 1024;
-/// How long a client may take less, or nothing, in seconds. What it takes beyond the least rate gives it time back.
+/// How long a client may read more slowly, or nothing, in seconds. Reading faster earns time back.
 const PATIENCE_SECONDS: i64 = 20;
-/// How much of what follows a request is read while it is answered: enough to notice the end of a connection.
+/// How much of later requests is read while one is answered: enough to notice the end of the
+/// connection.
 const READ_AHEAD: usize = 16 * 1024;
-/// How often a worker looks for who is late.
+/// How often a worker checks for timeouts.
 const TICK: Duration = Duration::from_secs(1);
 
-/// The connections of a worker, and its clock. A timer for each connection would have to be set anew for each request.
+/// The connections of a worker, and its clock. A timer per connection would have to be reset for
+/// each request.
 #[derive(Debug)]
 pub(super) struct Connections {
     ids: Arc<RequestIds>,
     second: Cell<u32>,
-    /// Whether somebody looks after them.
+    /// Whether the task that checks them is running.
     watched: Cell<bool>,
     waiting: RefCell<Vec<Weak<Waiting>>>,
 }
 
 impl Connections {
-    /// None yet.
     pub(super) fn new(ids: Arc<RequestIds>) -> Self {
         Self { ids, second: Cell::new(0), watched: Cell::new(false), waiting: RefCell::default() }
     }
 
-    /// Looks after a connection that a client has made.
+    /// Wraps a new connection, and starts to check it.
     pub(super) fn accept(self: &Rc<Self>, stream: TcpStream) -> (Connection, Option<SocketAddr>) {
-        // Nobody here could tell that a client takes nothing, but the system can.
+        // Only the system notices that a client reads nothing at all.
         if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(SILENCE)) {
-            tracing::debug!(%error, "a connection's silence can't be limited");
+            tracing::debug!(%error, "can't set TCP_USER_TIMEOUT on a connection");
         }
         let peer = stream.peer_addr().ok();
         let waiting = Rc::new(Waiting {
@@ -87,12 +90,12 @@ impl Connections {
         (connection, peer)
     }
 
-    /// The second that is at least so many away.
+    /// The second that is at least `seconds` away.
     fn after(&self, seconds: u32) -> u32 {
         self.second.get().saturating_add(seconds).saturating_add(1)
     }
 
-    /// Wakes the connections that are late, as long as there are any.
+    /// Wakes connections that have timed out, until there are no connections.
     async fn watch(self: Rc<Self>) {
         while !self.waiting.borrow().is_empty() {
             tokio::time::sleep(TICK).await;
@@ -109,34 +112,34 @@ impl Connections {
     }
 }
 
-/// What a connection waits for.
+/// The state of a connection.
 struct Waiting {
     connections: Rc<Connections>,
     /// How many of its requests are being answered.
     answering: Cell<u32>,
-    /// Whether some of the next head is there.
+    /// Whether part of the next head has arrived.
     head_begun: Cell<bool>,
-    /// The second by which the next head has to be there, if one is waited for.
+    /// The second by which the next head must be complete, if one is expected.
     deadline: Cell<Option<u32>>,
     turn: Cell<Turn>,
-    /// Whether some of the next request has been read already, or the end.
+    /// Whether part of the next request has already been read, or the end.
     has_more: Cell<bool>,
-    /// Whether the client has not taken all that there was to be sent when it was last tried.
+    /// Whether the client had not read everything at the last attempt to send.
     is_behind: Cell<bool>,
-    /// How many bytes less than at the least rate the client may still take.
+    /// By how many bytes the client may still fall behind the minimum rate.
     patience: Cell<i64>,
-    /// What drives the connection, while it waits for the client.
+    /// The task of the connection, while it waits for the client.
     task: RefCell<Option<Waker>>,
 }
 
-/// Whose turn it is: requests and answers alternate.
+/// Requests and responses alternate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
-    /// A request is read.
+    /// A request is being read.
     Reading,
-    /// It has been read to its end, and is to be answered before the next.
+    /// The request was read to its end, and must be answered before the next.
     Answering,
-    /// It was answered before it was read to its end.
+    /// The request was answered before it was read to its end.
     AnsweredEarly,
 }
 
@@ -151,7 +154,7 @@ impl Waiting {
         self.deadline.get().is_some_and(|deadline| self.connections.second.get() >= deadline)
     }
 
-    /// A second has passed.
+    /// Called every second.
     fn tick(&self) {
         if self.is_behind.get() {
             self.patience.set(self.patience.get() - LEAST_RATE);
@@ -165,7 +168,7 @@ impl Waiting {
         self.patience.get() <= 0
     }
 
-    /// The client has taken some of what it was sent, or none.
+    /// Called when the client has taken some bytes, or none.
     fn sent(&self, bytes: usize) {
         self.is_behind.set(bytes == 0);
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
@@ -193,11 +196,11 @@ impl Waiting {
         });
     }
 
-    /// A request was answered, or given up.
+    /// A request was answered or abandoned.
     fn answered(&self) {
         if self.turn.get() == Turn::Answering {
             self.turn.set(Turn::Reading);
-            // What has not been read yet wakes the task by itself.
+            // Data that has not been read yet wakes the task by itself.
             if self.has_more.get() {
                 self.wake();
             }
@@ -207,11 +210,11 @@ impl Waiting {
     }
 }
 
-/// A request that is being answered; until it is dropped, its connection waits for no head.
+/// A request that is being answered. Until it is dropped, its connection expects no head.
 pub(super) struct Answering(Rc<Waiting>);
 
 impl Answering {
-    /// Of a request whose head is there. None if it came over no [`Connection`].
+    /// Starts to answer a request. None if it did not come over a [`Connection`].
     pub(super) fn begin(request: &ServiceRequest) -> Option<Self> {
         let waiting = Rc::clone(request.conn_data::<Rc<Waiting>>()?);
         waiting.answering.set(waiting.answering.get() + 1);
@@ -219,7 +222,7 @@ impl Answering {
         Some(Self(waiting))
     }
 
-    /// The body of the answer, at whose end the request is answered.
+    /// Wraps the response body. The request counts as answered at the end of the body.
     pub(super) fn until_end<B>(answering: Option<Self>, body: B) -> Answer<B> {
         Answer { body, _answering: answering }
     }
@@ -237,7 +240,7 @@ impl Drop for Answering {
     }
 }
 
-/// The body of an answer.
+/// A response body that ends its request when it is dropped.
 pub(super) struct Answer<B> {
     body: B,
     _answering: Option<Answering>,
@@ -255,19 +258,19 @@ impl<B: MessageBody + Unpin> MessageBody for Answer<B> {
     }
 }
 
-/// A connection, which ends when a head doesn't come in time, or an answer isn't taken in time.
+/// A connection that ends if a head doesn't arrive, or a response isn't read, in time.
 pub(super) struct Connection {
     stream: TcpStream,
     waiting: Rc<Waiting>,
     framing: Framing,
-    /// What has been read beyond the request that is being answered.
+    /// Bytes read beyond the current request.
     ahead: BytesMut,
-    /// The client sends nothing more.
+    /// The client has stopped sending.
     has_ended: bool,
 }
 
 impl Connection {
-    /// Reads what belongs to the current request.
+    /// Reads bytes of the current request.
     fn poll_request(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.waiting.turn.get() == Turn::Answering {
             return self.poll_ahead(context);
@@ -285,7 +288,7 @@ impl Connection {
         let read = buffer.filled().get(before..).unwrap_or_default();
         let (taken, ends) = self.framing.take(read);
         if taken < read.len() {
-            // In front of what has been read already.
+            // Put before what had already been read ahead.
             let rest = BytesMut::from(read.get(taken..).unwrap_or_default());
             let later = std::mem::replace(&mut self.ahead, rest);
             self.ahead.unsplit(later);
@@ -298,7 +301,8 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    /// While a request is answered: notices whether the client is still there. Ready at the end of the connection.
+    /// Reads ahead while a request is answered, to notice a disconnect. Ready at the end of the
+    /// connection.
     fn poll_ahead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut bytes = [0; 1_024];
         while self.ahead.len() < READ_AHEAD && !self.has_ended {
@@ -311,13 +315,13 @@ impl Connection {
         if self.has_ended && self.ahead.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    /// Lets the requests of a connection know it.
+    /// Gives the connection's requests access to its state.
     pub(super) fn introduce(&self, extensions: &mut Extensions) {
         extensions.insert(Rc::clone(&self.waiting));
     }
 }
 
-/// What a client is told whose head is of no use: the connection ends after it.
+/// The response to an unusable head. The connection ends after it.
 fn refusal(ids: &RequestIds, status: StatusCode) -> String {
     let problem = Problem::new(
         status,
@@ -337,8 +341,8 @@ fn refusal(ids: &RequestIds, status: StatusCode) -> String {
     )
 }
 
-/// The status if the bytes are an answer of actix-http's own, to a head that it could not read. It has no body, nor the id
-/// that all of ours have.
+/// The status, if the bytes are actix-http's own response to a head that it could not read. Such a
+/// response has no body, and lacks our request id.
 fn bare_refusal(bytes: &[u8]) -> Option<StatusCode> {
     let rest = bytes.strip_prefix(b"HTTP/1.1 ")?;
     let status = StatusCode::from_bytes(rest.get(..3)?).ok().filter(StatusCode::is_client_error)?;
@@ -351,7 +355,8 @@ impl AsyncRead for Connection {
         let connection = self.get_mut();
         let waiting = Rc::clone(&connection.waiting);
         if waiting.is_late() {
-            // No answer is under way, so this is one. A client that reads nothing any more misses it.
+            // No response is in progress, so this is the response. It is lost if the client no
+            // longer reads.
             let refusal = refusal(&waiting.connections.ids, StatusCode::REQUEST_TIMEOUT);
             let _ = connection.stream.try_write(refusal.as_bytes());
             waiting.deadline.set(None);
@@ -373,7 +378,7 @@ impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let Self { stream, waiting, .. } = self.get_mut();
         if waiting.is_too_slow() {
-            tracing::debug!("a client that read an answer too slowly was cut off");
+            tracing::debug!("disconnected a client that read its response too slowly");
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         if let Some(status) = bare_refusal(bytes) {

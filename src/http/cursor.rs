@@ -1,6 +1,8 @@
-//! Cursors: where a page ended, together with the question that it belongs to, so that it can't be used with another.
+//! Cursors: the end of a page together with its query, so that a cursor can't be used with another
+//! query.
 //!
-//! A cursor is the base64url of a JSON array. It is meant to be opaque to clients and may change with any release.
+//! A cursor is the base64url of a JSON array. It is opaque to clients, and may change with any
+//! release.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,7 +14,7 @@ use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
 use crate::store::query::{Position, RocketQuery, Sort, SortKey};
 
-/// The question: sort, order, view, and the filters channel, type, mission and status.
+/// The query: sort, order, view, and the filters channel, type, mission and status.
 type Question = (String, String, String, [Option<String>; 4]);
 
 #[derive(Serialize, Deserialize)]
@@ -38,7 +40,7 @@ fn question(query: &RocketQuery) -> Question {
     )
 }
 
-/// The cursor of the page that ends at the position.
+/// The cursor for the page that ends at the position.
 pub(super) fn encode(query: &RocketQuery, position: &Position) -> String {
     let key = match &position.key {
         SortKey::Null => Key::Null,
@@ -49,14 +51,14 @@ pub(super) fn encode(query: &RocketQuery, position: &Position) -> String {
     URL_SAFE_NO_PAD.encode(json.unwrap_or_default())
 }
 
-/// The position that a cursor means, if it belongs to the query.
+/// The position that a cursor encodes, if it belongs to the query.
 pub(super) fn decode(cursor: &str, query: &RocketQuery) -> Result<Position, String> {
     let json = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| not_ours())?;
     let (asked, key, channel): (Question, Key, String) = serde_json::from_slice(&json).map_err(|_| not_ours())?;
     if asked != question(query) {
-        return Err(
-            "belongs to another sort, order, view or filter: repeat those of the page that it came with".to_owned()
-        );
+        return Err("belongs to a different sort, order, view or filter: repeat those of the page \
+                    that returned it"
+            .to_owned());
     }
     let key = match key {
         Key::Null => SortKey::Null,
@@ -69,7 +71,8 @@ pub(super) fn decode(cursor: &str, query: &RocketQuery) -> Result<Position, Stri
         (SortKey::Text(text), Sort::LatestUpdate) => Timestamp::parse(text).is_ok_and(|time| time.to_string() == *text),
         (SortKey::Text(text), Sort::Status) => Status::ALL.iter().any(|status| status.name() == text),
         (SortKey::Text(text), Sort::Channel) => *text == channel,
-        // Whoever makes up a cursor must not get at the store with what no rocket has: Postgres's text can't hold NUL.
+        // Made-up cursors must not reach the store with values that no rocket can have: Postgres's
+        // text can't hold NUL.
         (SortKey::Text(text), Sort::Type | Sort::Mission) => Text::new(ByteString::from(text.as_str())).is_ok(),
         (SortKey::Text(_), Sort::Speed) => false,
     };
@@ -80,5 +83,5 @@ pub(super) fn decode(cursor: &str, query: &RocketQuery) -> Result<Position, Stri
 }
 
 fn not_ours() -> String {
-    "must be a nextCursor that this service gave".to_owned()
+    "must be a nextCursor that this service returned".to_owned()
 }

@@ -1,7 +1,8 @@
 //! `GET /events`: rockets and their changes as server-sent events.
 //!
-//! A stream holds one chunk at a time, and makes the next one when the connection has room for it. The format is that of
-//! the HTML standard: <https://html.spec.whatwg.org/multipage/server-sent-events.html>.
+//! A stream holds one chunk at a time, and builds the next one when the connection has room for it.
+//! The format is server-sent events:
+//! <https://html.spec.whatwg.org/multipage/server-sent-events.html>.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -22,19 +23,20 @@ use crate::domain::rocket::{Rocket, View};
 use crate::feed::{Change, Cursor, Follower, Told};
 use crate::store::query::{Filters, Order, Position, RocketQuery, Sort};
 
-/// After so long without an event a comment shows that the connection is alive.
+/// After this long without an event, a comment shows that the connection is alive.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How many rockets or changes go into one chunk.
+/// The most rockets or changes in one chunk.
 const CHUNK: usize = 256;
 
 const LAST_EVENT_ID: &str = "Last-Event-ID";
 
 /// Streams a snapshot and then changes, or only changes.
 ///
-/// A `snapshot` event opens a snapshot (drop what you had), a `rocket` event follows for each rocket, a `live` event closes
-/// it. Then a `rocket` event follows for each change, at most ten a second for each rocket, and `gone` with `{"channel"}` when
-/// a rocket stops matching or is forgotten. The data of `rocket` is a list item of `GET /rockets`. A client that reconnects
-/// with a `Last-Event-ID` that the service still knows gets only what has changed since.
+/// A `snapshot` event opens a snapshot (drop what you had), a `rocket` event follows for each
+/// rocket, and a `live` event closes it. Then a `rocket` event follows for each change, at most ten
+/// per second for each rocket, and a `gone` event with `{"channel"}` when a rocket stops matching
+/// or is removed. The data of `rocket` is a list item of `GET /rockets`. A client that reconnects
+/// with a `Last-Event-ID` that the service still knows gets only the changes since then.
 #[utoipa::path(
     get,
     path = "/events",
@@ -45,11 +47,12 @@ const LAST_EVENT_ID: &str = "Last-Event-ID";
         ("type" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only rockets of this type."),
         ("mission" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only rockets of this mission."),
         ("status" = Option<StatusName>, Query, description = "Only rockets with this status."),
-        ("snapshot" = Option<bool>, Query, description = "Whether to begin with a snapshot; `true` by default."),
+        ("snapshot" = Option<bool>, Query, description = "Whether to start with a snapshot; `true` \
+                                                          by default."),
         ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event that the client received.")
     ),
     responses(
-        (status = 200, description = "Server-sent events, without end.", content_type = "text/event-stream", body = String),
+        (status = 200, description = "An endless stream of server-sent events.", content_type = "text/event-stream", body = String),
         (status = 400, description = "A parameter is unknown, repeated or bad.")
     )
 )]
@@ -57,7 +60,7 @@ pub(super) async fn follow(request: HttpRequest, state: web::Data<State>) -> Res
     let params::EventsQuery { filters, snapshot } = params::events(request.query_string())?;
     let mut response = HttpResponse::Ok();
     response.content_type("text/event-stream").insert_header((header::CACHE_CONTROL, "no-store"));
-    // Proxies are not to gather events.
+    // Proxies must not buffer events.
     response.insert_header(("X-Accel-Buffering", "no"));
     if request.method() == Method::HEAD {
         return Ok(response.finish());
@@ -74,7 +77,7 @@ pub(super) async fn follow(request: HttpRequest, state: web::Data<State>) -> Res
     Ok(response.streaming(events.into_stream()))
 }
 
-/// The text of a cursor in the `id` of an event.
+/// Formats a cursor as the `id` of an event.
 fn write_id(Cursor { epoch, position }: Cursor) -> String {
     format!("{epoch:016x}-{position}")
 }
@@ -84,13 +87,13 @@ fn read_id(id: &str) -> Option<Cursor> {
     Some(Cursor { epoch: u64::from_str_radix(epoch, 16).ok()?, position: position.parse().ok()? })
 }
 
-/// What comes next in a stream.
+/// What a stream sends next.
 enum Phase {
     /// The event that opens the snapshot.
     Open,
-    /// The page of rockets after this one.
+    /// The page of rockets after this position.
     Snapshot(Option<Position>),
-    /// The event that closes it.
+    /// The event that closes the snapshot.
     Live,
     /// Changes, and heartbeats between them.
     Changes,
@@ -99,7 +102,7 @@ enum Phase {
 struct Events {
     state: web::Data<State>,
     stopping: watch::Receiver<bool>,
-    /// Where it was when the stream began: what changes during the snapshot is told after it.
+    /// Its cursor is from the start of the stream, so changes during the snapshot follow after it.
     follower: Follower,
     filters: Filters,
     phase: Phase,
@@ -111,19 +114,20 @@ impl Events {
             let mut events = events?;
             match events.next().await {
                 Ok(Some(chunk)) => Some((Ok(chunk), Some(events))),
-                // The client comes again, and is told what it missed, or everything.
+                // The client reconnects, and gets what it missed or a new snapshot.
                 Ok(None) => None,
                 Err(problem) => Some((Err(problem), None)),
             }
         })
     }
 
-    /// The next chunk; none at the end.
+    /// The next chunk; none at the end of the stream.
     async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         match &self.phase {
             Phase::Open => {
                 self.phase = Phase::Snapshot(None);
-                // An empty id makes clients forget theirs: who is interrupted before the end needs all of it again.
+                // An empty id makes clients forget theirs: after an interrupted snapshot they need
+                // a whole one.
                 Ok(Some(Bytes::from_static(b"event: snapshot\nid\ndata: {}\n\n")))
             }
             Phase::Snapshot(after) => {
@@ -148,7 +152,7 @@ impl Events {
             after,
             limit: CHUNK,
         };
-        // A page of this size takes its turn, like any other.
+        // A page of this size needs a permit, like any other long read.
         let turn = self.state.long_reads.wait_patiently().await;
         let page = self.state.read(self.state.store.rockets(query).await)?;
         drop(turn);
@@ -161,13 +165,13 @@ impl Events {
             write_rocket(&mut text, rocket, None);
         }
         if text.is_empty() {
-            // A chunk without bytes would end the stream.
+            // An empty chunk would end the stream.
             text.push_str(":\n\n");
         }
         Ok(text.into())
     }
 
-    /// The next changes, or a heartbeat after a time without; none if the stream is to end.
+    /// The next changes, or a heartbeat if there are none for a while; none if the stream must end.
     async fn changes(&mut self) -> Option<Bytes> {
         let heartbeat = Instant::now() + HEARTBEAT;
         loop {
@@ -181,7 +185,7 @@ impl Events {
                 return Some(chunk);
             }
             if !changes.is_empty() {
-                // None of them matter here. Others have a turn before the next.
+                // None of them match here. Let other tasks run before the next chunk.
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -189,7 +193,7 @@ impl Events {
                 () = self.follower.wait() => {}
                 _ = self.stopping.changed() => {}
                 () = tokio::time::sleep_until(heartbeat) => {
-                    // With the place, for what changed meanwhile did not matter here.
+                    // With the cursor, because changes that don't match have moved it.
                     return Some(format!(":\nid: {}\n\n", write_id(self.follower.cursor())).into());
                 }
             }
@@ -222,7 +226,7 @@ impl Events {
 }
 
 fn write_rocket(text: &mut String, rocket: &Rocket, cursor: Option<Cursor>) {
-    // Neither writing to memory nor these values can fail. JSON has no line breaks.
+    // Neither writing to memory nor serializing these values can fail. The JSON has no line breaks.
     let json = serde_json::to_string(&RocketJson::new(rocket, None)).unwrap_or_default();
     text.push_str("event: rocket\n");
     if let Some(cursor) = cursor {

@@ -1,20 +1,21 @@
-//! Where a request ends in what a client sends (RFC 9112, sections 6 and 7), so that a connection can take one request after
-//! the other.
+//! Finds where each request ends in a client's bytes (RFC 9112, sections 6 and 7), so that a
+//! connection can pass on one request at a time.
 //!
-//! actix-http reads as many requests as have arrived and closes the connection if the body of the last one is incomplete
-//! while an earlier one is answered: the others are lost. This module only finds ends. Whether a request is a good one is
-//! decided by actix-http; where this module can't tell the end, it lets everything pass.
+//! actix-http reads as many requests as have arrived, and closes the connection if the body of the
+//! last one is incomplete when an earlier one is answered: the others are lost. This module only
+//! finds ends. actix-http decides whether a request is valid. Where this module can't determine the
+//! end, it lets everything pass.
 
 use httparse::{EMPTY_HEADER, Header, Request, Status};
 
-/// As many headers as actix-http allows.
+/// The same limit as in actix-http.
 const MAX_HEADERS: usize = 96;
 
-/// Follows the bytes of a connection.
+/// Tracks the bytes of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Framing {
     place: Place,
-    /// The beginning of a head whose end has not come.
+    /// The start of a head whose end has not arrived.
     head: Vec<u8>,
 }
 
@@ -23,28 +24,28 @@ pub(super) struct Framing {
 enum Place {
     #[default]
     Head,
-    /// A body of which this many bytes are to come.
+    /// A body with this many bytes left.
     Body(u64),
     Chunked(Chunk),
-    /// There is no telling.
+    /// The end can't be determined.
     Unknown,
 }
 
 /// A place in a chunked body.
 #[derive(Debug)]
 enum Chunk {
-    /// The size, as far as it has come.
+    /// The size, as far as it has arrived.
     Size(u64),
-    /// What may follow the size on its line.
+    /// The rest of the line after the size.
     Extension(u64),
-    /// Data of which this many bytes are to come, with the line end after them.
+    /// Data with this many bytes left, including the line end.
     Data(u64),
-    /// A line after the last chunk, and whether anything is on it.
+    /// A line after the last chunk, and whether it is empty.
     Trailer { is_empty: bool },
 }
 
 impl Framing {
-    /// How many of the bytes belong to the request that they begin or continue, and whether it ends with them.
+    /// How many of the bytes belong to the current request, and whether it ends with them.
     pub(super) fn take(&mut self, bytes: &[u8]) -> (usize, bool) {
         let mut taken = 0;
         while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
@@ -80,7 +81,7 @@ impl Framing {
     }
 
     fn take_head(&mut self, bytes: &[u8]) -> (usize, bool) {
-        // Most heads come in one piece, and are not copied.
+        // Most heads arrive in one piece, and are not copied.
         let before = self.head.len();
         let joined = (before > 0).then(|| {
             self.head.extend_from_slice(bytes);
@@ -90,7 +91,7 @@ impl Framing {
             Ok(Some((length, place))) => {
                 let ends = matches!(place, Place::Head);
                 self.place = place;
-                // What came before was no whole head: this one ends beyond it.
+                // The earlier bytes were not a whole head, so this one ends beyond them.
                 (length - before, ends)
             }
             Ok(None) => {
@@ -102,7 +103,7 @@ impl Framing {
     }
 }
 
-/// The length of a head and what follows it; none if its end has not come.
+/// The length of a head, and what follows it; none if its end has not arrived.
 fn end_of_head(bytes: &[u8]) -> Result<Option<(usize, Place)>, httparse::Error> {
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut request = Request::new(&mut headers);
@@ -139,7 +140,8 @@ fn body_of(headers: &[Header<'_>]) -> Place {
 }
 
 impl Chunk {
-    /// How many of the bytes are of this place, and whether the body ends with them; none if this is no chunked body.
+    /// How many of the bytes belong to this place, and whether the body ends with them; none if it
+    /// is not a valid chunked body.
     fn take(&mut self, bytes: &[u8]) -> Option<(usize, bool)> {
         let first = *bytes.first()?;
         let mut taken = 1;
@@ -184,7 +186,7 @@ impl Chunk {
 mod tests {
     use super::*;
 
-    /// The requests in a stream that comes in parts of this many bytes.
+    /// The requests in a stream that arrives in parts of this many bytes.
     fn requests(stream: &[u8], part: usize) -> Vec<usize> {
         let (mut framing, mut ends, mut at) = (Framing::default(), Vec::new(), 0);
         for chunk in stream.chunks(part) {

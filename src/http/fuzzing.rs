@@ -1,4 +1,4 @@
-//! What must hold for any cursor and any query string; see [`crate::fuzzing`].
+//! Properties that must hold for any cursor and any query string; see [`crate::fuzzing`].
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use actix_web::ResponseError;
@@ -12,11 +12,11 @@ use crate::domain::text::Text;
 use crate::domain::timestamp::Timestamp;
 use crate::store::query::{Filters, Order, RocketQuery, Sort, SortKey};
 
-/// The most bytes that an answer to a bad query may take, whatever was asked.
+/// The largest response to a bad query.
 const MOST_ANSWER_BYTES: usize = 16 * 1024;
 
-/// A cursor: refused, or a position that a store can start from, and that is written as a cursor that means the same. The
-/// first byte says which question it is for; the rest is the cursor, or what it encodes.
+/// A cursor: rejected, or a position that a store can start from, and whose encoding decodes to the
+/// same position. The first byte selects the query; the rest is the cursor, or what it encodes.
 pub fn cursor(input: &[u8]) {
     let Some((first, rest)) = input.split_first() else { return };
     let sort = *Sort::ALL.get(usize::from(first % 6)).unwrap();
@@ -39,7 +39,7 @@ pub fn cursor(input: &[u8]) {
     }
 }
 
-/// A query string: understood, or refused with an answer that is not larger than it is worth.
+/// A query string: accepted, or rejected with a response of bounded size.
 pub fn query(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     match params::rockets(text) {

@@ -11,24 +11,25 @@ use super::State;
 use super::problem::Problem;
 use crate::ingest::{Ingest, IngestError};
 
-/// How long the store may take to show that it works.
+/// How long the store may take to answer a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-/// For how long an answer is repeated.
+/// How long an answer is reused.
 const VALID_FOR: Duration = Duration::from_millis(900);
 
-/// Whether the process runs and answers.
+/// Whether the process is alive.
 #[utoipa::path(
     get,
     path = "/livez",
     operation_id = "getLiveness",
     tag = "Service",
-    responses((status = 200, description = "The process runs.", body = super::schema::Health))
+    responses((status = 200, description = "The process is running.", body = super::schema::Health))
 )]
 pub(super) async fn live() -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": "live" }))
 }
 
-/// What the store last said, for everybody who asks soon after: asking it writes to its disk.
+/// The last answer of the store. It is reused for a short time, because a probe writes to the
+/// store's disk.
 #[derive(Default)]
 pub(super) struct Readiness {
     last: Mutex<Option<Asked>>,
@@ -36,14 +37,16 @@ pub(super) struct Readiness {
 
 struct Asked {
     at: Instant,
-    /// Why not, if not.
+    /// The reason, if the store can't take messages.
     answer: Result<(), Arc<str>>,
-    /// How many committers failed then: if others do now, with messages that came since, the answer is out of date.
+    /// The number of failing committers at that time. If it has changed since, the answer is
+    /// outdated.
     failing: usize,
 }
 
 impl Readiness {
-    /// Whether a message could be stored, or could be a moment ago. One asks, and the others wait for its answer.
+    /// Whether a message can be stored, or could be a moment ago. Concurrent callers share one
+    /// probe.
     async fn ask(&self, ingest: &Ingest) -> Result<(), Arc<str>> {
         let mut last = self.last.lock().await;
         let is_valid = |asked: &&Asked| asked.at.elapsed() < VALID_FOR && asked.failing == ingest.failing();
@@ -61,18 +64,18 @@ impl Readiness {
     }
 }
 
-/// Whether a message could be stored now.
+/// Whether a message can be stored now.
 ///
-/// The store did what it does with a message, in the queue behind all others, less than a second ago, and nothing that came
-/// since shows otherwise.
+/// The answer comes from a probe less than a second old, which went through the queue and the store
+/// like a message. Newer failures invalidate it.
 #[utoipa::path(
     get,
     path = "/readyz",
     operation_id = "getReadiness",
     tag = "Service",
     responses(
-        (status = 200, description = "A message could be stored.", body = super::schema::Health, example = json!({ "status": "ready" })),
-        (status = 503, description = "No message could be stored; the detail says why.")
+        (status = 200, description = "The service can store messages.", body = super::schema::Health, example = json!({ "status": "ready" })),
+        (status = 503, description = "The service can't store messages; the detail says why.")
     )
 )]
 pub(super) async fn ready(state: web::Data<State>) -> Result<HttpResponse, Problem> {

@@ -1,7 +1,8 @@
-//! Rockets that are asked for at the same moment, by several connections of a worker, are read together.
+//! Coalesces concurrent reads of rockets by the connections of a worker.
 //!
-//! To begin and to end a read takes an embedded store longer than to find a rocket, and the workers contend for it. The
-//! snapshot that a group shares begins after the last of them has asked, so that each sees all that was committed before.
+//! In an embedded store, starting and ending a read takes longer than finding a rocket, and the
+//! workers contend for it. The shared snapshot starts after the last request of the group, so each
+//! request sees everything that was committed before it.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -14,7 +15,7 @@ use crate::store::{RocketWithGaps, Store, StoreError};
 
 type Found = Result<Option<RocketWithGaps>, StoreError>;
 
-/// The questions of one worker. Clones are the same.
+/// The pending reads of one worker. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Lookups {
     store: Store,
@@ -29,7 +30,7 @@ struct Lookup {
 }
 
 impl Lookups {
-    /// Of rockets in this store.
+    /// Reads rockets from this store.
     pub(super) fn new(store: Store) -> Self {
         Self { store, waiting: Rc::default() }
     }
@@ -46,7 +47,7 @@ impl Lookups {
             waiting.len() == 1
         };
         if first {
-            // Its turn comes after that of the connections that can go on already.
+            // Runs after the connections that are ready now.
             actix_web::rt::spawn(self.clone().answer());
         }
         answered.await.unwrap_or(Err(StoreError::BrokenOff))
@@ -62,7 +63,7 @@ impl Lookups {
                     let _ = lookup.answer.send(Ok(found));
                 }
             }
-            // What is wrong may concern one of them alone.
+            // The error may concern only one of them.
             Err(_) => {
                 for Lookup { channel, view, answer } in lookups {
                     let _ = answer.send(self.store.rocket(&channel, view).await);
@@ -89,7 +90,7 @@ mod tests {
         )
     }
 
-    /// Asks for all of these at the same moment.
+    /// Requests all of these at the same moment.
     async fn ask(lookups: &Lookups, channels: &[&str]) -> Vec<Found> {
         let asked = channels.iter().map(|channel| {
             let (lookups, channel) = (lookups.clone(), Channel::new(channel.to_string()).unwrap());

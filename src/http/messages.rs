@@ -17,15 +17,16 @@ use crate::ingest::{IngestError, Parcel, Pending};
 
 static IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// How many bad lines are told.
+/// The number of bad lines that a response lists.
 const ERRORS_TOLD: usize = 100;
-/// How many parts of one stream wait for their commit at a time.
+/// How many parts of one stream may wait for their commit at a time.
 const PARTS_PENDING: usize = 512;
 
 /// Post one message, or many.
 ///
-/// To send many, one a line, use `Content-Type: application/x-ndjson` (or `application/ndjson`, `application/jsonl`); the
-/// body may be of any length. With any other content type the body is one message.
+/// To send many, one per line, use `Content-Type: application/x-ndjson` (or `application/ndjson`,
+/// `application/jsonl`). The body may have any length. With any other content type, the body is one
+/// message.
 #[utoipa::path(
     post,
     path = "/messages",
@@ -39,13 +40,16 @@ const PARTS_PENDING: usize = 512;
         (status = 204, description = "The message is stored, or was stored before.", headers(
             ("Idempotent-Replayed" = String, description = "`true` if it was a duplicate, which changes nothing.")
         )),
-        (status = 200, description = "How many lines were applied, duplicates or rejected. All that were applied are stored.", body = Counts),
+        (status = 200, description = "The counts of applied, duplicate and rejected lines. All \
+                                      applied lines are stored.", body = Counts),
         (status = 400, description = "The body is not one JSON text in UTF-8."),
-        (status = 408, description = "The body did not come to its end in time."),
-        (status = 413, description = "The body of one message has more than 64 KiB."),
+        (status = 408, description = "The body did not arrive in time."),
+        (status = 413, description = "The body of a single message is larger than 64 KiB."),
         (status = 415, description = "The body has a Content-Encoding."),
         (status = 422, description = "The body is JSON, but not a valid message; `errors` names the members."),
-        (status = 503, description = "The store can't take it now. No message is half applied, and sending all of it again is safe. For lines, the problem has their counts as members.")
+        (status = 503, description = "The store can't take it now. No message is half applied, and \
+                                      it is safe to send everything again. For NDJSON, the problem \
+                                      has the counts as members.")
     )
 )]
 pub(super) async fn post(
@@ -86,7 +90,7 @@ async fn post_many(mut payload: web::Payload, state: &State) -> Result<HttpRespo
     }
 }
 
-/// The lines whose outcome is known.
+/// The counts of the lines whose outcome is known.
 #[derive(Debug, Default, Serialize, ToSchema)]
 #[schema(as = LineCounts, example = json!({
     "received": 3, "applied": 1, "duplicates": 1, "rejected": 1,
@@ -98,11 +102,11 @@ struct Counts {
     applied: u64,
     duplicates: u64,
     rejected: u64,
-    /// The first hundred.
+    /// The first 100.
     errors: Vec<BadLine>,
 }
 
-/// A body being read while parts of it are being committed.
+/// A body that is being read while parts of it are being committed.
 struct Stream<'s> {
     state: &'s State,
     reader: LineReader,
@@ -112,7 +116,7 @@ struct Stream<'s> {
 
 impl Stream<'_> {
     async fn read(&mut self, payload: &mut web::Payload) -> Result<(), Problem> {
-        // A stream may never end by itself.
+        // A stream may be endless.
         while !*self.state.stopping.borrow() {
             let chunk = body::next_chunk(payload, None, &self.state.stopping).await?;
             let mut lines = Lines::default();
@@ -142,7 +146,8 @@ impl Stream<'_> {
         Ok(())
     }
 
-    /// Waits until no more than so many parts are pending. All of the others are counted, also after a failure.
+    /// Waits until at most `most` parts are pending. Counts all of the others, even after a
+    /// failure.
     async fn settle(&mut self, most: usize) -> Result<(), Problem> {
         let mut settled = Ok(());
         while self.pending.len() > most {

@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::reports::totals;
 use crate::metrics::{Metrics, ROUTES};
 
-/// How long the totals of the fleet are waited for. Prometheus gives up after ten seconds unless it is told otherwise.
+/// How long to wait for the totals of the fleet. Prometheus's default timeout is ten seconds.
 const FLEET_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Metrics for Prometheus.
@@ -20,10 +20,10 @@ const FLEET_PATIENCE: Duration = Duration::from_secs(2);
     path = "/metrics",
     operation_id = "getMetrics",
     tag = "Service",
-    responses((status = 200, description = "The metrics in Prometheus's text format.", content_type = "text/plain", body = String))
+    responses((status = 200, description = "The metrics in the Prometheus text format.", content_type = "text/plain", body = String))
 )]
 pub(super) async fn show(state: web::Data<State>) -> Result<HttpResponse, Problem> {
-    // Without the store the rest is as good, and wanted all the more.
+    // If the store is down, the other metrics still work, and matter most.
     let fleet = tokio::time::timeout(FLEET_PATIENCE, totals(&state)).await;
     let subscribers = i64::try_from(state.feed.followers()).unwrap_or(i64::MAX);
     let text = state.metrics.encode(state.ingest.queued_bytes(), subscribers, fleet.ok().and_then(Result::ok).as_ref());
@@ -35,7 +35,7 @@ pub(super) async fn show(state: web::Data<State>) -> Result<HttpResponse, Proble
 pub(super) fn count<B: MessageBody>(metrics: &Metrics, response: &ServiceResponse<B>, started: Instant) {
     let request = response.request();
     let place = |wanted: &str| ROUTES.iter().position(|route| *route == wanted);
-    // The usual ones are told without matching the path once more.
+    // Fast path: the common routes are recognized without matching the pattern again.
     let route = match request.path() {
         "/messages" => place("/messages"),
         path if path.strip_prefix("/rockets/").is_some_and(|rest| !rest.is_empty() && !rest.contains('/')) => {

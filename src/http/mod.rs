@@ -1,7 +1,9 @@
-//! The HTTP API: extract, call, answer. No SQL, no fold, no batching here; what a handler needs is in [`State`].
+//! The HTTP API: extract, call, answer. No SQL and no fold here; what handlers need is in
+//! [`State`].
 //!
-//! `connection` and `around` are on every request's way. `messages` writes, `rockets` (by `lookups`) and `reports` read, `events`
-//! streams; `params`, `cursor` and `body` translate what comes in, `problem` what goes wrong.
+//! `connection` and `around` handle every request. `messages` writes, `rockets` (through `lookups`)
+//! and `reports` read, `events` streams. `params`, `cursor` and `body` parse requests, `problem`
+//! formats errors.
 
 mod access;
 mod answers;
@@ -56,30 +58,30 @@ use lookups::Lookups;
 use problem::Problem;
 use turns::Turns;
 
-/// How long a stop waits for requests that are being answered.
+/// How long a stop waits for requests in progress.
 const STOP_TIMEOUT_SECONDS: u64 = 6;
 
-/// How many threads of each worker read lists, reports and totals, which can take long: more than can be taken by those that
-/// may take the longest.
+/// The number of threads per worker for lists, reports and totals. It exceeds the number of slow
+/// reads that may run at a time.
 const LISTING_THREADS: usize = 8;
 
-/// What handlers work with.
+/// The state that handlers share.
 pub struct State {
     store: Store,
     ingest: Ingest,
     feed: Feed,
     metrics: Metrics,
-    /// Of reads that may take long: as many as there are workers.
+    /// The limit for slow reads: as many as there are workers.
     long_reads: Turns,
-    /// Of reads of the fleet's totals, which never wait for those.
+    /// The limit for reads of the fleet's totals, which never wait for slow reads.
     totals: Turns,
     readiness: Readiness,
-    /// Becomes true when the service is told to stop.
+    /// Becomes true when the service stops.
     stopping: watch::Receiver<bool>,
 }
 
 impl State {
-    /// What was read from the store, or the answer that it can't be read, which is counted.
+    /// Maps a failed read to a 503, and counts it.
     fn read<T>(&self, read: Result<T, StoreError>) -> Result<T, Problem> {
         read.map_err(|error| {
             self.metrics.store_failed(StoreOperation::Read);
@@ -88,23 +90,23 @@ impl State {
     }
 }
 
-/// How much a server does at a time.
+/// The concurrency of a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
-    /// How many threads answer requests.
+    /// The number of threads that answer requests.
     pub workers: usize,
-    /// How many clients are connected at a time; others wait until some of these have ended.
+    /// The most connected clients; others wait until some of these disconnect.
     pub connections: usize,
 }
 
-/// A server that listens.
+/// A listening server.
 pub struct Server {
     addresses: Vec<SocketAddr>,
     server: Listening,
     stop: watch::Sender<bool>,
 }
 
-/// Stops a server from elsewhere.
+/// Stops a server from another task.
 #[derive(Clone)]
 pub struct Stopper {
     handle: ServerHandle,
@@ -112,16 +114,16 @@ pub struct Stopper {
 }
 
 impl Stopper {
-    /// Stops accepting, lets the requests under way be answered, and ends the server.
+    /// Stops accepting, lets requests in progress finish, and ends the server.
     pub async fn stop(&self) {
-        // Streams that could last for ever end themselves.
+        // Endless streams end themselves.
         self.stop.send_replace(true);
         self.handle.stop(true).await;
     }
 }
 
 impl Server {
-    /// Makes a server on sockets that are bound already. It answers once [`run`](Self::run) is polled.
+    /// Creates a server on bound sockets. It answers once [`run`](Self::run) is polled.
     pub fn new(
         listeners: Vec<TcpListener>,
         store: Store,
@@ -183,12 +185,12 @@ impl Server {
 }
 
 impl Server {
-    /// Where it listens; with the port that the system chose if port 0 was asked for.
+    /// The addresses that it listens on, with the actual port for port 0.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// A way to stop it.
+    /// Returns a handle to stop it.
     pub fn stopper(&self) -> Stopper {
         Stopper { handle: self.server.handle(), stop: self.stop.clone() }
     }
@@ -249,7 +251,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .default_service(web::to(no_such_resource));
 }
 
-/// A resource that is read: whatever answers GET answers HEAD.
+/// A read-only resource: it answers GET and HEAD.
 fn read(path: &str, route: Route) -> Resource {
     resource(path, "GET, HEAD", &[Method::GET, Method::HEAD], route)
 }

@@ -1,5 +1,5 @@
-//! `GET /openapi.json`: the API's description, put together from what stands at the handlers and their types; and
-//! `GET /docs`, which shows it.
+//! `GET /openapi.json`: the API description, generated from the handlers and their types; and `GET
+//! /docs`, which shows it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -26,10 +26,10 @@ use super::{access, events, health, messages, metrics, reports, rockets};
 #[openapi(
     info(
         title = "Rocket Monitor",
-        description = "Takes the messages of rockets, at least once and in any order, counts each exactly once, and \
-                       always knows the state of every rocket. Every GET answers HEAD too. Errors are \
-                       `application/problem+json` (RFC 9457). Tokens are needed only where the service was started with \
-                       tokens."
+        description = "Receives rocket messages, at least once and in any order, counts each \
+                       exactly once, and serves the state of every rocket. HEAD works wherever GET \
+                       does. Errors are `application/problem+json` (RFC 9457). Tokens are needed \
+                       only if the service was started with tokens."
     ),
     paths(
         messages::post,
@@ -63,11 +63,11 @@ use super::{access, events, health, messages, metrics, reports, rockets};
 )]
 struct Description;
 
-/// The description as clients get it: it never changes.
+/// The description as clients get it. It never changes while the program runs.
 static DESCRIPTION: LazyLock<Bytes> =
     LazyLock::new(|| serde_json::to_vec(&Description::openapi()).unwrap_or_default().into());
 
-/// The methods of each path, as the Allow header lists them.
+/// The methods of each path, in the form of the Allow header.
 static METHODS: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
     let allow = |item: &PathItem| {
         let methods = [("GET, HEAD", &item.get), ("POST", &item.post), ("DELETE", &item.delete)];
@@ -80,7 +80,7 @@ static METHODS: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
     Description::openapi().paths.paths.iter().map(|(path, item)| (path.clone(), allow(item))).collect()
 });
 
-/// The methods of a path, given as the pattern that it is routed by.
+/// The methods of a path, given its route pattern.
 pub(super) fn methods(pattern: &str) -> Option<&'static str> {
     METHODS.get(pattern).map(String::as_str)
 }
@@ -102,7 +102,7 @@ pub(super) async fn description(request: HttpRequest) -> HttpResponse {
     assets::unless_known(&request, &mut response, DESCRIPTION.clone())
 }
 
-/// The description of this API, as a page for people.
+/// The description of this API, as a web page.
 #[utoipa::path(
     get,
     path = "/docs",
@@ -117,11 +117,11 @@ pub(super) async fn docs(request: HttpRequest) -> Result<HttpResponse, Problem> 
     assets::send(&request, "docs.html", DOCS_POLICY)
 }
 
-/// Swagger UI sets styles of elements from its script.
+/// Swagger UI sets element styles from its script.
 const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// A file that the page of the description loads.
+/// A file that the API page loads.
 #[utoipa::path(
     get,
     path = "/docs/{name}",
@@ -135,7 +135,7 @@ const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
     )
 )]
 pub(super) async fn docs_file(name: web::Path<String>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    // Relative to the page, for the service may be under a path of a proxy.
+    // Relative to the page, because a proxy may serve the service under a path.
     let config = Arc::new(Config::from("openapi.json"));
     let file = utoipa_swagger_ui::serve(&name, config).ok().flatten();
     let file = file.ok_or_else(|| Problem::not_found("There is no such file."))?;
@@ -147,15 +147,15 @@ const WRITE_TOKEN: &str = "writeToken";
 const READ_TOKEN: &str = "readToken";
 const SESSION: &str = "session";
 
-/// The tokens, as OpenAPI says it.
+/// The tokens, as OpenAPI security schemes.
 fn security_schemes() -> [(&'static str, SecurityScheme); 3] {
     let bearer = |description: &str| {
         SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build())
     };
-    let cookie = "Set by POST /session from a token that may read.";
+    let cookie = "Set by POST /session from a read token.";
     [
-        (WRITE_TOKEN, bearer("A token that may write, from the service's --write-token-file. It doesn't read.")),
-        (READ_TOKEN, bearer("A token that may read, from the service's --read-token-file.")),
+        (WRITE_TOKEN, bearer("A write token, from the service's --write-token-file. It does not allow reading.")),
+        (READ_TOKEN, bearer("A read token, from the service's --read-token-file.")),
         (SESSION, SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(access::COOKIE, cookie)))),
     ]
 }
@@ -169,7 +169,7 @@ fn security(needed: Needed) -> Vec<SecurityRequirement> {
     schemes.iter().map(|scheme| SecurityRequirement::new(*scheme, [""; 0])).collect()
 }
 
-/// What all operations have in common.
+/// What all operations share.
 struct Common;
 
 impl Modify for Common {
@@ -191,21 +191,21 @@ impl Modify for Common {
     }
 }
 
-/// Adds what the operation shares with others: its security, and the errors that any request can end in.
+/// Adds what operations share: security, and the errors that any request can get.
 fn complete_operation(operation: &mut Operation, needed: Needed) {
     operation.security = Some(security(needed));
     let responses = &mut operation.responses.responses;
     let mut others = vec![
-        ("400", "The request can't be understood."),
+        ("400", "The request is malformed."),
         ("403", "The service has no tokens, and the request's Origin or Host is another site's."),
-        ("405", "The path doesn't have this method."),
+        ("405", "The path does not support this method."),
         (
             "503",
             "The database can't answer now, or the service is stopping. It is safe to send the request again later.",
         ),
     ];
     if needed != Needed::Nothing {
-        others.push(("401", "The service has tokens, and the request brings none that may do this."));
+        others.push(("401", "The service uses tokens, and the request has none that allows this."));
     }
     for (status, detail) in others {
         responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(Response::new(detail)));
@@ -217,7 +217,7 @@ fn complete_operation(operation: &mut Operation, needed: Needed) {
     }
 }
 
-/// Adds a problem's body, and the headers that responses of a status have.
+/// Adds the problem body, and the headers that responses with a status have.
 fn complete(status: &str, response: &mut Response) {
     if status.starts_with(['4', '5']) && response.content.is_empty() {
         let content = ContentBuilder::new().schema(Some(utoipa::openapi::Ref::from_schema_name("Problem")));
@@ -230,11 +230,11 @@ fn complete(status: &str, response: &mut Response) {
             .build();
         response.headers.entry(name.to_owned()).or_insert(header);
     };
-    add("X-Request-Id", "Identifies the request in the log. A request may bring its own.");
+    add("X-Request-Id", "Identifies the request in the log. The request may supply it.");
     match status {
-        "405" => add("Allow", "The methods that the path has."),
+        "405" => add("Allow", "The methods that the path supports."),
         "401" => add("WWW-Authenticate", "Asks for a bearer token."),
-        "503" => add("Retry-After", "The number of seconds after which to try again."),
+        "503" => add("Retry-After", "The number of seconds after which to retry."),
         _ => {}
     }
 }

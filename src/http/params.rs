@@ -1,4 +1,5 @@
-//! Query strings: every parameter has to be known, there once, and valid. One answer lists all that is wrong.
+//! Query strings: every parameter must be known, given once, and valid. One response lists all
+//! faults.
 
 use std::borrow::Cow;
 
@@ -14,8 +15,8 @@ use crate::store::query::{Filters, Order, RocketQuery, Sort};
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
 
-/// How many faults of a query string an answer lists, and how many characters of a parameter's name it repeats. This bounds
-/// the answer to a hostile query.
+/// How many faults of a query string a response lists, and how many characters of a parameter's
+/// name it repeats. This bounds the response to a hostile query.
 const MAX_ERRORS: usize = 20;
 const MAX_NAME_CHARS: usize = 64;
 
@@ -36,9 +37,9 @@ pub(super) fn rockets(query_string: &str) -> Result<RocketQuery, Problem> {
 
 /// The parameters of `GET /events`, parsed.
 pub(super) struct EventsQuery {
-    /// Which rockets.
+    /// Which rockets to follow.
     pub(super) filters: Filters,
-    /// Whether to send these rockets as they are now, before their changes.
+    /// Whether to send the current state of these rockets first.
     pub(super) snapshot: bool,
 }
 
@@ -51,12 +52,12 @@ pub(super) fn events(query_string: &str) -> Result<EventsQuery, Problem> {
     Ok(EventsQuery { filters, snapshot: snapshot.unwrap_or(true) })
 }
 
-/// No parameters.
+/// Accepts no parameters.
 pub(super) fn none(query_string: &str) -> Result<(), Problem> {
     Params::read(query_string, &[]).finish()
 }
 
-/// Which views of one rocket a request asks for.
+/// The views of one rocket that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Views {
     One(View),
@@ -105,7 +106,7 @@ impl<'q> Params<'q> {
                     &name,
                     match known {
                         [] => "is unknown: this resource takes no parameters".to_owned(),
-                        known => format!("is unknown; the parameters here are {}", known.join(", ")),
+                        known => format!("is unknown; valid parameters are {}", known.join(", ")),
                     },
                 );
                 continue;
@@ -128,7 +129,7 @@ impl<'q> Params<'q> {
         }
     }
 
-    /// The parameter's value, if it is there and valid.
+    /// The parameter's value, if it is present and valid.
     fn parse<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let value = self.values.iter().find(|(given, _)| *given == name).map(|(_, value)| parse(value))?;
         value.map_err(|detail| self.refuse(name, detail)).ok()
@@ -160,12 +161,12 @@ impl<'q> Params<'q> {
     }
 }
 
-/// The names and values of a query string, decoded. What is not UTF-8 is left out.
+/// The decoded names and values of a query string, without those that are not UTF-8.
 pub(super) fn pairs(query_string: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
     split(query_string).filter_map(|(name, value)| Some((decode(name)?, decode(value)?)))
 }
 
-/// The names and values of a query string, as they stand there.
+/// The names and values of a query string, not decoded.
 fn split(query_string: &str) -> impl Iterator<Item = (&str, &str)> {
     let pairs = query_string.split('&').filter(|pair| !pair.is_empty());
     pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))

@@ -1,4 +1,5 @@
-//! Errors as `application/problem+json` (RFC 9457): the one place where an error becomes a response.
+//! Errors as `application/problem+json` (RFC 9457). This is the only place where an error becomes a
+//! response.
 
 use std::fmt;
 
@@ -13,26 +14,26 @@ use utoipa::ToSchema;
 use crate::domain::parse::Rejection;
 use crate::ingest::IngestError;
 
-/// How long a client should wait before it tries again, in seconds.
+/// How long a client should wait before it retries, in seconds.
 const RETRY_AFTER_SECONDS: &str = "1";
 
-/// An error as the client sees it.
+/// An error, as shown to the client.
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,
     detail: String,
     errors: Vec<FieldError>,
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// Further members of the problem: an object.
+    /// Further members of the problem.
     members: serde_json::Map<String, serde_json::Value>,
-    /// Why the service is at fault, for its log; clients are not concerned with what a database says.
+    /// The reason for a server error, only for the log: clients must not see the database's errors.
     reason: Option<Box<str>>,
 }
 
-/// The reason in a response, for the log.
+/// The reason attached to a response, for the log.
 pub(super) struct Reason(pub(super) String);
 
-/// What is wrong with one field.
+/// A fault in one field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(super) enum FieldError {
@@ -40,20 +41,20 @@ pub(super) enum FieldError {
     Member {
         /// A JSON Pointer.
         pointer: String,
-        /// What is wrong.
+        /// The fault.
         detail: String,
     },
     /// A parameter of the query.
     Parameter {
         /// Its name.
         parameter: String,
-        /// What is wrong.
+        /// The fault.
         detail: String,
     },
 }
 
 impl Problem {
-    /// A problem of that status; the detail is for people.
+    /// A problem with this status. The detail is for people.
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             status,
@@ -65,7 +66,7 @@ impl Problem {
         }
     }
 
-    /// Says why, for the log alone.
+    /// Adds a reason, only for the log.
     pub(super) fn because(mut self, reason: impl fmt::Display) -> Self {
         self.reason = Some(reason.to_string().into());
         self
@@ -76,24 +77,23 @@ impl Problem {
         self.status
     }
 
-    /// 400 for a query string.
+    /// A 400 for a query string.
     pub(super) fn bad_query(errors: Vec<FieldError>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "The query string is not one that this resource understands.")
-            .with_errors(errors)
+        Self::new(StatusCode::BAD_REQUEST, "The query string is not valid for this resource.").with_errors(errors)
     }
 
-    /// 404 for a resource.
+    /// A 404 for a resource.
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// 503 with Retry-After.
+    /// A 503 with Retry-After.
     pub(super) fn unavailable(detail: impl fmt::Display) -> Self {
         let detail = format!("This is not possible now: {detail}. It is safe to send the request again later.");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with_retry()
     }
 
-    /// Adds what is wrong with which fields.
+    /// Adds the faulty fields.
     pub(super) fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
         self.errors = errors;
         self
@@ -105,7 +105,7 @@ impl Problem {
         self
     }
 
-    /// Adds the members of a serialised object to the problem.
+    /// Adds the members of a serialized object.
     pub(super) fn with_members(mut self, object: &impl Serialize) -> Self {
         if let Ok(serde_json::Value::Object(members)) = serde_json::to_value(object) {
             self.members = members;
@@ -113,10 +113,10 @@ impl Problem {
         self
     }
 
-    /// The document.
+    /// The problem as JSON.
     pub(super) fn to_json(&self) -> String {
         let json = ProblemJson {
-            // The statuses say it all; RFC 9457 wants their phrase as the title then.
+            // The status says everything; RFC 9457 then requires its phrase as the title.
             kind: "about:blank",
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
@@ -132,7 +132,7 @@ impl Problem {
     }
 }
 
-/// What is wrong, as RFC 9457 has it.
+/// A problem according to RFC 9457.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Problem, example = json!({
     "type": "about:blank", "title": "Unprocessable Entity", "status": 422,
@@ -145,7 +145,7 @@ pub(super) struct ProblemJson<'p> {
     title: &'static str,
     status: u16,
     detail: &'p str,
-    /// Which fields are at fault, if any are.
+    /// The faulty fields, if any.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     #[schema(value_type = Option<Vec<FieldError>>)]
     errors: &'p [FieldError],
@@ -180,8 +180,9 @@ impl ResponseError for Problem {
     }
 }
 
-/// What those want to know who send many messages as if they were one.
-pub(super) const TO_SEND_MANY: &str = "To send many messages, one a line, use Content-Type: application/x-ndjson.";
+/// A hint for clients that send many messages as if they were one.
+pub(super) const TO_SEND_MANY: &str = "To send many messages, one per line, use Content-Type: \
+                                       application/x-ndjson.";
 
 impl From<Rejection> for Problem {
     fn from(rejection: Rejection) -> Self {
@@ -217,7 +218,7 @@ impl From<IngestError> for Problem {
     }
 }
 
-/// Makes problems of errors that are not of our own making, such as those of extractors.
+/// Turns errors from elsewhere, such as extractors, into problems.
 pub(super) fn of_all_errors(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
     match response.response().error() {
         Some(error) if error.as_error::<Problem>().is_none() => {

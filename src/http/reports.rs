@@ -13,13 +13,14 @@ use super::{State, answers, params};
 use crate::report_text;
 use crate::store::report::{Report, ReportRows, camel_case};
 
-/// Says, of a report that has more rows than the answer, how many there are in the answer.
+/// The number of rows in the response, if the report has more.
 static TRUNCATED: HeaderName = HeaderName::from_static("report-truncated-at");
 
-/// How many rows a report has at most: an answer is in memory as a whole. The command line and the views have no limit.
+/// The most rows in a response, which is held in memory as a whole. The command line and the views
+/// have no limit.
 const MOST_ROWS: u32 = 10_000;
 
-/// The totals of the fleet: the only row of its report.
+/// The totals of the fleet: the only row of the report `fleet`.
 #[utoipa::path(
     get,
     path = "/stats",
@@ -37,7 +38,7 @@ pub(super) async fn stats(request: HttpRequest, state: web::Data<State>) -> Resu
     Ok(json(HttpResponse::Ok(), &row))
 }
 
-/// The reports that there are.
+/// The available reports.
 #[utoipa::path(
     get,
     path = "/reports",
@@ -61,14 +62,14 @@ pub(super) async fn list(request: HttpRequest) -> Result<HttpResponse, Problem> 
 
 /// One report, as JSON or CSV.
 ///
-/// It has at most 10,000 rows. If there are more, the JSON has `"truncated": true`, and either form the header
-/// `Report-Truncated-At`. The command line and the database's views have no limit.
+/// A response has at most 10,000 rows. If there are more, it has the header `Report-Truncated-At`,
+/// and the JSON has `"truncated": true`. The command line and the database's views have no limit.
 #[utoipa::path(
     get,
     path = "/reports/{name}",
     operation_id = "getReport",
     tag = "Reports",
-    params(("name" = ReportName, Path, description = "Which report.")),
+    params(("name" = ReportName, Path, description = "The name of the report.")),
     responses(
         (status = 200, description = "The rows, as JSON, or as CSV to clients whose Accept prefers it.", content(
             (ReportJson = "application/json"),
@@ -100,8 +101,8 @@ pub(super) async fn one(
     Ok(response.content_type("application/json").body(answers::exact(body)))
 }
 
-/// The totals of the fleet. They are read often, by dashboards and by Prometheus, and don't wait for anything that may
-/// take longer.
+/// The totals of the fleet. Dashboards and Prometheus read them often, so they don't queue behind
+/// slower reads.
 pub(super) async fn totals(state: &State) -> Result<ReportRows, Problem> {
     let _turn = state.totals.wait().await?;
     state.read(state.store.report(Report::Fleet, 1).await)
@@ -121,10 +122,10 @@ fn wants_csv(request: &HttpRequest) -> bool {
     quality(&accept, "text", "csv") > quality(&accept, "application", "json")
 }
 
-/// How much a client wants a media type: what the most specific of the ranges that hold it says.
+/// How much a client wants a media type: the quality of the most specific range that matches it.
 fn quality(accept: &Accept, wanted_type: &str, wanted_subtype: &str) -> Quality {
     let specificity = |range: &Mime| match (range.type_().as_str(), range.subtype().as_str()) {
-        // All that we send is in UTF-8.
+        // All responses are UTF-8.
         _ if range.params().any(|(name, value)| name != mime::CHARSET || value != mime::UTF_8) => None,
         (given, subtype) if given == wanted_type && subtype == wanted_subtype => Some(3 + range.params().count()),
         (given, "*") if given == wanted_type => Some(2),
@@ -135,13 +136,13 @@ fn quality(accept: &Accept, wanted_type: &str, wanted_subtype: &str) -> Quality 
     ranges.max_by_key(|(specificity, quality)| (*specificity, *quality)).map_or(Quality::ZERO, |(_, quality)| quality)
 }
 
-/// The reports that there are.
+/// The available reports.
 #[derive(Serialize, ToSchema)]
 struct ReportList<'r> {
     reports: &'r [ReportInfo],
 }
 
-/// What a report is called and what it holds.
+/// The name and the contents of a report.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Report)]
 struct ReportInfo {

@@ -1,4 +1,4 @@
-//! `X-Request-Id` on every response: the client's own if it sent a decent one, else a new one.
+//! Adds `X-Request-Id` to every response: the client's own id if it is acceptable, else a new one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,7 +16,7 @@ const MAX_BYTES: usize = 128;
 /// How much of a path is logged.
 const MAX_PATH_BYTES: usize = 256;
 
-/// Makes ids that differ within the process and, very likely, from other processes'.
+/// Generates ids that are unique within the process and, very likely, across processes.
 #[derive(Debug)]
 pub(super) struct RequestIds {
     process: u64,
@@ -31,14 +31,14 @@ impl Default for RequestIds {
 }
 
 impl RequestIds {
-    /// A new one.
+    /// A new id.
     pub(super) fn next(&self) -> String {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         format!("{:016x}-{number:x}", self.process)
     }
 }
 
-/// The id that the response to a request will carry.
+/// The id for the response to a request.
 pub(super) fn choose(ids: &RequestIds, request: &ServiceRequest) -> Option<HeaderValue> {
     let decent = |id: &&HeaderValue| {
         (1..=MAX_BYTES).contains(&id.len()) && id.as_bytes().iter().all(|byte| byte.is_ascii_graphic())
@@ -46,7 +46,7 @@ pub(super) fn choose(ids: &RequestIds, request: &ServiceRequest) -> Option<Heade
     request.headers().get(&HEADER).filter(decent).cloned().or_else(|| HeaderValue::try_from(ids.next()).ok())
 }
 
-/// Adds the id to the response, and logs it if the service is at fault.
+/// Adds the id to the response, and logs server errors.
 pub(super) fn add<B>(id: Option<HeaderValue>, mut response: ServiceResponse<B>) -> ServiceResponse<B> {
     if let Some(id) = id {
         if response.status().is_server_error() {

@@ -23,15 +23,19 @@ use crate::store::{RocketInBothViews, RocketWithGaps};
     operation_id = "listRockets",
     tag = "Rockets",
     params(
-        ("sort" = Option<SortName>, Query, description = "What to sort by; `latestUpdate` by default."),
-        ("order" = Option<OrderName>, Query, description = "By default `desc` for latestUpdate and speed, `asc` for the others. Nulls come last in both; ties break by channel."),
+        ("sort" = Option<SortName>, Query, description = "The sort key; `latestUpdate` by \
+                                                          default."),
+        ("order" = Option<OrderName>, Query, description = "By default `desc` for latestUpdate and \
+                                                            speed, `asc` for the others. Nulls \
+                                                            come last in either order; ties break \
+                                                            by channel."),
         ("channel" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only this channel."),
         ("type" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only rockets of this type."),
         ("mission" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only rockets of this mission."),
         ("status" = Option<StatusName>, Query, description = "Only rockets with this status."),
         ("view" = Option<ViewName>, Query, description = "`best-effort` by default."),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "At most this many rockets; 100 by default."),
-        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]+$", description = "The `nextCursor` of the page before, with the same sort, order, filters and view.")
+        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]+$", description = "The `nextCursor` of the previous page, with the same sort, order, filters and view.")
     ),
     responses(
         (status = 200, description = "The page.", body = PageJson, headers(
@@ -63,11 +67,13 @@ pub(super) async fn list(request: HttpRequest, state: web::Data<Service>) -> Res
     operation_id = "getRocket",
     tag = "Rockets",
     params(
-        ("channel" = String, Path, description = "Percent-encoded. `.` and `..` are reached by `GET /rockets?channel=`.", min_length = 1, max_length = 255, example = "193270a9-c9cf-404a-8f83-838e71d9ae67"),
-        ("view" = Option<ViewsName>, Query, description = "`best-effort` by default; `both` answers both views as of one moment.")
+        ("channel" = String, Path, description = "Percent-encoded. For `.` and `..`, use `GET \
+                                                  /rockets?channel=`.", min_length = 1, max_length = 255, example = "193270a9-c9cf-404a-8f83-838e71d9ae67"),
+        ("view" = Option<ViewsName>, Query, description = "`best-effort` by default; `both` \
+                                                           returns both views from one snapshot.")
     ),
     responses(
-        (status = 200, description = "The rocket, with the first hundred of its gaps.", body = OneRocketJson),
+        (status = 200, description = "The rocket, with its first 100 gaps.", body = OneRocketJson),
         (status = 400, description = "A parameter is unknown, repeated or bad."),
         (status = 404, description = "No message of this channel has been processed.")
     )
@@ -80,7 +86,8 @@ pub(super) async fn one(
 ) -> Result<HttpResponse, Problem> {
     let views = params::rocket(request.query_string())?;
     let never_heard_of = || Problem::not_found("No message of this channel has been processed.");
-    // What can't be a channel was never heard of. The path parameter has U+FFFD in place of bytes that are not UTF-8.
+    // A text that can't be a channel is a channel without messages. The path parameter has U+FFFD
+    // in place of bytes that are not UTF-8, so check the path itself.
     if percent_decode_str(request.path()).decode_utf8().is_err() {
         return Err(never_heard_of());
     }
@@ -104,7 +111,8 @@ pub(super) fn json(mut response: actix_web::HttpResponseBuilder, body: &impl Ser
     }
 }
 
-/// The same query with another cursor. It is written anew from the parameters, however the client encoded them.
+/// The URL of the same query with another cursor. The parameters are encoded again, whatever
+/// encoding the client chose.
 fn next_link(query_string: &str, cursor: &str) -> String {
     let kept = params::pairs(query_string).filter(|(name, _)| name != "cursor");
     let pairs = kept.chain([("cursor".into(), cursor.into())]).map(|(name, value)| {
@@ -114,7 +122,7 @@ fn next_link(query_string: &str, cursor: &str) -> String {
     format!("</rockets?{}>; rel=\"next\"", pairs.collect::<Vec<_>>().join("&"))
 }
 
-/// What needs no percent-encoding anywhere in a URI.
+/// Everything but the unreserved characters of a URI.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A page of rockets.
@@ -128,7 +136,7 @@ struct PageJson<'r> {
     next_cursor: Option<String>,
 }
 
-/// What is known of a rocket in one view.
+/// The state of a rocket in one view.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Rocket, example = json!({
     "channel": "193270a9-c9cf-404a-8f83-838e71d9ae67", "status": "launched", "type": "Falcon-9", "speed": 3500,
@@ -155,19 +163,19 @@ pub(super) struct RocketJson<'r> {
     latest_exploded_message: Option<i64>,
     #[schema(value_type = Option<String>, format = DateTime, required)]
     latest_update: Option<Timestamp>,
-    /// When the service last took a new message of this rocket, by the clock of the service.
+    /// When the service last received a new message of this rocket, by the service's clock.
     #[schema(value_type = String, format = DateTime)]
     last_received: Timestamp,
     messages: MessagesJson<'r>,
 }
 
-/// Both views of a rocket, as of one moment.
+/// Both views of a rocket, from one snapshot.
 #[derive(Serialize, ToSchema)]
 #[schema(as = RocketInBothViews)]
 #[serde(rename_all = "camelCase")]
 struct BothViewsJson<'r> {
     channel: &'r str,
-    /// When the service last took a new message of this rocket, by the clock of the service.
+    /// When the service last received a new message of this rocket, by the service's clock.
     #[schema(value_type = String, format = DateTime)]
     last_received: Timestamp,
     best_effort: StateJson<'r>,
@@ -246,7 +254,7 @@ struct MessagesJson<'r> {
     highest: i64,
     missing: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    /// The first hundred missing ranges below the highest number, both ends inclusive; not in lists.
+    /// The first 100 missing ranges below the highest number, both ends inclusive; not in lists.
     #[schema(value_type = Option<Vec<[i64; 2]>>)]
     gaps: Option<&'r [(i64, i64)]>,
 }
@@ -282,7 +290,7 @@ impl<'r> MessagesJson<'r> {
     }
 }
 
-/// Where a rocket is in its life. Whatever exploded stays exploded.
+/// The phase of a rocket's life. An exploded rocket stays exploded.
 #[derive(ToSchema)]
 #[schema(as = Status, rename_all = "camelCase")]
 #[allow(dead_code)]
@@ -292,7 +300,7 @@ pub(super) enum StatusName {
     Exploded,
 }
 
-/// Which messages count: all that arrived, or the unbroken sequence from message 1.
+/// Which messages count: all that were processed, or the unbroken sequence from message 1.
 #[derive(ToSchema)]
 #[schema(as = View, rename_all = "kebab-case")]
 #[allow(dead_code)]
@@ -301,7 +309,7 @@ pub(super) enum ViewName {
     Exact,
 }
 
-/// Which messages count; `both` for both views side by side.
+/// Which messages count; `both` returns both views.
 #[derive(ToSchema)]
 #[schema(as = Views, rename_all = "kebab-case")]
 #[allow(dead_code)]
@@ -311,7 +319,7 @@ pub(super) enum ViewsName {
     Both,
 }
 
-/// What rockets are sorted by.
+/// The sort key of rockets.
 #[derive(ToSchema)]
 #[schema(as = Sort, rename_all = "camelCase")]
 #[allow(dead_code)]

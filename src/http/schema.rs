@@ -1,10 +1,10 @@
-//! Types for the API's description alone: messages as [`parse`](crate::domain::parse) takes them, with their bounds, and the
-//! rows of reports. No value of these types is ever made.
+//! Types only for the API description: messages as [`parse`](crate::domain::parse) accepts them,
+//! with their bounds, and the rows of reports. They are never instantiated.
 #![allow(dead_code)]
 
 use utoipa::ToSchema;
 
-/// One message of a rocket. Members that are not named here are ignored; a duplicated member is an error.
+/// A message about a rocket. Unknown members are ignored; a duplicated member is an error.
 #[derive(ToSchema)]
 #[schema(as = Message, examples(json!({
     "metadata": { "channel": "193270a9-c9cf-404a-8f83-838e71d9ae67", "messageNumber": 1,
@@ -19,19 +19,19 @@ pub(super) enum MessageBody {
     MissionChanged(MissionChangedMessage),
 }
 
-/// Messages as newline-delimited JSON: one message a line, in any number. A line ends in LF or CRLF.
+/// Messages as newline-delimited JSON: any number of them, one per line. A line ends in LF or CRLF.
 #[derive(ToSchema)]
 #[schema(as = MessageLines, value_type = String, content_media_type = "application/x-ndjson")]
 pub(super) struct MessageLines(String);
 
-/// A rocket was launched: this adds to its speed, and sets its type and mission.
+/// A rocket was launched. This adds to its speed, and sets its type and mission.
 #[derive(ToSchema)]
 pub(super) struct LaunchedMessage {
     metadata: Metadata<LaunchedType>,
     message: Launched,
 }
 
-/// A rocket got faster or slower.
+/// A rocket became faster or slower.
 #[derive(ToSchema)]
 pub(super) struct SpeedChangedMessage {
     metadata: Metadata<SpeedType>,
@@ -45,14 +45,14 @@ pub(super) struct ExplodedMessage {
     message: Exploded,
 }
 
-/// A rocket has a new mission.
+/// A rocket got a new mission.
 #[derive(ToSchema)]
 pub(super) struct MissionChangedMessage {
     metadata: Metadata<MissionType>,
     message: MissionChanged,
 }
 
-/// What identifies a message, and what kind of message it is.
+/// The identity and the type of a message.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub(super) struct Metadata<T> {
@@ -62,8 +62,8 @@ pub(super) struct Metadata<T> {
     /// The message's place in the channel's order.
     #[schema(minimum = 1, maximum = 4_294_967_295_u64)]
     message_number: u32,
-    /// When it was sent. Fractions of a second are cut off after six digits. Second 60 is accepted too, and reads as the first
-    /// of the next minute.
+    /// When it was sent. Digits after the sixth decimal of a second are dropped. Second 60 is
+    /// accepted, and means the first second of the next minute.
     #[schema(
         format = DateTime,
         pattern = r"^(?!0000)([0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))|([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29)[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
@@ -93,7 +93,7 @@ pub(super) enum MissionType {
     RocketMissionChanged,
 }
 
-/// The launch.
+/// The launch data.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub(super) struct Launched {
@@ -105,7 +105,7 @@ pub(super) struct Launched {
     mission: String,
 }
 
-/// By how much the speed grew or fell.
+/// The size of the speed change.
 #[derive(ToSchema)]
 pub(super) struct SpeedChanged {
     #[schema(minimum = -2_147_483_648_i64, maximum = 2_147_483_647)]
@@ -119,7 +119,7 @@ pub(super) struct Exploded {
     reason: String,
 }
 
-/// What it does now.
+/// The new mission.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub(super) struct MissionChanged {
@@ -154,7 +154,7 @@ macro_rules! reports {
             pub(super) struct $report {
                 #[schema(inline)]
                 name: $name,
-                /// There, and true, if the report has more rows than these.
+                /// Present, and true, if the report has more rows than these.
                 truncated: Option<bool>,
                 rows: Vec<$row>,
             }
@@ -173,7 +173,7 @@ reports! {
     MissionsReport: MissionsName::Missions, MissionRow;
     /// Rockets by type, sorted by type, null last.
     TypesReport: TypesName::Types, TypeRow;
-    /// Exploded rockets by the reason, sorted by reason.
+    /// Exploded rockets by reason, sorted by reason.
     ExplosionsReport: ExplosionsName::Explosions, ExplosionRow;
     /// The whole fleet in one row.
     FleetReport: FleetName::Fleet, FleetTotals;
@@ -185,7 +185,7 @@ reports! {
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub(super) struct MissionRow {
-    /// Null for the rockets whose mission is unknown.
+    /// Null stands for an unknown mission.
     #[schema(required)]
     mission: Option<String>,
     rockets: i64,
@@ -199,7 +199,7 @@ pub(super) struct MissionRow {
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub(super) struct TypeRow {
-    /// Null for the rockets whose type is unknown.
+    /// Null stands for an unknown type.
     #[schema(required)]
     r#type: Option<String>,
     rockets: i64,
@@ -230,9 +230,9 @@ pub(super) struct FleetTotals {
     awaiting_launch: i64,
     launched: i64,
     exploded: i64,
-    /// How many messages have been processed.
+    /// The number of processed messages.
     processed: i64,
-    /// How many message numbers are missing below the highest ones.
+    /// The number of messages missing below the highest number of each rocket.
     missing: i64,
     rockets_with_gaps: i64,
     /// Null if there are no rockets.
@@ -252,7 +252,7 @@ pub(super) struct GapRow {
     after_time: Option<String>,
 }
 
-/// How the service is.
+/// The state of the service.
 #[derive(ToSchema)]
 #[schema(example = json!({ "status": "live" }))]
 pub(super) struct Health {

@@ -1,7 +1,7 @@
-//! The `Upgrade` header: ignored, as RFC 9110 (section 7.8) allows.
+//! Ignores the `Upgrade` header, as RFC 9110 (section 7.8) allows.
 //!
-//! actix-http takes all that follows a request with `Upgrade: websocket` for its body, whatever the Content-Length says, and
-//! would wait for the end of it until the client closes the connection.
+//! actix-http treats everything after a request with `Upgrade: websocket` as its body, whatever the
+//! Content-Length, and would wait for its end until the client closes the connection.
 
 use actix_web::HttpMessage;
 use actix_web::dev::{Payload, RequestHead, ServiceRequest, ServiceResponse};
@@ -11,10 +11,10 @@ use actix_web::http::{ConnectionType, Method};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
 
-/// Ends the request's body where its Content-Length does.
+/// Ends the request's body according to its Content-Length.
 pub(super) fn ignore(mut request: ServiceRequest) -> ServiceRequest {
     let head = request.head();
-    // With a Transfer-Encoding, the body tells its own end.
+    // With a Transfer-Encoding, the body marks its own end.
     if is_upgrade(head) && !head.headers.contains_key(header::TRANSFER_ENCODING) {
         let length = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let body = request.take_payload();
@@ -23,7 +23,8 @@ pub(super) fn ignore(mut request: ServiceRequest) -> ServiceRequest {
     request
 }
 
-/// Tells the client that the connection ends with this answer: the rest of it was taken for the request's body.
+/// Tells the client that the connection ends with this response, because the rest of it was taken
+/// for the request's body.
 pub(super) fn close<B>(mut response: ServiceResponse<B>) -> ServiceResponse<B> {
     if is_upgrade(response.request().head()) {
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
@@ -31,13 +32,13 @@ pub(super) fn close<B>(mut response: ServiceResponse<B>) -> ServiceResponse<B> {
     response
 }
 
-/// Whether actix-http treats the connection as one that is about to speak another protocol.
+/// Whether actix-http expects the connection to switch to another protocol.
 fn is_upgrade(head: &RequestHead) -> bool {
     let upgrades = head.connection_type() == ConnectionType::Upgrade;
     upgrades || head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE)
 }
 
-/// So many bytes of a body. If there are fewer, its last item is an error.
+/// Limits a body to `length` bytes. If there are fewer, its last item is an error.
 fn limited(body: Payload, length: u64) -> impl Stream<Item = Result<Bytes, PayloadError>> {
     stream::unfold((body, length), |(mut body, left)| async move {
         if left == 0 {

@@ -1,4 +1,5 @@
-//! The other end of a queue: one thread that takes all that waits, commits it as one batch, and answers.
+//! The exit of a queue: a thread that takes everything that is queued, commits it as one batch, and
+//! answers.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,38 +18,42 @@ use crate::feed::Feed;
 use crate::metrics::{Metrics, StoreOperation};
 use crate::store::{Store, StoreError, Writer};
 
-/// How long a batch may take while single messages come, which wait for its end.
+/// How long a batch may take while single messages arrive, because they wait for its end.
 const BATCH_TIME: Duration = Duration::from_millis(100);
-/// How long if none has come lately. Large batches of new rockets are faster: they share more pages.
+/// How long a batch may take if no single message has arrived lately. Large batches of new rockets
+/// are more efficient, because they share more pages.
 const BATCH_TIME_OF_STREAMS: Duration = Duration::from_secs(1);
-/// How long ago lately is.
+/// The meaning of "lately".
 const LATELY: Duration = Duration::from_secs(2);
-/// The fewest and the most messages after which a batch takes no more, however long they take.
+/// The bounds of a batch's size, however long the messages take.
 const FEWEST_MESSAGES: usize = 256;
 const MOST_MESSAGES: usize = 32_768;
-/// And before anything is known of how long they take.
+/// The size of the first batch, before their speed is known.
 const FIRST_MESSAGES: usize = 4_096;
 
-/// Nobody has come for so long: some of what commits have put off is done. And again a while later, when whoever watches
-/// for other processes has looked, and can tell their commits from those of this one again.
+/// Idle times before maintenance runs. The second is longer than the file watcher's poll: by then
+/// the watcher has seen our last commit, and can tell other processes' commits from ours again.
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(400)];
-/// And so often while nobody comes, for others may have written.
+/// After that, maintenance runs this often while idle, because other processes may have written.
 const LONG_PAUSE: Duration = Duration::from_secs(1);
-/// A pause in between, if there is more to do, so that another process that waits for the write lock gets it.
+/// The pause between steps of maintenance, so that another process that waits for the write lock
+/// gets it.
 const SHORT_PAUSE: Duration = Duration::from_millis(1);
 
-/// If the last batch came within this time and was of few callers, the next one is looked out for as long before the thread
-/// goes to sleep: waking it takes about as long as a sync of the disk. With more of them others need the processor.
+/// If the last wait was shorter than this and the last batch had few callers, the thread spins this
+/// long before it sleeps: waking it takes about as long as a sync of the disk. With more callers,
+/// other threads need the processor.
 const LOOKOUT: Duration = Duration::from_micros(200);
-/// So many callers are few.
+/// The most callers that count as few.
 const FEW_CALLERS: usize = 3;
 
 /// Why a batch takes no more jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BatchStop {
-    /// It has as many messages as can be committed in time.
+    /// The batch has as many messages as can be committed in time.
     Full,
-    /// Nobody else waits. There is no lingering for company: while this batch commits, the next one gathers.
+    /// The queue is empty. The committer does not wait for more: while this batch commits, the next
+    /// one gathers.
     QueueEmpty,
 }
 
@@ -63,8 +68,9 @@ fn batch_stop(messages: usize, limit: usize, another_waits: bool) -> Option<Batc
     }
 }
 
-/// How many messages fill a batch that may take so long, when one took this long that had this many. A message of a new
-/// rocket takes many times as long as one of a known rocket, on Postgres above all.
+/// The size of the next batch that fits into `time`, given that the last batch `took` this long. A
+/// message of a new rocket takes many times as long as one of a known rocket, especially on
+/// Postgres.
 fn next_limit(limit: usize, time: Duration, messages: usize, took: Duration) -> usize {
     let in_time = messages as f64 * time.as_secs_f64() / took.as_secs_f64().max(1e-6);
     let next = if took > time {
@@ -77,7 +83,8 @@ fn next_limit(limit: usize, time: Duration, messages: usize, took: Duration) -> 
     next.clamp(FEWEST_MESSAGES, MOST_MESSAGES)
 }
 
-/// Jobs that wait for a batch. Single messages go first: their senders wait for an answer with each, those of streams don't.
+/// Jobs that wait for a batch. Single messages go first, because their senders wait for each
+/// answer.
 #[derive(Default)]
 struct Queued {
     singles: VecDeque<Job>,
@@ -93,7 +100,8 @@ impl Queued {
         if job.is_single() { self.singles.push_back(job) } else { self.streams.push_back(job) }
     }
 
-    /// The next for a batch; of a stream at least one with each batch, so that streams go on too.
+    /// The next job for a batch. Each batch takes at least one part of a stream, so that streams
+    /// make progress.
     fn next(&mut self, batch_has_stream: bool, is_full: bool) -> Option<Job> {
         match (is_full, batch_has_stream) {
             (true, true) => None,
@@ -107,7 +115,7 @@ impl Queued {
     }
 }
 
-/// Who is told what becomes of batches.
+/// Who is notified of the outcome of batches.
 pub(super) struct Observers {
     pub(super) feed: Feed,
     pub(super) metrics: Metrics,
@@ -121,25 +129,25 @@ pub(super) struct Committer {
     progress: Arc<Progress>,
     patience: Duration,
     queued: Queued,
-    /// How many messages fill a batch.
+    /// The current size limit of a batch.
     limit: usize,
-    /// When a single message last came.
+    /// When the last single message was queued.
     last_single: Option<Instant>,
-    /// What is queued is to be committed, and nothing more.
+    /// Commit what is queued, and then end.
     is_stopping: bool,
-    /// It was said that the last try to tidy up failed.
+    /// The last maintenance failed, and that has been logged.
     tidying_failed: bool,
-    /// The last batch was of few callers.
+    /// The last batch had few callers.
     few_callers: bool,
-    /// It came soon after the one before it.
+    /// It arrived soon after the previous one.
     in_a_row: bool,
 }
 
-/// Since when a committer has been at the batch that it is at, if it is at one; and what became of the last one.
+/// Since when a committer has been busy with its current batch, and whether the last one failed.
 #[derive(Debug)]
 pub(super) struct Progress {
     started: Instant,
-    /// In microseconds after the start, plus one; zero if it is idle.
+    /// In microseconds after `started`, plus one; zero when idle.
     busy_since: AtomicU64,
     /// The last batch was not committed.
     has_failed: AtomicBool,
@@ -169,7 +177,7 @@ impl Progress {
         self.has_failed.load(Ordering::Relaxed)
     }
 
-    /// Whether it has been at one batch for longer than this.
+    /// Whether the current batch has been running for longer than this.
     pub(super) fn is_stalled(&self, longer_than: Duration) -> bool {
         match self.busy_since.load(Ordering::Relaxed) {
             0 => false,
@@ -178,7 +186,7 @@ impl Progress {
     }
 }
 
-/// Who waits for a part of a batch.
+/// A caller that waits for its part of a batch.
 struct Waiting {
     messages: usize,
     room: OwnedSemaphorePermit,
@@ -231,14 +239,15 @@ impl Committer {
                 self.give_up_waiting(queue, &mut batch);
             }
             Self::answer(batch.waiting, outcome);
-            // The memory of one batch is the next one's: new pages take the system longer than filling them.
+            // The batch's memory is reused: getting new pages from the system takes longer than
+            // filling them.
             used = batch.messages;
             used.clear();
         }
         self.tidy();
     }
 
-    /// Takes in all that has been queued, and waits for something if there is nothing. False at the end.
+    /// Takes in everything that is queued, and waits if there is nothing. Returns false at the end.
     fn fill(&mut self, queue: &Receiver<Entry>) -> bool {
         while self.queued.is_empty() && !self.is_stopping {
             let entry = self.wait(queue);
@@ -288,13 +297,13 @@ impl Committer {
             if let Ok(entry) = queue.try_recv() {
                 return Some(entry);
             }
-            // Whoever has something to do goes first.
+            // Other runnable threads go first.
             std::thread::yield_now();
         }
         None
     }
 
-    /// Sleeps until the next entry, and uses pauses to tidy up.
+    /// Sleeps until the next entry, and runs maintenance while idle.
     fn sleep(&mut self, queue: &Receiver<Entry>) -> Option<Entry> {
         let mut pauses = PAUSES.into_iter();
         let mut more = false;
@@ -308,16 +317,16 @@ impl Committer {
         }
     }
 
-    /// Whether there is more to do.
+    /// Returns whether there is more to do.
     fn tidy(&mut self) -> bool {
         self.progress.begins();
         let tidied = self.try_tidy();
         self.progress.ends();
-        // Nobody waits for this, and a later pause tries again.
+        // No caller waits for this, and it is retried later.
         if let Err(error) = &tidied
             && !self.tidying_failed
         {
-            tracing::warn!(%error, "maintenance of the database failed; it will be tried again");
+            tracing::warn!(%error, "database maintenance failed; it will be retried");
         }
         self.tidying_failed = tidied.is_err();
         if tidied.is_err() {
@@ -334,7 +343,7 @@ impl Committer {
         self.writer.as_mut().map_or(Ok(false), Writer::tidy)
     }
 
-    /// Makes a batch of what waits, in memory that was used before.
+    /// Makes a batch of what is queued, in reused memory.
     fn gather(&mut self, used: Vec<Message>) -> Gathered {
         let mut batch = Gathered { messages: used, waiting: Vec::new() };
         let mut has_stream = false;
@@ -349,7 +358,8 @@ impl Committer {
         }
     }
 
-    /// Adds whoever waits behind a batch that has failed after a long wait: they would wait as long, and then fail as well.
+    /// Fails everything queued behind a batch that has failed by a timeout: it would wait as long,
+    /// and then fail too.
     fn give_up_waiting(&mut self, queue: &Receiver<Entry>, batch: &mut Gathered) {
         self.drain(queue);
         for Job { parcel, room, answer, .. } in self.queued.take_all() {
@@ -357,7 +367,8 @@ impl Committer {
         }
     }
 
-    /// Adds a job to the batch, or turns it away if its caller has waited too long. A stream waits with its sender.
+    /// Adds a job to the batch, or rejects it if its caller has waited too long. Stream parts are
+    /// never rejected here.
     fn take(&self, job: Job, batch: &mut Gathered) {
         let has_waited_too_long = job.is_single() && job.queued_at.elapsed() > self.patience;
         let Job { parcel, room, queued_at, answer } = job;
@@ -375,7 +386,7 @@ impl Committer {
         }
     }
 
-    /// Commits a batch, and tells what became of it; no messages ask whether some could be committed.
+    /// Commits a batch, and reports the outcome. An empty batch is a probe.
     fn commit(&mut self, messages: &[Message]) -> Result<Vec<Outcome>, StoreError> {
         let started = Instant::now();
         let outcomes = self.try_commit(messages);
@@ -396,7 +407,7 @@ impl Committer {
             None => self.store.writer()?,
         };
         let now = Timestamp::from_system_time(SystemTime::now());
-        // A defect that one batch brings to light must not end the thread that all others need.
+        // A bug that one batch triggers must not end the thread that all others need.
         let committed = catch_unwind(AssertUnwindSafe(|| {
             if messages.is_empty() { writer.probe().map(|()| Vec::new()) } else { writer.commit(messages, now) }
         }));
@@ -445,11 +456,11 @@ mod tests {
     #[test]
     fn a_batch_takes_what_can_be_committed_in_time() {
         for (limit, messages, millis, next) in [
-            // Slow: what would have been done in time.
+            // Slow: take what would have fit.
             (4_096, 4_096, 400, 1_024),
             (32_768, 8_000, 1_000, 800),
             (4_096, 1_000, 60_000, FEWEST_MESSAGES),
-            // Quick, and full: more. Quick, but not full: that says nothing.
+            // Fast and full: take more. Fast but not full means nothing.
             (4_096, 4_096, 20, 8_192),
             (4_096, 5_000, 49, 8_192),
             (4_096, 1_000, 1, 4_096),
@@ -460,7 +471,7 @@ mod tests {
             let took = Duration::from_millis(millis);
             assert_eq!(next_limit(limit, BATCH_TIME, messages, took), next, "{limit} {messages} {millis}");
         }
-        // While nobody waits, a batch may take longer.
+        // Without single messages, a batch may take longer.
         let took = Duration::from_millis(400);
         assert_eq!(next_limit(4_096, BATCH_TIME_OF_STREAMS, 4_096, took), 8_192);
     }

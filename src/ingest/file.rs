@@ -1,4 +1,4 @@
-//! A file of messages straight into the database: one thread parses, another commits.
+//! Ingests a file of messages straight into the database: one thread parses, another commits.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -12,17 +12,17 @@ use crate::domain::message::Message;
 use crate::domain::timestamp::Timestamp;
 use crate::store::{StoreError, Writer};
 
-/// How many bytes are read at a time.
+/// The size of a read.
 const BLOCK_BYTES: usize = 1024 * 1024;
-/// How many bytes of lines a transaction takes, should they be long.
+/// The most bytes of lines in one transaction.
 const BATCH_BYTES: usize = 32 * 1024 * 1024;
-/// A pause between transactions, so that another process that waits for the write lock gets it.
+/// The pause between transactions, so that another process that waits for the write lock gets it.
 const LET_OTHERS_WRITE: std::time::Duration = std::time::Duration::from_micros(500);
 
-/// Why a file was not ingested to its end. Ingesting all of it again is safe.
+/// Why a file was not ingested to its end. It is safe to ingest it again.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// It can't be read.
+    /// The file can't be read.
     #[error("reading failed: {0}")]
     Read(#[from] io::Error),
     /// The store failed.
@@ -30,16 +30,16 @@ pub enum FileError {
     Store(#[from] StoreError),
 }
 
-/// What a file came to.
+/// The totals of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Committed messages by outcome.
+    /// The outcomes of the committed messages.
     pub tally: Tally,
-    /// How many lines were no messages.
+    /// The number of lines that are not valid messages.
     pub rejected: u64,
 }
 
-/// Ingests everything that `input` gives, and tells of each bad line and of the bytes as they are committed.
+/// Ingests all of `input`. Reports each bad line, and the number of bytes as they are committed.
 pub fn ingest(
     input: impl Read + Send,
     mut writer: Writer,
@@ -47,13 +47,13 @@ pub fn ingest(
     mut committed_bytes: impl FnMut(usize),
 ) -> Result<Summary, FileError> {
     std::thread::scope(|scope| {
-        // Without room: what waited in between would need memory of its own.
+        // No buffer: batches in it would need memory of their own.
         let (batches, receiver) = sync_channel(0);
         let (used, again) = channel();
         let most = writer.large_batch();
         let parser = scope.spawn(move || parse(input, most, &batches, &again));
         let committed = commit(&receiver, &used, &mut writer, &mut bad_line, &mut committed_bytes);
-        // Without its receiver a parser that still has batches to hand over ends.
+        // Without the receiver, a parser that still has batches ends.
         drop(receiver);
         match parser.join() {
             Ok(parsed) => {
@@ -73,8 +73,8 @@ struct Batch {
     blocks: Vec<Bytes>,
 }
 
-/// Memory that has been used before: for most of a large file, asking the system for new pages would take longer than
-/// reading it into them.
+/// Memory for reuse: for most of a large file, getting new pages from the system would take longer
+/// than reading into them.
 #[derive(Default)]
 struct Used {
     messages: Vec<Message>,
@@ -82,10 +82,10 @@ struct Used {
 }
 
 impl Batch {
-    /// What is left of it when it is committed.
+    /// The reusable memory of a committed batch.
     fn into_used(self) -> Used {
         let mut messages = self.lines.messages;
-        // They hold parts of the blocks.
+        // The messages refer to the blocks.
         messages.clear();
         Used { messages, blocks: self.blocks }
     }
@@ -113,7 +113,7 @@ fn parse(
             if batches.send(std::mem::take(&mut batch)).is_err() || ended {
                 break;
             }
-            // Whoever took this one is done with the one before it.
+            // The receiver of this batch has finished the previous one.
             let used = again.try_recv().unwrap_or_default();
             blocks.extend(used.blocks);
             batch.lines.messages = used.messages;
@@ -123,7 +123,7 @@ fn parse(
     Ok(())
 }
 
-/// The next block, in the memory of one that is used up if it can be; empty at the end.
+/// The next block, in reused memory if possible; empty at the end.
 fn read_block(input: &mut impl Read, used: Option<Bytes>) -> io::Result<Bytes> {
     let mut block = used.and_then(|used| used.try_into_mut().ok()).unwrap_or_default();
     block.resize(BLOCK_BYTES, 0);
@@ -157,7 +157,7 @@ fn commit(
             std::thread::sleep(LET_OTHERS_WRITE);
         }
         committed_bytes(lines.bytes);
-        // A parser that has come to the end wants no more.
+        // A parser that has reached the end needs no more memory.
         let _ = used.send(batch.into_used());
     }
     writer.tidy()?;

@@ -1,8 +1,9 @@
-//! Group commit: whoever has messages waits in a bounded queue, and all that wait when a commit ends go into the next
-//! one together. Each is answered after its commit, with its own outcome.
+//! Group commit: messages wait in a bounded queue, and everything that is queued when a commit ends
+//! goes into the next one. Each caller is answered after its commit, with its own outcome.
 //!
-//! [`Ingest`] is the queue's entrance, a `committer` its other end (a store may want several of both), [`ndjson`] turns
-//! bytes into messages for the HTTP API and for [`file`](mod@file)s alike. No HTTP, no SQL and no rule about messages lives here.
+//! [`Ingest`] is the entrance of the queue, and a `committer` its exit (a store may want several).
+//! [`ndjson`] turns bytes into messages, for the HTTP API and for [`file`](mod@file). No HTTP, no
+//! SQL and no rules about messages belong here.
 
 mod committer;
 pub mod file;
@@ -25,15 +26,16 @@ use crate::store::{Store, StoreError};
 /// The bounds of the queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// How many bytes of single messages may wait or be committed at a time. Who comes when they do is sent away at once.
+    /// The most bytes of single messages that may be queued or being committed. When they are used
+    /// up, new single messages are rejected at once.
     pub single_bytes: u32,
-    /// The same of streams, which wait for room: their senders wait with them. What one stream sends must not keep single
-    /// messages from being taken, nor these wait for long behind it.
+    /// The same limit for streams, which wait for room, and with them their senders. It is
+    /// separate, so that a stream neither takes the room of single messages nor makes them wait
+    /// long behind it.
     pub stream_bytes: u32,
-    /// How long a stream waits for room, and anybody for its turn, before it is told to come again later.
+    /// How long a stream waits for room, and a single message for its batch, before it is rejected.
     pub patience: Duration,
-    /// When the store has been at one batch for so long, single messages are sent away at once instead of having them wait
-    /// for its end.
+    /// Single messages are rejected at once when the current batch has been running for this long.
     pub stall: Duration,
 }
 
@@ -48,16 +50,17 @@ impl Default for Limits {
     }
 }
 
-/// Why messages were not taken. Sending them again is safe.
+/// Why messages were not accepted. It is safe to send them again.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum IngestError {
-    /// There was no room in the queue, or no turn in time.
-    #[error("more messages arrive than the database can store")]
+    /// The queue had no room, or the message waited too long.
+    #[error("messages arrive faster than the database can store them")]
     Overloaded,
-    /// The store does not get on.
+    /// The store makes no progress.
     #[error("the database has been busy with earlier messages for more than a second")]
     Stalled,
-    /// The store failed, for this reason, which is the log's. Shared, for all of a batch fail together.
+    /// The store failed, for this reason, which only the log shows. Shared, because all of a batch
+    /// fails together.
     #[error("the database can't store messages now")]
     Store(Arc<str>),
     /// The service is stopping.
@@ -65,12 +68,12 @@ pub enum IngestError {
     Stopping,
 }
 
-/// What became of a caller's messages.
+/// The outcome of a caller's messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// How many were new.
+    /// The number of new messages.
     pub applied: u64,
-    /// How many had been processed before.
+    /// The number of messages that had been processed before.
     pub duplicates: u64,
 }
 
@@ -81,7 +84,7 @@ impl Tally {
         Self { applied, duplicates: outcomes.len() as u64 - applied }
     }
 
-    /// Adds other messages' outcomes.
+    /// Adds the outcomes of other messages.
     pub fn add(&mut self, other: Self) {
         self.applied += other.applied;
         self.duplicates += other.duplicates;
@@ -91,9 +94,9 @@ impl Tally {
 /// One or many messages of one caller, committed together.
 #[derive(Debug)]
 pub enum Parcel {
-    /// One message, without an allocation around it.
+    /// One message, without an extra allocation.
     One(Message),
-    /// Any number of messages; none to ask whether the store could commit some.
+    /// Any number of messages. An empty list probes whether the store can commit.
     Many(Vec<Message>),
 }
 
@@ -108,24 +111,24 @@ impl Parcel {
 
 type Answer = Result<Tally, IngestError>;
 
-/// What waits in the queue.
+/// An entry of the queue.
 enum Entry {
     Job(Job),
-    /// Everything that was queued before is to be committed, nothing that comes after.
+    /// Commit everything that was queued before, and nothing after.
     Stop,
 }
 
 /// A parcel in the queue.
 struct Job {
     parcel: Parcel,
-    /// Its part of the queue's bound, until it is answered.
+    /// Its share of the queue's capacity, held until it is answered.
     room: OwnedSemaphorePermit,
     queued_at: Instant,
     answer: oneshot::Sender<Answer>,
 }
 
 impl Job {
-    /// Whether its sender waits for an answer to this alone. So does whoever asks whether messages could be committed.
+    /// Whether its sender waits for this answer alone. That is also true for a probe.
     fn is_single(&self) -> bool {
         match &self.parcel {
             Parcel::One(_) => true,
@@ -134,18 +137,18 @@ impl Job {
     }
 }
 
-/// A committer's queue, and what is known of the committer.
+/// A committer's queue and progress.
 #[derive(Debug)]
 struct Queue {
     entries: mpsc::Sender<Entry>,
     progress: Arc<Progress>,
 }
 
-/// The way in for messages. Clones are the same.
+/// The entrance for messages. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Ingest {
-    /// One queue for each committer. A channel's messages all go into the same one, so that batches that are committed at
-    /// the same time never wait for each other's rows.
+    /// One queue per committer. All messages of a channel go into the same queue, so that
+    /// concurrent batches never wait for each other's rows.
     queues: Arc<[Queue]>,
     hasher: foldhash::fast::RandomState,
     room_for_singles: Arc<Semaphore>,
@@ -153,16 +156,17 @@ pub struct Ingest {
     limits: Limits,
 }
 
-/// A parcel's places in the queues: its answers are to come.
+/// The receipt for queued messages; their outcomes arrive later.
 #[derive(Debug)]
 pub struct Pending {
     first: oneshot::Receiver<Answer>,
-    /// Those of the other queues, if it was divided.
+    /// The answers of the other queues, if the messages were divided.
     others: Vec<oneshot::Receiver<Answer>>,
 }
 
 impl Pending {
-    /// Waits until the parcel is committed, or isn't. If a part of it isn't, the answer is that.
+    /// Waits until the messages are committed or have failed. If a part failed, the result is that
+    /// failure.
     pub async fn answer(self) -> Answer {
         let mut tally = answer_of(self.first).await;
         for other in self.others {
@@ -180,30 +184,32 @@ async fn answer_of(pending: oneshot::Receiver<Answer>) -> Answer {
     pending.await.unwrap_or(Err(IngestError::Stopping))
 }
 
-/// The threads that commit, to be waited for after [`Ingest::stop`].
+/// The committer threads, which must be waited for after [`Ingest::stop`].
 #[derive(Debug)]
 pub struct Committers {
     threads: Vec<JoinHandle<()>>,
-    /// Closed once all have ended.
+    /// Disconnected once all have ended.
     running: mpsc::Receiver<()>,
 }
 
 impl Committers {
-    /// Waits until they have ended, but no longer than this. Why not all was committed, if so.
+    /// Waits until they have ended, but not longer than `patience`. The error says why not
+    /// everything was committed.
     pub fn wait(self, patience: Duration) -> Result<(), &'static str> {
         match self.running.recv_timeout(patience) {
             Err(mpsc::RecvTimeoutError::Disconnected) => {
                 let ended_well = self.threads.into_iter().all(|thread| thread.join().is_ok());
-                if ended_well { Ok(()) } else { Err("a committer ended in a panic") }
+                if ended_well { Ok(()) } else { Err("a committer thread panicked") }
             }
-            // Nobody sends anything.
+            // Nothing is ever sent.
             Ok(()) | Err(mpsc::RecvTimeoutError::Timeout) => Err("the store did not answer in time"),
         }
     }
 }
 
 impl Ingest {
-    /// Starts as many committers as the store wants, each on a thread of its own. They end after [`stop`](Self::stop).
+    /// Starts as many committers as the store wants, each on its own thread. They end after
+    /// [`stop`](Self::stop).
     pub fn start(
         store: &Store,
         feed: &Feed,
@@ -237,7 +243,8 @@ impl Ingest {
         Ok((ingest, Committers { threads, running }))
     }
 
-    /// Queues messages that took `bytes` of input. A single one is sent away if there is no room; many wait for it.
+    /// Queues messages that took `bytes` of input. Without room, a single message is rejected, and
+    /// a stream's messages wait.
     pub async fn queue(&self, parcel: Parcel, bytes: usize) -> Result<Pending, IngestError> {
         match parcel {
             Parcel::One(message) => self.queue_one(message, bytes),
@@ -260,14 +267,14 @@ impl Ingest {
     }
 
     async fn wait_for_room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, IngestError> {
-        // One caller can't ask for more than the whole queue.
+        // A single caller can't reserve more than the whole capacity.
         let bytes = at_most(bytes, self.limits.stream_bytes);
         let room = Arc::clone(&self.room_for_streams).acquire_many_owned(bytes);
         let room = tokio::time::timeout(self.limits.patience, room).await;
         room.map_err(|_| IngestError::Overloaded)?.map_err(|_| IngestError::Stopping)
     }
 
-    /// Divides messages among the queues; no messages ask each committer whether it could commit some.
+    /// Divides messages among the queues. An empty list probes each committer.
     fn send_divided(&self, messages: Vec<Message>, mut room: OwnedSemaphorePermit) -> Result<Pending, IngestError> {
         let asking = messages.is_empty();
         let mut parts: Vec<Vec<Message>> = self.queues.iter().map(|_| Vec::new()).collect();
@@ -281,7 +288,7 @@ impl Ingest {
             }
         }
         let mut parts: Vec<_> = self.queues.iter().zip(parts).filter(|(_, part)| asking || !part.is_empty()).collect();
-        // Each part holds its share of the room, the first also what is left over.
+        // Each part holds its share of the room; the first also holds the remainder.
         let share = room.num_permits() / parts.len().max(1);
         let mut others = Vec::new();
         for (queue, part) in parts.split_off(parts.len().min(1)) {
@@ -303,7 +310,7 @@ impl Ingest {
         Ok(pending)
     }
 
-    /// The queue of a message's channel.
+    /// The queue for a message's channel.
     fn queue_of(&self, message: &Message) -> usize {
         use std::hash::BuildHasher;
         match self.queues.len() {
@@ -312,21 +319,21 @@ impl Ingest {
         }
     }
 
-    /// Commits messages that took `bytes` of input, together with whatever else waits.
+    /// Commits messages that took `bytes` of input, together with what else is queued.
     pub async fn commit(&self, parcel: Parcel, bytes: usize) -> Answer {
         self.queue(parcel, bytes).await?.answer().await
     }
 
-    /// Lets the committers end once everything that is queued now is committed and answered; wait for them to know.
-    /// Whoever comes later is told that the service is stopping.
+    /// Tells the committers to end once everything queued now is committed and answered. Later
+    /// messages are rejected as stopping.
     pub fn stop(&self) {
         for queue in &*self.queues {
-            // If the committer is gone already, so be it.
+            // The committer may have ended already.
             let _ = queue.entries.send(Entry::Stop);
         }
     }
 
-    /// How many bytes of input wait or are being committed.
+    /// How many bytes of input are queued or being committed.
     pub fn queued_bytes(&self) -> i64 {
         let taken =
             |room: &Semaphore, all: u32| i64::from(all).saturating_sub_unsigned(room.available_permits() as u64);
@@ -334,12 +341,12 @@ impl Ingest {
             + taken(&self.room_for_streams, self.limits.stream_bytes)
     }
 
-    /// How many committers could not commit the last messages, or the last [`probe`](Self::probe).
+    /// How many committers failed to commit their last batch, or the last [`probe`](Self::probe).
     pub fn failing(&self) -> usize {
         self.queues.iter().filter(|queue| queue.progress.has_failed()).count()
     }
 
-    /// Whether a message could be committed now.
+    /// Whether a message can be committed now.
     pub async fn probe(&self) -> Result<(), IngestError> {
         self.commit(Parcel::Many(Vec::new()), 0).await.map(|_| ())
     }

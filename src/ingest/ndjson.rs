@@ -1,4 +1,4 @@
-//! Newline-delimited JSON, read as a stream: bytes in, parsed messages out, in constant memory.
+//! Newline-delimited JSON as a stream: bytes in, parsed messages out, in constant memory.
 
 use bytes::Bytes;
 
@@ -6,30 +6,30 @@ use crate::domain::message::Message;
 use crate::domain::parse::{MAX_MESSAGE_BYTES, Reject, parse};
 use crate::shorten::shorten;
 
-/// How much is said of a bad line: a stream keeps this of a hundred of them.
+/// The longest description of a bad line. A stream keeps a hundred of them.
 const MAX_DETAIL_BYTES: usize = 1_024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// A line that is no message.
+/// A line that is not a valid message.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct BadLine {
-    /// Its number, from 1; lines of white space count.
+    /// The line number, from 1. Blank lines count.
     pub line: u64,
-    /// Why it is no message.
+    /// Why it is not a valid message.
     pub detail: String,
-    /// The same for programs.
+    /// The reason as a value.
     #[serde(skip)]
     #[schema(ignore)]
     pub reject: Reject,
 }
 
-/// What some lines held.
+/// The contents of some lines.
 #[derive(Debug, Default)]
 pub struct Lines {
     /// The messages.
     pub messages: Vec<Message>,
-    /// The lines that are neither messages nor white space.
+    /// The lines that are neither messages nor blank.
     pub bad: Vec<BadLine>,
     /// How many bytes of input they took.
     pub bytes: usize,
@@ -37,15 +37,15 @@ pub struct Lines {
 
 /// Cuts a stream into lines and parses them.
 ///
-/// A line ends in LF or CRLF, the last one may lack it; a leading byte-order mark is skipped. A line of more than
-/// [`MAX_MESSAGE_BYTES`] is bad, and no more of it than that is kept.
+/// A line ends in LF or CRLF; the last line may lack it. A leading byte-order mark is skipped. A
+/// line of more than [`MAX_MESSAGE_BYTES`] is bad, and no more than that is buffered.
 #[derive(Debug, Default)]
 pub struct LineReader {
-    /// The beginning of a line whose end has not come.
+    /// The start of a line whose end has not arrived.
     begun: Vec<u8>,
-    /// Whether the begun line is too long already: it is dropped until it ends.
+    /// The started line is already too long, and is dropped up to its end.
     overlong: bool,
-    /// How many lines have ended.
+    /// The number of lines so far.
     ended: u64,
 }
 
@@ -66,7 +66,7 @@ impl LineReader {
         self.begin(chunk.get(start..).unwrap_or_default());
     }
 
-    /// Reads the last line if it lacks its end.
+    /// Reads the last line, if its line end is missing.
     pub fn finish(&mut self, lines: &mut Lines) {
         if !self.begun.is_empty() || self.overlong {
             self.end_begun(lines);
@@ -74,7 +74,7 @@ impl LineReader {
     }
 
     fn begin(&mut self, part: &[u8]) {
-        // Room for a byte-order mark and a CR, which are no part of the line.
+        // Leaves room for a byte-order mark and a CR, which are not part of the line.
         if self.begun.len() + part.len() > MAX_MESSAGE_BYTES + BYTE_ORDER_MARK.len() + 1 {
             self.overlong = true;
         }

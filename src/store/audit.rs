@@ -103,7 +103,7 @@ fn problems(range: &ProcessedRange, below: Option<(i64, i64)>) -> Vec<String> {
     let ProcessedRange { first, last, summary } = range;
     let mut problems = Vec::new();
     if *first < 1 || last < first || *last > i64::from(u32::MAX) {
-        problems.push(format!("the range {first} to {last} is no range of message numbers"));
+        problems.push(format!("the range {first} to {last} is not a valid range of message numbers"));
     }
     if let Some((below_first, below_last)) = below {
         if below_last >= *first {
@@ -116,8 +116,10 @@ fn problems(range: &ProcessedRange, below: Option<(i64, i64)>) -> Vec<String> {
     for (name, latest) in parts {
         if let Some(Latest { number, .. }) = latest.as_ref().filter(|latest| !(first..=last).contains(&&latest.number))
         {
-            problems
-                .push(format!("the {name} of the range {first} to {last} is of message {number}, which is outside"));
+            problems.push(format!(
+                "the {name} of the range {first} to {last} is from message {number}, which is \
+                 outside"
+            ));
         }
     }
     problems

@@ -75,7 +75,7 @@ impl FromStr for Database {
     }
 }
 
-const AROUND: &str = "begins or ends with a space or a quotation mark; leave it out";
+const AROUND: &str = "starts or ends with a space or a quotation mark; remove it";
 
 /// What a shell or an editor may have left around a text.
 fn is_around(char: char) -> bool {
@@ -90,12 +90,12 @@ fn refuse_what_is_no_path(text: &str) -> Result<(), String> {
         return Err(format!("is empty; give {FORMS}"));
     }
     if lower.starts_with(":memory") || lower.starts_with("file::memory") {
-        return Err("is SQLite's own way to ask for a database in memory; write memory".to_owned());
+        return Err("is SQLite's own name for a database in memory; write memory".to_owned());
     }
     if lower.starts_with("file:") {
-        return Err(
-            "begins with file:, as an SQLite URI does; give the path alone, without file: and parameters".into()
-        );
+        return Err("starts with file:, like an SQLite URI; give only the path, without file: and \
+                    parameters"
+            .into());
     }
     let scheme = lower.split_once(':').map_or("", |(scheme, _)| scheme);
     if lower.contains("://") || OTHER_SCHEMES.contains(&scheme) {
@@ -103,9 +103,11 @@ fn refuse_what_is_no_path(text: &str) -> Result<(), String> {
         return Err(if is_ours && bare != text {
             AROUND.to_owned()
         } else if lower.contains("postgres") {
-            "is a Postgres URL in a form of another program; write postgres://user:password@host/database".to_owned()
+            "is a Postgres URL in the format of another program; write \
+             postgres://user:password@host/database"
+                .to_owned()
         } else {
-            format!("is a URL that this program doesn't know; give {FORMS}")
+            format!("is not a supported URL; give {FORMS}")
         });
     }
     if is_of_keywords(&lower) {
@@ -114,7 +116,9 @@ fn refuse_what_is_no_path(text: &str) -> Result<(), String> {
             .to_owned());
     }
     if lower.split_once(':').is_some_and(|(_, rest)| rest.contains('@')) {
-        return Err("looks like a URL without its beginning; write postgres://user:password@host/database".to_owned());
+        return Err("looks like a URL without its scheme; write \
+                    postgres://user:password@host/database"
+            .to_owned());
     }
     Ok(())
 }
@@ -183,27 +187,27 @@ mod tests {
             (" \t", "is empty"),
             (":memory:", "write memory"),
             ("file::memory:?cache=shared", "write memory"),
-            ("file:secret.db", "the path alone"),
-            ("FILE:///secret.db?mode=ro", "the path alone"),
-            ("sqlite:///secret.db", "doesn't know"),
-            ("sqlite:secret.db", "doesn't know"),
-            ("mysql://u:secret@h/d", "doesn't know"),
-            ("redis://:secret@h", "doesn't know"),
-            ("jdbc:postgresql://h/d?user=u&password=secret", "form of another program"),
-            ("postgresql+psycopg://u:secret@h/d", "form of another program"),
-            ("postgres:u:secret@h/d", "form of another program"),
-            ("postgres:/u:secret@h/d", "form of another program"),
-            (" postgres://u:secret@h/d", "leave it out"),
-            ("postgres://u:secret@h/d\n", "leave it out"),
-            ("\"postgres://u:secret@h/d\"", "leave it out"),
-            ("'Postgres://u:secret@h/d'", "leave it out"),
-            ("“postgres://u:secret@h/d”", "leave it out"),
+            ("file:secret.db", "only the path"),
+            ("FILE:///secret.db?mode=ro", "only the path"),
+            ("sqlite:///secret.db", "not a supported URL"),
+            ("sqlite:secret.db", "not a supported URL"),
+            ("mysql://u:secret@h/d", "not a supported URL"),
+            ("redis://:secret@h", "not a supported URL"),
+            ("jdbc:postgresql://h/d?user=u&password=secret", "format of another program"),
+            ("postgresql+psycopg://u:secret@h/d", "format of another program"),
+            ("postgres:u:secret@h/d", "format of another program"),
+            ("postgres:/u:secret@h/d", "format of another program"),
+            (" postgres://u:secret@h/d", "remove it"),
+            ("postgres://u:secret@h/d\n", "remove it"),
+            ("\"postgres://u:secret@h/d\"", "remove it"),
+            ("'Postgres://u:secret@h/d'", "remove it"),
+            ("“postgres://u:secret@h/d”", "remove it"),
             ("host=h password=secret", "keywords and values"),
             (" user = u password = secret", "keywords and values"),
             ("Server=h;User Id=u;Pwd=secret", "keywords and values"),
             ("rockets.db?password=secret", "keywords and values"),
-            ("u:secret@h/d", "without its beginning"),
-            ("//u:secret@h/d", "without its beginning"),
+            ("u:secret@h/d", "without its scheme"),
+            ("//u:secret@h/d", "without its scheme"),
             ("postgres://u:secret/d", "percent-encode"),
             ("postgres://u:se/secret@h/d", "percent-encode"),
             ("postgres://h/d?secret=1", "not supported"),

@@ -85,8 +85,8 @@ pub enum StoreError {
     WrongServer(&'static str),
     /// The tables can't be distributed.
     #[error(
-        "only Postgres with the extension citus can distribute the tables; install it on every node, and run CREATE \
-         EXTENSION citus in this database"
+        "distributing the tables needs the Postgres extension citus; install it on every node, and \
+         run CREATE EXTENSION citus in this database"
     )]
     NotACluster,
     /// The database did not answer in time.
@@ -108,7 +108,7 @@ pub enum StoreError {
     #[error("the write-ahead log can't be synced: {0}")]
     Log(std::io::Error),
     /// A row holds what no version of the program writes.
-    #[error("the database is damaged (the command `check` tells where): {0}")]
+    #[error("the database is damaged (`check` shows where): {0}")]
     Damaged(String),
     /// A migration failed.
     #[error("the migration failed: {0}")]
@@ -166,13 +166,13 @@ pub struct Backup {
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// It would be the only copy.
-    #[error("a database in memory belongs to one process; there is nothing to copy")]
+    #[error("a database in memory exists only inside its process; there is nothing to copy")]
     Memory,
     /// The target is there already.
-    #[error("{} exists already; give another name, or --replace to overwrite it", .0.display())]
+    #[error("{} already exists; give another name, or use --replace to overwrite it", .0.display())]
     Exists(PathBuf),
     /// The target is the database itself, or belongs to it.
-    #[error("{} is the database that is to be copied, or a file of it; give another name", .0.display())]
+    #[error("{} is the database to copy, or one of its files; give another name", .0.display())]
     Source(PathBuf),
     /// The target is a database that a process has open.
     #[error(
@@ -189,7 +189,7 @@ pub enum BackupError {
         reason: String,
     },
     /// The copy is not sound, and so the original isn't.
-    #[error("the database is damaged (the command `check` tells all of it): {}: {}",
+    #[error("the database is damaged (`check` lists all problems): {}: {}",
             .0.channel.as_deref().unwrap_or("the file"), .0.detail)]
     Damaged(Finding),
     /// The copy can't be written.

@@ -69,9 +69,9 @@ impl Report {
     /// What it tells, in a sentence.
     pub fn description(self) -> &'static str {
         match self {
-            Self::Missions => "Rockets by mission, with their speeds; null stands for those whose mission is unknown.",
-            Self::Types => "Rockets by type, with their speeds; null stands for those whose type is unknown.",
-            Self::Explosions => "Exploded rockets by the reason.",
+            Self::Missions => "Rockets by mission, with their speeds; null stands for an unknown mission.",
+            Self::Types => "Rockets by type, with their speeds; null stands for an unknown type.",
+            Self::Explosions => "Exploded rockets by reason.",
             Self::Fleet => "The whole fleet in one row.",
             Self::Gaps => "The missing message numbers of each channel, as ranges with both ends inclusive.",
         }

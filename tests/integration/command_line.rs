@@ -74,7 +74,7 @@ fn files_and_standard_input_are_ingested() {
         assert_eq!(failed.status.code(), Some(1));
         assert!(stderr(&failed).contains(why), "{}", stderr(&failed));
     }
-    assert!(stderr(&run(&["ingest", "-", "--database", "memory"])).contains("would be gone"));
+    assert!(stderr(&run(&["ingest", "-", "--database", "memory"])).contains("would be lost"));
 }
 
 #[test]

@@ -400,7 +400,7 @@ fn a_filter_chosen_while_disconnected_shows_no_other_rows() {
     filter_by_status(&mut browser, "exploded");
     browser.until(ROWS, &json!([]));
     browser.until(LIVE, &json!("lost"));
-    assert!(browser.run(&text("#no-match")).as_str().unwrap().contains("can’t be asked"));
+    assert!(browser.run(&text("#no-match")).as_str().unwrap().contains("is not available"));
     browser.until(&visible(".missions .stale-sign"), &json!(true));
     let _service = Service::start_at(&database, address);
     browser.until(ROWS, &json!(["b"]));

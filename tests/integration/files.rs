@@ -104,7 +104,7 @@ fn a_file_that_is_removed_takes_no_more_messages_and_goes_on_when_it_is_back() {
     assert!((20..=21).contains(&stored(&copy)[0][0].as_u64().unwrap()), "{:?}", stored(&copy));
     fs::rename(&elsewhere, &database).unwrap();
     logged.recovers();
-    assert!(logged.says("the database is open again"));
+    assert!(logged.says("the database was reopened"));
     post(&logged, 21..=25);
     assert_eq!(logged.client().get("/rockets/r").json()["messages"]["completeThrough"], 25);
     sound(&database);
@@ -279,7 +279,7 @@ fn a_backup_never_takes_the_place_of_its_source_or_of_a_database_in_use() {
         for source in [&database, &path("link.db")] {
             let refused = backup(source, &path(name));
             assert_eq!(refused.status.code(), Some(1), "{name}: {refused:?}");
-            assert!(stderr(&refused).contains("is the database that is to be copied"), "{name}: {}", stderr(&refused));
+            assert!(stderr(&refused).contains("is the database to copy"), "{name}: {}", stderr(&refused));
         }
     }
     let in_use = backup(&database, &other);

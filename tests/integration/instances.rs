@@ -204,7 +204,7 @@ fn what_is_not_ours_is_refused() {
         execute(&database.url, statements);
         refused(&database, "");
         let migrated = run(&["migrate", "--database", &database.url]);
-        assert!(stderr(&migrated).contains("did not make"), "{}", stderr(&migrated));
+        assert!(stderr(&migrated).contains("did not create"), "{}", stderr(&migrated));
         assert!(query(&database.url, "SELECT 1 AS one FROM pg_tables WHERE tablename LIKE 'processed%'").is_empty());
     }
     for (statements, why) in [

@@ -449,7 +449,7 @@ fn who_sends_many_messages_as_one_is_told_how_to(backend: Backend) {
         let problem = Client::new(app.address).post_bytes(body.as_bytes()).problem(status);
         let detail = problem["detail"].as_str().unwrap();
         assert!(
-            detail.contains("To send many messages, one a line, use Content-Type: application/x-ndjson."),
+            detail.contains("To send many messages, one per line, use Content-Type: application/x-ndjson."),
             "{detail}"
         );
     }

@@ -457,12 +457,12 @@ fn an_outage_is_one_warning_however_long_it_lasts() {
     let mut stream = Events::open(service.address, "", None);
     assert_eq!(stream.snapshot(), ["r"]);
     cluster.kill();
-    eventually("it is tried again and again", || said(&log, "DEBUG", "changes still can't be followed") >= 3);
+    eventually("it is tried again and again", || said(&log, "DEBUG", "changes still can't be read") >= 3);
     cluster.restart();
     eventually("it is back", || client.post(&faster("r", 2, 1)).status == 204);
     stream.until("the change", |event| event.data["speed"] == 2);
-    eventually("it says so", || said(&log, "INFO", "changes are followed again") == 1);
-    assert_eq!(said(&log, "WARN", "changes can't be followed now"), 1);
+    eventually("it says so", || said(&log, "INFO", "changes can be read again") == 1);
+    assert_eq!(said(&log, "WARN", "changes can't be read; event streams are unavailable"), 1);
     let text = std::fs::read_to_string(&log).unwrap();
     assert!(!text.contains(" at line "), "{text}");
 }

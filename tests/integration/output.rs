@@ -509,7 +509,7 @@ fn launch_takes_a_scheme_in_any_case_and_rides_out_an_outage() {
     let mut complaints = BufReader::new(launch.stderr.take().unwrap());
     let mut complaint = String::new();
     complaints.read_line(&mut complaint).unwrap();
-    assert!(complaint.contains("sending again for up to 60 seconds"), "{complaint}");
+    assert!(complaint.contains("retrying for up to 60 seconds"), "{complaint}");
     let _service = Service::start_at(&database, address);
     let output = launch.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");

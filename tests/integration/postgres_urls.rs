@@ -134,11 +134,11 @@ fn nor_does_it_in_the_wrong_place() {
 fn what_is_wrong_is_said_with_what_to_do() {
     for (spelling, hint) in [
         ("postgres://u:a/hush4711@h/d", "percent-encode"),
-        ("postgres://u@h/d?sslMode=verify-full", "sslMode, which is written sslmode"),
+        ("postgres://u@h/d?sslMode=verify-full", "sslMode, which must be written sslmode"),
         ("postgres://u@h/d?service=s", "service, which is not supported"),
         ("mysql://h/d", "the path of an SQLite file"),
         (":memory:", "write memory"),
-        ("file:y.db", "give the path alone"),
+        ("file:y.db", "give only the path"),
     ] {
         let output = run(&["check", "--database", spelling]);
         assert_eq!(output.status.code(), Some(2));
@@ -347,7 +347,7 @@ fn who_asks_for_encryption_gets_it() {
     }
     server.is_refused(&url("localhost", ""), &[variables[0], ("PGSSLMODE", "verify-full")], tls);
     server.is_refused(&url("localhost", ""), &[variables[0], ("PGSSLMODE", "verify_full")], "PGSSLMODE");
-    server.is_refused(&url("localhost", "sslMode=verify-full"), &variables, "which is written sslmode");
+    server.is_refused(&url("localhost", "sslMode=verify-full"), &variables, "which must be written sslmode");
     // What is only preferred is done without: a server that has no certificate says so.
     let port = free_port();
     let _plain = Cluster::start_with(&format!("-c fsync=off -c port={port} -c listen_addresses=127.0.0.1"));

@@ -41,7 +41,7 @@ fn what_is_not_ours_is_refused_and_left_untouched() {
     let directory = tempfile::tempdir().unwrap();
     let database = directory.path().join("rockets.db");
     std::fs::write(&database, "no database at all, but long enough to be one. ".repeat(100)).unwrap();
-    refused(&database, "no SQLite database");
+    refused(&database, "not an SQLite database");
 }
 
 #[test]
@@ -124,8 +124,8 @@ fn check_finds_each_kind_of_damage() {
         ("UPDATE rockets SET highest = 9 WHERE channel = 'r'", "r", "highest is 9"),
         ("UPDATE processed_ranges SET last_msg = 4 WHERE channel = 'r' AND first_msg = 1", "r", "touch"),
         ("UPDATE processed_ranges SET last_msg = 5 WHERE channel = 'r' AND first_msg = 1", "r", "overlap"),
-        ("UPDATE processed_ranges SET last_msg = 0 WHERE channel = 's'", "s", "no range of message numbers"),
-        ("UPDATE processed_ranges SET first_msg = 0 WHERE channel = 's'", "s", "no range of message numbers"),
+        ("UPDATE processed_ranges SET last_msg = 0 WHERE channel = 's'", "s", "not a valid range of message numbers"),
+        ("UPDATE processed_ranges SET first_msg = 0 WHERE channel = 's'", "s", "not a valid range of message numbers"),
         ("UPDATE processed_ranges SET launch_msg = 7 WHERE channel = 's'", "s", "message 7, which is outside"),
         ("UPDATE processed_ranges SET launch_type = NULL WHERE channel = 's'", "s", "can't be read"),
         ("UPDATE processed_ranges SET speed_change = 0 WHERE channel = 't'", "t", "speed is 500"),

@@ -64,7 +64,7 @@ pub(in crate::store) fn describe(error: &Error) -> String {
         Error::Io(error) => format!("the connection failed: {error}"),
         Error::Tls(error) => format!("the connection can't be encrypted: {error}"),
         Error::Configuration(error) => error.to_string(),
-        Error::PoolTimedOut => "no connection was free, or could be made, in time".to_owned(),
+        Error::PoolTimedOut => "no connection became available in time".to_owned(),
         other => other.to_string(),
     }
 }

@@ -143,7 +143,7 @@ impl PostgresStore {
         })?;
         // Whoever doesn't hear it now finds the note.
         if let Err(error) = self.tell_now(None) {
-            tracing::debug!(%error, "could not tell other instances");
+            tracing::debug!(%error, "could not notify other instances");
         }
         Ok(removed)
     }

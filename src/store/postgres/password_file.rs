@@ -45,7 +45,7 @@ fn read(path: &Path) -> Result<String, String> {
         return Err("it is not a file".to_owned());
     }
     if metadata.mode() & 0o077 != 0 {
-        return Err("others may read it; take that right away by chmod 600".to_owned());
+        return Err("other users can read it; run chmod 600 on it".to_owned());
     }
     let file = File::open(path).map_err(|error| error.to_string())?;
     let mut text = String::new();

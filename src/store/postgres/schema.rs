@@ -99,7 +99,7 @@ pub(super) async fn open(
     within(patience, async {
         sqlx::query("SELECT pg_advisory_unlock_all()").execute(&mut *connection).await?;
         if let Some(difference) = first_difference(connection).await? {
-            let reason = format!("{difference}, which is not the shape that this program made; restore a backup");
+            let reason = format!("{difference}, which is not the shape that this program created; restore a backup");
             return Ok(Opened::Refused(reason));
         }
         let sql = "SELECT relnamespace::bigint FROM pg_class WHERE oid = to_regclass('rockets')";
@@ -122,11 +122,13 @@ async fn unfit_server(connection: &mut PgConnection) -> Result<Option<String>, S
         tracing::warn!("synchronous_commit is off: an acknowledged message may be lost when the server crashes");
     }
     if encoding != "UTF8" {
-        let reason = "which can't hold every message; make it with ENCODING 'UTF8'";
+        let reason = "which can't hold every message; create it with ENCODING 'UTF8'";
         return Ok(Some(format!("its encoding is {encoding}, {reason}")));
     }
     let schema: Option<&str> = row.try_get(2)?;
-    Ok(schema.is_none().then(|| "it has no schema of those in its search_path; make one by CREATE SCHEMA".to_owned()))
+    Ok(schema
+        .is_none()
+        .then(|| "it has none of the schemas in its search_path; create one with CREATE SCHEMA".to_owned()))
 }
 
 /// What is to be done to open a database.
@@ -147,13 +149,14 @@ async fn look(connection: &mut PgConnection, migrate: bool) -> Result<Looked, St
         None if !migrate => refused("it has no schema; run `migrate`, or leave out --no-migrate"),
         None => match first_of_our_names(connection).await? {
             Some(name) => refused(&format!(
-                "it has a {name} that this program did not make; give another database, or another schema by \
-                 ?options=-csearch_path%3DNAME"
+                "it has a {name} that this program did not create; give another database, or \
+                 another schema with ?options=-csearch_path%3DNAME"
             )),
             None => Ok(Looked::Outdated),
         },
         Some(version) if version > latest => refused(&format!(
-            "its schema has version {version}, but this program knows versions up to {latest}; use a newer program"
+            "its schema has version {version}, but this program supports versions up to {latest}; \
+             use a newer program"
         )),
         Some(version) if version < latest && !migrate => {
             refused("its schema is not up to date; run `migrate`, or leave out --no-migrate")

@@ -84,9 +84,9 @@ async fn is_wanted(target: TargetSession, connection: &mut PgConnection) -> Resu
     let sql = "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean";
     let row = sqlx::query(sql).fetch_one(connection).await?;
     match (row.try_get(0)?, row.try_get(1)?) {
-        (true, _) => Err(StoreError::WrongServer("it is a standby, and target_session_attrs asks for another one")),
+        (true, _) => Err(StoreError::WrongServer("it is a standby, but target_session_attrs asks for a primary")),
         (false, true) if target == TargetSession::ReadWrite => {
-            Err(StoreError::WrongServer("its transactions are read-only, and target_session_attrs asks for read-write"))
+            Err(StoreError::WrongServer("its transactions are read-only, but target_session_attrs asks for read-write"))
         }
         _ => Ok(()),
     }

@@ -174,7 +174,7 @@ fn parameters_of(url: &str) -> Result<BTreeMap<String, String>, String> {
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (authority, database) = place.split_once('/').unwrap_or((place, ""));
     if database.contains('@') || query.contains('@') {
-        return Err(format!("has an @ behind the host: {FORM}"));
+        return Err(format!("has an @ after the host: {FORM}"));
     }
     let (account, host) = authority.rsplit_once('@').unwrap_or(("", authority));
     let (user, password) = account.split_once(':').unwrap_or((account, ""));
@@ -187,7 +187,7 @@ fn parameters_of(url: &str) -> Result<BTreeMap<String, String>, String> {
     let mut named = BTreeMap::new();
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
         let (name, value) =
-            parameter.split_once('=').ok_or("has a parameter without a value behind the question mark")?;
+            parameter.split_once('=').ok_or("has a parameter without a value after the question mark")?;
         let name = decoded(name)?;
         if !PARAMETERS.iter().any(|(known, _)| *known == name) {
             return Err(unknown(&name));
@@ -218,19 +218,19 @@ fn host_and_port(text: &str) -> Result<(&str, &str), String> {
 fn unknown(name: &str) -> String {
     let lower = name.to_ascii_lowercase();
     if PARAMETERS.iter().any(|(known, _)| *known == lower) {
-        return format!("has the parameter {name}, which is written {lower}");
+        return format!("has the parameter {name}, which must be written {lower}");
     }
     let is_name = name.len() <= 40 && name.chars().all(|char| char.is_ascii_alphanumeric() || "_-[].".contains(char));
     let name = if is_name { format!("the parameter {name}") } else { "a parameter".to_owned() };
     let known: Vec<&str> = PARAMETERS.iter().map(|(known, _)| *known).collect();
-    format!("has {name}, which is not supported; these are: {}", known.join(", "))
+    format!("has {name}, which is not supported; supported parameters are: {}", known.join(", "))
 }
 
 fn decoded(text: &str) -> Result<String, String> {
     let is_hex = |at: usize| text.as_bytes().get(at).is_some_and(u8::is_ascii_hexdigit);
     let is_sound = text.match_indices('%').all(|(at, _)| is_hex(at + 1) && is_hex(at + 2));
     let decoded = percent_decode_str(text).decode_utf8().ok().filter(|text| is_sound && !text.contains('\0'));
-    decoded.map(Into::into).ok_or_else(|| format!("has a % that begins no percent-encoded text: {FORM}"))
+    decoded.map(Into::into).ok_or_else(|| format!("has a % that does not start a percent-encoded character: {FORM}"))
 }
 
 fn encoded(text: &str) -> String {
@@ -263,7 +263,7 @@ impl Given<'_> {
     fn refuse_variables(&self) -> Result<(), String> {
         let refused = REFUSED_VARIABLES.iter().find(|name| (self.environment)(name).is_some_and(|it| !it.is_empty()));
         refused
-            .map_or(Ok(()), |name| Err(format!("can't be used where {name} is set, which is not supported; unset it")))
+            .map_or(Ok(()), |name| Err(format!("can't be used while {name} is set, which is not supported; unset it")))
     }
 
     /// A value with the name of where it comes from.
@@ -308,7 +308,7 @@ impl Given<'_> {
     fn host(&self, port: u16) -> Result<String, String> {
         let host = match (self.find("host")?, self.find("hostaddr")?) {
             (Some(_), Some((address, _))) => {
-                return Err(format!("has a host, and {address} beside it, which is not supported; give one of them"));
+                return Err(format!("has both a host and {address}, which is not supported; give one of them"));
             }
             (None, Some((address, value))) if value.parse::<std::net::IpAddr>().is_err() => {
                 return Err(format!("has a {address} that is not an IP address"));
@@ -351,7 +351,9 @@ impl Given<'_> {
         let by_ssl = match self.value("ssl")?.as_deref() {
             None => None,
             Some("true") => Some(("ssl".to_owned(), "require".to_owned())),
-            Some(_) => return Err("has the parameter ssl, which can only be true; use sslmode".to_owned()),
+            Some(_) => {
+                return Err("has the parameter ssl, which supports only the value true; use sslmode".to_owned());
+            }
         };
         let default = if trusts_system { "verify-full" } else { "prefer" };
         let mode = match self.find("sslmode")?.or(by_ssl) {
@@ -380,13 +382,13 @@ impl Given<'_> {
         match (self.value("sslcert")?, self.value("sslkey")?) {
             (Some(certificate), Some(key)) => tls.extend([("sslcert", certificate), ("sslkey", key)]),
             (None, None) => {}
-            _ => return Err("has one of sslcert and sslkey; give both or none".to_owned()),
+            _ => return Err("has only one of sslcert and sslkey; give both or neither".to_owned()),
         }
         let is_missing = |(name, value): &&(&str, String)| {
             *name != "sslmode" && !(trusts_system && *name == "sslrootcert") && !Path::new(value).exists()
         };
         match tls.iter().find(is_missing) {
-            Some((name, _)) if mode != "disable" => Err(format!("has a {name} that names no file which is there")),
+            Some((name, _)) if mode != "disable" => Err(format!("has a {name} that names a file that does not exist")),
             _ => Ok(tls),
         }
     }
@@ -397,13 +399,16 @@ impl Given<'_> {
             "any" => Ok(TargetSession::Any),
             "read-write" => Ok(TargetSession::ReadWrite),
             "primary" => Ok(TargetSession::Primary),
-            _ => Err(format!("has a {name} that is none of any, read-write and primary; others are not supported")),
+            _ => Err(format!(
+                "has a {name} that is none of any, read-write and primary; other values are not \
+                 supported"
+            )),
         }
     }
 }
 
-const SEVERAL_HOSTS: &str =
-    "names several hosts or ports, which is not supported; give one name that leads to the primary";
+const SEVERAL_HOSTS: &str = "names several hosts or ports, which is not supported; give one name \
+                             that resolves to the primary";
 
 impl fmt::Display for PostgresUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -472,12 +477,12 @@ mod tests {
     fn what_is_not_understood_is_refused_and_nothing_of_it_repeated() {
         for (url, why) in [
             ("postgres://u:secret/d", "has a port that is not a number"),
-            ("postgres://u:se/secret@h/d", "has an @ behind the host"),
+            ("postgres://u:se/secret@h/d", "has an @ after the host"),
             ("postgres://u:12?secret@h/d", "must be like"),
-            ("postgres://u:12/3?secret=@h/d", "has an @ behind the host"),
-            ("postgres://u:100%secret@h/d", "begins no percent-encoded text"),
-            ("postgres://u:secret%00@h/d", "begins no percent-encoded text"),
-            ("postgres://u:secret%ff@h/d", "begins no percent-encoded text"),
+            ("postgres://u:12/3?secret=@h/d", "has an @ after the host"),
+            ("postgres://u:100%secret@h/d", "does not start a percent-encoded character"),
+            ("postgres://u:secret%00@h/d", "does not start a percent-encoded character"),
+            ("postgres://u:secret%ff@h/d", "does not start a percent-encoded character"),
             ("postgres://u@h:secret/d", "has a port"),
             ("postgres://u@h:0/d", "has a port"),
             ("postgres://u@::1/d", "in brackets"),
@@ -489,14 +494,14 @@ mod tests {
             ("postgres://u@h/d?port=1,2", "several hosts"),
             ("postgres://u@h/d?hostaddr=::1", "give one of them"),
             ("postgres://u@/d?hostaddr=h", "not an IP address"),
-            ("postgres://u@h/d?sslMode=verify-full", "sslMode, which is written sslmode"),
+            ("postgres://u@h/d?sslMode=verify-full", "sslMode, which must be written sslmode"),
             ("postgres://u@h/d?sslmode=Verify-Full", "has a sslmode that is none of"),
             ("postgres://u@h/d?sslmode=allow", "has a sslmode that is none of"),
             ("postgres://u@h/d?sslrootcert=system&sslmode=require", "weaker sslmode"),
-            ("postgres://u@h/d?ssl=1", "ssl, which can only be true"),
-            ("postgres://u@h/d?sslcert=c", "give both or none"),
-            ("postgres://u@h/d?sslrootcert=secret", "has a sslrootcert that names no file"),
-            ("postgres://u@h/d?sslcert=Cargo.toml&sslkey=secret", "has a sslkey that names no file"),
+            ("postgres://u@h/d?ssl=1", "ssl, which supports only the value true"),
+            ("postgres://u@h/d?sslcert=c", "give both or neither"),
+            ("postgres://u@h/d?sslrootcert=secret", "has a sslrootcert that names a file that does not exist"),
+            ("postgres://u@h/d?sslcert=Cargo.toml&sslkey=secret", "has a sslkey that names a file that does not exist"),
             ("postgres://u@h/d?service=secret", "the parameter service, which is not supported"),
             ("postgres://u@h/d?sslpassword=secret", "the parameter sslpassword, which is not supported"),
             ("postgres://u@h/d?channel_binding=require", "the parameter channel_binding, which is not supported"),

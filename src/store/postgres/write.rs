@@ -115,14 +115,14 @@ impl PostgresWriter {
                 Ok(Some(outcomes)) => return Ok(outcomes),
                 Ok(None) => rely = false,
                 Err(StoreError::Postgres(error)) if tries < TRIES && is_to_be_tried_again(&error) => {
-                    tracing::debug!(error = describe(&error), tries, "trying a batch again");
+                    tracing::debug!(error = describe(&error), tries, "retrying a batch");
                     tries += 1;
                 }
                 // The next try has a fresh connection, so there is only one.
                 Err(StoreError::Postgres(error))
                     if had_connection && !transaction.may_be_committed && is_connection_lost(&error) =>
                 {
-                    tracing::debug!(error = describe(&error), "trying a batch again over another connection");
+                    tracing::debug!(error = describe(&error), "retrying a batch over another connection");
                 }
                 Err(error) => return Err(error),
             }

@@ -126,7 +126,7 @@ fn copy(original: &Path, copy: &Path) -> Result<(), StoreError> {
     let copy = Connection::open_with_flags(copy, OPEN_FLAGS)?;
     let mode = copy.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0))?;
     if mode != "wal" {
-        return Err(StoreError::Damaged(format!("the copy can't keep a write-ahead log (journal mode {mode})")));
+        return Err(StoreError::Damaged(format!("the copy can't use a write-ahead log (journal mode {mode})")));
     }
     Ok(())
 }

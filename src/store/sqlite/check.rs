@@ -49,7 +49,7 @@ fn check_lists(connection: &Connection, found: Found<'_>) -> Result<(), StoreErr
     let mut statement = connection.prepare(lists::WRONGLY_LISTED)?;
     let mut wrong = statement.query([])?;
     while let Some(row) = wrong.next()? {
-        let detail = "its place in the lists is wrong".to_owned();
+        let detail = "its row in rockets_listed or rockets_unlisted is wrong".to_owned();
         found(Finding { channel: Some(lossy(row.get_ref(0)?)), detail });
     }
     Ok(())

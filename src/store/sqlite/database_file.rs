@@ -95,7 +95,7 @@ impl DatabaseFile {
         *anchor = self.open_anchor()?;
         self.is_held.store(anchor.is_some(), Ordering::Relaxed);
         if anchor.is_some() && self.generation() > 0 {
-            tracing::info!(path = %self.path.display(), "the database is open again");
+            tracing::info!(path = %self.path.display(), "the database was reopened");
         }
         Ok(())
     }
@@ -118,7 +118,7 @@ impl DatabaseFile {
         // Most databases have a log already; a copy that another program made may not.
         let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
         if mode != "wal" {
-            return Err(StoreError::Unusable(format!("it can't keep a write-ahead log (journal mode {mode})")));
+            return Err(StoreError::Unusable(format!("it can't use a write-ahead log (journal mode {mode})")));
         }
         // It takes a read to be counted among those that have the log open.
         schema::version(&connection)?;
@@ -239,7 +239,7 @@ fn save_log(connection: &Connection, change: FileChange) {
     if change.leaves_log()
         && let Err(error) = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
     {
-        tracing::warn!(%error, "the write-ahead log of the lost database can't be applied to it");
+        tracing::warn!(%error, "the write-ahead log can't be applied to the lost database file");
     }
     keep_log_apart(connection, change);
 }
@@ -249,6 +249,7 @@ fn keep_log_apart(connection: &Connection, change: FileChange) {
     if !change.leaves_log()
         && let Err(error) = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
     {
-        tracing::warn!(%error, "the log can't be kept apart from what is left of the database");
+        tracing::warn!(%error, "SQLite may apply the write-ahead log to the damaged database file \
+                                on close");
     }
 }

@@ -30,21 +30,23 @@ pub(super) fn sibling(database: &Path, ending: &str) -> PathBuf {
 pub(super) fn absolute(path: &Path) -> Result<PathBuf, String> {
     let name = path.file_name().filter(|_| !path.as_os_str().as_encoded_bytes().ends_with(b"/"));
     let Some(name) = name else {
-        return Err("this names a directory; give the path of a file".to_owned());
+        return Err("this path names a directory; give the path of a file".to_owned());
     };
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let parent = fs::canonicalize(parent).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => format!("there is no directory {}; make it, or give another path", parent.display()),
+        ErrorKind::NotFound => format!("there is no directory {}; create it, or give another path", parent.display()),
         _ => format!("the directory {} can't be used: {error}", parent.display()),
     })?;
     let absolute = parent.join(name);
     match fs::metadata(&absolute) {
         Ok(metadata) if metadata.is_dir() => Err("this is a directory; give the path of a file".to_owned()),
-        Ok(metadata) if !metadata.is_file() => Err("this is no regular file; give another path".to_owned()),
+        Ok(metadata) if !metadata.is_file() => Err("this is not a regular file; give another path".to_owned()),
         Err(error) if error.kind() == ErrorKind::NotFound && fs::symlink_metadata(&absolute).is_ok() => {
-            Err("this is a symbolic link to a file that is not there; make the file, or remove the link".to_owned())
+            Err("this is a symbolic link to a file that does not exist; create the file, or remove \
+                 the link"
+                .to_owned())
         }
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(format!("it can't be looked at: {error}")),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(format!("it can't be examined: {error}")),
         Ok(_) | Err(_) => Ok(absolute),
     }
 }
@@ -81,7 +83,7 @@ pub(super) fn status(path: &Path) -> io::Result<(FileId, u64)> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FileChange {
     /// The path names no file.
-    #[error("the database's file was removed or renamed while it was in use; put it or a backup back")]
+    #[error("the database's file was removed or renamed while it was in use; restore it or a backup")]
     Removed,
     /// The path names another file.
     #[error("the database's file was replaced by another one while it was in use")]
@@ -90,7 +92,10 @@ pub enum FileChange {
     #[error("the database's file was cut short or overwritten while it was in use; put a sound copy in its place")]
     CutShort,
     /// The log has lost its end, and with it what was not in the database's file yet.
-    #[error("the database's write-ahead log was cut short while it was in use: what was only there is lost")]
+    #[error(
+        "the database's write-ahead log was cut short while it was in use; what was only in the \
+         log is lost"
+    )]
     LogCutShort,
     /// The log or its index is gone, or another file.
     #[error("the database's write-ahead log (the file -wal or -shm) was removed or replaced while it was in use")]
@@ -217,7 +222,7 @@ mod tests {
             ("folder", Err("is a directory")),
             ("nodir/../new.db", Err("no directory")),
             ("nodir/new.db", Err("no directory")),
-            ("there.db/new.db", Err("can't be looked at")),
+            ("there.db/new.db", Err("can't be examined")),
             ("dangling.db", Err("symbolic link")),
         ] {
             match (absolute(&root.join(path)), expected) {
@@ -226,7 +231,7 @@ mod tests {
                 (found, _) => panic!("{path}: {found:?}"),
             }
         }
-        assert!(absolute(Path::new("/dev/null")).unwrap_err().contains("no regular file"));
+        assert!(absolute(Path::new("/dev/null")).unwrap_err().contains("not a regular file"));
         assert!(absolute(Path::new("plain.db")).unwrap().is_absolute());
     }
 }

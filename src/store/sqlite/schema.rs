@@ -39,7 +39,7 @@ pub(super) fn prepare_file(shown: &Path, path: &Path, migrate: bool) -> Result<(
     }
     if !migrate && !path.exists() {
         return Err(refused(
-            "there is no such file; `migrate` makes it, and so does `serve` without --no-migrate".into(),
+            "there is no such file; create it with `migrate`, or with `serve` without --no-migrate".into(),
         ));
     }
     let (started, mut failed_before, mut migrated) = (Instant::now(), false, false);
@@ -51,7 +51,7 @@ pub(super) fn prepare_file(shown: &Path, path: &Path, migrate: bool) -> Result<(
                 return Err(refused("its schema is not up to date; run `migrate`, or leave out --no-migrate".into()));
             }
             Found::Fresh | Found::Older if migrated => {
-                return Err(refused("it was migrated, but can't be found; give another path".into()));
+                return Err(refused("it was migrated, but then its schema was gone again; give another path".into()));
             }
             Found::Fresh | Found::Older => migrate_file(path),
         };
@@ -64,7 +64,8 @@ pub(super) fn prepare_file(shown: &Path, path: &Path, migrate: bool) -> Result<(
             }
             Err(error) if failed_before => return Err(engine(error)),
             Err(error) => {
-                tracing::debug!(%error, "the migration failed; looking again");
+                tracing::debug!(%error, "the migration failed; checking whether another process \
+                                         has migrated");
                 failed_before = true;
             }
         }
@@ -122,7 +123,7 @@ fn inspect(path: &Path) -> Result<Found, StoreError> {
     let found = connection.unchecked_transaction().map_err(Into::into).and_then(|snapshot| inspect_schema(&snapshot));
     match found {
         Err(StoreError::Sqlite(error)) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) => {
-            Ok(Found::Foreign("this is no SQLite database; give another path".to_owned()))
+            Ok(Found::Foreign("this is not an SQLite database; give another path".to_owned()))
         }
         found => found,
     }
@@ -141,15 +142,19 @@ fn inspect_schema(connection: &Connection) -> Result<Found, StoreError> {
     let latest = known.iter().copied().max().unwrap_or(0);
     match version(connection)? {
         None if has_foreign_tables(connection)? => Ok(Found::Foreign(
-            "this is another program's database, or one whose migration history is gone; give another path".to_owned(),
+            "this is another program's database, or one without its migration history; give \
+             another path"
+                .to_owned(),
         )),
         None => Ok(Found::Fresh),
         Some(version) if version > latest => Ok(Found::Foreign(format!(
-            "its schema has version {version}, but this program knows versions up to {latest}; use a newer program"
+            "its schema has version {version}, but this program supports versions up to {latest}; \
+             use a newer program"
         ))),
         Some(version) => match first_difference(connection, version)? {
             Some(difference) => Ok(Found::Foreign(format!(
-                "{difference}, which is not the shape that this program made; give another path, or restore a backup"
+                "{difference}, which is not the shape that this program created; give another \
+                 path, or restore a backup"
             ))),
             None if version < latest => Ok(Found::Older),
             None => Ok(Found::Current),
@@ -202,7 +207,7 @@ fn migrate_file(path: &Path) -> Result<(), StoreError> {
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
-        let reason = format!("the file system can't keep a write-ahead log for it (journal mode {mode})");
+        let reason = format!("the file system can't hold a write-ahead log for it (journal mode {mode})");
         return Err(StoreError::Damaged(reason));
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
