@@ -151,7 +151,10 @@ impl Reader {
         if following.listening.is_none() && self.shared.followers.load(Ordering::SeqCst) > 0 {
             let listening = self.listen().await?;
             // New followers read the current state, so only changes from here on must be found.
-            if following.looking.is_none() {
+            if following.looking.is_some() {
+                // Changes may have been missed while nobody listened.
+                lock(&self.shared.touched).others = true;
+            } else {
                 let scan = self.store.change_scan().await?;
                 let forgotten = self.store.forgotten().await?.into_iter().collect();
                 following.looking = Some(Looking { scan, forgotten });
@@ -197,12 +200,23 @@ impl Reader {
         };
         match heard {
             Awoken::Locally => {}
-            Awoken::By(Some(Heard::Touches(touches))) => {
-                let mut touched = lock(&self.shared.touched);
-                touches.iter().for_each(|(channel, touch)| touched.add(channel, *touch));
-            }
-            Awoken::By(Some(Heard::Something)) => lock(&self.shared.touched).others = true,
+            Awoken::By(Some(heard)) => self.note(heard),
             Awoken::By(None) => self.stop_listening(listening),
+        }
+        // Notifications may arrive faster than rounds follow one another.
+        if let Some(listening) = listening {
+            while let Ok(heard) = listening.heard.try_recv() {
+                self.note(heard);
+            }
+        }
+    }
+
+    /// Notes what another process has reported.
+    fn note(&self, heard: Heard) {
+        let mut touched = lock(&self.shared.touched);
+        match heard {
+            Heard::Touches(touches) => touches.iter().for_each(|(channel, touch)| touched.add(channel, *touch)),
+            Heard::Something => touched.others = true,
         }
     }
 

@@ -119,10 +119,12 @@ struct Given {
 
 /// Takes the token from the Authorization header, or else from the dashboard's cookie.
 fn given(headers: &HeaderMap) -> Option<Given> {
-    if let Some(authorization) = headers.get(header::AUTHORIZATION) {
-        let (scheme, token) = authorization.to_str().ok()?.split_once(' ')?;
-        let is_bearer = scheme.eq_ignore_ascii_case("bearer");
-        return is_bearer.then(|| Given { token: token.trim().to_owned(), by_cookie: false });
+    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    // Credentials of another scheme may be for a proxy.
+    if let Some((scheme, token)) = authorization.and_then(|value| value.split_once(' '))
+        && scheme.eq_ignore_ascii_case("bearer")
+    {
+        return Some(Given { token: token.trim().to_owned(), by_cookie: false });
     }
     let cookies = headers.get_all(header::COOKIE).filter_map(|cookies| cookies.to_str().ok());
     let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
@@ -247,6 +249,8 @@ fn hosts(head: &RequestHead) -> Result<Hosts<'_>, Problem> {
         )
     };
     let header = only(head, header::HOST).map_err(|_| malformed())?;
+    // A client whose target has no host sends an empty value (RFC 9112, section 3.2).
+    let header = header.filter(|text| !text.is_empty());
     let header = header.map(|text| Authority::parse(text).ok_or_else(malformed)).transpose()?;
     Ok(Hosts { target, header })
 }
@@ -270,12 +274,16 @@ fn refuse_other_origins(head: &RequestHead, hosts: &Hosts<'_>) -> Result<(), Pro
     if changes_nothing(&head.method) {
         return Ok(());
     }
+    // Browsers compare the origins themselves, and a proxy may have changed the Host. No page can
+    // set this header.
+    let fetched_by_own_page = matches!(only(head, SEC_FETCH_SITE), Ok(Some("same-origin")));
     let host = hosts.target.or(hosts.header);
-    let is_own = match only(head, header::ORIGIN) {
-        Ok(None) => true,
-        Ok(Some(origin)) => Origin::parse(origin).zip(host).is_some_and(|(origin, host)| origin.is_at(&host)),
-        Err(Unreadable) => false,
-    };
+    let is_own = fetched_by_own_page
+        || match only(head, header::ORIGIN) {
+            Ok(None) => true,
+            Ok(Some(origin)) => Origin::parse(origin).zip(host).is_some_and(|(origin, host)| origin.is_at(&host)),
+            Err(Unreadable) => false,
+        };
     if is_own {
         return Ok(());
     }
@@ -312,6 +320,8 @@ fn foreign(head: &RequestHead, detail: &str) -> Problem {
     tracing::debug!(%method, ?host, ?origin, "refused a cross-site request");
     Problem::new(StatusCode::FORBIDDEN, detail)
 }
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// API responses: browsers run nothing in them, and don't show them inside other sites' pages. Our
 /// own pages set their own policies.

@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
-use actix_web::{Either, Error, ResponseError, web};
+use actix_web::{Either, Error, HttpMessage, ResponseError, web};
 
 use super::access::{self, Access};
 use super::answers::Answers;
 use super::connection::Answering;
 use super::request_id::{self, RequestIds};
-use super::{metrics, problem, upgrade};
+use super::{body, metrics, problem, upgrade};
 use crate::metrics::Metrics;
 
 /// What the middleware needs. Cheap to clone.
@@ -44,12 +44,16 @@ impl Around {
         let allowed = self.access.check(&request, &self.listening);
         let response = match allowed {
             Ok(()) => Either::Left(service.call(request)),
-            Err(problem) => Either::Right(request.into_response(problem.error_response())),
+            Err(problem) => Either::Right((request, problem)),
         };
         async move {
             let response = match response {
                 Either::Left(response) => problem::of_all_errors(response.await?),
-                Either::Right(response) => response,
+                Either::Right((mut request, problem)) => {
+                    let announced = body::announced_length(request.headers());
+                    body::discard(announced, &mut request.take_payload()).await;
+                    request.into_response(problem.error_response())
+                }
             };
             let response = answers.bound(response).map_body(|_, body| Answering::until_end(answering, body));
             metrics::count(&metrics, &response, started);

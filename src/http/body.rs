@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use actix_web::HttpRequest;
+use actix_web::error::PayloadError;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::header::{self, HeaderMap, HeaderValue};
 use actix_web::web::Payload;
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use tokio::sync::watch;
 
 use super::problem::{Problem, TO_SEND_MANY};
@@ -18,6 +19,8 @@ use crate::ingest::IngestError;
 const SILENCE: Duration = Duration::from_secs(30);
 /// How long one message may take, even if its bytes trickle in steadily.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the response to a refused request may wait for the end of its body.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Whether the body is newline-delimited JSON. Parameters of the media type are ignored.
 pub(super) fn is_ndjson(request: &HttpRequest) -> bool {
@@ -31,8 +34,9 @@ pub(super) fn is_ndjson(request: &HttpRequest) -> bool {
 }
 
 /// Refuses an encoded body.
-pub(super) fn refuse_encoded(request: &HttpRequest) -> Result<(), Problem> {
+pub(super) async fn refuse_encoded(request: &HttpRequest, payload: &mut Payload) -> Result<(), Problem> {
     if request.headers().contains_key(header::CONTENT_ENCODING) {
+        discard(announced_length(request.headers()), payload).await;
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Send the body without a Content-Encoding.")
             .with_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")));
     }
@@ -52,11 +56,11 @@ pub(super) async fn read_message(
         let detail = format!("A message may have at most {MAX_MESSAGE_BYTES} bytes. {TO_SEND_MANY}");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     };
-    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: u64| length > MAX_MESSAGE_BYTES as u64) {
+    let announced = announced_length(request.headers()).unwrap_or(0);
+    if announced > MAX_MESSAGE_BYTES as u64 {
         return Err(too_large());
     }
-    let mut body = Vec::with_capacity(announced.and_then(|length| usize::try_from(length).ok()).unwrap_or_default());
+    let mut body = Vec::with_capacity(announced as usize);
     let deadline = Instant::now() + MESSAGE_TIMEOUT;
     while let Some(chunk) = next_chunk(payload, Some(deadline), stopping).await? {
         if body.len() + chunk.len() > MAX_MESSAGE_BYTES {
@@ -65,6 +69,24 @@ pub(super) async fn read_message(
         body.extend_from_slice(&chunk);
     }
     Ok(body.into())
+}
+
+/// Reads and drops the body of a request that is refused, if it is short and arrives soon. actix-http
+/// closes a connection on which a body was left unread, and loses the requests behind it.
+pub(super) async fn discard<P>(announced: Option<u64>, payload: &mut P)
+where
+    P: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
+{
+    if announced.is_some_and(|length| length <= MAX_MESSAGE_BYTES as u64) {
+        let read_all = async { while let Some(Ok(_)) = payload.next().await {} };
+        // If it is late, the connection is closed.
+        let _ = tokio::time::timeout(DISCARD_TIMEOUT, read_all).await;
+    }
+}
+
+/// The Content-Length of a request.
+pub(super) fn announced_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// The next part of a body; none at its end. Fails when the service stops, or after the deadline,

@@ -37,6 +37,9 @@ const KEEP_ALIVE_SECONDS: u32 = 75;
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(KEEP_ALIVE_SECONDS as u64);
 /// How long a client may read nothing of a response.
 const SILENCE: Duration = Duration::from_secs(30);
+/// How much of a response the kernel takes before it can send it, in bytes. Well below what a client
+/// may be behind.
+const MOST_UNSENT: u32 = 128 * 1024;
 /// The minimum rate at which a client must read, in bytes per second, while there is data for it.
 const LEAST_RATE: i64 = 32 * 1024;
 /// How long a client may read more slowly, or nothing, in seconds. Reading faster earns time back.
@@ -68,6 +71,11 @@ impl Connections {
         // Only the system notices that a client reads nothing at all.
         if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(SILENCE)) {
             tracing::debug!(%error, "can't set TCP_USER_TIMEOUT on a connection");
+        }
+        // Otherwise the kernel's buffer of some megabytes has to drain by a third before progress of
+        // a slow reader is noticed.
+        if let Err(error) = SockRef::from(&stream).set_tcp_notsent_lowat(MOST_UNSENT) {
+            tracing::debug!(%error, "can't limit the unsent data of a connection");
         }
         let peer = stream.peer_addr().ok();
         let waiting = Rc::new(Waiting {
@@ -272,7 +280,9 @@ pub(super) struct Connection {
 impl Connection {
     /// Reads bytes of the current request.
     fn poll_request(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.waiting.turn.get() == Turn::Answering {
+        // Nor is another request read for a client that doesn't read its responses.
+        let is_behind = self.waiting.is_behind.get() && !self.framing.is_within_request();
+        if self.waiting.turn.get() == Turn::Answering || is_behind {
             return self.poll_ahead(context);
         }
         let before = buffer.filled().len();
@@ -344,7 +354,7 @@ fn refusal(ids: &RequestIds, status: StatusCode) -> String {
 /// The status, if the bytes are actix-http's own response to a head that it could not read. Such a
 /// response has no body, and lacks our request id.
 fn bare_refusal(bytes: &[u8]) -> Option<StatusCode> {
-    let rest = bytes.strip_prefix(b"HTTP/1.1 ")?;
+    let rest = bytes.strip_prefix(b"HTTP/1.1 ").or_else(|| bytes.strip_prefix(b"HTTP/1.0 "))?;
     let status = StatusCode::from_bytes(rest.get(..3)?).ok().filter(StatusCode::is_client_error)?;
     let bare = rest.ends_with(b"\r\n\r\n") && memchr::memmem::find(rest, b"x-request-id").is_none();
     bare.then_some(status)
@@ -364,7 +374,7 @@ impl AsyncRead for Connection {
         }
         let before = buffer.filled().len();
         let polled = connection.poll_request(context, buffer);
-        if buffer.filled().len() > before {
+        if buffer.filled().len() > before && connection.framing.is_within_request() {
             waiting.received();
         }
         if polled.is_pending() {

@@ -123,6 +123,9 @@ impl Events {
 
     /// The next chunk; none at the end of the stream.
     async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        if *self.stopping.borrow() {
+            return Ok(None);
+        }
         match &self.phase {
             Phase::Open => {
                 self.phase = Phase::Snapshot(None);
@@ -152,10 +155,11 @@ impl Events {
             after,
             limit: CHUNK,
         };
-        // A page of this size needs a permit, like any other long read.
-        let turn = self.state.long_reads.wait_patiently().await;
-        let page = self.state.read(self.state.store.rockets(query).await)?;
-        drop(turn);
+        // With permits of their own: many clients that connect at once must not delay pages and
+        // reports.
+        let store = self.state.store.clone();
+        let page = self.state.snapshots.read_patiently(async move { store.rockets(query).await }).await;
+        let page = self.state.read(page)?;
         self.phase = match page.next {
             Some(next) => Phase::Snapshot(Some(next)),
             None => Phase::Live,

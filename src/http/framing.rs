@@ -38,10 +38,14 @@ enum Chunk {
     Size(u64),
     /// The rest of the line after the size.
     Extension(u64),
+    /// The line feed after the size's line.
+    SizeEnd(u64),
     /// Data with this many bytes left, including the line end.
     Data(u64),
     /// A line after the last chunk, and whether it is empty.
     Trailer { is_empty: bool },
+    /// Its line feed.
+    TrailerEnd { is_empty: bool },
 }
 
 impl Framing {
@@ -80,7 +84,19 @@ impl Framing {
         (bytes.len(), false)
     }
 
+    /// Whether part of a request has arrived, but not its end.
+    pub(super) fn is_within_request(&self) -> bool {
+        !matches!(self.place, Place::Head) || !self.head.is_empty()
+    }
+
     fn take_head(&mut self, bytes: &[u8]) -> (usize, bool) {
+        if self.head.is_empty() {
+            // Empty lines before a request are ignored (RFC 9112, section 2.2).
+            let empty = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            if empty > 0 {
+                return (empty, false);
+            }
+        }
         // Most heads arrive in one piece, and are not copied.
         let before = self.head.len();
         let joined = (before > 0).then(|| {
@@ -147,15 +163,19 @@ impl Chunk {
         let mut taken = 1;
         match self {
             Self::Size(size) => match first {
-                b'\n' => *self = Self::after_size(*size),
-                b';' | b' ' | b'\t' | b'\r' => *self = Self::Extension(*size),
+                b'\r' => *self = Self::SizeEnd(*size),
+                b';' | b' ' | b'\t' => *self = Self::Extension(*size),
                 digit => *size = size.checked_mul(16)? + u64::from(char::from(digit).to_digit(16)?),
             },
-            Self::Extension(size) => {
-                if first == b'\n' {
-                    *self = Self::after_size(*size);
-                }
-            }
+            Self::Extension(size) => match first {
+                b'\r' => *self = Self::SizeEnd(*size),
+                b'\n' => return None,
+                _ => {}
+            },
+            Self::SizeEnd(size) => match first {
+                b'\n' => *self = Self::after_size(*size),
+                _ => return None,
+            },
             Self::Data(left) => {
                 taken = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= taken as u64;
@@ -164,10 +184,14 @@ impl Chunk {
                 }
             }
             Self::Trailer { is_empty } => match first {
-                b'\n' if *is_empty => return Some((1, true)),
-                b'\n' => *is_empty = true,
-                b'\r' => {}
+                b'\r' => *self = Self::TrailerEnd { is_empty: *is_empty },
+                b'\n' => return None,
                 _ => *is_empty = false,
+            },
+            Self::TrailerEnd { is_empty } => match first {
+                b'\n' if *is_empty => return Some((1, true)),
+                b'\n' => *self = Self::Trailer { is_empty: true },
+                _ => return None,
             },
         }
         Some((taken, false))

@@ -75,7 +75,7 @@ impl Readiness {
     tag = "Service",
     responses(
         (status = 200, description = "The service can store messages.", body = super::schema::Health, example = json!({ "status": "ready" })),
-        (status = 503, description = "The service can't store messages; the detail says why.")
+        (status = 503, description = "The service can't store messages; its log says why.")
     )
 )]
 pub(super) async fn ready(state: web::Data<State>) -> Result<HttpResponse, Problem> {

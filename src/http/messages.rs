@@ -58,7 +58,7 @@ pub(super) async fn post(
     state: web::Data<State>,
 ) -> Result<HttpResponse, Problem> {
     let counted = |reject: Reject| state.metrics.rejected(reject);
-    body::refuse_encoded(&request)?;
+    body::refuse_encoded(&request, &mut payload).await?;
     if body::is_ndjson(&request) {
         return post_many(payload, &state).await;
     }

@@ -42,7 +42,7 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
-use actix_web::{App, Resource, Route, guard, web};
+use actix_web::{App, HttpRequest, Resource, Route, guard, web};
 use tokio::sync::watch;
 
 use crate::feed::Feed;
@@ -61,9 +61,11 @@ use turns::Turns;
 /// How long a stop waits for requests in progress.
 const STOP_TIMEOUT_SECONDS: u64 = 6;
 
-/// The number of threads per worker for lists, reports and totals. It exceeds the number of slow
-/// reads that may run at a time.
-const LISTING_THREADS: usize = 8;
+/// The number of a worker's threads that are left for fast lists while as many slow reads run as
+/// may, all on this worker.
+const FAST_LISTING_THREADS: usize = 4;
+/// Slow reads are of these kinds: pages and reports, totals, and snapshots.
+const SLOW_READS: usize = 3;
 
 /// The state that handlers share.
 pub struct State {
@@ -75,6 +77,8 @@ pub struct State {
     long_reads: Turns,
     /// The limit for reads of the fleet's totals, which never wait for slow reads.
     totals: Turns,
+    /// The limit for the pages of snapshots.
+    snapshots: Turns,
     readiness: Readiness,
     /// Becomes true when the service stops.
     stopping: watch::Receiver<bool>,
@@ -144,14 +148,15 @@ impl Server {
             answers: Answers::default(),
             metrics: metrics.clone(),
         };
-        let (long_reads, totals) = (Turns::new(workers), Turns::new(workers));
+        let slow_reads = || Turns::new(workers);
         let state = web::Data::new(State {
             store,
             ingest,
             feed,
             metrics,
-            long_reads,
-            totals,
+            long_reads: slow_reads(),
+            totals: slow_reads(),
+            snapshots: slow_reads(),
             readiness: Readiness::default(),
             stopping,
         });
@@ -160,7 +165,7 @@ impl Server {
         let mut server = Listening::build()
             .workers(workers)
             .max_concurrent_connections(connections.div_ceil(workers))
-            .worker_max_blocking_threads(LISTING_THREADS)
+            .worker_max_blocking_threads(SLOW_READS * workers + FAST_LISTING_THREADS)
             .disable_signals()
             .shutdown_timeout(STOP_TIMEOUT_SECONDS);
         for listener in listeners {
@@ -182,9 +187,7 @@ impl Server {
         }
         Ok(Self { addresses, server: server.run(), stop })
     }
-}
 
-impl Server {
     /// The addresses that it listens on, with the actual port for port 0.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
@@ -258,7 +261,9 @@ fn read(path: &str, route: Route) -> Resource {
 
 fn resource(path: &str, allow: &'static str, methods: &'static [Method], route: Route) -> Resource {
     let allowed = guard::fn_guard(move |context| methods.contains(&context.head().method));
-    let others = web::to(move || async move { Err::<String, _>(method_not_allowed(allow)) });
+    let others = web::to(move |request: HttpRequest, payload: web::Payload| async move {
+        Err::<String, _>(refuse(&request, payload, method_not_allowed(allow)).await)
+    });
     web::resource(path).route(route.guard(allowed)).default_service(others)
 }
 
@@ -267,6 +272,12 @@ fn method_not_allowed(allow: &'static str) -> Problem {
     problem.with_header(header::ALLOW, HeaderValue::from_static(allow))
 }
 
-async fn no_such_resource() -> Result<String, Problem> {
-    Err(Problem::not_found("There is nothing at this path."))
+async fn no_such_resource(request: HttpRequest, payload: web::Payload) -> Result<String, Problem> {
+    Err(refuse(&request, payload, Problem::not_found("There is nothing at this path.")).await)
+}
+
+/// Refuses a request whose body nobody reads.
+async fn refuse(request: &HttpRequest, mut payload: web::Payload, problem: Problem) -> Problem {
+    body::discard(body::announced_length(request.headers()), &mut payload).await;
+    problem
 }

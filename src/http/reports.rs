@@ -1,7 +1,7 @@
 //! `GET /stats`, `GET /reports` and `GET /reports/{name}`.
 
 use actix_web::http::header::{self, Accept, Header, HeaderName, Quality};
-use actix_web::mime::{self, Mime};
+use actix_web::mime::Mime;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -104,16 +104,16 @@ pub(super) async fn one(
 /// The totals of the fleet. Dashboards and Prometheus read them often, so they don't queue behind
 /// slower reads.
 pub(super) async fn totals(state: &State) -> Result<ReportRows, Problem> {
-    let _turn = state.totals.wait().await?;
-    state.read(state.store.report(Report::Fleet, 1).await)
+    let store = state.store.clone();
+    state.read(state.totals.read(async move { store.report(Report::Fleet, 1).await }).await?)
 }
 
 async fn read(state: &State, report: Report) -> Result<ReportRows, Problem> {
     if report == Report::Fleet {
         return totals(state).await;
     }
-    let _turn = state.long_reads.wait().await?;
-    state.read(state.store.report(report, MOST_ROWS).await)
+    let store = state.store.clone();
+    state.read(state.long_reads.read(async move { store.report(report, MOST_ROWS).await }).await?)
 }
 
 /// Whether the client prefers CSV to JSON (RFC 9110, section 12.5.1). A client that accepts neither gets JSON.
@@ -124,9 +124,14 @@ fn wants_csv(request: &HttpRequest) -> bool {
 
 /// How much a client wants a media type: the quality of the most specific range that matches it.
 fn quality(accept: &Accept, wanted_type: &str, wanted_subtype: &str) -> Quality {
+    // All responses are UTF-8, and CSV always has a header line (RFC 4180).
+    let is_given = |name: &str, value: &str| match name {
+        "charset" => value.eq_ignore_ascii_case("utf-8"),
+        "header" => value.eq_ignore_ascii_case("present"),
+        _ => false,
+    };
     let specificity = |range: &Mime| match (range.type_().as_str(), range.subtype().as_str()) {
-        // All responses are UTF-8.
-        _ if range.params().any(|(name, value)| name != mime::CHARSET || value != mime::UTF_8) => None,
+        _ if range.params().any(|(name, value)| !is_given(name.as_str(), value.as_str())) => None,
         (given, subtype) if given == wanted_type && subtype == wanted_subtype => Some(3 + range.params().count()),
         (given, "*") if given == wanted_type => Some(2),
         ("*", "*") => Some(1),

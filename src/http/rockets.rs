@@ -46,18 +46,20 @@ use crate::store::{RocketInBothViews, RocketWithGaps};
 )]
 pub(super) async fn list(request: HttpRequest, state: web::Data<Service>) -> Result<HttpResponse, Problem> {
     let query = params::rockets(request.query_string())?;
-    let turn =
-        if turns::is_long(&query) || state.store.sorts_all() { Some(state.long_reads.wait().await?) } else { None };
-    let page = state.read(state.store.rockets(query.clone()).await)?;
+    let page = if turns::is_long(&query) || state.store.sorts_all() {
+        let (store, query) = (state.store.clone(), query.clone());
+        state.long_reads.read(async move { store.rockets(query).await }).await?
+    } else {
+        state.store.rockets(query.clone()).await
+    };
+    let page = state.read(page)?;
     let next_cursor = page.next.map(|position| cursor::encode(&query, &position));
     let mut response = HttpResponse::Ok();
     if let Some(cursor) = &next_cursor {
         response.append_header((header::LINK, next_link(request.query_string(), cursor)));
     }
     let rockets = page.rockets.iter().map(|rocket| RocketJson::new(rocket, None)).collect();
-    let response = json(response, &PageJson { rockets, next_cursor });
-    drop(turn);
-    Ok(response)
+    Ok(json(response, &PageJson { rockets, next_cursor }))
 }
 
 /// One rocket.

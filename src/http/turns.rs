@@ -1,43 +1,60 @@
 //! A concurrency limit for slow reads, such as a report on the whole fleet. All other reads stay
 //! fast, and a request that would wait too long gets 503.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Problem;
 use crate::domain::rocket::View;
 use crate::store::query::{RocketQuery, Sort};
 
-/// How long to wait for a permit.
+/// How long a request waits for a permit.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A page with more rockets than this needs a permit.
 const SHORT_PAGE: usize = 100;
 
 #[derive(Debug)]
-pub(super) struct Turns(Semaphore);
+pub(super) struct Turns(Arc<Semaphore>);
 
 impl Turns {
     /// Allows `at_a_time` concurrent reads.
     pub(super) fn new(at_a_time: usize) -> Self {
-        Self(Semaphore::new(at_a_time))
+        Self(Arc::new(Semaphore::new(at_a_time)))
     }
 
-    /// Waits for a permit, which lasts until it is dropped.
-    pub(super) async fn wait(&self) -> Result<SemaphorePermit<'_>, Problem> {
-        match tokio::time::timeout(PATIENCE, self.0.acquire()).await {
-            Ok(Ok(turn)) => Ok(turn),
-            Ok(Err(_)) | Err(_) => Err(Problem::unavailable("too many requests of this kind are running")),
-        }
+    /// Reads as soon as there is a permit. A request that waits too long for one gets 503.
+    pub(super) async fn read<T: 'static>(&self, read: impl Future<Output = T> + 'static) -> Result<T, Problem> {
+        let permit = tokio::time::timeout(PATIENCE, self.permit()).await;
+        let permit = permit.map_err(|_| Problem::unavailable("too many requests of this kind are running"))?;
+        Ok(finish(permit, read).await)
+    }
+
+    /// Reads as soon as there is a permit, however long that takes. For streams, which read a
+    /// little at a time.
+    pub(super) async fn read_patiently<T: 'static>(&self, read: impl Future<Output = T> + 'static) -> T {
+        finish(self.permit().await, read).await
+    }
+
+    #[expect(clippy::expect_used, reason = "nothing closes the semaphore")]
+    async fn permit(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.0).acquire_owned().await.expect("nothing closes the semaphore")
     }
 }
 
-impl Turns {
-    /// Waits without a timeout, for readers such as streams that read a little at a time.
-    pub(super) async fn wait_patiently(&self) -> Option<SemaphorePermit<'_>> {
-        // The semaphore is never closed.
-        self.0.acquire().await.ok()
+/// Reads, and then releases the permit. A read that has begun is not cancelled when its client
+/// disconnects: the store's thread would go on without a permit.
+async fn finish<T: 'static>(permit: OwnedSemaphorePermit, read: impl Future<Output = T> + 'static) -> T {
+    let reading = actix_web::rt::spawn(async move {
+        let answer = read.await;
+        drop(permit);
+        answer
+    });
+    match reading.await {
+        Ok(answer) => answer,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

@@ -27,7 +27,10 @@ pub(super) fn ignore(mut request: ServiceRequest) -> ServiceRequest {
 /// for the request's body.
 pub(super) fn close<B>(mut response: ServiceResponse<B>) -> ServiceResponse<B> {
     if is_upgrade(response.request().head()) {
-        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+        let head = response.response_mut().head_mut();
+        head.set_connection_type(ConnectionType::Close);
+        // actix-http would announce chunks and send none: the end of the connection ends the body.
+        head.no_chunking(true);
     }
     response
 }

@@ -47,31 +47,13 @@ const LOOKOUT: Duration = Duration::from_micros(200);
 /// The most callers that count as few.
 const FEW_CALLERS: usize = 3;
 
-/// Why a batch takes no more jobs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum BatchStop {
-    /// The batch has as many messages as can be committed in time.
-    Full,
-    /// The queue is empty. The committer does not wait for more: while this batch commits, the next
-    /// one gathers.
-    QueueEmpty,
-}
-
-/// Whether a batch of this many messages closes, and why.
-fn batch_stop(messages: usize, limit: usize, another_waits: bool) -> Option<BatchStop> {
-    if messages >= limit {
-        Some(BatchStop::Full)
-    } else if !another_waits {
-        Some(BatchStop::QueueEmpty)
-    } else {
-        None
-    }
-}
-
 /// The size of the next batch that fits into `time`, given that the last batch `took` this long. A
 /// message of a new rocket takes many times as long as one of a known rocket, especially on
-/// Postgres.
+/// Postgres. Small batches say nothing about that: most of their time is the sync of the disk.
 fn next_limit(limit: usize, time: Duration, messages: usize, took: Duration) -> usize {
+    if messages < FEWEST_MESSAGES {
+        return limit;
+    }
     let in_time = messages as f64 * time.as_secs_f64() / took.as_secs_f64().max(1e-6);
     let next = if took > time {
         in_time as usize
@@ -229,6 +211,11 @@ impl Committer {
         while self.fill(queue) {
             let mut batch = self.gather(used);
             self.few_callers = batch.waiting.len() <= FEW_CALLERS;
+            if batch.waiting.is_empty() {
+                // All its jobs had waited too long.
+                used = batch.messages;
+                continue;
+            }
             self.progress.begins();
             let started = Instant::now();
             let outcome = self.commit(&batch.messages);
@@ -343,16 +330,14 @@ impl Committer {
         self.writer.as_mut().map_or(Ok(false), Writer::tidy)
     }
 
-    /// Makes a batch of what is queued, in reused memory.
+    /// Makes a batch of what is queued, in reused memory. It does not wait for more: while this batch
+    /// commits, the next one gathers.
     fn gather(&mut self, used: Vec<Message>) -> Gathered {
         let mut batch = Gathered { messages: used, waiting: Vec::new() };
         let mut has_stream = false;
         loop {
-            let stop = batch_stop(batch.messages.len(), self.limit, !self.queued.is_empty());
-            let Some(job) = self.queued.next(has_stream, stop == Some(BatchStop::Full)) else {
-                tracing::trace!(messages = batch.messages.len(), ?stop, "batch");
-                return batch;
-            };
+            let is_full = batch.messages.len() >= self.limit;
+            let Some(job) = self.queued.next(has_stream, is_full) else { return batch };
             has_stream |= !job.is_single();
             self.take(job, &mut batch);
         }
@@ -409,7 +394,13 @@ impl Committer {
         let now = Timestamp::from_system_time(SystemTime::now());
         // A bug that one batch triggers must not end the thread that all others need.
         let committed = catch_unwind(AssertUnwindSafe(|| {
-            if messages.is_empty() { writer.probe().map(|()| Vec::new()) } else { writer.commit(messages, now) }
+            if messages.is_empty() {
+                return writer.probe().map(|()| Vec::new());
+            }
+            let outcomes = writer.commit(messages, now)?;
+            // Otherwise messages would be acknowledged whose outcome nobody knows.
+            assert_eq!(outcomes.len(), messages.len(), "there is an outcome for each message");
+            Ok(outcomes)
         }));
         let outcomes = committed.unwrap_or(Err(StoreError::BrokenOff))?;
         self.writer = Some(writer);
@@ -440,26 +431,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_closes_when_it_is_full_or_nobody_waits() {
-        for (messages, another_waits, stop) in [
-            (0, true, None),
-            (1, true, None),
-            (999, true, None),
-            (1, false, Some(BatchStop::QueueEmpty)),
-            (1_000, true, Some(BatchStop::Full)),
-            (1_500, false, Some(BatchStop::Full)),
-        ] {
-            assert_eq!(batch_stop(messages, 1_000, another_waits), stop, "{messages} {another_waits}");
-        }
-    }
-
-    #[test]
     fn a_batch_takes_what_can_be_committed_in_time() {
         for (limit, messages, millis, next) in [
             // Slow: take what would have fit.
             (4_096, 4_096, 400, 1_024),
             (32_768, 8_000, 1_000, 800),
             (4_096, 1_000, 60_000, FEWEST_MESSAGES),
+            // Slow, but too few to tell why.
+            (4_096, 0, 2_000, 4_096),
+            (4_096, FEWEST_MESSAGES - 1, 2_000, 4_096),
             // Fast and full: take more. Fast but not full means nothing.
             (4_096, 4_096, 20, 8_192),
             (4_096, 5_000, 49, 8_192),
