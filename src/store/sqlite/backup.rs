@@ -1,4 +1,4 @@
-//! A copy of the file, made while it is written to.
+//! Copies the file while it is written to.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -14,11 +14,12 @@ use super::files::{self, FileId};
 use super::{Connections, OPEN_FLAGS, SqliteStore, configure, real_path};
 use crate::store::{Audit, Backup, BackupError, OpenOptions, StoreError};
 
-/// The files that belong to a database beside its own.
+/// The files that belong to a database, besides the main file.
 const SIBLINGS: [&str; 3] = [files::LOG, files::INDEX, "-journal"];
 
 impl SqliteStore {
-    /// Copies the database to a file as of one moment. The copy is audited and synced before it gets its name.
+    /// Copies the database to a file, from one snapshot. The copy is audited and synced before it
+    /// gets its name.
     pub fn backup(&self, target: &Path, replace: bool) -> Result<Backup, BackupError> {
         let Connections::File(file) = &self.connections else {
             return Err(BackupError::Memory);
@@ -32,7 +33,8 @@ impl SqliteStore {
             return Err(BackupError::Exists(target.clone()));
         }
         let replaced = target.exists().then(|| Replaced::lock(target)).transpose()?;
-        // Beside the target, so that giving it its name is one step. Removed in the end, however that comes.
+        // In the same directory as the target, so that renaming it is atomic. It is always removed
+        // at the end.
         let partial = Partial(beside(target));
         copy(&file.path, &partial.0)?;
         let audit = audit(&partial.0)?;
@@ -47,7 +49,7 @@ impl SqliteStore {
     }
 }
 
-/// Whether a path names the database or a file of it, by whatever name.
+/// Whether a path names the database or one of its files, also by another name.
 fn is_part_of(target: &Path, database: &Path) -> bool {
     let real = real_path(database);
     let parts = [real.clone()].into_iter().chain(SIBLINGS.map(|ending| files::sibling(&real, ending)));
@@ -55,10 +57,11 @@ fn is_part_of(target: &Path, database: &Path) -> bool {
     parts.into_iter().any(|part| part == target || (id.is_some() && FileId::of(&part).ok() == id))
 }
 
-/// A database whose place the copy takes: nobody else may have it open, for he would go on with what nobody finds.
+/// The database that the copy replaces. No other process may have it open: that process would
+/// continue with a file that nobody can find.
 struct Replaced {
     target: PathBuf,
-    /// Holds the lock. Dropped before what is left of the old database is removed.
+    /// Holds the lock. Dropped before the rest of the old database is removed.
     lock: Option<Connection>,
 }
 
@@ -66,7 +69,7 @@ impl Replaced {
     fn lock(target: &Path) -> Result<Self, BackupError> {
         let connection = Connection::open_with_flags(target, OPEN_FLAGS).map_err(StoreError::from)?;
         connection.busy_timeout(Duration::ZERO).map_err(StoreError::from)?;
-        // The log, if any, must not outlive its database: it would be applied to the copy.
+        // The log must not outlive its database: it would be applied to the copy.
         let locked = connection.execute_batch(
             "PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; COMMIT; PRAGMA wal_checkpoint(TRUNCATE);",
         );
@@ -74,7 +77,7 @@ impl Replaced {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
                 Err(BackupError::InUse(target.to_owned()))
             }
-            // What is no database, or a damaged one, is in nobody's use.
+            // A file that is not a database, or is damaged, is not in use.
             Ok(()) | Err(_) => Ok(Self { target: target.to_owned(), lock: Some(connection) }),
         }
     }
@@ -96,10 +99,11 @@ fn copy(original: &Path, copy: &Path) -> Result<(), StoreError> {
     let mut original = Connection::open_with_flags(original, OPEN_FLAGS)?;
     configure(&mut original)?;
     files::create(copy)?;
-    // One read transaction, which no writer waits for. The name is bytes, which need not be UTF-8.
+    // A single read transaction, which no writer waits for. The name is passed as bytes, because it
+    // need not be UTF-8.
     let name = ToSqlOutput::Borrowed(ValueRef::Text(copy.as_os_str().as_bytes()));
     original.execute("VACUUM INTO ?1", [name])?;
-    // The copy comes without a log; the service wants one.
+    // The copy has no log, but the service needs one.
     let copy = Connection::open_with_flags(copy, OPEN_FLAGS)?;
     let mode = copy.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0))?;
     if mode != "wal" {
@@ -124,7 +128,7 @@ fn audit(copy: &Path) -> Result<Audit, BackupError> {
     }
 }
 
-/// A file that is removed unless it has been given another name.
+/// A file that is removed unless it has been renamed.
 struct Partial(PathBuf);
 
 impl Drop for Partial {
@@ -134,7 +138,7 @@ impl Drop for Partial {
     }
 }
 
-/// Removes files, those that are there.
+/// Removes the files that exist.
 fn remove_all(paths: impl IntoIterator<Item = PathBuf>) {
     for path in paths {
         let _ = fs::remove_file(path);
