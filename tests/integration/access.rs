@@ -223,7 +223,7 @@ fn other_sites_and_other_names_are_refused_without_tokens() {
     let anonymous = Service::start_with(&["--database", "memory", "--listen", "0.0.0.0:0", "--allow-anonymous"]);
     let mut client = Client::new(([127, 0, 0, 1], anonymous.address.port()).into());
     let foreign = client.request("GET", "/stats", &[("Origin", "https://evil.example")], b"").unwrap();
-    assert_eq!(foreign.status, 200, "whoever says so lets everybody in");
+    assert_eq!(foreign.status, 200, "--allow-anonymous lets everybody in");
 }
 
 /// The status of a request that is given literally, without its last line.

@@ -109,7 +109,7 @@ fn who_finds_the_queue_full_is_sent_away_at_once() {
         let bytes = 2 * faster("r", 1, 1).to_string().len();
         eventually("they wait", || app.metrics().contains(&format!("rocket_monitor_queue_bytes {bytes}\n")));
         assert!(says(&post(3), "messages arrive faster"));
-        assert!(waiting.iter().all(|waiting| !waiting.is_finished()), "who came before them still waits");
+        assert!(waiting.iter().all(|waiting| !waiting.is_finished()), "earlier messages still wait");
         other.execute_batch("ROLLBACK").unwrap();
         waiting.into_iter().for_each(|waiting| assert_eq!(waiting.join().unwrap().status, 204));
     });
@@ -137,7 +137,7 @@ fn who_comes_while_the_store_is_stuck_is_sent_away_at_once() {
     });
     drop(told);
     let taken = answers.iter().filter(|answer| answer.status == 204).count();
-    assert!(taken > 0, "those who waited were not sent away");
+    assert!(taken > 0, "waiting messages were not rejected");
     assert_eq!(app.rocket("r", "best-effort")["speed"], taken);
 }
 

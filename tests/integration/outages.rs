@@ -212,7 +212,7 @@ fn a_store_that_does_not_answer_delays_the_end_for_less_than_ten_seconds() {
         assert!(service.terminate().success());
         assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
         for client in clients {
-            assert_eq!(client.join().unwrap(), 503, "they are told, though the store never answered");
+            assert_eq!(client.join().unwrap(), 503, "they get an error although the store never answered");
         }
     });
     other.execute("COMMIT");
@@ -261,7 +261,7 @@ fn who_waits_for_a_locked_table_holds_no_more_connections_than_else() {
         }
         let mut most = 0;
         // Many times as long as one of them waits.
-        eventually("they have waited in vain often enough", || {
+        eventually("they have timed out often enough", || {
             most = most.max(others(&mut watching));
             refused.load(Ordering::SeqCst) >= 200
         });

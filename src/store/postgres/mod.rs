@@ -64,7 +64,7 @@ impl fmt::Debug for PostgresStore {
     }
 }
 
-/// A runtime that may be dropped anywhere.
+/// A runtime that may be dropped anywhere, even in an asynchronous context.
 struct Background(Option<Runtime>);
 
 impl Drop for Background {

@@ -573,7 +573,7 @@ mod tests {
         assert_eq!(by_environment.to_string(), "postgres://someone@e:9/base");
         assert_eq!(format!("{:?}", by_environment.connect.get_ssl_mode()), "Require");
         assert_eq!(read_in("postgres://u@h:1/d", &environment).unwrap().to_string(), "postgres://u@h:1/d");
-        // Who runs this, and not nobody.
+        // The user who runs this, not an anonymous one.
         assert_eq!(
             read("postgres://h").unwrap().to_string(),
             format!("postgres://{0}@h/{0}", whoami::username().unwrap())

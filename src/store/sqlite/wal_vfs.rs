@@ -111,7 +111,7 @@ unsafe fn kept<'f>(file: *mut sqlite3_file) -> &'f mut Kept {
 /// Calls a method of the native file.
 macro_rules! native_call {
     ($file:expr, $method:ident $(, $argument:expr)*) => {{
-        // SAFETY: the file is open, so that its native part is and has its methods.
+        // SAFETY: the file is open, so its native part is open and has its methods.
         let native = unsafe { native($file) };
         match unsafe { (*native).pMethods.as_ref() }.and_then(|methods| methods.$method) {
             Some(method) => unsafe { method(native $(, $argument)*) },
