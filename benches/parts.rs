@@ -1,4 +1,5 @@
-//! The parts of a message's way by themselves: parsing, folding, and one batch. `./run bench parts` runs them.
+//! The parts of a message's path, measured separately: parsing, folding, and one batch. `./run
+//! bench parts` runs them.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ fn main() {
     divan::main();
 }
 
-/// So many messages of a thousand rockets, as they arrive.
+/// Messages of a thousand rockets, in their order of arrival.
 fn lines(messages: u64) -> Vec<Bytes> {
     let fleet = Fleet { seed: 1, rockets: 1_000, messages, duplicate_percent: 10.0, displacement: 20 };
     let line = |(rocket, number)| {
@@ -40,7 +41,7 @@ fn parsing(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// What serde_json takes to read the same, whatever it is.
+/// How long serde_json takes to read the same as untyped values.
 #[divan::bench]
 fn parsing_by_serde_json_as_any_value(bencher: Bencher<'_, '_>) {
     let lines = lines(1_000);

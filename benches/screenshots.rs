@@ -1,5 +1,5 @@
-//! Makes the pictures of the dashboard that the README shows: `./run screenshots`. A simulated fleet is launched at a
-//! service of its own, and a headless Chromium looks at it.
+//! Takes the screenshots of the dashboard for the README: `./run screenshots`. A simulated fleet is
+//! sent to a private service, and a headless Chromium shows it.
 #![allow(dead_code, unreachable_pub, unused_macros, unused_imports, missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
@@ -19,7 +19,7 @@ use serde_json::json;
 use browser::Browser;
 use support::{Service, program};
 
-/// A picture: its name, the width, whether it is dark.
+/// A screenshot: its name, its width, and whether it is dark.
 type Picture = (&'static str, u32, bool);
 
 fn main() {
@@ -38,7 +38,7 @@ fn main() {
         eprintln!("docs/{name}.png");
     };
     take(("empty", 1_280, false), "", "return !document.querySelector('#empty').hidden");
-    // While the fleet is launched, numbers move.
+    // Numbers change while the fleet is being sent.
     let mut launch = program(&["launch", &url, "--rockets", "300", "--messages", "200000", "--seed", "7"]);
     let mut launching = launch.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
     let moving = "return document.querySelectorAll('#rockets tr[data-channel]').length >= 50 \

@@ -17,7 +17,7 @@ const REASONS: [&str; 4] = ["ENGINE_FAILURE", "GUIDANCE_LOST", "PRESSURE_VESSEL_
 /// 2022-02-02T18:00:00Z, when the first rockets launch, in microseconds since 1970.
 const FIRST_LAUNCH: i64 = 1_643_824_800_000_000;
 
-/// A fleet and the way its messages arrive.
+/// A fleet, and how its messages arrive.
 #[derive(Clone, Copy, Debug)]
 pub struct Fleet {
     /// Selects the fleet: each seed has its own rockets and messages.
@@ -57,14 +57,14 @@ pub struct Expected {
     pub exploded_reason: Option<&'static str>,
     /// The number of the message that set the mission.
     pub latest_mission_message: Option<u32>,
-    /// The number of the explosion that gave the reason.
+    /// The number of the explosion that set the reason.
     pub latest_exploded_message: Option<u32>,
     /// The greatest message time, as the API writes it.
     pub latest_update: Option<String>,
 }
 
 impl Fleet {
-    /// The channel of a rocket: a UUID of version 8 made of the seed and the rocket's index.
+    /// The channel of a rocket: a version 8 UUID made from the seed and the rocket's index.
     pub fn channel(&self, rocket: u32) -> String {
         let (high, low) = (self.random(rocket, 0, 1), self.random(rocket, 0, 2));
         format!(

@@ -19,7 +19,7 @@
 //! | [`store`] | opening, migrating, committing, reading, auditing | rules about messages |
 //! | [`http`] | extract, call, answer | SQL, folding, batching |
 //! | [`access`] | write and read tokens | HTTP |
-//! | [`metrics`] | what is counted and timed while the service runs | labels with many values |
+//! | [`metrics`] | counters, timings and gauges of the service | labels with many values |
 //! | [`terminal`] | escaping of text from senders and files | printing itself |
 //! | [`report_text`] | reports as CSV, tables and JSON | the definition of the reports (in the store) |
 //! | [`cli`] | the arguments and exit statuses of each command | what the commands do |

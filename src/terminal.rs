@@ -1,5 +1,5 @@
-//! Text of senders and files, made safe to print: on a terminal, control characters move the cursor and forge lines, and
-//! invisible characters make different texts look alike.
+//! Makes text from senders and files safe to print: on a terminal, control characters move the
+//! cursor and forge lines, and invisible characters make different texts look alike.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,20 +10,21 @@ use icu_properties::props::{
 use icu_properties::{CodePointMapData, CodePointSetData};
 
 const ZERO_WIDTH_JOINER: char = '\u{200d}';
-/// Draws the digit before it as a key.
+/// Shows the digit before it as a key.
 const ENCLOSING_KEYCAP: char = '\u{20e3}';
 
-/// Writes every character that does something other than show itself as an escape like `\n` or `\u{202e}`.
+/// Escapes every character that is not simply visible, like `\n` or `\u{202e}`.
 ///
-/// These are controls (C0, DEL and C1), line and paragraph separators, and whatever is invisible: direction marks,
-/// zero-width spaces and joiners, tags, variation selectors, fillers. Visible text of every script stays, and so does
-/// what belongs to an emoji: the joiners and the variation selectors inside `👩‍🚀` and `❤️`. Joiners between letters and
-/// the tags of regional flags don't stay: they can hide a text in another. A backslash stays a single backslash.
+/// These are controls (C0, DEL and C1), line and paragraph separators, and invisible characters:
+/// direction marks, zero-width spaces and joiners, tags, variation selectors, fillers. Visible text
+/// of every script stays, and so do parts of emoji: the joiners and the variation selectors inside
+/// `👩‍🚀` and `❤️`. Joiners between letters and the tags of regional flags are escaped, because they
+/// can hide text. A backslash stays a single backslash.
 pub fn escape(text: &str) -> Cow<'_, str> {
     rewrite(text, |char, to| to.extend(char.escape_default()))
 }
 
-/// Does the same to a text of several lines of our own: the ends of lines stay.
+/// Does the same to our own multi-line texts, but keeps line ends.
 pub fn escape_lines(text: &str) -> Cow<'_, str> {
     if matches!(escape(text), Cow::Borrowed(_)) {
         return Cow::Borrowed(text);
@@ -35,7 +36,7 @@ pub fn escape_lines(text: &str) -> Cow<'_, str> {
     Cow::Owned(lines.collect())
 }
 
-/// Does the same to JSON, by JSON's own escapes: what is read from it stays equal.
+/// Does the same to JSON, with JSON's own escapes: the parsed value stays equal.
 ///
 /// JSON escapes the C0 controls itself, and those between its tokens are white space.
 pub fn escape_json(json: &str) -> Cow<'_, str> {
@@ -49,7 +50,7 @@ pub fn escape_json(json: &str) -> Cow<'_, str> {
     })
 }
 
-/// Displays what it wraps, escaped.
+/// Displays its content, escaped.
 #[derive(Clone, Copy, Debug)]
 pub struct Escaped<T>(pub T);
 
@@ -59,7 +60,7 @@ impl<T: fmt::Display> fmt::Display for Escaped<T> {
     }
 }
 
-/// Replaces the characters that must not be printed.
+/// Replaces unsafe characters.
 fn rewrite(text: &str, spell: impl Fn(char, &mut String)) -> Cow<'_, str> {
     if text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
         return Cow::Borrowed(text);
@@ -82,7 +83,7 @@ fn rewrite(text: &str, spell: impl Fn(char, &mut String)) -> Cow<'_, str> {
 fn is_hidden(char: char) -> bool {
     match CodePointMapData::<GeneralCategory>::new().get(char) {
         GeneralCategory::Control | GeneralCategory::LineSeparator | GeneralCategory::ParagraphSeparator => true,
-        // Some scripts draw a sign of this category around the digits that follow it.
+        // In some scripts, signs of this category surround the digits that follow them.
         GeneralCategory::Format => !CodePointSetData::new::<PrependedConcatenationMark>().contains(char),
         _ => CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(char),
     }
@@ -92,7 +93,7 @@ fn is_pictographic(char: char) -> bool {
     CodePointSetData::new::<ExtendedPictographic>().contains(char)
 }
 
-/// Whether a character continues the emoji that the one before it is part of, if it is.
+/// Whether a character continues the emoji that the previous character belongs to.
 fn belongs_to_emoji(previous: Option<char>, char: char, next: Option<char>) -> bool {
     match char {
         '\u{fe0e}' | '\u{fe0f}' => previous.is_some_and(is_pictographic) || next == Some(ENCLOSING_KEYCAP),

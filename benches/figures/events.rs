@@ -13,15 +13,16 @@ use crate::input::{fleet, post_requests};
 use crate::measure::{PAIRS, REQUESTS, drive, pairs, row, runtime};
 use crate::servers::Server;
 
-/// Tells the program to read the events of the service at this address.
+/// Makes the program read the events of the service at this address.
 const READERS_OF: &str = "ROCKET_MONITOR_BENCH_READERS_OF";
 
-/// The service whose events this process is to read, if it is.
+/// The service whose events this process must read, if any.
 pub fn is_reader_of() -> Option<String> {
     std::env::var(READERS_OF).ok()
 }
 
-/// What readers of events cost ingestion: rates with a hundred of them, one of which never reads, over rates without.
+/// What readers of events cost ingestion: the rate with a hundred readers, one of which never
+/// reads, relative to the rate without.
 pub fn cost(directory: &Path) -> String {
     const READERS: usize = 100;
     let databases = ["followed", "alone"].map(|name| directory.join(name));
@@ -35,7 +36,7 @@ pub fn cost(directory: &Path) -> String {
         let batch: Vec<Vec<u8>> = requests.by_ref().take(count).collect();
         let address = if measured { followed.address } else { alone.address };
         let Some(a_second) = a_second else { return drive(address, &batch) };
-        // A hundred parts a second, each of which has to be answered before the next.
+        // A hundred parts per second, each of which must be answered before the next.
         let part = a_second / 100;
         let (started, mut wait) = (Instant::now(), Duration::ZERO);
         for (index, part) in batch.chunks(part).enumerate() {
@@ -45,7 +46,7 @@ pub fn cost(directory: &Path) -> String {
             drive(address, part);
             wait += sent.elapsed();
         }
-        // How fast the parts were taken, which is what their senders see.
+        // How fast the parts were accepted, from the senders' point of view.
         count as f64 / wait.as_secs_f64()
     };
     let paced = pairs(|measured| rate(measured, 30_000, Some(10_000)));
@@ -56,7 +57,7 @@ pub fn cost(directory: &Path) -> String {
         + &row("the same at full rate", &full)
 }
 
-/// A process that reads events over so many connections; the first of them never does.
+/// A process that reads events over `count` connections; the first of them never reads.
 fn readers(address: SocketAddr, count: usize) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.env(READERS_OF, address.to_string()).arg(count.to_string());

@@ -1,5 +1,5 @@
-//! What grows with the channels, the messages and the gaps: the same figures at several sizes, as a table and as a plot in
-//! `docs/growth.svg`.
+//! What grows with channels, messages and gaps: the same figures at several sizes, as tables and as
+//! a plot in `docs/growth.svg`.
 
 use std::fmt::Write as _;
 use std::io::{BufWriter, Write as _};
@@ -15,7 +15,7 @@ use crate::scale::at_rest;
 use crate::servers::{Server, program};
 
 const FLEET: Fleet = Fleet { seed: 6, rockets: 1_000_000, messages: 0, duplicate_percent: 0.0, displacement: 0 };
-/// How often each figure but `ingest` is measured; the median counts.
+/// How often each figure but `ingest` is measured. The median counts.
 const TIMES: usize = 3;
 const POSTS: usize = 30_000;
 const GETS: usize = 30_000;
@@ -29,12 +29,12 @@ struct Curve {
     rates: Vec<f64>,
 }
 
-/// Curves over what grows.
+/// The curves for one dimension.
 struct Growth {
     what: &'static str,
     sizes: Vec<u64>,
     curves: Vec<Curve>,
-    /// Of the database, at each size.
+    /// The size of the database, at each size.
     bytes: Vec<u64>,
 }
 
@@ -76,7 +76,7 @@ fn median(mut run: impl FnMut() -> f64) -> f64 {
     rates[TIMES / 2]
 }
 
-/// Writes and ingests messages, a part at a time; the rate of all.
+/// Writes and ingests messages, part by part. Returns the total rate.
 fn ingest(directory: &Path, messages: impl IntoIterator<Item = (u32, u32)>, count: u64) -> f64 {
     let (file, database) = (directory.join("messages.ndjson"), directory.join("rockets.db"));
     let mut messages = messages.into_iter();
@@ -103,7 +103,7 @@ fn ingest(directory: &Path, messages: impl IntoIterator<Item = (u32, u32)>, coun
     count as f64 / seconds
 }
 
-/// Channels by rocket; making one takes longer than finding it again.
+/// Channels by rocket, because generating one takes longer than looking it up.
 #[derive(Default)]
 struct Channels(Vec<String>);
 
@@ -116,11 +116,11 @@ impl Channels {
     }
 }
 
-/// Numbers below a bound that look like chance, and are the same each time.
+/// Pseudo-random numbers below a bound, the same each time.
 fn scattered(bound: u32) -> impl Iterator<Item = u32> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     std::iter::repeat_with(move || {
-        // xorshift64, of Marsaglia's "Xorshift RNGs" (2003).
+        // xorshift64, from Marsaglia's "Xorshift RNGs" (2003).
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
@@ -128,7 +128,7 @@ fn scattered(bound: u32) -> impl Iterator<Item = u32> {
     })
 }
 
-/// What is asked of any database with so many rockets, each of which has got as many messages.
+/// The requests to a database with `rockets` rockets, each with `sent` messages.
 fn ask(growth: &mut Growth, directory: &Path, rockets: u32, sent: u32) {
     let database = directory.join("rockets.db");
     let (server, mut channels) = (Server::ours(directory), Channels::default());
@@ -143,7 +143,7 @@ fn ask(growth: &mut Growth, directory: &Path, rockets: u32, sent: u32) {
     growth.add("GET /rockets/{channel}", rate);
     growth.add("first page of GET /rockets", median(|| drive(server.address, &vec![get_request("/rockets"); PAGES])));
     drop(server);
-    // Started anew: nobody has read the lists lately.
+    // Restarted: nobody has read lists lately.
     let server = Server::ours(directory);
     let mut posts = scattered(rockets);
     let rate = median(|| {
@@ -188,7 +188,8 @@ fn by_messages(directory: &Path) -> Growth {
         let rate = ingest(&directory, new.flat_map(|number| (0..ROCKETS).map(move |rocket| (rocket, number))), count);
         growth.begin(messages, &directory.join("rockets.db"));
         growth.add("ingest", rate);
-        // What is posted here are the first of the next messages, and duplicates when these are ingested.
+        // What is posted here are the first of the next messages, and duplicates when those are
+        // ingested.
         ask(&mut growth, &directory, ROCKETS, each);
         sent = each;
     }
@@ -200,7 +201,8 @@ fn by_gaps(directory: &Path) -> Growth {
     let mut growth = Growth::new("gaps of each of ten channels");
     for gaps in [0_u32, 1_000, 100_000] {
         let directory = folder(directory, &format!("gaps-{gaps}"));
-        // All odd numbers up to the last; and a hundred more of each channel, so that there is something without gaps too.
+        // All odd numbers up to the last, and a hundred more of each channel, so that there is also
+        // a part without gaps.
         let last = 2 * gaps + 100;
         let numbers = (1..=last).filter(move |number| *number > 2 * gaps || number % 2 == 1);
         let messages = numbers.flat_map(|number| (0..ROCKETS).map(move |rocket| (rocket, number)));
@@ -208,7 +210,7 @@ fn by_gaps(directory: &Path) -> Growth {
         growth.begin(gaps.into(), &directory.join("rockets.db"));
         ask(&mut growth, &directory, ROCKETS, last);
         let (server, mut channels) = (Server::ours(&directory), Channels::default());
-        // Late ones, in any order; where there are no gaps they are duplicates.
+        // Late messages, in any order; where there are no gaps, they are duplicates.
         let mut late = scattered(gaps.max(50));
         let late_posts = median(|| {
             let requests: Vec<_> = late
@@ -230,7 +232,7 @@ fn folder(directory: &Path, name: &str) -> std::path::PathBuf {
     folder
 }
 
-/// The same figure has the same colour everywhere.
+/// A figure has the same colour everywhere.
 fn colour(name: &str) -> RGBColor {
     match name {
         "POST" => RGBColor(0, 90, 160),
@@ -241,12 +243,12 @@ fn colour(name: &str) -> RGBColor {
     }
 }
 
-/// Draws all of them side by side: each rate over that at the smallest size.
+/// Plots all of them side by side: each rate relative to the smallest size.
 fn plot(path: &Path, growths: &[Growth]) -> Result<(), Box<dyn std::error::Error>> {
     let root = SVGBackend::new(path, (1_200, 420)).into_drawing_area();
     root.fill(&WHITE)?;
     for (growth, area) in growths.iter().zip(root.split_evenly((1, growths.len()))) {
-        // A logarithmic axis has no zero: no gaps stand where one would.
+        // A logarithmic axis has no zero, so zero gaps are plotted at one.
         let place = |size: u64| (size.max(1)) as f64;
         let (first, last) = (place(growth.sizes[0]), place(growth.sizes[growth.sizes.len() - 1]));
         let mut chart = ChartBuilder::on(&area)
@@ -286,7 +288,7 @@ fn plot(path: &Path, growths: &[Growth]) -> Result<(), Box<dyn std::error::Error
     Ok(())
 }
 
-/// Tables of all, and the plot.
+/// The tables of all, and the plot.
 pub fn growth(directory: &Path) -> String {
     let growths = [by_channels(directory), by_messages(directory), by_gaps(directory)];
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/growth.svg");

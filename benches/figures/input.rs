@@ -1,4 +1,4 @@
-//! What is sent: the simulated fleet, as requests and as files.
+//! The input: the simulated fleet, as requests and as files.
 
 use std::io::{BufWriter, Write};
 use std::net::SocketAddr;
@@ -32,7 +32,7 @@ pub fn post_request(fleet: &Fleet, channel: &str, rocket: u32, number: u32) -> V
 }
 
 pub trait CycleTo: Iterator<Item = Vec<u8>> + Sized {
-    /// So many items, from the start again when there are too few.
+    /// `count` items, starting again when there are too few.
     fn cycle_to(self, count: usize) -> Vec<Vec<u8>> {
         let items: Vec<_> = self.take(count).collect();
         (0..count).map(|index| items[index % items.len()].clone()).collect()
@@ -54,7 +54,7 @@ pub fn write_file(path: &Path, fleet: Fleet) {
     file.flush().unwrap();
 }
 
-/// Posts a whole file as lines.
+/// Posts a whole file as NDJSON.
 pub fn stream_lines(address: SocketAddr, file: &Path, answer: &mut String) {
     use std::io::Read;
     let mut file = std::fs::File::open(file).unwrap();
@@ -70,8 +70,9 @@ pub fn stream_lines(address: SocketAddr, file: &Path, answer: &mut String) {
     stream.read_to_string(answer).unwrap();
 }
 
-/// How many lines a second a service takes over one connection: 1,000,000 messages of 1,000 rockets, and every tenth of
-/// them twice. Each seed is another fleet, so that nothing is a duplicate but what is one in the file.
+/// The rate at which a service accepts lines over one connection: 1,000,000 messages of 1,000
+/// rockets, and every tenth of them twice. Each seed is another fleet, so only duplicates in the
+/// file are duplicates.
 pub fn lines_rate(address: SocketAddr, file: &Path, seed: u64) -> f64 {
     write_file(file, Fleet { seed, ..fleet(1_000_000) });
     let started = Instant::now();

@@ -1,8 +1,10 @@
-//! The project's figures: each is a ratio against a yardstick that is measured in turn in the same run, for a machine's
-//! speed drifts more than what is compared. `./run bench` prints them all, `./run bench post pages` some.
+//! The project's figures. Each is a ratio to a yardstick that is measured alternately in the same
+//! run, because a machine's speed drifts more than what is compared. `./run bench` prints all,
+//! `./run bench post pages` some.
 //!
-//! The load generator runs on the same machine as what it loads: it writes prepared requests to keep-alive
-//! connections and reads just enough of the answers. What is posted is measured with wrk too, if it is installed.
+//! The load generator runs on the same machine as the server: it writes prepared requests to
+//! keep-alive connections and reads just enough of the responses. POST is also measured with wrk,
+//! if it is installed.
 #![allow(
     unreachable_pub,
     clippy::unwrap_used,
@@ -28,7 +30,7 @@ mod yardsticks;
 use std::io::Write;
 use std::path::Path;
 
-/// Measures in a directory of its own, and gives rows of the table.
+/// Measures in its own directory, and returns rows of the table.
 type Figure = fn(&Path) -> String;
 
 fn main() {

@@ -10,17 +10,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-/// How many connections the generator has, unless it is said.
+/// The default number of connections of the generator.
 pub const CONNECTIONS: usize = 64;
 pub const PAIRS: usize = 5;
-/// How many requests a run of a pair makes.
+/// The number of requests in a run of a pair.
 pub const REQUESTS: usize = 100_000;
 
-/// Runs both sides of a pair in turn, and gives the ratios. One pair before them warms up.
+/// Runs both sides of each pair, and returns the ratios. A pair before them warms up.
 pub fn pairs(mut rate: impl FnMut(bool) -> f64) -> Vec<(f64, f64, f64)> {
     let mut pairs = Vec::new();
     for pair in 0..=PAIRS {
-        // Whoever comes second may find the machine in another state: the order alternates.
+        // The second side may find the machine in another state, so the order alternates.
         let (measured, yardstick) = if pair % 2 == 0 {
             let measured = rate(true);
             (measured, rate(false))
@@ -54,12 +54,12 @@ pub fn times_row(what: &str, pairs: &[(f64, f64, f64)]) -> String {
     )
 }
 
-/// Sends every request once over all connections, and gives the rate at which they were answered.
+/// Sends every request once over all connections, and returns the rate of responses.
 pub fn drive(address: SocketAddr, requests: &[Vec<u8>]) -> f64 {
     drive_over(CONNECTIONS, address, requests)
 }
 
-/// The same over so many connections.
+/// The same over this many connections.
 pub fn drive_over(connections: usize, address: SocketAddr, requests: &[Vec<u8>]) -> f64 {
     let next = Rc::new(Cell::new(0));
     let requests: Rc<[Vec<u8>]> = requests.into();
@@ -91,7 +91,7 @@ pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Reads answers off a connection that has one request under way at a time.
+/// Reads responses from a connection that has one request in progress at a time.
 #[derive(Default)]
 pub struct AnswerReader {
     read: Vec<u8>,
@@ -118,7 +118,8 @@ impl AnswerReader {
     }
 }
 
-/// How long each request took over so many connections, each of which sends the next when the last is answered.
+/// The time of each request over this many connections, each of which sends the next request after
+/// the last response.
 pub fn latencies(connections: usize, address: SocketAddr, requests: &[Vec<u8>]) -> Vec<Duration> {
     let local = tokio::task::LocalSet::new();
     let (next, waits) = (Rc::new(Cell::new(0)), Rc::new(RefCell::new(Vec::new())));
@@ -140,12 +141,12 @@ pub fn latencies(connections: usize, address: SocketAddr, requests: &[Vec<u8>]) 
     waits.take()
 }
 
-/// How long after its arrival each request was answered, when they arrive at fixed times, so many a second, whether those
-/// before them are answered or not.
+/// The time from its arrival to the response, for requests that arrive at a fixed rate, whether
+/// earlier ones have been answered or not.
 pub fn open_loop(address: SocketAddr, requests: &[Vec<u8>], rate: f64) -> Vec<Duration> {
-    /// More than are ever under way.
+    /// More than are ever in progress.
     const CONNECTIONS: usize = 512;
-    /// How often it is looked which have arrived.
+    /// How often arrivals are checked.
     const TICK: Duration = Duration::from_micros(100);
     let arrived = Arc::new(Semaphore::new(0));
     let (next, waits) = (Rc::new(Cell::new(0)), Rc::new(RefCell::new(Vec::new())));
@@ -178,7 +179,7 @@ pub fn open_loop(address: SocketAddr, requests: &[Vec<u8>], rate: f64) -> Vec<Du
     }
     let clock = std::thread::spawn(move || {
         let mut let_in = 0;
-        // Those who come after the last request find none, and end.
+        // Those that come after the last request find none, and end.
         while let_in < count + CONNECTIONS {
             let due = ((started.elapsed().as_secs_f64() * rate) as usize + 1).min(count + CONNECTIONS);
             arrived.add_permits(due.saturating_sub(let_in));
@@ -197,7 +198,7 @@ async fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// The value below which that share of them lies, in seconds.
+/// The percentile at this share, in seconds.
 pub fn percentile(mut waits: Vec<Duration>, share: f64) -> f64 {
     waits.sort();
     waits[((waits.len() - 1) as f64 * share) as usize].as_secs_f64()

@@ -81,7 +81,7 @@ fn last_page(address: SocketAddr, first: &str) -> String {
     unreachable!()
 }
 
-/// Readers while lines come in as fast as they can.
+/// Reads during NDJSON ingestion at full speed.
 pub fn beside_ingestion(directory: &Path) -> String {
     const ROCKETS: u32 = 100_000;
     let ours = Server::ours(directory);

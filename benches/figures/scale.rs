@@ -15,10 +15,11 @@ use crate::servers::Server;
 use crate::writes::ingest_file;
 
 const MILLION: u32 = 1_000_000;
-/// Of what is waited for.
+/// The longest time to wait for anything.
 const DEADLINE: Duration = Duration::from_secs(300);
 
-/// Waits until everything that a service does in pauses is done; for how many seconds it did.
+/// Waits until a service has finished its background maintenance. Returns for how many seconds that
+/// took.
 pub fn at_rest(database: &Path) -> f64 {
     let started = Instant::now();
     let connection = Connection::open(database).unwrap();
@@ -38,7 +39,7 @@ fn read_lists(address: SocketAddr, end: &AtomicBool) {
     }
 }
 
-/// What a million rockets cost, compared with a thousand, or with none.
+/// The costs of a million rockets, compared with a thousand or none.
 pub fn million(directory: &Path) -> String {
     let folder = |name: &str| {
         let folder = directory.join(name);
@@ -63,7 +64,7 @@ pub fn million(directory: &Path) -> String {
     let servers = [Server::ours(&million), Server::ours(&thousand)];
     let listed = at_rest(&databases[0]);
     writeln!(table, "| the lists of 1,000,000 rockets, made in the background | {listed:.1} s | | |").unwrap();
-    // The rockets fly on, in any order.
+    // The rockets continue, in any order.
     let mut going_on = [one_each, few].map(|fleet| {
         let fleet = Fleet { messages: 4 * u64::from(MILLION), ..fleet };
         post_requests(fleet).skip(MILLION as usize)
@@ -71,7 +72,7 @@ pub fn million(directory: &Path) -> String {
     let mut post = |measured: bool, read: bool| {
         let which = usize::from(measured);
         let batch: Vec<Vec<u8>> = going_on[which].by_ref().take(REQUESTS).collect();
-        // What one leaves to be done in pauses is done before the other is measured.
+        // The maintenance of one must not disturb the measurement of the other.
         at_rest(&databases[0]);
         let posted = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -95,7 +96,7 @@ pub fn million(directory: &Path) -> String {
     table += &format!("| memory with 1,000,000 rockets, after these | {peak} | | the most that was resident |\n");
     drop(servers);
 
-    // Each leaves nothing to be recovered: what is measured is an ordinary start.
+    // Each shutdown leaves nothing to recover: an ordinary start is measured.
     let start = |folder: &Path| {
         let started = Instant::now();
         let server = Server::ours(folder);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use actix_web::{App, HttpResponse, HttpServer, web};
 use rocket_monitor::domain::parse::parse;
 
-/// Tells the program to be the yardstick server.
+/// Makes the program act as the yardstick server.
 const CEILING: &str = "ROCKET_MONITOR_BENCH_CEILING";
 
 /// Whether this process is the yardstick server.
@@ -72,14 +72,14 @@ impl Server {
                 break json["address"].as_str().unwrap().parse().unwrap();
             }
         };
-        // The rest of the log goes where people see it.
+        // The rest of the log is shown.
         std::thread::spawn(move || log.map_while(Result::ok).for_each(|line| eprintln!("{line}")));
         Self { child, address }
     }
 }
 
 impl Server {
-    /// Lets it end by itself.
+    /// Stops it cleanly.
     pub fn terminate(mut self) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());

@@ -8,7 +8,8 @@ use crate::measure::{PAIRS, drive, pairs, row};
 use crate::postgres;
 use crate::servers::{Server, program};
 
-/// One message a transaction, as a service without group commit would do it: its key, and the rocket's guarded row.
+/// One message per transaction, like a service without group commit: its key, and the rocket's
+/// guarded row.
 const ONE_AT_A_TIME: &str = "\\set rocket random(1, 1000)
 \\set number random(1, 2000000000)
 BEGIN;
@@ -57,7 +58,7 @@ pub fn on_postgres(directory: &Path) -> String {
         + &row("lines over HTTP into Postgres, 1,000,000 messages, of the same", &streamed)
 }
 
-/// The rate at which pgbench commits with 64 clients.
+/// The rate of commits by pgbench with 64 clients.
 fn pgbench(cluster: &postgres::Cluster, script: &Path) -> f64 {
     let output = Command::new(postgres::programs().join("pgbench"))
         .args(["--no-vacuum", "--client=64", "--jobs=2", "--protocol=prepared", "--time=4", "--username=postgres"])

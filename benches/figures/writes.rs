@@ -1,4 +1,4 @@
-//! Figures of messages coming in.
+//! Figures of ingestion.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -28,7 +28,7 @@ pub fn post(directory: &Path) -> String {
     table + &post_by_wrk(directory)
 }
 
-/// Where each commit has one message or hardly more, the disk says how fast it is.
+/// With one message per commit or hardly more, the disk limits the speed.
 pub fn few_connections(directory: &Path) -> String {
     const COMMITS: u32 = 3_000;
     let ours = Server::ours(directory);
@@ -48,7 +48,7 @@ pub fn few_connections(directory: &Path) -> String {
     table
 }
 
-/// Messages that arrive at fixed times.
+/// Latencies of messages that arrive at a fixed rate.
 pub fn latency(directory: &Path) -> String {
     let ours = Server::ours(directory);
     let mut requests = post_requests(fleet(2 * (PAIRS as u64 + 1) * REQUESTS as u64));
@@ -79,7 +79,8 @@ pub fn lines(directory: &Path) -> String {
     row("lines over HTTP, 1,000,000 messages over 1,000 channels, of serde_json on one core", &ratios)
 }
 
-/// What single messages wait while a stream brings new rockets, which take a store the longest.
+/// How long single messages wait while a stream brings new rockets, which are the most expensive
+/// for a store.
 pub fn beside_a_stream(directory: &Path) -> String {
     let cluster = Cluster::start_with("-c shared_buffers=512MB -c max_wal_size=4GB");
     let on_postgres = cluster.url("postgres");
@@ -119,8 +120,8 @@ pub fn beside_a_stream(directory: &Path) -> String {
     table
 }
 
-/// The same by wrk, a load generator that many know (Debian has it). It takes more of the machine than ours, which takes
-/// hardly more than the system calls.
+/// The same with wrk, a well-known load generator (in Debian). It uses more of the machine than
+/// ours, which does little but system calls.
 fn post_by_wrk(directory: &Path) -> String {
     const SECONDS: u64 = 2;
     let what = "the same by wrk";
@@ -130,7 +131,7 @@ fn post_by_wrk(directory: &Path) -> String {
     let directory = directory.join("wrk");
     std::fs::create_dir(&directory).unwrap();
     let file = directory.join("messages.ndjson");
-    // More than any run can send, so that none starts again from its first message.
+    // More than any run can send, so that no run starts again from its first message.
     let each = 150_000 * SECONDS;
     write_file(&file, fleet((PAIRS as u64 + 1) * each));
     let (ours, ceiling) = (Server::ours(&directory), Server::ceiling());
@@ -157,7 +158,7 @@ fn post_by_wrk(directory: &Path) -> String {
             line.split_whitespace().find_map(|word| word.parse::<f64>().ok()).unwrap()
         };
         if measured {
-            // The next run goes on where this one ended.
+            // The next run continues where this one ended.
             skip += tells(" requests in ") as usize;
         }
         tells("Requests/sec:")
@@ -165,7 +166,7 @@ fn post_by_wrk(directory: &Path) -> String {
     row(what, &ratios)
 }
 
-/// Ingests into a new database; the seconds that it takes.
+/// Ingests into a new database. Returns the seconds that it takes.
 pub fn ingest_file(file: &Path, database: &Path) -> f64 {
     remove_database(database);
     let started = Instant::now();
@@ -200,7 +201,7 @@ pub fn ingest(directory: &Path) -> String {
     table
 }
 
-/// A channel whose message 1 never comes.
+/// A channel whose message 1 never arrives.
 pub fn headless(directory: &Path) -> String {
     let fleet = Fleet { seed: 2, rockets: 1, messages: 10_000_001, duplicate_percent: 0.0, displacement: 0 };
     let (database, part) = (directory.join("rockets.db"), directory.join("part.ndjson"));

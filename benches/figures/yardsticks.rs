@@ -1,4 +1,4 @@
-//! What is measured in turn with ours: others doing the least of the same job.
+//! The yardsticks: other programs doing the minimum of the same work.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 
-/// SQLite taking the keys alone in one transaction; the seconds that it takes.
+/// Inserts only the keys into SQLite, in one transaction. Returns the seconds that it takes.
 pub fn bare_keys(path: &Path, keys: &[(String, u32)]) -> f64 {
     remove_database(path);
     let connection = Connection::open(path).unwrap();
@@ -30,12 +30,12 @@ pub fn remove_database(path: &Path) {
     for suffix in ["", "-wal", "-shm"] {
         let mut file = path.as_os_str().to_owned();
         file.push(suffix);
-        // It may not be there.
+        // It may not exist.
         let _ = std::fs::remove_file(PathBuf::from(file));
     }
 }
 
-/// SQLite committing one key a transaction, so many times; how many a second.
+/// Commits one key per transaction to SQLite, `count` times. Returns the rate.
 pub fn bare_commits(path: &Path, count: u32) -> f64 {
     remove_database(path);
     let connection = Connection::open(path).unwrap();
@@ -53,7 +53,7 @@ pub fn bare_commits(path: &Path, count: u32) -> f64 {
     f64::from(count) / started.elapsed().as_secs_f64()
 }
 
-/// The disk's own time for a sync of 4 KiB at the end of a file: the median of 500, in seconds.
+/// The time that the disk needs to sync 4 KiB at the end of a file: the median of 500, in seconds.
 pub fn median_sync(directory: &Path) -> f64 {
     let mut file = std::fs::File::create(directory.join("synced")).unwrap();
     let mut times: Vec<Duration> = (0..500)
@@ -68,7 +68,7 @@ pub fn median_sync(directory: &Path) -> f64 {
     times[times.len() / 2].as_secs_f64()
 }
 
-/// A message as serde's own derive reads it, borrowing what it can.
+/// A message as read by serde's derive, borrowing what it can.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(dead_code)]
@@ -101,7 +101,7 @@ struct DerivedMessage<'j> {
     reason: Option<&'j str>,
 }
 
-/// serde_json reading every line of a file on one core, and nothing else; how many a second.
+/// Reads every line of a file with serde_json on one core, and does nothing else. Returns the rate.
 pub fn json_parse_rate(file: &Path) -> f64 {
     let bytes = std::fs::read(file).unwrap();
     let started = Instant::now();

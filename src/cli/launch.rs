@@ -156,7 +156,7 @@ struct Sender {
     arrivals: RefCell<Arrivals>,
     seen: RefCell<Seen>,
     progress: ProgressBar,
-    /// Whether the service has ever answered.
+    /// Whether the service has ever been reached.
     reached: Cell<bool>,
     failure_reported: Cell<Option<Instant>>,
 }

@@ -138,7 +138,7 @@ mod tests {
         }
     }
 
-    /// What is logged when a sender's text comes as the message, as a field, and by what it displays.
+    /// What is logged if a sender's text is the message, a field, or a displayed field.
     fn logged(layer: impl Fn(Log) -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync>) -> String {
         let log = Log::default();
         let hostile = "\u{1b}[2J\n2026 INFO forged\u{202e}\u{200b}\u{9b}é";

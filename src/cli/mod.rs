@@ -142,7 +142,7 @@ enum Finished {
     With(u8),
 }
 
-/// Reads the command line and runs the command.
+/// Parses the command line and runs the command.
 pub fn run() -> ExitCode {
     let cli = match parse() {
         Ok(cli) => cli,

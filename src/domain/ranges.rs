@@ -1,4 +1,4 @@
-//! Processed message numbers as ranges, and how new numbers join them.
+//! Processed message numbers as ranges, and how new numbers are joined to them.
 
 use super::message::Message;
 use super::summary::Summary;
@@ -117,7 +117,7 @@ struct Current {
 }
 
 impl Joined {
-    /// Every range that differs from what is stored.
+    /// Every range that differs from the stored ones.
     pub fn written(&self) -> impl Iterator<Item = &ProcessedRange> {
         self.grown.iter().chain(&self.added)
     }

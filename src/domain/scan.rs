@@ -161,7 +161,7 @@ mod tests {
             for (at, special) in (0..length).flat_map(|at| [(at, b'"'), (at, b'\\'), (at, 0), (at, 0x1f), (at, b'\n')])
             {
                 let mut bytes = vec![b'a'; length];
-                // What follows doesn't matter, and neither do bytes that look alike but for a bit.
+                // What follows doesn't matter, and neither do bytes that differ by one bit.
                 bytes.iter_mut().skip(at).for_each(|byte| *byte = b'"');
                 bytes
                     .iter_mut()

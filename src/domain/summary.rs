@@ -33,7 +33,7 @@ pub struct Summary {
     pub launch: Option<Latest>,
     /// The mission that the latest launch or mission change set.
     pub mission: Option<Latest>,
-    /// The reason that the latest explosion gave.
+    /// The reason that the latest explosion set.
     pub explosion: Option<Latest>,
     /// The greatest message time.
     pub latest_time: Timestamp,

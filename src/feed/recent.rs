@@ -241,7 +241,7 @@ mod tests {
         recent.add(channel("a"), Some(rocket("a", "y", 6)), moved());
         assert_eq!(told(&recent, &mission("x"), 1), Told::Gone);
         recent.add(channel("a"), Some(rocket("a", "y", 7)), speed);
-        assert_eq!(told(&recent, &mission("x"), 1), Told::Gone, "still, for who was not told yet");
+        assert_eq!(told(&recent, &mission("x"), 1), Told::Gone, "still, for followers that were not told yet");
         assert_eq!(told(&recent, &mission("x"), 2), Told::Nothing);
         assert_eq!(told(&recent, &mission("y"), 2), Told::Rocket);
         let other = Filters { channel: Some(channel("b")), ..mission("x") };

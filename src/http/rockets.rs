@@ -236,7 +236,7 @@ impl<'r> BothViewsJson<'r> {
     }
 }
 
-/// A rocket in the view or views asked for.
+/// A rocket in the requested view or views.
 #[derive(ToSchema)]
 #[schema(as = OneRocket)]
 #[serde(untagged)]

@@ -205,7 +205,7 @@ impl Committer {
         }
     }
 
-    /// Commits until it is told to stop.
+    /// Commits until told to stop.
     pub(super) fn run(mut self, queue: &Receiver<Entry>) {
         let mut used = Vec::new();
         while self.fill(queue) {

@@ -136,7 +136,8 @@ mod tests {
         )
     }
 
-    /// The numbers of the messages, and the lines that are bad, when the stream comes in parts of so many bytes.
+    /// The numbers of the messages, and the bad lines, of a stream that arrives in parts of this
+    /// many bytes.
     fn read(stream: &[u8], part: usize) -> (Vec<i64>, Vec<u64>) {
         let mut reader = LineReader::default();
         let mut lines = Lines::default();

@@ -1,5 +1,6 @@
-//! The audit: every row of `rockets` must be what its channel's processed ranges come to. Both tables are gone through
-//! side by side, in the order of the channels' bytes; an engine only reads them, in one snapshot.
+//! The audit: every row of `rockets` must equal the combination of its channel's processed ranges.
+//! Reads both tables side by side, in byte order of the channels. An engine only provides the rows,
+//! from one snapshot.
 
 use std::cmp::Ordering;
 
@@ -10,16 +11,17 @@ use crate::domain::summary::Latest;
 use crate::domain::text::Text;
 use crate::domain::timestamp::Timestamp;
 
-/// Who is told of what is wrong.
+/// Receives each problem that is found.
 pub(super) type Found<'f> = &'f mut dyn FnMut(Finding);
 
-/// Something read of a row, or why it can't be.
+/// A value read from a row, or why it can't be read.
 pub(super) type Readable<T> = Result<T, String>;
 
-/// A row and its channel, which may be no valid one.
+/// A row and its channel, which may be invalid.
 pub(super) type Row<T> = (String, Readable<T>);
 
-/// The rows of both tables in one snapshot, each in the order of the channel, ranges then by their first number.
+/// The rows of both tables in one snapshot, in the order of the channels, ranges then by their
+/// first number.
 pub(super) trait Rows {
     /// The next row of `rockets`.
     fn next_rocket(&mut self) -> Result<Option<Row<Rocket>>, StoreError>;
@@ -27,7 +29,7 @@ pub(super) trait Rows {
     fn next_range(&mut self) -> Result<Option<Row<ProcessedRange>>, StoreError>;
 }
 
-/// Goes through all rows, and tells of each thing that is wrong.
+/// Goes through all rows, and reports each problem.
 pub(super) fn run(rows: &mut dyn Rows, found: Found<'_>) -> Result<Audit, StoreError> {
     let mut audit = Audit::default();
     let (mut next_rocket, mut next_range) = (rows.next_rocket()?, rows.next_range()?);
@@ -56,7 +58,7 @@ pub(super) fn run(rows: &mut dyn Rows, found: Found<'_>) -> Result<Audit, StoreE
             (None, Some((channel, _))) => (channel, vec!["has processed ranges, but is not in rockets".to_owned()]),
             (Some((channel, Err(detail))), _) => (channel, vec![format!("its row in rockets can't be read: {detail}")]),
             (Some((channel, Ok(rocket))), Some((_, Some(fold)))) => (channel, differences(&rocket, &fold)),
-            // Ranges that can't be read have been told already.
+            // Ranges that can't be read have been reported already.
             (Some((channel, Ok(_))), Some((_, None))) => (channel, Vec::new()),
             (None, None) => return Ok(audit),
         };
@@ -66,8 +68,8 @@ pub(super) fn run(rows: &mut dyn Rows, found: Found<'_>) -> Result<Audit, StoreE
     }
 }
 
-/// Folds all ranges of a channel, and tells of each that is wrong in itself or to its neighbour. No fold if one can't be
-/// read. Also gives the first range of the next channel.
+/// Folds all ranges of a channel, and reports each that is invalid or conflicts with its neighbour.
+/// Without a fold if one can't be read. Also returns the first range of the next channel.
 fn fold_channel(
     rows: &mut dyn Rows,
     first: Row<ProcessedRange>,

@@ -1,7 +1,8 @@
-//! How a store tells of changes: what others have changed is heard by a [`Watch`], and what it was is read.
+//! Changes in a store: a [`Watch`] receives notifications of other processes' changes, and a
+//! [`ChangeScan`] finds the changed rockets.
 //!
-//! Others are other instances on a Postgres server, and other processes on an SQLite file. What this process commits
-//! itself it knows without asking.
+//! Other processes are other instances on a Postgres server, and other processes on an SQLite file.
+//! This process knows its own commits without asking.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
@@ -16,24 +17,24 @@ use crate::domain::message::{Event, Message};
 use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 
-/// What new messages did to one rocket, as far as it matters to those who follow only some rockets.
+/// What new messages changed in one rocket, as far as filters care.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Touch {
-    /// How many messages were new; 0 if that is not known.
+    /// The number of new messages; 0 if unknown.
     pub applied: u32,
-    /// A launch was among them: type, mission and status may have changed.
+    /// There was a launch: type, mission and status may have changed.
     pub launched: bool,
-    /// A change of mission was.
+    /// There was a mission change.
     pub mission_changed: bool,
-    /// An explosion was: the status may have changed.
+    /// There was an explosion: the status may have changed.
     pub exploded: bool,
 }
 
 impl Touch {
-    /// Of a rocket of which nobody knows what was done to it.
+    /// An unknown change of a rocket.
     pub const UNKNOWN: Self = Self { applied: 0, launched: true, mission_changed: true, exploded: true };
 
-    /// Of one new message.
+    /// The change by one new message.
     pub fn of(message: &Message) -> Self {
         Self {
             applied: 1,
@@ -43,7 +44,7 @@ impl Touch {
         }
     }
 
-    /// Adds what other messages did.
+    /// Adds the changes by other messages.
     pub fn add(&mut self, other: Self) {
         let known = self.applied > 0 && other.applied > 0;
         self.applied = if known { self.applied.saturating_add(other.applied) } else { 0 };
@@ -53,23 +54,23 @@ impl Touch {
     }
 }
 
-/// Which rockets have changed.
+/// The changed rockets.
 pub type Touches = HashMap<Channel, Touch>;
 
-/// What a watch heard.
+/// A notification.
 #[derive(Debug)]
 pub enum Heard {
-    /// Others have changed these rockets.
+    /// Other processes have changed these rockets.
     Touches(Touches),
-    /// Others have changed something: look for it.
+    /// Other processes have changed something; a scan must find it.
     Something,
 }
 
-/// Finds the rockets that anybody has changed since it last looked. It compares what is stored, and no clocks: those of
-/// other machines and processes may say anything.
+/// Finds the rockets that any process has changed since the last scan. It compares stored rows and
+/// uses no clocks, because the clocks of other machines and processes can't be trusted.
 #[derive(Debug)]
 pub enum ChangeScan {
-    /// There are no others.
+    /// There are no other processes.
     Nobody,
     /// Any process may change the file.
     Sqlite(SqliteScan),
@@ -77,7 +78,7 @@ pub enum ChangeScan {
     Postgres(PostgresScan),
 }
 
-/// What rows held when they were last looked at. 16 bytes are kept for each, also when it is gone.
+/// Hashes of the rows at the last scan: 16 bytes per row, kept even when the row is gone.
 #[derive(Debug, Default)]
 pub(super) struct Fingerprints {
     hasher: RandomState,
@@ -86,7 +87,7 @@ pub(super) struct Fingerprints {
 }
 
 impl Fingerprints {
-    /// Whether a rocket's row holds something else than at the last look; `hash` hashes what it holds.
+    /// Whether a rocket's row differs from the last scan. `hash` hashes its contents.
     pub(super) fn has_changed<E>(
         &mut self,
         channel: &str,
@@ -99,19 +100,20 @@ impl Fingerprints {
     }
 }
 
-/// What a scan found.
+/// A result of a scan.
 #[derive(Debug)]
 pub enum Scanned {
-    /// Some rockets, as they are now, that have changed or may have. There may be more.
+    /// The current state of some rockets that have changed, or may have. There may be more.
     Rockets(Vec<Rocket>),
-    /// Nothing more has changed up to the begin of this look.
+    /// No more rockets had changed before the start of this scan.
     Done,
-    /// It is another database now: everything may have changed, and rockets may be gone.
+    /// The path now names another database: everything may have changed, and rockets may be gone.
     AnotherDatabase,
 }
 
 impl ChangeScan {
-    /// The next of the changed rockets. After [`Scanned::Done`] another look begins. After an error the same one is repeated.
+    /// The next changed rockets. After [`Scanned::Done`], the next call starts another scan. After
+    /// an error, the scan is repeated.
     pub async fn next(&mut self) -> Result<Scanned, StoreError> {
         match self {
             Self::Nobody => Ok(Scanned::Done),
@@ -121,10 +123,10 @@ impl ChangeScan {
     }
 }
 
-/// Hears of what others change.
+/// Receives notifications of other processes' changes.
 #[derive(Debug)]
 pub enum Watch {
-    /// There are no others.
+    /// There are no other processes.
     Nobody,
     /// Other processes on the same file.
     Sqlite(SqliteWatch),
@@ -133,7 +135,7 @@ pub enum Watch {
 }
 
 impl Watch {
-    /// Waits until something is heard. After an error, make another watch.
+    /// Waits for the next notification. After an error, create another watch.
     pub async fn hear(&mut self) -> Result<Heard, StoreError> {
         match self {
             Self::Nobody => std::future::pending().await,
@@ -142,7 +144,8 @@ impl Watch {
         }
     }
 
-    /// How often to look though nothing was heard: who has committed may have died before it told.
+    /// How often to scan without a notification, because a process may die after its commit and
+    /// before its notification.
     pub fn look_every(&self) -> Option<Duration> {
         match self {
             Self::Nobody | Self::Sqlite(_) => None,

@@ -1,7 +1,7 @@
-//! Where a database is, as `--database` says it: a path, a word, or a URL.
+//! The location of a database, as given by `--database`: a path, a word, or a URL.
 //!
-//! What is written for other programs is refused, for it would become the name of a file. No error repeats any of the
-//! text: a password may be in it.
+//! Formats of other programs are refused, because they would become file names. No error repeats
+//! any of the text, because it may hold a password.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -10,21 +10,21 @@ use std::str::FromStr;
 
 use super::postgres::PostgresUrl;
 
-/// Where a database is.
+/// The location of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Database {
     /// An SQLite file.
     File(PathBuf),
-    /// SQLite in memory: gone with the process.
+    /// SQLite in memory, lost when the process ends.
     Memory,
-    /// A Postgres server's.
+    /// A database on a Postgres server.
     Postgres(PostgresUrl),
 }
 
-/// What a database can be.
+/// The accepted forms.
 const FORMS: &str = "the path of an SQLite file, the word memory, or postgres://user@host/database";
 
-/// How URLs and connection strings of other programs begin, before a colon.
+/// The schemes of URLs and connection strings of other programs.
 const OTHER_SCHEMES: [&str; 14] = [
     "postgres",
     "postgresql",
@@ -43,16 +43,16 @@ const OTHER_SCHEMES: [&str; 14] = [
 ];
 
 impl Database {
-    /// Reads the value of `--database`. If it can't be used, the error says why.
+    /// Parses the value of `--database`. The error explains why it can't be used.
     pub fn parse(text: &OsStr) -> Result<Self, String> {
         match text.to_str() {
             Some(text) => text.parse(),
-            // No URL is written so, but a path may be.
+            // Not UTF-8: it can't be a URL, but may be a path.
             None => refuse_what_is_no_path(&text.to_string_lossy()).map(|()| Self::File(text.into())),
         }
     }
 
-    /// Whether the text that this was read from holds a password.
+    /// Whether the parsed text held a password.
     pub fn has_password(&self) -> bool {
         matches!(self, Self::Postgres(url) if url.has_password())
     }
@@ -65,7 +65,7 @@ impl FromStr for Database {
         if text == "memory" {
             return Ok(Self::Memory);
         }
-        // Names of schemes may be written in any case.
+        // Schemes are case-insensitive.
         let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
         if let Some("postgres" | "postgresql") = scheme.as_deref() {
             let whole = text.trim_end_matches(is_around) == text;
@@ -77,12 +77,12 @@ impl FromStr for Database {
 
 const AROUND: &str = "starts or ends with a space or a quotation mark; remove it";
 
-/// What a shell or an editor may have left around a text.
+/// Characters that a shell or an editor may leave around a text.
 fn is_around(char: char) -> bool {
     char.is_whitespace() || matches!(char, '"' | '\'' | '`' | '“' | '”' | '‘' | '’')
 }
 
-/// Whether a text can be the path of a file; if not, the error says what it is instead.
+/// Accepts a text that can be the path of a file. Otherwise, the error says what it is instead.
 fn refuse_what_is_no_path(text: &str) -> Result<(), String> {
     let bare = text.trim_matches(is_around);
     let lower = bare.to_ascii_lowercase();
@@ -123,7 +123,8 @@ fn refuse_what_is_no_path(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a text begins with a keyword and `=`, as paths don't, or gives a password by one.
+/// Whether a text starts with a keyword and `=`, as paths don't, or holds a password as a keyword's
+/// value.
 fn is_of_keywords(lower: &str) -> bool {
     let is_word = |text: &str| !text.is_empty() && text.chars().all(|it| it.is_ascii_alphabetic() || "_ ".contains(it));
     let begins_so = lower.split_once('=').is_some_and(|(keyword, _)| is_word(keyword));

@@ -1,4 +1,4 @@
-//! Failures on purpose: the named points at which a test can make a write fail, or hold it while others go on.
+//! Fault injection: named points at which a test can make a write fail, or delay it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,16 +6,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::StoreError;
 
-/// A point on the way of a batch.
+/// A point in the processing of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailurePoint {
-    /// Before anything is read (on SQLite in the transaction, on Postgres before it).
+    /// Before anything is read (on SQLite inside the transaction, on Postgres before it).
     BeforeLoad,
-    /// All is locked and loaded, nothing written (on Postgres only: between its two messages).
+    /// Everything is locked and loaded, but nothing is written (only on Postgres, between its two
+    /// round trips).
     BeforeWrites,
     /// Everything is written, but not committed.
     BeforeCommit,
-    /// Committed, but nobody has been answered.
+    /// Committed, but no caller has been answered.
     AfterCommit,
 }
 
@@ -33,17 +34,17 @@ impl FailurePoint {
     }
 }
 
-/// Called by each batch at each point; whether it fails there.
+/// Called by each batch at each point. Returns whether the batch fails there.
 type Observer = Box<dyn Fn(FailurePoint) -> bool + Send + Sync>;
 
 #[derive(Default)]
 struct Plan {
-    /// How many batches are still to fail at each point.
+    /// How many more batches fail at each point.
     left: [AtomicU32; FailurePoint::ALL.len()],
     observer: Option<Observer>,
 }
 
-/// Which of the next batches fail, and where. The default is: none. Clones share it.
+/// Which of the next batches fail, and where; none by default. Clones share the plan.
 #[derive(Clone, Default)]
 pub struct Failures {
     plan: Option<Arc<Plan>>,
@@ -56,22 +57,22 @@ impl fmt::Debug for Failures {
 }
 
 impl Failures {
-    /// Failures that can be planned while the store is open.
+    /// Faults that can be planned while the store is open.
     pub fn plannable() -> Self {
         Self { plan: Some(Arc::default()) }
     }
 
-    /// Failures that somebody decides on who is asked at each point, and may take long to answer.
+    /// Faults that `observer` decides on at each point. It may block.
     pub fn decided_by(observer: impl Fn(FailurePoint) -> bool + Send + Sync + 'static) -> Self {
         Self { plan: Some(Arc::new(Plan { observer: Some(Box::new(observer)), ..Plan::default() })) }
     }
 
-    /// Whether failures can be planned at all.
+    /// Whether faults can be planned at all.
     pub fn are_plannable(&self) -> bool {
         self.plan.is_some()
     }
 
-    /// Lets the next `count` batches that reach the point fail there.
+    /// Makes the next `count` batches that reach the point fail there.
     pub fn plan(&self, point: FailurePoint, count: u32) {
         if let Some(left) = self.plan.as_ref().and_then(|plan| plan.left.get(point as usize)) {
             left.store(count, Ordering::SeqCst);

@@ -1,8 +1,9 @@
-//! What a writer knows of the database without asking: the processed ranges of channels that had messages lately. Most
-//! messages continue what the last ones of their channel began.
+//! A writer's cache of processed ranges, for channels with recent messages. Most messages continue
+//! a recent range of their channel.
 //!
-//! It holds as long as nobody else has changed the channel, which each engine makes sure of in its own way, in every
-//! transaction, before anything relies on it. It is bounded; a writer that knows nothing is as right, only slower.
+//! An entry is valid as long as nobody else has changed the channel. Each engine checks that in its
+//! own way, in every transaction, before it relies on the entry. The cache is bounded; a writer
+//! with an empty cache is equally correct, only slower.
 
 use std::collections::{HashMap, hash_map};
 
@@ -11,23 +12,24 @@ use crate::domain::ranges::{Joined, ProcessedRange};
 use crate::domain::summary::{Latest, Summary};
 use crate::domain::text::Channel;
 
-/// Of a channel with more ranges only the last ones are known.
+/// For a channel with more ranges, only the last ones are cached.
 pub(super) const MOST_RANGES: usize = 32;
-/// How many channels and ranges are known at a time. One takes some 200 bytes, unless its texts are long.
+/// The most channels and ranges in the cache. Each takes about 200 bytes, unless its texts are
+/// long.
 const MOST_ENTRIES: usize = 65_536;
 
-/// See the module. With the ranges of a channel goes a note of the engine's.
+/// See the module. Each channel's entry also has a note for the engine.
 #[derive(Debug)]
 pub(super) struct Known<N> {
     channels: HashMap<Box<str>, KnownChannel<N>>,
-    /// How many channels and ranges are known.
+    /// The number of cached channels and ranges.
     entries: usize,
 }
 
 #[derive(Debug)]
 struct KnownChannel<N> {
-    /// In ascending order, and among them every range that ends at `complete_from` or later. They share no memory with
-    /// messages.
+    /// In ascending order, and complete from `complete_from` on: every range that ends there or
+    /// later is included. They share no memory with messages.
     ranges: Vec<ProcessedRange>,
     complete_from: i64,
     note: N,
@@ -40,13 +42,13 @@ impl<N> Default for Known<N> {
 }
 
 impl<N> Known<N> {
-    /// Forgets everything.
+    /// Empties the cache.
     pub(super) fn clear(&mut self) {
         self.channels.clear();
         self.entries = 0;
     }
 
-    /// A channel of which something is known.
+    /// The entry of a channel, if it is cached.
     pub(super) fn entry(&mut self, channel: &Channel) -> Option<Entry<'_, N>> {
         let known = self.channels.get_mut(channel.as_str())?;
         Some(Entry { known, entries: &mut self.entries })
@@ -57,8 +59,8 @@ impl<N> Known<N> {
         self.channels.values_mut().map(|known| &mut known.note)
     }
 
-    /// Remembers a channel's ranges, in ascending order, among which is every one that ends at `complete_from` or later
-    /// (0: all of them), in the place of what was known of it.
+    /// Stores a channel's ranges, in ascending order and including every range that ends at
+    /// `complete_from` or later (0: all of them), and replaces its entry.
     pub(super) fn remember(
         &mut self,
         channel: &Channel,
@@ -84,27 +86,28 @@ impl<N> Known<N> {
     }
 }
 
-/// A channel of which something is known: what it takes to rely on that and to follow a change, with one search.
+/// The entry of a cached channel: reading and updating it take one lookup.
 pub(super) struct Entry<'k, N> {
     known: &'k mut KnownChannel<N>,
-    /// Those of all channels.
+    /// The counter of the whole cache.
     entries: &'k mut usize,
 }
 
 impl<N> Entry<'_, N> {
-    /// The ranges that overlap or touch the group's windows, in ascending order; none if they are not all known.
+    /// The ranges that overlap or touch the group's windows, in ascending order; none if not all of
+    /// them are cached.
     pub(super) fn near(&self, group: &Group<'_>) -> Option<Vec<ProcessedRange>> {
         self.known.near(group)
     }
 
-    /// Follows a change of the channel's ranges.
+    /// Applies a change to the channel's ranges.
     pub(super) fn change(&mut self, joined: &Joined) {
         *self.entries -= self.known.entries();
         self.known.change(joined);
         *self.entries += self.known.entries();
     }
 
-    /// What is noted of it.
+    /// The engine's note.
     pub(super) fn note_mut(&mut self) -> &mut N {
         &mut self.known.note
     }
@@ -137,18 +140,18 @@ impl<N> KnownChannel<N> {
         self.trim();
     }
 
-    /// Forgets the lowest ranges if there are too many.
+    /// Drops the lowest ranges if there are too many.
     fn trim(&mut self) {
         let excess = self.ranges.len().saturating_sub(MOST_RANGES);
         if let Some(lowest) = self.ranges.get(excess).filter(|_| excess > 0) {
-            // Those before it end at least two numbers lower: ranges don't touch.
+            // The dropped ranges end at least two numbers lower, because ranges don't touch.
             self.complete_from = self.complete_from.max(lowest.first - 1);
             self.ranges.drain(..excess);
         }
     }
 }
 
-/// Makes a range what it has become, with texts that share no memory with messages: those that it has already, it keeps.
+/// Updates a range. Its texts share no memory with messages; unchanged texts are kept.
 fn follow(there: &mut ProcessedRange, range: &ProcessedRange) {
     let Summary { speed_change, launch, mission, explosion, latest_time } = &range.summary;
     there.last = range.last;
@@ -183,14 +186,14 @@ mod tests {
         numbers.iter().map(|number| parse(json(*number).into()).unwrap()).collect()
     }
 
-    /// The ends of the known ranges near messages with these numbers.
+    /// The ends of the cached ranges near messages with these numbers.
     fn near(known: &Known<()>, numbers: &[i64]) -> Option<Vec<(i64, i64)>> {
         let messages = messages(numbers);
         let ranges = known.channels.get("c")?.near(&Batch::new(&messages).groups()[0])?;
         Some(ranges.iter().map(|range| (range.first, range.last)).collect())
     }
 
-    /// Joins messages with these numbers to what is known, as if they were committed.
+    /// Joins messages with these numbers to the cached ranges, as if they were committed.
     fn take(known: &mut Known<()>, numbers: &[i64]) {
         let messages = messages(numbers);
         let batch = Batch::new(&messages);
@@ -226,7 +229,7 @@ mod tests {
         let numbers: Vec<i64> = (1..=40).map(|index| index * 3).collect();
         take(&mut known, &numbers);
         assert_eq!(known.entries, 1 + MOST_RANGES);
-        // The lowest is that of 27; what 26 and lower ones touch is not known.
+        // The lowest cached range is that of 27; what touches 26 and lower is not cached.
         assert_eq!(near(&known, &[27]), Some(vec![(27, 27)]));
         assert_eq!(near(&known, &[26]), None);
         assert_eq!(near(&known, &[121]), Some(vec![(120, 120)]));

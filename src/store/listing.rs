@@ -1,18 +1,18 @@
-//! Pages of rockets by keyset: how a [`RocketQuery`] is asked in SQL, the same for every engine.
+//! Pages of rockets by keyset: translates a [`RocketQuery`] to SQL, for both engines.
 //!
-//! A page is read in up to two parts, each in the order of an index: the rockets that have the sort's key, then those
-//! that lack it.
+//! A page is read in up to two parts, each in the order of an index: first the rockets with a sort
+//! key, then those without.
 
 use super::query::{Filters, Order, Page, Position, RocketQuery, Sort, SortKey};
 use crate::domain::rocket::{Rocket, View};
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 
-/// The columns of `rockets` and `rockets_exact` that a [`Rocket`] is made of.
+/// The columns of `rockets` and `rockets_exact` that make a [`Rocket`].
 pub(super) const ROCKET_COLUMNS: &str = "channel, status, type, speed, mission, exploded_reason, latest_launch_msg, \
      latest_mission_msg, latest_exploded_msg, latest_update, last_received, processed, complete_through, highest";
 
-/// The table or view that holds a view of the rockets.
+/// The table or view with this view of the rockets.
 pub(super) fn table(view: View) -> &'static str {
     match view {
         View::BestEffort => "rockets",
@@ -23,25 +23,25 @@ pub(super) fn table(view: View) -> &'static str {
 /// A part of a page.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
-    /// The rockets that have the sort's key.
+    /// The rockets with a sort key.
     Keyed,
-    /// Those that lack it.
+    /// The rockets without one.
     Unkeyed,
 }
 
-/// The parts that a page may have rockets of.
+/// The parts that can contribute rockets to a page.
 pub(super) fn parts(query: &RocketQuery) -> impl Iterator<Item = Part> {
     let keyed = !matches!(&query.after, Some(Position { key: SortKey::Null, .. }));
     let unkeyed = query.sort.nullable(query.view);
     [(keyed, Part::Keyed), (unkeyed, Part::Unkeyed)].into_iter().filter_map(|(wanted, part)| wanted.then_some(part))
 }
 
-/// How many rockets to ask for: one more than wanted tells whether another page follows.
+/// How many rockets to read: one more than wanted shows whether another page follows.
 pub(super) fn wanted(query: &RocketQuery, have: usize) -> i64 {
     i64::try_from((query.limit + 1).saturating_sub(have)).unwrap_or(i64::MAX)
 }
 
-/// The page that the rockets of all parts make.
+/// Makes a page of the rockets of all parts.
 pub(super) fn page(query: &RocketQuery, mut rockets: Vec<Rocket>) -> Page {
     let more = rockets.len() > query.limit;
     rockets.truncate(query.limit);
@@ -63,18 +63,18 @@ pub(super) enum Parameter {
 
 /// A statement that reads a part of a page. Its parameters are `$1`, `$2` and so on.
 pub(super) struct PartStatement {
-    /// What must hold, all of it.
+    /// The conditions, joined by AND.
     pub(super) conditions: Vec<String>,
-    /// What to sort by.
+    /// The sort order.
     pub(super) order: String,
-    /// The placeholder of the greatest number of rows.
+    /// The placeholder of the row limit.
     pub(super) limit: String,
     /// The values of the placeholders.
     pub(super) parameters: Vec<Parameter>,
 }
 
 impl PartStatement {
-    /// Asks for at most `limit` rockets of a part.
+    /// Selects at most `limit` rockets of a part.
     pub(super) fn new(query: &RocketQuery, part: Part, limit: i64) -> Self {
         let key = query.sort.column();
         let (direction, beyond) = match query.order {
@@ -91,7 +91,7 @@ impl PartStatement {
         } else if query.sort.nullable(query.view) && query.after.is_none() {
             statement.conditions.push(format!("{key} IS NOT NULL"));
         }
-        // Where the page before ended in the other part, this one starts at its beginning.
+        // If the previous page ended in the other part, this part starts at its beginning.
         let after = query.after.as_ref().filter(|after| (after.key == SortKey::Null) == (part == Part::Unkeyed));
         if let Some(after) = after {
             let condition = match value(query.sort, &after.key).filter(|_| !by_channel) {

@@ -1,12 +1,14 @@
-//! How a row of `rockets` takes in what new messages came to: the same for every engine, but for the name of the
-//! function that gives the greater of two values.
+//! The upsert of a row of `rockets`. It is the same for both engines, except for the name of the
+//! function that returns the greater of two values.
 
-/// The end of an upsert into `rockets` whose proposed row holds what the new messages came to. Every column is guarded
-/// by what stands there, so that an older message never overwrites a newer one, whoever wrote that.
+/// The end of an upsert into `rockets` whose proposed row sums up the new messages. Every column is
+/// guarded by its current value, so that an older message never overwrites a newer one, whichever
+/// process wrote that.
 ///
-/// `received` is where the time of receipt is, which most statements propose as `excluded.last_received`. Messages that
-/// change nothing but the speed, which most do, can leave out the columns that `guarded` says: an engine may rewrite the
-/// index of every column that a statement names, changed or not.
+/// `received` is the expression for the time of receipt, in most statements
+/// `excluded.last_received`. Messages that change only the speed, which are most, can omit the
+/// `guarded` columns: an engine may rewrite the index of every column that a statement names,
+/// changed or not.
 pub(super) fn on_conflict(greatest: &str, received: &str, guarded: bool) -> String {
     let mut assignments = vec!["speed = rockets.speed + excluded.speed".to_owned()];
     assignments.push("processed = rockets.processed + excluded.processed".to_owned());

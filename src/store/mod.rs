@@ -1,8 +1,8 @@
-//! Where the state is kept: what a store can do, whichever engine it is.
+//! Storage: what a store can do, for both engines.
 //!
-//! A store loads, commits and reads. It holds no rules: what a batch comes to is the [domain](crate::domain)'s to say,
-//! and which batch a message goes into is [ingest](crate::ingest)'s. This file is the only place where the engine is
-//! chosen; nobody else knows which one it is.
+//! A store loads, commits and reads. It holds no rules: the [domain](crate::domain) decides the
+//! outcome of a batch, and [ingest](crate::ingest) decides which batch a message goes into. This
+//! file chooses the engine. Outside this module, only `backup` depends on it.
 
 mod audit;
 pub mod changes;
@@ -35,9 +35,10 @@ use sqlite::{SqliteStore, SqliteWriter};
 /// How to open a database.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
-    /// Make the database if there is none, and bring its schema up to date; otherwise both must be so already.
+    /// Create the database if it doesn't exist, and bring its schema up to date. Without this, both
+    /// must be done already.
     pub migrate: bool,
-    /// Where writes shall fail, for tests.
+    /// Where writes fail, for tests.
     pub failures: Failures,
 }
 
@@ -50,10 +51,10 @@ impl Default for OpenOptions {
 /// Why a database can't be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It is not ours to write to; it was left untouched. The text says what it is instead, and what to do.
+    /// It is not our database, and was left untouched. The text says what it is, and what to do.
     #[error("{database}: {reason}")]
     Refused {
-        /// Which database.
+        /// The database.
         database: Database,
         /// What it is, and what to do.
         reason: String,
@@ -61,14 +62,14 @@ pub enum OpenError {
     /// The engine failed.
     #[error("{database}: {source}")]
     Engine {
-        /// Which database.
+        /// The database.
         database: Database,
-        /// What the engine said.
+        /// The engine's error.
         source: Box<StoreError>,
     },
 }
 
-/// Why a store could not do what it was asked for. Nothing was half done, and asking again later is right.
+/// Why a store could not do something. Nothing was half done, and it is safe to retry later.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// SQLite failed or is locked by another process.
@@ -77,10 +78,10 @@ pub enum StoreError {
     /// Postgres failed, or can't be reached.
     #[error("Postgres: {}", postgres::describe(.0))]
     Postgres(#[from] sqlx::Error),
-    /// Postgres doesn't let the user in, and why the password may be missing.
+    /// Postgres refuses the login. The text also says why the password may be missing.
     #[error("Postgres: {0}")]
     NotLetIn(String),
-    /// It is not a server of the kind that was asked for.
+    /// It is not the kind of server that was asked for.
     #[error("this server can't be used: {0}")]
     WrongServer(&'static str),
     /// The tables can't be distributed.
@@ -95,34 +96,34 @@ pub enum StoreError {
     /// A thread can't be started.
     #[error("can't start a thread: {0}")]
     Thread(std::io::Error),
-    /// The database's files are not those that are open.
+    /// The database's files are no longer those that are open.
     #[error(transparent)]
     FileChanged(#[from] sqlite::FileChange),
-    /// The database's files can't be looked at.
+    /// The database's files can't be examined.
     #[error("the database's files can't be checked: {0}")]
     Files(#[from] std::io::Error),
-    /// What is in the place of a database that was open is none.
+    /// The file in the place of a database that was open is not a usable database.
     #[error("the file that is now at the database's path can't be used: {0}")]
     Unusable(String),
     /// SQLite's write-ahead log can't be synced.
     #[error("the write-ahead log can't be synced: {0}")]
     Log(std::io::Error),
-    /// A row holds what no version of the program writes.
+    /// A row holds something that no version of the program writes.
     #[error("the database is damaged (`check` shows where): {0}")]
     Damaged(String),
     /// A migration failed.
     #[error("the migration failed: {0}")]
     Migration(String),
-    /// A test wanted it so.
+    /// Injected by a test.
     #[error("a failure was injected {0}")]
     Injected(&'static str),
-    /// The code that should have done it stopped before it was done.
+    /// The work was aborted, for example by a panic.
     #[error("the work on the database was interrupted")]
     BrokenOff,
 }
 
 impl StoreError {
-    /// Whether it took a wait for the store to find out, which the next one would have to wait again.
+    /// Whether the store found out only after a wait, which another attempt would repeat.
     pub fn was_waited_for(&self) -> bool {
         match self {
             Self::TimedOut => true,
@@ -133,45 +134,45 @@ impl StoreError {
     }
 }
 
-/// Something that is wrong in a database.
+/// A problem in a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The channel; none if the damage is the file's.
+    /// The channel; none if the file itself is damaged.
     pub channel: Option<String>,
-    /// What is wrong.
+    /// The problem.
     pub detail: String,
 }
 
-/// What an audit saw.
+/// The totals of an audit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Audit {
-    /// How many channels there are.
+    /// The number of channels.
     pub channels: u64,
-    /// How many processed ranges there are.
+    /// The number of processed ranges.
     pub ranges: u64,
 }
 
 /// A copy of a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backup {
-    /// How many channels it has.
+    /// The number of channels.
     pub channels: u64,
-    /// How many processed ranges.
+    /// The number of processed ranges.
     pub ranges: u64,
-    /// Its length.
+    /// The length of the file.
     pub bytes: u64,
 }
 
-/// Why there is no copy of a database.
+/// Why a database can't be backed up.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// It would be the only copy.
+    /// A database in memory can't be backed up.
     #[error("a database in memory exists only inside its process; there is nothing to copy")]
     Memory,
-    /// The target is there already.
+    /// The target already exists.
     #[error("{} already exists; give another name, or use --replace to overwrite it", .0.display())]
     Exists(PathBuf),
-    /// The target is the database itself, or belongs to it.
+    /// The target is the database itself, or one of its files.
     #[error("{} is the database to copy, or one of its files; give another name", .0.display())]
     Source(PathBuf),
     /// The target is a database that a process has open.
@@ -188,7 +189,7 @@ pub enum BackupError {
         /// Why not, and what to do.
         reason: String,
     },
-    /// The copy is not sound, and so the original isn't.
+    /// The copy is damaged, so the original is too.
     #[error("the database is damaged (`check` lists all problems): {}: {}",
             .0.channel.as_deref().unwrap_or("the file"), .0.detail)]
     Damaged(Finding),
@@ -203,31 +204,32 @@ pub enum BackupError {
     Store(#[from] StoreError),
 }
 
-/// A rocket with the first of its gaps.
+/// A rocket with its first gaps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RocketWithGaps {
     /// The rocket.
     pub rocket: Rocket,
-    /// The first [`GAPS_TOLD`] missing ranges below the highest processed number, inclusive on both sides.
+    /// The first [`GAPS_TOLD`] missing ranges below the highest processed number, both ends
+    /// inclusive.
     pub gaps: Vec<(i64, i64)>,
 }
 
-/// A rocket in both views, as of one moment.
+/// A rocket in both views, from one snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RocketInBothViews {
-    /// The best-effort view, with the first of the gaps.
+    /// The best-effort view, with the first gaps.
     pub best_effort: RocketWithGaps,
     /// The state in the exact view.
     pub exact: State,
 }
 
-/// How long it is noted that a rocket was forgotten.
+/// How long tombstones of removed rockets are kept.
 const FORGOTTEN_KEPT: Duration = Duration::from_secs(3_600);
 
-/// How many gaps of a rocket are told.
+/// The most gaps of a rocket that are returned.
 pub const GAPS_TOLD: usize = 100;
 
-/// An open database, to read from and to make writers of. Clones are the same store.
+/// An open database for reading and for creating writers. Cheap to clone.
 #[derive(Clone, Debug)]
 pub enum Store {
     /// Embedded SQLite.
@@ -246,7 +248,7 @@ impl Store {
         }
     }
 
-    /// How many writers it takes to keep the engine busy.
+    /// The number of writers that keep the engine busy.
     pub fn writers(&self) -> usize {
         match self {
             Self::Sqlite(_) => 1,
@@ -254,7 +256,8 @@ impl Store {
         }
     }
 
-    /// A new writer. Several are safe, also in several processes, but one at a time commits.
+    /// Creates a writer. Several writers are safe, also in several processes, but only one commits
+    /// at a time.
     pub fn writer(&self) -> Result<Writer, StoreError> {
         match self {
             Self::Sqlite(store) => store.writer().map(Writer::Sqlite),
@@ -262,8 +265,8 @@ impl Store {
         }
     }
 
-    /// One rocket. Quick enough for a thread that serves others too: its work is bounded and waits for no writer (on a
-    /// file).
+    /// One rocket. Fast enough for a thread that serves others too: the work is bounded, and (on a
+    /// file) never waits for a writer.
     pub async fn rocket(&self, channel: &Channel, view: View) -> Result<Option<RocketWithGaps>, StoreError> {
         match self {
             Self::Sqlite(store) => store.rocket(channel, view),
@@ -271,7 +274,7 @@ impl Store {
         }
     }
 
-    /// One rocket in both views, read in one snapshot. As quick as [`rocket`](Self::rocket).
+    /// One rocket in both views, read in one snapshot. As fast as [`rocket`](Self::rocket).
     pub async fn rocket_in_both_views(&self, channel: &Channel) -> Result<Option<RocketInBothViews>, StoreError> {
         match self {
             Self::Sqlite(store) => store.rocket_in_both_views(channel),
@@ -279,12 +282,12 @@ impl Store {
         }
     }
 
-    /// Whether it is cheaper to ask for several rockets at once than for each.
+    /// Whether reading several rockets at once is cheaper than one by one.
     pub fn reads_together(&self) -> bool {
         matches!(self, Self::Sqlite(_))
     }
 
-    /// What [`rocket`](Self::rocket) says of each of these; as quick for each as that is.
+    /// The results of [`rocket`](Self::rocket) for each of these, each as fast.
     pub async fn rockets_at_once<'a>(
         &self,
         asked: impl Iterator<Item = (&'a Channel, View)>,
@@ -301,7 +304,8 @@ impl Store {
         }
     }
 
-    /// Whether any page takes long at present, for all rockets have to be sorted for it: as the last one was read.
+    /// Whether every page is currently slow because all rockets must be sorted for it, as of the
+    /// last page that was read.
     pub fn sorts_all(&self) -> bool {
         match self {
             Self::Sqlite(store) => store.sorts_all(),
@@ -321,7 +325,7 @@ impl Store {
         }
     }
 
-    /// A report, as far as so many rows. It reads the whole fleet.
+    /// A report with at most `limit` rows. It reads the whole fleet.
     pub async fn report(&self, report: Report, limit: u32) -> Result<ReportRows, StoreError> {
         match self {
             Self::Sqlite(store) => {
@@ -333,7 +337,7 @@ impl Store {
         }
     }
 
-    /// The same for those who are not asynchronous.
+    /// Like [`report`](Self::report), but blocking.
     pub fn report_now(&self, report: Report, limit: u32) -> Result<ReportRows, StoreError> {
         match self {
             Self::Sqlite(store) => store.report(report, limit),
@@ -341,7 +345,7 @@ impl Store {
         }
     }
 
-    /// The rockets of these channels, in any order, as they are now; those that there are.
+    /// The current state of these channels' rockets, in any order, without those that don't exist.
     pub async fn rockets_of(&self, channels: &[Channel]) -> Result<Vec<Rocket>, StoreError> {
         match self {
             Self::Sqlite(store) => store.rockets_of(channels),
@@ -349,8 +353,8 @@ impl Store {
         }
     }
 
-    /// A scan that finds what changes from now on. Beginning it, and each look, takes a look at every rocket; on SQLite the
-    /// calling thread does it.
+    /// A scan that finds everything that changes from now on. Creating it reads every rocket, and
+    /// so does each scan; on SQLite the calling thread does this.
     pub async fn change_scan(&self) -> Result<ChangeScan, StoreError> {
         match self {
             Self::Sqlite(store) => store.change_scan().await,
@@ -358,7 +362,8 @@ impl Store {
         }
     }
 
-    /// The channels that have been forgotten lately, and when, for about an hour. There may be rockets of them again.
+    /// The channels whose rockets were removed in about the last hour, and when. They may have
+    /// rockets again.
     pub async fn forgotten(&self) -> Result<Vec<(Channel, Timestamp)>, StoreError> {
         match self {
             Self::Sqlite(store) => store.forgotten(),
@@ -366,12 +371,12 @@ impl Store {
         }
     }
 
-    /// Whether others have to be told what this process commits.
+    /// Whether other instances must be notified of this process's commits.
     pub fn is_to_tell(&self) -> bool {
         matches!(self, Self::Postgres(_))
     }
 
-    /// Tells the other instances what this one has committed; none: something.
+    /// Notifies other instances of this process's changes; none means unspecified changes.
     pub async fn tell(&self, touches: Option<&Touches>) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(_) => Ok(()),
@@ -379,7 +384,7 @@ impl Store {
         }
     }
 
-    /// The same for those who are not asynchronous.
+    /// Like [`tell`](Self::tell), but blocking.
     pub fn tell_now(&self, touches: Option<&Touches>) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(_) => Ok(()),
@@ -387,7 +392,7 @@ impl Store {
         }
     }
 
-    /// Begins to hear what others change.
+    /// Subscribes to other processes' changes.
     pub async fn watch(&self) -> Result<Watch, StoreError> {
         match self {
             Self::Sqlite(store) => store.watch(),
@@ -395,7 +400,7 @@ impl Store {
         }
     }
 
-    /// Audits the whole database in one consistent snapshot, and tells of each thing that is wrong.
+    /// Audits the whole database in one consistent snapshot, and reports each problem.
     pub fn check(&self, found: &mut dyn FnMut(Finding)) -> Result<Audit, StoreError> {
         match self {
             Self::Sqlite(store) => store.check(found),
@@ -403,7 +408,7 @@ impl Store {
         }
     }
 
-    /// Removes a rocket with all that was processed of it; whether there was one.
+    /// Removes a rocket and the record of its processed messages. Returns whether it existed.
     pub fn forget(&self, channel: &Channel) -> Result<bool, StoreError> {
         match self {
             Self::Sqlite(store) => store.forget(channel),
@@ -411,7 +416,7 @@ impl Store {
         }
     }
 
-    /// Distributes the tables over a cluster; whether that was still to be done.
+    /// Distributes the tables over a cluster. Returns false if they already were.
     pub fn distribute(&self) -> Result<bool, StoreError> {
         match self {
             Self::Sqlite(_) => Err(StoreError::NotACluster),
@@ -419,7 +424,8 @@ impl Store {
         }
     }
 
-    /// Closes what is open but not in use, in the end. SQLite's log is applied to the file, which is complete by itself then.
+    /// Closes idle connections at the end. For SQLite, this moves the log into the file, which is
+    /// then complete by itself.
     pub fn close(&self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(store) => store.close(),
@@ -427,7 +433,7 @@ impl Store {
         }
     }
 
-    /// The schema's version: the number of its last migration.
+    /// The schema version: the number of the last migration.
     pub fn schema_version(&self) -> Result<i64, StoreError> {
         match self {
             Self::Sqlite(store) => store.schema_version(),
@@ -446,9 +452,9 @@ pub enum Writer {
 }
 
 impl Writer {
-    /// Commits a batch durably, and tells each message's outcome in the order of the messages. `now` becomes the
-    /// `last_received` of the rockets that had new ones. On an error nothing is committed, or, if the engine could not
-    /// tell, all is: sending the batch again is safe.
+    /// Commits a batch durably, and returns the outcome of each message, in order. `now` becomes
+    /// the `last_received` of the rockets with new messages. After an error nothing is committed,
+    /// or, if the engine can't tell, possibly everything: it is safe to send the batch again.
     pub fn commit(&mut self, messages: &[Message], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
         match self {
             Self::Sqlite(writer) => writer.commit(messages, now),
@@ -456,8 +462,9 @@ impl Writer {
         }
     }
 
-    /// How many messages a transaction takes best when all that matters is how soon all are stored. The more there are, the
-    /// more of a channel's messages share its rows; and the longer others wait for the write lock, or for an answer.
+    /// The best size of a transaction if only total throughput matters. In larger transactions more
+    /// messages share the rows of a channel, but others wait longer for the write lock, or for an
+    /// answer.
     pub fn large_batch(&self) -> usize {
         match self {
             Self::Sqlite(_) => 98_304,
@@ -465,8 +472,8 @@ impl Writer {
         }
     }
 
-    /// Does some of what commits have put off, for when nothing is waiting to be committed, and looks whether others have
-    /// written. Whether there is more to do.
+    /// Runs some of the maintenance that commits have put off, and checks whether other processes
+    /// have written. To be called when idle. Returns whether there is more to do.
     pub fn tidy(&mut self) -> Result<bool, StoreError> {
         match self {
             Self::Sqlite(writer) => writer.tidy(),
@@ -474,7 +481,8 @@ impl Writer {
         }
     }
 
-    /// Whether a batch could be committed now: takes the write lock, and writes without changing anything.
+    /// Checks whether a batch could be committed now: takes the write lock, and writes without
+    /// changing anything.
     pub fn probe(&mut self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(writer) => writer.probe(),

@@ -1,9 +1,10 @@
-//! A question for a page of rockets, the same for every engine: order, filters, and where the page before ended.
+//! A query for a page of rockets, for both engines: order, filters, and the end of the previous
+//! page.
 
 use crate::domain::rocket::{Rocket, State, Status, View};
 use crate::domain::text::{Channel, Text};
 
-/// What rockets are sorted by. Ties break by channel in the same direction; nulls come last in both.
+/// The sort keys. Ties break by channel in the same direction; nulls come last in both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Sort {
     /// The greatest message time.
@@ -38,7 +39,7 @@ impl Sort {
         }
     }
 
-    /// The column of `rockets` and `rockets_exact` that it goes by.
+    /// The column of `rockets` and `rockets_exact` to sort by.
     pub fn column(self) -> &'static str {
         match self {
             Self::LatestUpdate => "latest_update",
@@ -50,7 +51,7 @@ impl Sort {
         }
     }
 
-    /// The direction that is meant when none is given: the newest and the fastest first, text from its start.
+    /// The default direction: the newest and the fastest first, text in ascending order.
     pub fn default_order(self) -> Order {
         match self {
             Self::LatestUpdate | Self::Speed => Order::Desc,
@@ -58,7 +59,7 @@ impl Sort {
         }
     }
 
-    /// Whether rockets may lack it.
+    /// Whether rockets may lack this key.
     pub fn nullable(self, view: View) -> bool {
         match self {
             Self::Type | Self::Mission => true,
@@ -67,7 +68,7 @@ impl Sort {
         }
     }
 
-    /// What the rocket is sorted by.
+    /// The rocket's sort key.
     pub fn key(self, rocket: &Rocket) -> SortKey {
         let text =
             |text: &Option<Text>| text.as_ref().map_or(SortKey::Null, |text| SortKey::Text(text.as_str().to_owned()));
@@ -94,7 +95,7 @@ pub enum Order {
 }
 
 impl Order {
-    /// Both.
+    /// Both orders.
     pub const ALL: [Self; 2] = [Self::Asc, Self::Desc];
 
     /// Its name in the API.
@@ -106,32 +107,32 @@ impl Order {
     }
 }
 
-/// What one rocket is sorted by; times as their fixed-width text.
+/// The sort key of one rocket; times as their fixed-width text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SortKey {
-    /// Nothing: last in both directions.
+    /// No key: last in both directions.
     Null,
     /// A speed.
     Integer(i64),
-    /// Everything else.
+    /// Any other key.
     Text(String),
 }
 
-/// Which rockets are wanted: those that equal all that is given.
+/// Filters by equality: a rocket must match all that are given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filters {
-    /// This channel only.
+    /// Only this channel.
     pub channel: Option<Channel>,
-    /// This type only.
+    /// Only this type.
     pub rocket_type: Option<Text>,
-    /// This mission only.
+    /// Only this mission.
     pub mission: Option<Text>,
-    /// This status only.
+    /// Only this status.
     pub status: Option<Status>,
 }
 
 impl Filters {
-    /// Whether a rocket in this state is wanted, if its channel is.
+    /// Whether a rocket in this state matches, apart from its channel.
     pub fn match_state(&self, state: &State) -> bool {
         fn same<T: PartialEq>(wanted: &Option<T>, is: Option<&T>) -> bool {
             wanted.as_ref().is_none_or(|wanted| Some(wanted) == is)
@@ -142,29 +143,29 @@ impl Filters {
     }
 }
 
-/// A place between two rockets of a sorted list: just after this one.
+/// A position in a sorted list: just after this rocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// What that rocket was sorted by.
+    /// The sort key of that rocket.
     pub key: SortKey,
     /// Its channel, which breaks ties.
     pub channel: Channel,
 }
 
-/// A question for one page.
+/// A query for one page.
 #[derive(Clone, Debug)]
 pub struct RocketQuery {
-    /// The view that is sorted, filtered and told.
+    /// The view to sort, filter and return.
     pub view: View,
-    /// What to sort by.
+    /// The sort key.
     pub sort: Sort,
-    /// In which direction.
+    /// The direction.
     pub order: Order,
-    /// Which rockets.
+    /// The filters.
     pub filters: Filters,
-    /// Where the page before ended.
+    /// The end of the previous page.
     pub after: Option<Position>,
-    /// How many rockets at most.
+    /// The most rockets on the page.
     pub limit: usize,
 }
 
@@ -173,6 +174,6 @@ pub struct RocketQuery {
 pub struct Page {
     /// The rockets.
     pub rockets: Vec<Rocket>,
-    /// Where the page ends, if others follow.
+    /// The end of the page, if more rockets follow.
     pub next: Option<Position>,
 }

@@ -1,5 +1,5 @@
-//! The reports: one catalogue, from which the HTTP API, the command line and both engines take what they offer. Each
-//! report is a view of the schema, whose columns are documented there.
+//! The catalogue of reports, shared by the HTTP API, the command line and both engines. Each report
+//! is a view in the schema, where its columns are documented.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
@@ -12,7 +12,7 @@ pub enum Report {
     Missions,
     /// Rockets by type.
     Types,
-    /// Exploded rockets by the reason.
+    /// Exploded rockets by reason.
     Explosions,
     /// The whole fleet in one row.
     Fleet,
@@ -20,7 +20,7 @@ pub enum Report {
     Gaps,
 }
 
-/// What a column holds; each may be null.
+/// The type of a column. Any value may be null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Text.
@@ -33,7 +33,7 @@ pub enum Kind {
     Time,
 }
 
-/// A column's name in SQL, and what it holds.
+/// A column's SQL name and type.
 pub type Column = (&'static str, Kind);
 
 /// A cell of a report.
@@ -66,7 +66,7 @@ impl Report {
         }
     }
 
-    /// What it tells, in a sentence.
+    /// A description in one sentence.
     pub fn description(self) -> &'static str {
         match self {
             Self::Missions => "Rockets by mission, with their speeds; null stands for an unknown mission.",
@@ -125,8 +125,8 @@ impl Report {
         }
     }
 
-    /// The statement that reads it, for every engine but for `gaps`, whose statement is the engine's own. $1 is the greatest
-    /// number of rows.
+    /// The statement that reads the report. It is the same for both engines, except for `gaps`,
+    /// whose statement is given. $1 is the row limit.
     pub(super) fn sql(self, gaps: &str) -> String {
         if self == Self::Gaps {
             return gaps.to_owned();
@@ -140,16 +140,17 @@ impl Report {
 /// The rows of a report.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReportRows {
-    /// Which report.
+    /// The report.
     pub report: Report,
-    /// Its rows by the first column (gaps by channel and number), nulls last. Each has a cell for each column.
+    /// The rows, sorted by the first column (gaps by channel and number), nulls last. Each row has
+    /// a cell for each column.
     pub rows: Vec<Vec<Value>>,
     /// Whether there are more rows than were asked for.
     pub truncated: bool,
 }
 
 impl ReportRows {
-    /// The first `limit` of the rows that were read: one more than those, if there are more.
+    /// Keeps the first `limit` rows. One row more than that means that there are more.
     pub(super) fn new(report: Report, mut rows: Vec<Vec<Value>>, limit: u32) -> Self {
         let limit = limit as usize;
         let truncated = rows.len() > limit;
@@ -192,7 +193,7 @@ impl Serialize for Value {
     }
 }
 
-/// How a cell reads in a table of text.
+/// The value as text in a table.
 impl std::fmt::Display for Value {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -205,7 +206,7 @@ impl std::fmt::Display for Value {
     }
 }
 
-/// A column's name as a member of JSON.
+/// A column's name as a JSON member.
 pub fn camel_case(name: &str) -> String {
     let mut parts = name.split('_');
     let mut text = parts.next().unwrap_or_default().to_owned();

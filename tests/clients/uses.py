@@ -1,4 +1,4 @@
-"""Uses the client that openapi-python-client makes of the API's description, against a service that has tokens."""
+"""Uses the client that openapi-python-client generates from the API description, against a service with tokens."""
 
 import datetime
 import sys

@@ -1,5 +1,5 @@
-// Uses the client that openapi-typescript and openapi-fetch make of the API's description: it has to compile, and to work
-// against a service that has tokens. `fail` is reached by nothing that the description is right about.
+// Uses the client that openapi-typescript and openapi-fetch generate from the API description: it must compile, and work
+// against a service with tokens. `fail` is reached only if the description is wrong.
 
 import createClient from 'openapi-fetch';
 import type { components, operations, paths } from './schema.js';
@@ -59,7 +59,7 @@ if (stats.data?.rockets !== 2 || stats.data.rocketsWithGaps !== 0) fail('the tot
 
 const name: ReportName = 'missions';
 const { data: report } = await reader.GET('/reports/{name}', { params: { path: { name } } });
-// It could be CSV, which is text. By the report's name, the compiler knows what the rows are.
+// It could be CSV, which is text. The report's name tells the compiler the type of the rows.
 if (typeof report !== 'object' || report.name !== 'missions') fail('a report', report);
 if (report.rows[0]?.maxSpeed !== 500) fail('its row', report.rows);
 

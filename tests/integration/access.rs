@@ -1,4 +1,4 @@
-//! Tokens, the dashboard's session, and requests of other sites.
+//! Tokens, the dashboard's session, and cross-site requests.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::support::{App, Backend, Client, Service, eventually, faster, launched
 const WRITE: &str = "write-token-4711";
 const READ: &str = "read.token/0815==";
 
-/// A service that asks for tokens, and the folder of their files.
+/// A service that requires tokens, and the directory of the token files.
 fn guarded() -> (Service, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
@@ -60,13 +60,13 @@ fn each_token_opens_its_own_door() {
             assert_eq!(status(&mut client, "HEAD", path, token), read, "{token:?} {path}");
         }
         assert_eq!(status(&mut client, "HEAD", "/events", token), read, "{token:?}");
-        // What is open holds no data.
+        // Open paths hold no data.
         for path in ["/livez", "/readyz", "/", "/assets/dashboard.js", "/docs", "/docs/swagger-ui.css", "/openapi.json"]
         {
             assert_eq!(status(&mut client, "GET", path, token), 200, "{token:?} {path}");
         }
     }
-    // A path that is written otherwise is no way round.
+    // Another spelling of a path is not a way around.
     for path in ["/%6Dessages", "//messages", "/messages/"] {
         assert_eq!(status(&mut client, "POST", path, Some(READ)), 401, "{path}");
     }
@@ -88,7 +88,7 @@ fn tokens_are_changed_without_a_restart() {
     assert_eq!(status(&mut client, "POST", "/messages", Some(WRITE)), 204, "both are");
     std::fs::write(&file, "new-token\n").unwrap();
     eventually("the old one is refused", || status(&mut client, "POST", "/messages", Some(WRITE)) == 401);
-    // What can't be used changes nothing.
+    // An unusable file changes nothing.
     std::fs::write(&file, "").unwrap();
     let until = Instant::now() + Duration::from_millis(1_500);
     while Instant::now() < until {
@@ -102,7 +102,7 @@ fn a_file_of_tokens_is_read_again_whatever_its_time_says_and_never_waited_for() 
     let file = directory.path().join("write");
     let time = std::fs::metadata(&file).unwrap().modified().unwrap();
     let mut client = Client::new(service.address);
-    // As large as before, and of the same time.
+    // The same length and time as before.
     let replaced = WRITE.replace("4711", "1147");
     std::fs::write(&file, format!("{replaced}\n")).unwrap();
     std::fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
@@ -223,10 +223,10 @@ fn other_sites_and_other_names_are_refused_without_tokens() {
     let anonymous = Service::start_with(&["--database", "memory", "--listen", "0.0.0.0:0", "--allow-anonymous"]);
     let mut client = Client::new(([127, 0, 0, 1], anonymous.address.port()).into());
     let foreign = client.request("GET", "/stats", &[("Origin", "https://evil.example")], b"").unwrap();
-    assert_eq!(foreign.status, 200, "whoever says so lets everybody in");
+    assert_eq!(foreign.status, 200, "--allow-anonymous lets everybody in");
 }
 
-/// The status of a request that is written out, but for its last line.
+/// The status of a request that is given literally, without its last line.
 fn raw_status(address: std::net::SocketAddr, head: &str) -> u16 {
     let mut client = Client::new(address);
     client.send(format!("{head}\r\n\r\n").as_bytes()).unwrap();
@@ -303,7 +303,8 @@ fn a_page_of_another_origin_changes_nothing_by_the_cookie() {
         assert_eq!(status("POST", "/messages", Some(by[0]), &message), expected(204), "{origin:?}");
         assert_eq!(status("POST", "/session", None, READ), expected(204), "{origin:?}");
         assert_eq!(status("DELETE", "/session", None, ""), expected(204), "{origin:?}");
-        // No page can send this header, so it is no page's request; and reading changes nothing.
+        // No page can send this header, so the request is not made by a page; and reading changes
+        // nothing.
         assert_eq!(status("POST", "/messages", Some(by[1]), &message), 204, "{origin:?}");
         assert_eq!(status("GET", "/stats", Some(by[0]), ""), 200, "{origin:?}");
     }

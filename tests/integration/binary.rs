@@ -14,7 +14,7 @@ fn the_program_needs_the_c_library_and_nothing_else() {
         .filter_map(|line| line.split(['[', ']']).nth(1))
         .collect();
     assert!(needed.contains(&"libc.so.6"), "{needed:?}");
-    // The dynamic loader and the mathematical functions are parts of the C library.
+    // The dynamic loader and the math library are parts of the C library.
     let part = |library: &&str| ["libc.so.", "libm.so.", "ld-linux"].iter().any(|part| library.starts_with(part));
     assert!(needed.iter().all(part), "{needed:?}");
 }

@@ -1,4 +1,5 @@
-//! A headless Chromium, driven over WebDriver (<https://www.w3.org/TR/webdriver2/>) as far as these tests need it.
+//! A headless Chromium, driven over the parts of WebDriver that these tests need
+//! (<https://www.w3.org/TR/webdriver2/>).
 
 #![allow(dead_code)]
 
@@ -10,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::support::{Client, eventually};
 
-/// A browser with one window. It ends, and its profile is removed, when this is dropped.
+/// A browser with one window. Dropping it ends the browser, and removes its profile.
 pub struct Browser {
     _driver: Driver,
     client: Client,
@@ -18,7 +19,7 @@ pub struct Browser {
     _profile: TempDir,
 }
 
-/// The program that drives the browser. Ended with it, also if the browser didn't start.
+/// The program that drives the browser. It is ended even if the browser didn't start.
 struct Driver(Child);
 
 impl Drop for Driver {
@@ -28,7 +29,7 @@ impl Drop for Driver {
     }
 }
 
-/// How a reference to an element is written.
+/// The key of an element reference.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 impl Browser {
@@ -47,7 +48,7 @@ impl Browser {
         let profile = tempfile::tempdir().unwrap();
         let mut client = Client::new(([127, 0, 0, 1], port).into());
         let data = format!("--user-data-dir={}", profile.path().display());
-        // Without these it looks for updates, and calls home.
+        // Without these, it checks for updates and contacts its vendor.
         let args = [
             "--headless",
             "--no-sandbox",
@@ -80,12 +81,12 @@ impl Browser {
         self.command("POST", "/url", &json!({ "url": url }));
     }
 
-    /// What a script returns.
+    /// Runs a script, and returns its result.
     pub fn run(&mut self, script: &str) -> Value {
         self.command("POST", "/execute/sync", &json!({ "script": script, "args": [] }))
     }
 
-    /// Polls until a script returns this.
+    /// Polls until a script returns this value.
     pub fn until(&mut self, script: &str, expected: &Value) {
         eventually(script, || self.run(script) == *expected);
     }
@@ -101,41 +102,41 @@ impl Browser {
         found[ELEMENT].as_str().unwrap().to_owned()
     }
 
-    /// Sets the width of the page, and whether the user prefers it dark.
+    /// Sets the width of the page, and whether the user prefers dark mode.
     pub fn look_like(&mut self, width: u32, dark: bool) {
         let scheme = if dark { "dark" } else { "light" };
         self.resize(width, 900, 1);
         self.emulate_media("", "prefers-color-scheme", scheme);
     }
 
-    /// Sets the page's size in its own pixels, and how many pixels of the screen one of them takes: a zoom.
+    /// Sets the page's size in CSS pixels, and its zoom in screen pixels per CSS pixel.
     pub fn resize(&mut self, width: u32, height: u32, zoom: u32) {
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": zoom, "mobile": width < 600 });
         self.devtools("Emulation.setDeviceMetricsOverride", &size);
     }
 
-    /// Sets the medium (`print`, or the screen if it is empty) and one feature that style sheets can ask for.
+    /// Sets the medium (`print`, or the screen if empty), and one media feature.
     pub fn emulate_media(&mut self, medium: &str, feature: &str, value: &str) {
         let media = json!({ "media": medium, "features": [{ "name": feature, "value": value }] });
         self.devtools("Emulation.setEmulatedMedia", &media);
     }
 
-    /// Runs a script in each page before the page's own scripts.
+    /// Runs a script in each page before its own scripts.
     pub fn run_before_pages(&mut self, script: &str) {
         self.devtools("Page.addScriptToEvaluateOnNewDocument", &json!({ "source": script }));
     }
 
-    /// A command of the Chrome DevTools Protocol.
+    /// Sends a Chrome DevTools Protocol command.
     fn devtools(&mut self, command: &str, params: &Value) {
         self.command("POST", "/goog/cdp/execute", &json!({ "cmd": command, "params": params }));
     }
 
-    /// A picture of what is seen: PNG in base64.
+    /// A screenshot: PNG in base64.
     pub fn screenshot(&mut self) -> String {
         self.command("GET", "/screenshot", &json!({})).as_str().unwrap().to_owned()
     }
 
-    /// What the browser complained of, but for connections that it couldn't make.
+    /// The browser's complaints, except for connections that failed.
     pub fn complaints(&mut self) -> Vec<String> {
         let log = self.command("POST", "/se/log", &json!({ "type": "browser" }));
         let entries = log.as_array().unwrap().iter().filter(|entry| entry["level"] == "SEVERE");
@@ -154,7 +155,7 @@ fn command(client: &mut Client, method: &str, path: &str, body: &Value) -> Value
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // A panic must not be followed by another one.
+        // A second panic would abort the tests.
         let path = format!("/session/{}", self.session);
         let _ = self.client.request("DELETE", &path, &[], b"");
     }

@@ -1,4 +1,4 @@
-//! The program as people call it.
+//! The command line, as users call it.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -18,10 +18,10 @@ fn a_simulated_fleet_is_taken_and_agrees_with_its_fold() {
     assert!(first.status.success(), "{first:?}");
     assert!(stdout(&first).contains("1000 applied"), "{}", stdout(&first));
     assert!(stdout(&first).contains("30 rockets in both views: 0 disagree"), "{}", stdout(&first));
-    // Again, all are duplicates; longer, the same rockets fly on.
+    // A repeated run has only duplicates; a longer one continues the same rockets.
     assert!(stdout(&launch(&format!("{url}/messages"), &["--messages", "1000"])).contains(" 0 applied"));
     assert!(stdout(&launch(&url, &["--messages", "1600"])).contains(" 600 applied"));
-    // The shorter run does not agree any more, and says so.
+    // The shorter run no longer agrees, and says so.
     let shorter = launch(&url, &["--messages", "1000"]);
     assert_eq!(shorter.status.code(), Some(1));
     assert!(stdout(&shorter).contains("30 disagree"), "{}", stdout(&shorter));
@@ -102,7 +102,8 @@ fn termination_answers_what_was_taken() {
     let database = directory.path().join("rockets.db");
     let mut service = Service::start(&database);
     let (address, started) = (service.address, std::time::Instant::now());
-    // An idle connection, one in the middle of a head, one in the middle of a body, one in the middle of a stream.
+    // One idle connection, one in the middle of a head, one in the middle of a body, and one in the
+    // middle of a stream.
     let mut idle = Client::new(address);
     assert_eq!(idle.get("/livez").status, 200);
     let mut half = Client::new(address);

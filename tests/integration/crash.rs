@@ -1,5 +1,5 @@
-//! Kill -9 at random moments under load, with clients that resend: what was acknowledged is there, what is there was sent
-//! and counts once, and the audit is clean.
+//! kill -9 at random moments under load, with clients that resend: acknowledged messages are
+//! stored, stored messages were sent and count once, and the audit is clean.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -18,11 +18,11 @@ use crate::{figures, postgres};
 
 const CHANNELS: u32 = 20;
 const CLIENTS: u32 = 8;
-/// At most so many messages are acknowledged between a start and the next crash.
+/// The most messages that are acknowledged between a start and the next crash.
 const MOST_BETWEEN: usize = 600;
 
 fn sent(index: u32) -> Sent {
-    // Neighbours are exchanged, so that there are gaps at all times.
+    // Exchanges neighbours, so that there are always gaps.
     let index = index ^ 21;
     let number = index / CHANNELS + 1;
     let event = match number % 10 {
@@ -54,7 +54,7 @@ impl Place {
         }
     }
 
-    /// Waits until what a killed service had under way has an end.
+    /// Waits until everything that a killed service had started has ended.
     fn settle(&self) {
         if let Self::Postgres(database) = self {
             eventually("the server has noticed", || !database.is_used());
@@ -76,7 +76,7 @@ impl Place {
         rows.into_iter().map(range).collect()
     }
 
-    /// The processed messages, as the database says.
+    /// The processed messages, from the database.
     fn processed(&self) -> BTreeSet<(String, u32)> {
         let mut processed = BTreeSet::new();
         for (channel, first, last) in self.ranges() {
@@ -88,18 +88,18 @@ impl Place {
     }
 }
 
-/// What clients have done in all lives of the service.
+/// What clients have done over all lives of the service.
 #[derive(Default)]
 struct Load {
     next: AtomicU32,
     acknowledged: Mutex<Vec<u32>>,
     acknowledgements: AtomicUsize,
-    /// Sent, but not acknowledged when the service was killed: to be sent again.
+    /// Sent, but not acknowledged before the service was killed: must be sent again.
     again: Mutex<Vec<u32>>,
 }
 
 impl Load {
-    /// Sends messages until the service is gone; some of them twice.
+    /// Sends messages until the service is gone, and some of them twice.
     fn send(&self, service: &Service) {
         let mut client = Client::new(service.address);
         loop {
@@ -153,13 +153,14 @@ fn crash_under_load(place: &Place, load: &Load, random: &mut StdRng) {
             scope.spawn(|| load.send(&service));
         }
         eventually("enough messages are acknowledged", || load.acknowledgements.load(Ordering::SeqCst) >= wanted);
-        // Otherwise it would always be killed just after a commit. Nothing is waited for here.
+        // Otherwise, the service would always be killed right after a commit. This waits for
+        // nothing.
         std::thread::sleep(Duration::from_micros(random.random_range(0..5_000)));
         service.kill_now();
     });
 }
 
-/// While it opens the database, or before, or after.
+/// Kills it before, while or after it opens the database.
 fn crash_at_start(place: &Place, random: &mut StdRng) {
     let mut command = program(&["serve", "--listen", "127.0.0.1:0", "--database", place.argument()]);
     let mut service = command.stderr(Stdio::null()).spawn().unwrap();
@@ -168,9 +169,9 @@ fn crash_at_start(place: &Place, random: &mut StdRng) {
     service.wait().unwrap();
 }
 
-/// acknowledged ⊆ processed ⊆ sent, and the state is the fold of what is processed.
+/// acknowledged ⊆ processed ⊆ sent, and the state is the fold of the processed messages.
 fn check_state(place: &Place, load: &Load) {
-    // Read by another process's eyes first, which recovers what the killed one left.
+    // Another process reads first, which recovers what the killed one left.
     let checked = run(&["check", "--database", place.argument()]);
     assert!(checked.status.success(), "{}", stdout(&checked));
     let processed = place.processed();

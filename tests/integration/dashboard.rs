@@ -13,7 +13,7 @@ use crate::support::{App, Backend, Client, Service, eventually, faster, launched
 
 const LIVE: &str = "return document.querySelector('#connection').dataset.state";
 
-/// The channels of the table's rows, in their order.
+/// The channels of the table's rows, in order.
 const ROWS: &str = "return [...document.querySelectorAll('#rockets tr[data-channel]')].map(row => row.dataset.channel)";
 
 /// The text of a rocket's row.
@@ -27,7 +27,7 @@ fn post(client: &mut Client, messages: &[serde_json::Value]) {
     }
 }
 
-/// A launch with this mission and type.
+/// A launch message with this mission and type.
 fn launched_as(channel: &str, mission: &str, kind: &str) -> Value {
     let mut message = launched(channel, 1);
     message["message"]["mission"] = json!(mission);
@@ -35,17 +35,17 @@ fn launched_as(channel: &str, mission: &str, kind: &str) -> Value {
     message
 }
 
-/// What an element shows as text.
+/// The text of an element.
 fn text(selector: &str) -> String {
     format!("return document.querySelector('{selector}').textContent")
 }
 
-/// Whether an element can be seen.
+/// Whether an element is visible.
 fn visible(selector: &str) -> String {
     format!("return document.querySelector('{selector}').checkVisibility()")
 }
 
-/// Chooses the status to filter by, as a user does.
+/// Selects a status filter, as a user does.
 fn filter_by_status(browser: &mut Browser, status: &str) {
     browser.run(&format!(
         "document.querySelector('#filter-status').value = '{status}';
@@ -82,7 +82,7 @@ fn the_table_is_live_and_sorts_and_filters() {
     browser.until("return document.querySelector('#total-rockets').textContent", &json!("3"));
     post(&mut client, &[faster("a", 2, 88_000)]);
     browser.until(&format!("return {}.replaceAll(/[^0-9]/g, '').includes('88500')", row("a")), &json!(true));
-    // Sort: the heading says so, to screen readers too.
+    // Sorting: the heading shows it, also to screen readers.
     browser.click("#rockets th button[data-sort=channel]");
     browser.until(ROWS, &json!(["a", "b", "c"]));
     browser.click("#rockets th button[data-sort=channel]");
@@ -92,7 +92,7 @@ fn the_table_is_live_and_sorts_and_filters() {
     let sorted =
         "return document.querySelector('#rockets th[aria-sort]').textContent.trim().toLowerCase().includes('speed')";
     browser.until(sorted, &json!(true));
-    // Filter: by status, live too, and kept over a reload, for it is in the address.
+    // Filtering by status: live, and kept over a reload, because it is in the URL.
     filter_by_status(&mut browser, "exploded");
     browser.until(ROWS, &json!([]));
     post(&mut client, &[exploded("b", 3)]);
@@ -119,7 +119,7 @@ fn hostile_text_is_text() {
     let told = told.as_str().unwrap();
     assert!(told.contains(hostile) && told.contains("{{7*7}}<script>") && told.contains("\"><b>c</b>"), "{told}");
     assert_eq!(browser.run("return document.querySelectorAll('main img, main b > b, main script').length"), 0);
-    // The page of the rocket, whose address has to be escaped.
+    // The page of the rocket, whose URL needs escaping.
     browser.click("#rockets tr[data-channel] a");
     browser.until("return document.querySelector('#detail').hidden", &json!(false));
     browser.until("return document.querySelector('#detail-channel').textContent", &json!("\"><b>c</b>"));
@@ -147,7 +147,7 @@ fn a_rockets_page_shows_both_views_and_what_is_between_them() {
     let gaps = gaps.as_str().unwrap();
     assert!(gaps.contains('2') && gaps.contains("4–6"), "{gaps}");
     assert_eq!(browser.run("return document.querySelector('#fleet').checkVisibility()"), false);
-    // The gap closes, and the views come together, while the page is open.
+    // The gap closes, and the views become equal, while the page is open.
     post(&mut client, &[faster("r", 2, 0), faster("r", 4, 0), faster("r", 5, 0), faster("r", 6, 0)]);
     browser.until("return document.querySelectorAll('#gaps li').length", &json!(0));
     browser.until(&format!("{}.includes('1501')", digits("#detail-exact")), &json!(true));
@@ -204,7 +204,7 @@ fn the_fleets_page_asks_for_its_rows_and_follows_no_stream() {
     );
     browser.open(&format!("http://{}/", app.address));
     browser.until(LIVE, &json!("live"));
-    // Nothing is asked for twice at the start: the second time is one interval later.
+    // Nothing is requested twice at the start: the second request comes one interval later.
     for path in ["/rockets?", "/stats"] {
         let starts = format!(
             "return performance.getEntriesByType('resource').filter(it => it.name.includes('{path}'))
@@ -218,7 +218,7 @@ fn the_fleets_page_asks_for_its_rows_and_follows_no_stream() {
         assert!(starts[1].as_f64().unwrap() - starts[0].as_f64().unwrap() > 1_500.0, "{path}: {starts}");
     }
     assert_eq!(browser.run("return window.streams"), json!([]));
-    // A rocket's page has one, of this rocket alone, until it is left.
+    // A rocket's page has one stream, for this rocket alone, until the user leaves it.
     browser.run("location.hash = '#/rockets/a'");
     browser.until("return window.streams", &json!(["events?channel=a"]));
 }
@@ -242,7 +242,8 @@ fn rows_that_somebody_holds_keep_their_places_but_not_their_values() {
     assert_eq!(browser.run(&visible("#pending")), false);
 }
 
-/// U+FFFD comes before a rocket by code points, which the service sorts by, and after it by UTF-16 code units.
+/// U+FFFD sorts before a rocket by code points, as in the service, but after it by UTF-16 code
+/// units.
 #[test]
 fn the_order_is_that_of_the_service() {
     let app = App::spawn(Backend::SqliteMemory);
@@ -257,7 +258,7 @@ fn the_order_is_that_of_the_service() {
     browser.until(&format!("return {}.includes('70,500')", row("\u{fffd}")), &json!(true));
     assert_eq!(browser.run(&visible("#pending")), false, "nothing has changed its place");
     assert_eq!(browser.run(ROWS), rows);
-    // The longest channel: 255 characters, each of them two of the units that browsers count.
+    // The longest channel: 255 characters, each of them two UTF-16 code units.
     let channel = "\u{1f680}".repeat(255);
     assert!(browser.run("return document.querySelector('#filter-channel').maxLength").as_u64() >= Some(510));
     browser.open(&format!("http://{}/#/rockets/{channel}", app.address));
@@ -266,8 +267,8 @@ fn the_order_is_that_of_the_service() {
     browser.until(&visible("#detail-known"), &json!(true));
 }
 
-/// The rocket has a gap, but the message above it changes nothing, and the others come in order: the views never differ, and
-/// the page must never say so.
+/// The rocket has a gap, but the message above it changes nothing, and the others arrive in order:
+/// the views never differ, and the page must never say that they do.
 #[test]
 fn both_views_are_of_one_moment() {
     for channel in ["busy", "."] {
@@ -344,7 +345,7 @@ fn numbers_and_signs_are_never_cut_off() {
                  .map(cell => cell.textContent)",
         );
         assert_eq!(cut, json!([]), "{width}");
-        // What is usual takes one line.
+        // Ordinary values take one line.
         let height = "return document.querySelector('tr[data-channel=CHANNEL] .speed > span').getClientRects().length";
         for channel in ["usual", "fast"] {
             assert_eq!(browser.run(&height.replace("CHANNEL", channel)), 1, "{channel} {width}");
@@ -373,12 +374,12 @@ fn every_mission_can_be_reached_and_none_is_no_mission() {
         "[...document.querySelectorAll('#missions a')].find(link => link.textContent.startsWith('MISSION-9')).click()",
     );
     browser.until(&format!("{ROWS}.sort()"), &json!(["r9", "s9"]));
-    // The chosen one is shown among the first ones too.
+    // The filtered mission is also shown among the first ones.
     browser.click("#missions-all");
     browser.until(&format!("{names}.at(-2)"), &json!("MISSION-9"));
     browser.run("location.hash = '#/'");
     browser.until(&format!("{ROWS}.length"), &json!(23));
-    // In the table a dash for what is not known is no text, so that it is no mission's name.
+    // The dash for an unknown value is not text, so it can't be mistaken for the name of a mission.
     for (channel, mission) in [("dash", "–"), ("none", "")] {
         let cell = format!("document.querySelector('tr[data-channel={channel}] .mission > span')");
         assert_eq!(browser.run(&format!("return {cell}.textContent")), mission);
@@ -449,7 +450,7 @@ fn text_that_cannot_be_seen_is_named() {
     assert_eq!(browser.run(&codes("#rockets .channel")), json!(["U+200B", "U+2060"]));
     assert_eq!(browser.run(&codes("#rockets .mission")), json!(["U+202E"]));
     assert_eq!(browser.run(&codes("#rockets .type")), json!(["U+0020"]));
-    // What is copied is what was sent.
+    // Copying gives exactly what was sent.
     assert_eq!(browser.run(&text("#rockets td.channel")), zero_width);
     assert_eq!(browser.run(&text("#rockets td.mission")), reversed);
     browser.click("#rockets td.channel a");
@@ -476,7 +477,7 @@ fn the_empty_page_shows_commands_that_work() {
     assert!(String::from_utf8_lossy(&said.stdout).contains("0 disagree"), "{launch}: {said:?}");
 }
 
-/// A service that asks for tokens, and the folder with their files.
+/// A service that requires tokens, and the directory of the token files.
 fn guarded() -> (Service, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
@@ -500,7 +501,7 @@ fn sign_in(browser: &mut Browser, service: &Service) {
 fn the_first_sign_in_is_no_outage() {
     let (service, _directory) = guarded();
     let mut browser = Browser::start();
-    // Whatever is shown at any time is kept.
+    // Records everything that is ever shown.
     browser.run_before_pages(
         "window.states = new Set();
          new MutationObserver(() => window.states.add(document.documentElement.dataset.connection))
@@ -513,7 +514,7 @@ fn the_first_sign_in_is_no_outage() {
     assert_eq!(browser.run(&text("#banner")), "");
     assert_eq!(browser.run("return document.querySelectorAll('[data-stale]').length"), 0);
     assert_eq!(browser.run("return document.title"), "Rocket Monitor");
-    // Closed, it stays closed over the next requests, and can be opened again.
+    // Once closed, it stays closed during the next requests, and can be reopened.
     browser.run("document.querySelector('#token-dialog').close(); performance.clearResourceTimings()");
     let asked = "return performance.getEntriesByType('resource').filter(it => it.name.includes('/rockets')).length > 1";
     browser.until(asked, &json!(true));
@@ -574,7 +575,8 @@ fn forced_colours_and_paper_show_what_the_screen_shows() {
     let style = |selector: &str, property: &str| {
         format!("return getComputedStyle(document.querySelector('{selector}')).{property}")
     };
-    // The filter that is on has an outline, and the two parts of a bar differ from each other and from the ground.
+    // The active filter has an outline, and the two parts of a bar differ from each other and from
+    // the background.
     for current in ["a.tile[aria-current]", "#missions a[aria-current]"] {
         assert_eq!(browser.run(&style(current, "outlineStyle")), "solid", "{current}");
     }
@@ -593,8 +595,8 @@ fn forced_colours_and_paper_show_what_the_screen_shows() {
     assert_eq!(browser.run(&style("#rockets td.speed", "color")), "rgb(26, 33, 44)", "dark text, for paper is light");
 }
 
-/// Passes requests for `/under/a/path/…` on to a service as `/…`, like a proxy that serves several programs. Each
-/// connection serves one request.
+/// Forwards requests for `/under/a/path/…` to a service as `/…`, like a proxy that serves several
+/// programs. Each connection serves one request.
 fn proxy_under_a_path(service: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,4 +1,5 @@
-//! The API's description, held to what the service does, and used as others use it: by generated clients.
+//! The API description: checked against the service's behaviour, and used as others use it, by
+//! generated clients.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ fn operations(description: &Value) -> Vec<(String, String, &Value)> {
     operations.collect()
 }
 
-/// A path that the pattern matches.
+/// A path that matches the pattern.
 fn concrete(pattern: &str) -> String {
     pattern.replace("{name}", "fleet").replace("{channel}", "r")
 }
@@ -75,7 +76,7 @@ fn tokens_are_needed_where_the_description_says_so() {
             let mut client = Client::new(service.address);
             let authorization = format!("Bearer {}", token.unwrap_or_default());
             let headers: &[(&str, &str)] = if token.is_some() { &[("Authorization", &authorization)] } else { &[] };
-            // The answer of /events has no end.
+            // The response of /events is endless.
             let method = if pattern == "/events" { "HEAD" } else { &method };
             let body = if method == "POST" { launched("r", 1).to_string() } else { String::new() };
             client.request(method, &path, headers, body.as_bytes()).unwrap().status
@@ -123,11 +124,11 @@ fn a_method_that_a_path_lacks_is_405_whatever_the_token() {
             }
         }
     }
-    // Nobody without a token learns which paths there are.
+    // Without a token, nobody learns which paths exist.
     client.request("DELETE", "/none", &[], b"").unwrap().problem(401);
 }
 
-/// Where `./run test` installs the generators of clients.
+/// Where `./run test` installs the client generators.
 fn tools() -> PathBuf {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/clients");
     for tool in ["node_modules/.bin/openapi-typescript", "node_modules/.bin/tsc", "venv/bin/openapi-python-client"] {
@@ -137,7 +138,7 @@ fn tools() -> PathBuf {
     tools
 }
 
-/// A folder with the description of the service and the program that uses the client.
+/// A directory with the service's description and the program that uses the client.
 fn workshop(service: &Service, program: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let description = Client::new(service.address).get("/openapi.json").body;
@@ -147,7 +148,7 @@ fn workshop(service: &Service, program: &str) -> tempfile::TempDir {
     directory
 }
 
-/// Runs a program to its end, which has to be a good one; what it wrote.
+/// Runs a program, which must succeed. Returns its output.
 fn succeed(directory: &Path, program: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> String {
     let output = Command::new(program.as_ref()).args(args).current_dir(directory).output();
     let output = output.unwrap_or_else(|error| panic!("{:?}: {error}. ./run test installs it.", program.as_ref()));
@@ -179,7 +180,7 @@ fn a_client_in_python_is_generated_whole_and_works() {
     let generate = ["generate", "--path", "openapi.json", "--config", "config.yml", "--meta", "none"];
     let generate = [&generate[..], &["--output-path", "client"]].concat();
     let written = succeed(here, tools.join("venv/bin/openapi-python-client"), &generate);
-    // It knows bodies in JSON only.
+    // It supports only JSON bodies.
     let warnings: Vec<&str> = written.lines().filter(|line| line.starts_with("WARNING")).collect();
     let expected = [
         "WARNING parsing POST /session within dashboard. Endpoint will not be generated.",

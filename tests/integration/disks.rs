@@ -1,5 +1,5 @@
-//! Real disks of a few MiB that fill up, and a file that may only be read. They take root, for `mount` and for being somebody
-//! else: `./run faults` runs them.
+//! Real disks of a few MiB that fill up, and a read-only file. They need root for `mount` and for
+//! changing the user: `./run faults` runs them.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::figures;
 use crate::postgres::{self, Cluster};
 use crate::support::{Client, Service, eventually, faster, launched, query, run, stdout};
 
-/// A disk in memory, and a file on it that can be removed to make room.
+/// A disk in memory, with a file that can be removed to free space.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
@@ -27,14 +27,14 @@ impl SmallDisk {
         self.0.path()
     }
 
-    /// Leaves so many KiB.
+    /// Fills the disk, except for this many KiB.
     fn fill_but(&self, kibibytes: u64) {
         let output = Command::new("df").args(["--output=avail", "-k"]).arg(self.path()).output().unwrap();
         let free: u64 = stdout(&output).lines().last().unwrap().trim().parse().unwrap();
         std::fs::write(self.path().join("ballast"), vec![1; ((free - kibibytes) * 1024) as usize]).unwrap();
     }
 
-    /// Leaves nothing, not even for a small message.
+    /// Leaves no space, not even for a small message.
     fn fill_the_rest(&self) {
         let mut rest = std::fs::File::create(self.path().join("rest")).unwrap();
         while std::io::Write::write(&mut rest, &[1; 512]).is_ok_and(|written| written > 0) {}
@@ -51,14 +51,14 @@ impl Drop for SmallDisk {
     }
 }
 
-/// A rocket that takes some room.
+/// A rocket with long texts.
 fn wordy(rocket: u32) -> Value {
     let mut message = launched(&format!("{rocket:0>200}"), 1);
     message["message"]["mission"] = "m".repeat(255).into();
     message
 }
 
-/// Sends rockets until they are refused; how many were acknowledged.
+/// Sends rockets until one is refused. Returns how many were acknowledged.
 fn fill(client: &mut Client) -> u32 {
     for rocket in 0..1_000_000 {
         let answer = client.post(&wordy(rocket));
@@ -90,7 +90,7 @@ fn a_full_disk_under_sqlite() {
     disk.fill_but(3_000);
     let stored = fill(&mut client);
     disk.fill_the_rest();
-    // What is refused has left its place in the log to what is smaller.
+    // The place of a refused message in the log is free for smaller ones.
     let mut number = 2;
     while client.post(&faster("r", number, 1)).status == 204 {
         number += 1;
@@ -133,7 +133,7 @@ fn a_full_disk_under_postgres() {
     let stored = fill(&mut client);
     assert_eq!(client.get("/livez").status, 200);
     disk.make_room();
-    // A server that couldn't write its log has stopped.
+    // A server that can't write its log stops.
     cluster.start_again();
     eventually("it is ready", || client.get("/readyz").status == 200);
     for rocket in 0..stored {
@@ -158,7 +158,7 @@ fn a_file_that_may_only_be_read() {
     assert!(run(&["migrate", "--database", database.to_str().unwrap()]).status.success());
     allow(directory.path(), 0o777);
     allow(&database, 0o444);
-    // Root may write to anything.
+    // Root may write anywhere.
     let program = directory.path().join("rocket-monitor");
     std::fs::copy(env!("CARGO_BIN_EXE_rocket-monitor"), &program).unwrap();
     let mut command = Command::new("setpriv");
@@ -168,15 +168,11 @@ fn a_file_that_may_only_be_read() {
     let mut client = Client::new(service.address);
     assert_eq!(client.get("/rockets").json()["rockets"], serde_json::json!([]), "it can be read");
     refuses(&mut client, &launched("r", 1));
-    // SQLite has made these with the permissions of the file.
+    // SQLite creates these with the permissions of the file.
     for suffix in ["", "-wal", "-shm"] {
         allow(&directory.path().join(format!("rockets.db{suffix}")), 0o666);
     }
     eventually("it is ready", || client.get("/readyz").status == 200);
     assert_eq!(client.post(&launched("r", 1)).status, 204);
-    figures::row(
-        "a file that may only be read (SQLite)",
-        "1 time",
-        "reads go on, messages are refused; ready again by itself",
-    );
+    figures::row("a read-only file (SQLite)", "1 time", "reads continue, messages are refused; ready again by itself");
 }

@@ -1,4 +1,4 @@
-//! `GET /events`: a snapshot and what follows it, on every backend and across processes.
+//! `GET /events`: a snapshot and the changes after it, on every backend and across processes.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -18,10 +18,10 @@ conformance!(
     streams_end_when_the_service_does,
 );
 
-/// An event stream, as a client reads it.
+/// An event stream, as read by a client.
 pub struct Events {
     stream: BufReader<TcpStream>,
-    /// Of the chunk that is being read.
+    /// The bytes left in the current chunk.
     left: usize,
     pub id: Option<String>,
 }
@@ -91,7 +91,7 @@ impl Events {
         }
     }
 
-    /// The channels of the snapshot, which is the next to come.
+    /// The channels of the snapshot that comes next.
     pub fn snapshot(&mut self) -> Vec<String> {
         assert_eq!(self.next().unwrap().name, "snapshot");
         assert_eq!(self.id, None);
@@ -106,7 +106,7 @@ impl Events {
         }
     }
 
-    /// Reads until a rocket is told that is as wanted, or gone.
+    /// Reads events until one matches.
     pub fn until(&mut self, what: &str, mut is_so: impl FnMut(&Event) -> bool) -> Event {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -135,7 +135,7 @@ fn a_snapshot_comes_first_and_then_each_change(backend: Backend) {
     let mut client = app.client();
     let mut empty = Events::open(app.address, "", None);
     assert!(empty.snapshot().is_empty());
-    // More than fit into one chunk.
+    // More than fit in one chunk.
     let lines: String = (0..600).map(|rocket| launched(&format!("r{rocket:03}"), 1).to_string() + "\n").collect();
     assert_eq!(client.post_lines(lines.as_bytes()).json()["applied"], 600);
     let expected: Vec<String> = (0..600).map(|rocket| format!("r{rocket:03}")).collect();
@@ -153,7 +153,7 @@ fn a_snapshot_comes_first_and_then_each_change(backend: Backend) {
         let event = stream.until("the change", |event| event.data["messages"]["processed"] == 2);
         assert_eq!(event, Event { name: "rocket".to_owned(), data: item.clone() });
     }
-    // A copy changes nothing.
+    // A duplicate changes nothing.
     posted(&mut client, &faster("r007", 2, 5));
     posted(&mut client, &faster("r008", 2, 6));
     assert_eq!(full.next().unwrap().data["channel"], "r008");
@@ -229,7 +229,7 @@ fn changes_of_one_rocket_are_merged(backend: Backend) {
         told += 1;
         event.data["speed"] == 300
     });
-    // At most ten a second, and one at either end.
+    // At most ten per second, and one at either end.
     let most = started.elapsed().as_millis() / 100 + 2;
     assert!(told <= most, "{told} in {:?}", started.elapsed());
 }
@@ -267,7 +267,7 @@ fn what_another_process_does_to_the_file_is_told() {
         std::fs::write(&file, launched(channel, 1).to_string()).unwrap();
         assert!(run(&["ingest", file.to_str().unwrap(), "--database", database]).status.success());
     };
-    // In a pause of the service, and while it writes.
+    // While the service is idle, and while it writes.
     ingest("b");
     let told = Instant::now();
     stream.until("b", |event| event.data["channel"] == "b");
@@ -300,12 +300,12 @@ fn what_other_instances_do_is_told() {
     stream.until("b", |event| event.data["channel"] == "b");
     posted(&mut other, &faster("a", 2, 1));
     stream.until("a", |event| event.data["speed"] == 501);
-    // An instance that died before it told: only the rows are there.
+    // As if an instance died before its notification: only the rows are there.
     execute(&database.url, "UPDATE rockets SET speed = 7, last_received = clock_timestamp() WHERE channel = 'b'");
     stream.until("b again", |event| event.data["speed"] == 7);
     assert!(run(&["forget", "b", "--database", &database.url]).status.success());
     stream.until("b is gone", |event| event.name == "gone");
-    // Listening goes on after the connection was lost.
+    // Listening continues after the connection was lost.
     execute(
         &database.url,
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -323,15 +323,15 @@ fn who_reads_too_slowly_is_cut_off_and_holds_up_nobody() {
     slow.snapshot();
     let mut quick = Events::open(app.address, "", None);
     quick.snapshot();
-    // More rockets than are kept for followers, twice: what the slow one is to be told first is dropped, with what the
-    // connection's buffers don't hold.
+    // Twice as many rockets as are kept for followers: the first changes that the slow follower
+    // needs are dropped, together with what the connection's buffers don't hold.
     let id = slow.id.clone();
     for number in 1..=2_u32 {
         let lines: String =
             (0..40_000).map(|rocket| launched(&format!("r{rocket:05}"), number).to_string() + "\n").collect();
         assert_eq!(client.post_lines(lines.as_bytes()).json()["applied"], 40_000);
         posted(&mut client, &launched("last", number));
-        // The quick one is told everything, or begins anew.
+        // The fast follower gets everything, or starts again.
         let mut processed = 0;
         while processed < number {
             match quick.next() {
@@ -349,7 +349,8 @@ fn who_reads_too_slowly_is_cut_off_and_holds_up_nobody() {
     assert_eq!(back.snapshot().len(), 40_001);
 }
 
-/// A rocket that nobody has told of, as a writer would leave it that dies after its commit, or whose clock is wrong.
+/// The time of receipt of a rocket without a notification, as left by a writer that dies after its
+/// commit, or whose clock is wrong.
 const OLD_CLOCK: &str = "2001-01-01 00:00:00";
 
 #[test]
@@ -361,7 +362,7 @@ fn what_others_write_is_told_whatever_their_clocks_say() {
 fn what_others_write_is_told_where_each_node_numbers_its_own_transactions() {
     let database = TestDatabase::create();
     assert!(run(&["migrate", "--database", &database.url]).status.success());
-    // As it looks where Citus has distributed the table.
+    // As if Citus had distributed the table.
     execute(
         &database.url,
         "CREATE TABLE pg_dist_partition (logicalrelid regclass); INSERT INTO pg_dist_partition VALUES ('rockets')",
@@ -383,7 +384,7 @@ fn tells_what_others_write(database: &TestDatabase) {
         );
         stream.until("the change", |event| event.data["channel"] == channel && event.data["speed"] == speed);
     }
-    // A transaction that began long before it ends.
+    // A transaction that starts long before it ends.
     let mut slow = crate::postgres::Session::open(&database.url);
     slow.execute("BEGIN; UPDATE rockets SET speed = 10 WHERE channel = 'a'");
     for speed in [11, 12] {
@@ -440,6 +441,6 @@ fn of_messages_that_were_not_stored_followers_hear_nothing() {
     app.failures.plan(rocket_monitor::store::failure::FailurePoint::BeforeCommit, 1);
     client.post(&launched("never", 1)).problem(503);
     posted(&mut client, &faster("a", 2, 1));
-    // The next thing to be heard of is what was stored.
+    // The next event is for what was stored.
     assert_eq!(stream.next().unwrap().data["channel"], "a");
 }

@@ -1,5 +1,5 @@
-//! Failures on purpose: nothing acknowledged is missing, nothing counts twice, neighbours are not harmed, and the
-//! service goes on by itself.
+//! Injected faults: nothing acknowledged is lost, nothing counts twice, other messages are not
+//! affected, and the service recovers by itself.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ fn a_failed_batch_is_told_and_can_be_sent_again(backend: Backend) {
         assert!(failed.header("retry-after").is_some_and(|seconds| seconds.parse::<u32>().is_ok()));
         let messages = app.rocket("r", "exact")["messages"]["processed"].clone();
         assert_eq!(messages, json!(if stored { 2 } else { 1 }), "{point:?}");
-        // A copy is new if nothing was stored, and a duplicate if the answer alone was lost.
+        // A copy is new if nothing was stored, and a duplicate if only the answer was lost.
         let again = client.post(&faster("r", 2, 5));
         assert_eq!((again.status, again.header("idempotent-replayed")), (204, stored.then_some("true")), "{point:?}");
         assert_eq!(app.rocket("r", "exact")["speed"], 505);
@@ -73,7 +73,8 @@ fn while_another_process_holds_the_write_lock_reads_go_on_and_writes_are_told_to
     let (blocked, probe) = std::thread::scope(|scope| {
         let blocked = scope.spawn(|| Client::new(app.address).post(&faster("r", 2, 1)));
         let probe = scope.spawn(|| Client::new(app.address).get("/readyz"));
-        // Reads don't wait for the lock: these end while the post still waits, or the test takes its deadline.
+        // Reads don't wait for the lock: they end while the post still waits, or the test times
+        // out.
         for _ in 0..100 {
             assert_eq!(app.rocket("r", "exact")["speed"], 500);
             assert_eq!(client.get("/rockets").status, 200);
@@ -90,14 +91,14 @@ fn while_another_process_holds_the_write_lock_reads_go_on_and_writes_are_told_to
     assert_eq!(app.rocket("r", "exact")["speed"], 501);
 }
 
-/// What a problem of overload says.
+/// Whether a response is an overload problem with this detail.
 fn says(answer: &Answer, why: &str) -> bool {
     answer.problem(503)["detail"].as_str().unwrap().contains(why)
 }
 
 #[test]
 fn who_finds_the_queue_full_is_sent_away_at_once() {
-    // Room for about two messages; the store is locked, so that they stay.
+    // Room for about two messages. The store is locked, so they stay in the queue.
     let limits = Limits { single_bytes: 400, stall: Duration::MAX, ..Limits::default() };
     let app = App::spawn_with(Backend::SqliteFile, limits);
     let other = rusqlite::Connection::open(app.database()).unwrap();
@@ -108,7 +109,7 @@ fn who_finds_the_queue_full_is_sent_away_at_once() {
         let bytes = 2 * faster("r", 1, 1).to_string().len();
         eventually("they wait", || app.metrics().contains(&format!("rocket_monitor_queue_bytes {bytes}\n")));
         assert!(says(&post(3), "messages arrive faster"));
-        assert!(waiting.iter().all(|waiting| !waiting.is_finished()), "who came before them still waits");
+        assert!(waiting.iter().all(|waiting| !waiting.is_finished()), "earlier messages still wait");
         other.execute_batch("ROLLBACK").unwrap();
         waiting.into_iter().for_each(|waiting| assert_eq!(waiting.join().unwrap().status, 204));
     });
@@ -123,7 +124,7 @@ fn who_comes_while_the_store_is_stuck_is_sent_away_at_once() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let (told, answers) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
-        // Who comes before it has been stuck for long enough still waits.
+        // A request that comes before the store has been stuck for long enough still waits.
         for number in 1..1_000 {
             let (address, told) = (app.address, told.clone());
             scope.spawn(move || told.send(Client::new(address).post(&faster("r", number, 1))));
@@ -136,13 +137,13 @@ fn who_comes_while_the_store_is_stuck_is_sent_away_at_once() {
     });
     drop(told);
     let taken = answers.iter().filter(|answer| answer.status == 204).count();
-    assert!(taken > 0, "those who waited were not sent away");
+    assert!(taken > 0, "waiting messages were not rejected");
     assert_eq!(app.rocket("r", "best-effort")["speed"], taken);
 }
 
 #[test]
 fn a_stream_waits_for_room_and_takes_none_from_single_messages() {
-    // Room for hardly one part of a stream.
+    // Barely room for one part of a stream.
     let app = App::spawn_with(Backend::SqliteFile, Limits { stream_bytes: 1_000, ..Limits::default() });
     let lines: String = (1..=5_000).map(|number| faster("s", number, 1).to_string() + "\n").collect();
     let counts = std::thread::scope(|scope| {

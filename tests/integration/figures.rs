@@ -1,5 +1,5 @@
-//! How often a fault is tried, and what came of it: seldom in `./run test`, and often in `./run faults`, which prints the
-//! figures.
+//! How often faults are injected, and with which result: rarely in `./run test`, and often in
+//! `./run faults`, which prints the figures.
 
 use std::fmt::Display;
 
@@ -11,12 +11,12 @@ pub fn are_wanted() -> bool {
     std::env::var_os(LONG).is_some()
 }
 
-/// How often to try.
+/// How many times to try.
 pub fn times(in_tests: u64, in_faults: u64) -> u64 {
     if are_wanted() { in_faults } else { in_tests }
 }
 
-/// Prints a row of the table of figures, if they are wanted: which test, how many faults, and what came of it.
+/// Prints a row of the table of figures, if wanted: the test, the number of faults, and the result.
 #[allow(clippy::print_stdout)]
 pub fn row(test: &str, faults: impl Display, outcome: impl Display) {
     if are_wanted() {

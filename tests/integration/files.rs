@@ -1,5 +1,5 @@
-//! The files of an SQLite database: how they may be named, who may read them, and what happens when somebody removes,
-//! replaces or cuts them while they are in use.
+//! The files of an SQLite database: valid names, permissions, and what happens if they are removed,
+//! replaced or truncated while in use.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -24,7 +24,7 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// A service whose log can be read.
+/// A service with a readable log.
 struct Logged {
     service: Service,
     log: PathBuf,
@@ -55,7 +55,7 @@ impl Logged {
         fs::read_to_string(&self.log).unwrap().contains(what)
     }
 
-    /// That nothing is taken, and that the log says why.
+    /// Asserts that messages are refused, and that the log says why.
     fn refuses(&self, why: &str) {
         let mut client = self.client();
         client.post(&faster("r", 1_000, 1)).problem(503);
@@ -69,7 +69,7 @@ impl Logged {
     }
 }
 
-/// What is acknowledged of the rocket, as the file alone says.
+/// What is stored of the rocket, according to the file alone.
 fn stored(database: &Path) -> Vec<Vec<Value>> {
     query(database, "SELECT processed FROM rockets WHERE channel = 'r'")
 }
@@ -97,10 +97,10 @@ fn a_file_that_is_removed_takes_no_more_messages_and_goes_on_when_it_is_back() {
     logged.refuses("was removed or renamed while it was in use");
     logged.client().get("/rockets/r").problem(503);
     assert!(!database.exists(), "nothing is made in its place");
-    // The file that was renamed holds all that was acknowledged, without its log.
+    // Without its log, the renamed file holds everything that was acknowledged.
     let copy = directory.path().join("copy.db");
     fs::copy(&elsewhere, &copy).unwrap();
-    // The message that was refused may be there: it was not acknowledged.
+    // The refused message may be there: it was not acknowledged.
     assert!((20..=21).contains(&stored(&copy)[0][0].as_u64().unwrap()), "{:?}", stored(&copy));
     fs::rename(&elsewhere, &database).unwrap();
     logged.recovers();
@@ -108,7 +108,7 @@ fn a_file_that_is_removed_takes_no_more_messages_and_goes_on_when_it_is_back() {
     post(&logged, 21..=25);
     assert_eq!(logged.client().get("/rockets/r").json()["messages"]["completeThrough"], 25);
     sound(&database);
-    // Gone for good: nothing is acknowledged, whatever comes.
+    // If the file is gone for good, nothing is acknowledged.
     fs::remove_file(&database).unwrap();
     logged.refuses("was removed or renamed");
     assert!(!database.exists());
@@ -125,7 +125,7 @@ fn a_file_that_is_replaced_is_left_for_the_one_in_its_place() {
     let mut stream = Events::open(logged.service.address, "", None);
     assert_eq!(stream.snapshot(), ["r"]);
     fs::rename(&backup, &database).unwrap();
-    // What comes now is refused, or is in the file that the path names.
+    // New messages are refused, or are in the file that the path names.
     let answer = logged.client().post(&faster("r", 6, 1));
     if answer.status != 204 {
         answer.problem(503);
@@ -136,7 +136,7 @@ fn a_file_that_is_replaced_is_left_for_the_one_in_its_place() {
     let processed = stored(&database)[0][0].as_u64().unwrap();
     assert!((6..=7).contains(&processed), "{processed}");
     assert_eq!(logged.client().get("/rockets/r").json()["messages"]["processed"], processed);
-    // Followers start again from what is there now.
+    // Followers start again from the current state.
     while stream.next().is_some() {}
     let mut again = Events::open(logged.service.address, "", stream.id.as_deref());
     assert_eq!(again.snapshot(), ["r"]);
@@ -154,7 +154,8 @@ fn a_file_that_is_cut_short_is_no_database_until_a_sound_one_is_there() {
     fs::File::options().write(true).open(&database).unwrap().set_len(0).unwrap();
     logged.refuses("was cut short or overwritten");
     logged.refuses("can't be used");
-    // Over the same file, as `cp` does it. The log of the lost one must not be applied to it.
+    // Overwrites the same file, as `cp` does. The log of the lost database must not be applied to
+    // it.
     fs::copy(&backup, &database).unwrap();
     logged.recovers();
     assert_eq!(logged.client().get("/rockets/r").json()["speed"], 5);
@@ -177,14 +178,14 @@ fn without_its_log_the_database_goes_on_and_nothing_is_lost() {
         } else {
             fs::remove_file(&log).unwrap();
         }
-        // It may have been noticed already.
+        // It may have been detected already.
         let taken = logged.client().post(&faster("r", 21, 1)).status;
         assert!([204, 503].contains(&taken), "{ending} {cut}: {taken}");
         logged.recovers();
         assert!(logged.says("write-ahead log"), "{}", fs::read_to_string(&logged.log).unwrap());
         post(&logged, 22..=30);
         drop(logged);
-        // Killed: what is in the files is all that there is. What was in the log that was cut short is lost.
+        // After a kill, only the files count. What was in the truncated log is lost.
         let acknowledged = if taken == 204 { 10 } else { 9 } + if cut { 0 } else { 20 };
         let processed = stored(&database)[0][0].as_u64().unwrap();
         assert!(processed >= acknowledged, "{ending} {cut}: {processed}");
@@ -225,7 +226,7 @@ fn a_clean_stop_leaves_one_complete_file() {
         stream.snapshot();
         let done = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
-            // Readers of every kind, up to the end.
+            // Reads of every kind, to the end.
             for path in ["/rockets/r", "/rockets?sort=speed", "/reports/gaps", "/stats", "/rockets/r?view=both"] {
                 let done = &done;
                 scope.spawn(move || {
@@ -290,11 +291,11 @@ fn a_backup_never_takes_the_place_of_its_source_or_of_a_database_in_use() {
         let refused = backup(&database, &path(name));
         assert!(!refused.status.success() && stderr(&refused).contains(why), "{name}: {}", stderr(&refused));
     }
-    // Nothing happened to either, and both go on.
+    // Nothing happened to either, and both continue.
     post(&logged, 21..=22);
     assert_eq!(Client::new(other_service.address).get("/rockets/o").status, 200);
     drop(other_service);
-    // Killed, it has left a log, which must not be applied to the copy.
+    // The killed process has left a log, which must not be applied to the copy.
     assert!(beside(&other, "-wal").exists());
     assert!(backup(&database, &other).status.success());
     assert_eq!(query(&other, "SELECT channel, processed FROM rockets"), [[json!("r"), json!(22)]]);
@@ -403,7 +404,7 @@ fn databases_and_backups_are_for_their_owner_alone() {
     fs::set_permissions(path("rockets.db"), fs::Permissions::from_mode(0o400)).unwrap();
     backup("less.db".as_ref());
     assert_eq!(mode(&path("less.db")), 0o400, "never more than its source has");
-    // A name that is no UTF-8 is kept byte for byte.
+    // A name that is not UTF-8 is kept byte for byte.
     let name = std::ffi::OsStr::from_bytes(b"copy-\xff\xfe.db");
     backup(name);
     assert!(fs::metadata(path("").join(name)).unwrap().size() > 0);

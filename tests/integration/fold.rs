@@ -1,5 +1,5 @@
-//! The domain alone: whatever the order, the copies and the batches, the same ranges and the same views come out, and
-//! they are those of the plain in-order fold.
+//! The domain alone: any order, any copies and any batches give the same ranges and views, which
+//! equal those of the plain in-order fold.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ fn message(sent: &Sent) -> Message {
     parse(Bytes::from(sent.json().to_string())).unwrap()
 }
 
-/// A store that does what the domain says, in the simplest way.
+/// The simplest store that does what the domain says.
 #[derive(Default)]
 struct Model {
     ranges: BTreeMap<String, BTreeMap<i64, ProcessedRange>>,
@@ -96,7 +96,7 @@ fn check(model: &Model, sent: &[&Sent]) -> Result<(), TestCaseError> {
         prop_assert_eq!(ranges, oracle.ranges(channel));
         prop_assert_eq!(model.rocket(channel, View::BestEffort), oracle.rocket(channel, false));
         prop_assert_eq!(model.rocket(channel, View::Exact), oracle.rocket(channel, true));
-        // What the rockets table is made of: the sums of what each batch added.
+        // The contents of the table `rockets`: the sums of what each batch added.
         let applied = &model.applied[channel];
         let mut messages = oracle.rocket(channel, false)["messages"].clone();
         for (member, value) in [
@@ -122,7 +122,7 @@ proptest! {
         for batch in &batches {
             let messages: Vec<_> = batch.iter().map(message).collect();
             let outcomes = model.commit(&messages);
-            // In the order of arrival, the first copy is the one that counts.
+            // In the order of arrival, the first copy counts.
             for (outcome, arrived) in outcomes.into_iter().zip(batch) {
                 let seen = sent.iter().any(|it: &&Sent| it.channel == arrived.channel && it.number == arrived.number);
                 prop_assert_eq!(outcome, if seen { Outcome::Duplicate } else { Outcome::Applied });

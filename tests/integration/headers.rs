@@ -1,4 +1,4 @@
-//! What headers of requests do, and headers of answers say: negotiation, ETags, Link, Upgrade.
+//! Request and response headers: negotiation, ETags, Link, Upgrade.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -122,7 +122,7 @@ fn upgrade_is_ignored_and_the_body_ends_where_its_length_says() {
         (format!("Upgrade: websocket\r\n{}", length(&second)), second.clone(), 204),
         (format!("{WEBSOCKET}Transfer-Encoding: chunked\r\n"), chunked(&third), 204),
         (format!("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n{}", length(&first)), first.clone(), 204),
-        // What follows the body is no part of it.
+        // What follows the body is not part of it.
         (format!("{WEBSOCKET}{}", length(&first)), format!("{first}{second}"), 204),
         (WEBSOCKET.to_owned(), first.clone(), 400),
         (format!("{WEBSOCKET}Content-Length: 0\r\n"), String::new(), 400),

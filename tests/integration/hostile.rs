@@ -1,4 +1,5 @@
-//! Input of every wrong kind: it is refused as the client's fault, never answered 500 or 503, and harms nobody.
+//! Every kind of bad input: it is rejected as the client's fault, never answered 500 or 503, and
+//! harms nobody else.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,7 +17,7 @@ conformance!(
     cursors_that_somebody_made_up_are_refused,
 );
 
-/// JSON that some member can't be.
+/// JSON values that some member can't have.
 fn values() -> Vec<String> {
     let mut values: Vec<String> =
         ["null", "true", "0", "-1", "1.5", "1e3", "4294967296", "1e400", "\"\"", "[]", "{}", "[null]"]
@@ -42,7 +43,7 @@ fn every_member_may_be_wrong_in_every_way(backend: Backend) {
     let mut tried = 0;
     for member in members {
         for value in values() {
-            // What follows the member's name is the last thing of its object, or goes on with a comma.
+            // After the member's name comes the end of its object, or a comma.
             let body = replaced(&right, member, &value);
             let answer = client.post_bytes(body.as_bytes());
             let fits = serde_json::from_str::<Value>(&body).is_ok_and(|json| fits(&json));
@@ -57,7 +58,7 @@ fn every_member_may_be_wrong_in_every_way(backend: Backend) {
     assert!(tried > 100);
 }
 
-/// The message with another value of a member.
+/// Replaces the value of a member in a message.
 fn replaced(message: &str, member: &str, value: &str) -> String {
     let mut json: Value = serde_json::from_str(message).unwrap();
     let object = match member {
@@ -69,7 +70,7 @@ fn replaced(message: &str, member: &str, value: &str) -> String {
     json.to_string().replacen("\"@\"", value, 1)
 }
 
-/// Whether it is a message all the same.
+/// Whether it is a valid message nevertheless.
 fn fits(json: &Value) -> bool {
     let by = &json["message"]["by"];
     let number = &json["metadata"]["messageNumber"];
@@ -127,7 +128,7 @@ fn mutate(input: &mut Vec<u8>, random: &mut StdRng) {
     }
 }
 
-/// A target of a request that a server has to read: no spaces, no control characters.
+/// A request target that a server must read: no spaces, no control characters.
 fn target(random: &mut StdRng) -> Vec<u8> {
     let cursor =
         URL_SAFE_NO_PAD.encode(json!([["speed", "desc", "best-effort", [null, null, null, null]], 5, "a"]).to_string());
@@ -157,7 +158,7 @@ fn whatever_is_sent_the_service_is_not_at_fault(backend: Backend) {
     let mut client = app.client();
     for time in 0..times {
         let request = request(time, &mut random);
-        // Whoever breaks the protocol may be cut off.
+        // A client that breaks the protocol may be disconnected.
         let answer = client.send(&request).and_then(|()| {
             if time % 4 == 3 {
                 client.send_no_more();
@@ -171,7 +172,7 @@ fn whatever_is_sent_the_service_is_not_at_fault(backend: Backend) {
             }
             Err(_) => client = app.client(),
         }
-        // A head that was changed may announce another body than the one that follows.
+        // A mutated head may announce another body than the one that follows.
         if time % 4 == 3 {
             client = app.client();
         }
@@ -185,12 +186,12 @@ fn whatever_is_sent_the_service_is_not_at_fault(backend: Backend) {
     }
     figures::row(
         &format!("requests mutated at random ({backend:?})"),
-        format!("{times} requests, {answered} answered, the others cut off"),
-        "answers of 5xx 0, crashes 0, the audit clean",
+        format!("{times} requests, {answered} answered, the others disconnected"),
+        "5xx responses 0, crashes 0, the audit clean",
     );
 }
 
-/// A message, lines, a question, or a whole request with some bytes changed.
+/// A message, lines, a query, or a whole request, with some bytes changed.
 fn request(time: u64, random: &mut StdRng) -> Vec<u8> {
     let post = |kind: &str, body: &[u8]| {
         let head = format!(
@@ -240,7 +241,7 @@ fn heads_that_are_no_http_are_refused_like_everything_else() {
             for _ in 0..after {
                 assert_eq!(client.get("/livez").status, 200);
             }
-            // It may be refused before all of it is sent.
+            // The service may refuse it before all of it is sent.
             let _ = client.send(head.as_bytes());
             let answer = client.answer(false).unwrap_or_else(|error| panic!("{error}: {:.50}", head));
             answer.problem(status);

@@ -1,4 +1,4 @@
-//! What only Postgres can: several instances on one database, and analysts beside them.
+//! What only Postgres offers: several instances on one database, and analysts next to them.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -39,7 +39,7 @@ fn they_count_once_too_where_ranges_are_found_as_in_a_cluster() {
 fn copies_count_once(database: &TestDatabase) {
     let services = [Service::start(&database.url), Service::start(&database.url)];
     let mut runner = TestRunner::deterministic();
-    // Copies of a message say the same within one draw only: each has channels of its own.
+    // Copies of a message are equal only within one draw, so each draw has its own channels.
     let draw = |number| {
         let batches = arrivals().new_tree(&mut runner).unwrap().current();
         let own = move |sent: Sent| Sent { channel: format!("{} {number}", sent.channel), ..sent };
@@ -47,7 +47,8 @@ fn copies_count_once(database: &TestDatabase) {
     };
     let sent: Vec<Sent> = (0..30).flat_map(draw).collect();
     let oracle = Oracle::of(&sent);
-    // Each instance is sent everything by two clients, in different orders, one of them as lines.
+    // Each instance gets everything from two clients, in different orders, from one of them as
+    // lines.
     let applied: usize = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..4_usize)
             .map(|client| {
@@ -69,7 +70,7 @@ fn copies_count_once(database: &TestDatabase) {
     assert_eq!(check(database).0, Some(0));
 }
 
-/// How many of the messages were new.
+/// Sends all messages. Returns how many were new.
 fn send_all(service: &Service, sent: &[Sent], client: usize) -> usize {
     let mut connection = Client::new(service.address);
     let start = client * sent.len() / 4;
@@ -104,7 +105,7 @@ fn files_and_simulated_fleets_are_taken_and_agree() {
         let ingested = run(&["ingest", file.to_str().unwrap(), "--database", &database.url]);
         assert!(ingested.status.success() && stdout(&ingested).contains(expected), "{ingested:?}");
     }
-    // While the audit reads its snapshot, others may write.
+    // Others may write while the audit reads its snapshot.
     assert_eq!(check(&database).0, Some(0));
 }
 
@@ -130,7 +131,8 @@ fn what_others_change_between_batches_is_noticed() {
         assert_eq!(answer.status, 204, "{answer:?}");
         answer.header("idempotent-replayed").is_none()
     };
-    // Each knows the rocket from its last batch, and the other one has been at it since.
+    // Each instance has the rocket cached from its last batch, and the other one has changed it
+    // since.
     for number in (1..40).step_by(2) {
         assert!(is_new(one.post(&faster("r", number, 1))));
         assert!(is_new(other.post(&faster("r", number + 1, 1))));
@@ -139,7 +141,7 @@ fn what_others_change_between_batches_is_noticed() {
     }
     let expected = json!({ "processed": 40, "completeThrough": 40, "highest": 40, "missing": 0, "gaps": [] });
     assert_eq!(rocket(&mut one, "r", "exact")["messages"], expected);
-    // Copies of what was forgotten count again, whether new ones come with them or not.
+    // Copies of a removed rocket's messages count again, with or without new ones.
     for numbers in [&[1, 2, 3][..], &[3, 4], &[40], &[41, 42]] {
         for number in 1..=40 {
             one.post(&faster("r", number, 1));
@@ -162,7 +164,7 @@ fn what_others_change_below_the_end_of_a_channel_is_noticed() {
         assert_eq!(one.post(&faster("r", number, 1)).status, 204);
     }
     assert_eq!(other.post(&faster("r", 5, 1)).status, 204);
-    // It has to ask now, and is told of what is near 10 only.
+    // It must load now, and gets only the ranges near 10.
     assert_eq!(one.post(&faster("r", 10, 1)).status, 204);
     for _ in 0..10 {
         assert_eq!(one.post(&faster("r", 5, 1)).header("idempotent-replayed"), Some("true"));

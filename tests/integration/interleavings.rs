@@ -1,9 +1,10 @@
-//! Writers of several instances on one Postgres, their steps interleaved as a seeded scheduler says: no update is lost, and
-//! no message counts twice.
+//! Writers of several instances on one Postgres, interleaved by a seeded scheduler: no update is
+//! lost, and no message counts twice.
 //!
-//! Each writer commits its batches by the program's real statements. It stops at each [`FailurePoint`] and goes on when it is
-//! its turn; some fail there, and send their batch again. A writer that is not at a point has to be waiting for a lock
-//! of another one, as the server says, so that the scheduler always knows when all have gone as far as they can.
+//! Each writer commits its batches with the program's real statements. It stops at each
+//! [`FailurePoint`] until it is its turn; some fail there, and send their batch again. A writer
+//! that is not at a point must be waiting for another one's lock, as reported by the server, so the
+//! scheduler always knows when all are blocked.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Condvar, Mutex};
@@ -28,11 +29,11 @@ use crate::support::DEADLINE;
 
 const WRITERS: usize = 4;
 const BATCHES: usize = 4;
-/// So many channels, and numbers of each, that batches share most of both.
+/// Few enough channels and numbers that batches share most of both.
 const CHANNELS: u32 = 3;
 const NUMBERS: u32 = 12;
 
-/// What the message of a channel with a number always says.
+/// The message of a channel with this number, which is always the same.
 fn sent(channel: u32, number: u32) -> Sent {
     let event = match number % 5 {
         0 => Event::Launched(format!("T{number}"), 100, format!("M{number}")),
@@ -47,13 +48,13 @@ fn message(&(channel, number): &(u32, u32)) -> Message {
     parse(Bytes::from(sent(channel, number).json().to_string())).unwrap()
 }
 
-/// Where a writer is.
+/// The state of a writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
-    /// Somewhere between points, or waiting for a lock.
+    /// Between points, or waiting for a lock.
     Work,
     Point(FailurePoint),
-    /// It may go on, or fail.
+    /// It may continue, or fail.
     Told {
         fails: bool,
     },
@@ -72,7 +73,7 @@ impl Scheduler {
         self.changed.notify_all();
     }
 
-    /// Called by a writer at a point: waits for its turn. Whether it is to fail.
+    /// Called by a writer at a point: waits for its turn. Returns whether to fail.
     fn reach(&self, writer: usize, point: FailurePoint) -> bool {
         self.set(writer, At::Point(point));
         let mut places = self.places.lock().unwrap();
@@ -85,21 +86,22 @@ impl Scheduler {
         }
     }
 
-    /// Gives turns until all writers have ended; how many.
+    /// Schedules the writers until all have ended. Returns the number of turns.
     fn run(&self, database: &TestDatabase, random: &mut StdRng) -> u64 {
         let mut monitor = Session::open(&database.url);
         let mut turns = 0;
         loop {
             let waiting = self.wait_until_quiet(&mut monitor);
             let Some((writer, point)) = waiting.choose(random).copied() else { return turns };
-            // Of what fails here, nothing may be left, or all of it.
+            // A failure here must leave nothing, or everything.
             let fails = random.random_bool(0.05) && point != FailurePoint::BeforeLoad;
             self.set(writer, At::Told { fails });
             turns += 1;
         }
     }
 
-    /// Waits until each writer is at a point, or waits for a lock, or has ended; those at a point, none if all have ended.
+    /// Waits until each writer is at a point, waits for a lock, or has ended. Returns those at a
+    /// point; none if all have ended.
     fn wait_until_quiet(&self, monitor: &mut Session) -> Vec<(usize, FailurePoint)> {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -114,7 +116,7 @@ impl Scheduler {
                 waiting.sort_by_key(|(writer, _)| *writer);
                 return waiting;
             }
-            // Most come to a point soon.
+            // Most reach a point soon.
             let (places, _) = self.changed.wait_timeout(places, Duration::from_millis(1)).unwrap();
             drop(places);
             let locked = monitor.count("SELECT count(*) FROM pg_locks WHERE NOT granted");
@@ -128,18 +130,18 @@ impl Scheduler {
     }
 }
 
-/// What the commits of one message were told.
+/// What the commits of one message returned.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     applied: u32,
     duplicates: u32,
-    /// Committed, but told of a failure.
+    /// Committed, but reported as failed.
     unknown: u32,
 }
 
 type Tallies = BTreeMap<(u32, u32), Tally>;
 
-/// Commits random batches of one writer, each until it is taken.
+/// Commits random batches of one writer, and repeats each until it succeeds.
 fn write(store: &Store, scheduler: &Scheduler, writer: usize, seed: u64, tallies: &Mutex<Tallies>) {
     let mut random = StdRng::seed_from_u64(seed * 100 + writer as u64);
     let mut connection = store.writer().unwrap();
@@ -175,7 +177,7 @@ fn write(store: &Store, scheduler: &Scheduler, writer: usize, seed: u64, tallies
     scheduler.set(writer, At::End);
 }
 
-/// That the database is what the messages come to, however they came.
+/// Asserts that the database equals the fold of the messages.
 fn is_the_fold(database: &TestDatabase, tallies: &Tallies) {
     for (identity, tally) in tallies {
         let may_have_been_told_of_a_failure = tally.unknown > 0 && tally.applied == 0;
@@ -228,7 +230,7 @@ fn no_interleaving_loses_an_update_or_counts_twice() {
     // A writer may be held at a point for longer than a statement may take.
     let url = format!("{}{}statement_timeout=60", database.url, if database.url.contains('?') { '&' } else { '?' });
     let scheduler = Arc::new(Scheduler::default());
-    // Two instances with two writers each: what one of them knows, the others don't hear of.
+    // Two instances with two writers each: they don't see each other's caches.
     let stores: Vec<Store> = (0..WRITERS)
         .map(|writer| {
             let scheduler = Arc::clone(&scheduler);
@@ -263,10 +265,11 @@ fn no_interleaving_loses_an_update_or_counts_twice() {
     );
 }
 
-/// Whole batches of writers that know what they last saw, one after the other: what each of them is told is what a plain
-/// set of the processed numbers says.
+/// Whole batches of writers with caches, one after the other: the outcomes must equal those of a
+/// plain set of the processed numbers.
 fn writers_that_take_turns_are_told_what_a_set_says(stores: &[Store], seed: u64) -> u64 {
-    // Far apart, so that channels have more ranges than writers know, and batches have several windows.
+    // Far apart, so that channels have more ranges than the cache holds, and batches have several
+    // windows.
     const NUMBERS: u32 = 400;
     let mut random = StdRng::seed_from_u64(seed);
     let mut writers: Vec<_> = stores.iter().map(|store| store.writer().unwrap()).collect();
@@ -334,7 +337,7 @@ fn writers_of_one_server_that_take_turns_are_told_what_a_set_says() {
 
 fn turns_row(backend: &str, seeds: u64, messages: u64) {
     figures::row(
-        &format!("three writers that take turns, against a plain set ({backend})"),
+        &format!("three writers taking turns, compared with a plain set ({backend})"),
         format!("{seeds} runs, {messages} messages"),
         "every outcome as expected, every audit clean",
     );

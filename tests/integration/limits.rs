@@ -1,5 +1,5 @@
-//! Bounds: what clients send without waiting, read slowly, or have quoted; how few files are enough; and what readiness costs
-//! and says.
+//! Limits: pipelining, slow readers, long quotations; the minimum number of files; and the cost and
+//! accuracy of readiness.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -22,7 +22,7 @@ fn requests_that_wait_for_no_answer_are_all_answered(backend: Backend) {
     const REQUESTS: u32 = 1_000;
     let app = App::spawn(backend);
     let all: String = (1..=REQUESTS).map(|number| post_request(&faster("r", number, 1).to_string())).collect();
-    // The service stops reading while it answers: who only writes would wait for ever.
+    // The service stops reading while it answers: a client that only writes would wait forever.
     std::thread::scope(|scope| {
         let stream = TcpStream::connect(app.address).unwrap();
         let mut writer = stream.try_clone().unwrap();
@@ -37,7 +37,7 @@ fn requests_that_wait_for_no_answer_are_all_answered(backend: Backend) {
         }
     });
     assert_eq!(app.rocket("r", "exact")["messages"]["completeThrough"], REQUESTS);
-    // Of all kinds, chunked ones among them, and an end that comes early.
+    // Requests of all kinds, including chunked ones, and an early end.
     let mixed = [
         "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
         "POST /messages HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
@@ -84,7 +84,7 @@ fn what_is_quoted_is_bounded(backend: Backend) {
     let answer = client.post_lines(lines.as_bytes());
     assert_eq!((&answer.json()["rejected"], answer.json()["errors"].as_array().unwrap().len()), (&json!(120), 100));
     assert!(answer.body.len() < 256 * 1024, "{} bytes", answer.body.len());
-    // A name of decent length is quoted as it is.
+    // A name of reasonable length is quoted in full.
     let short = launched("r", 1).to_string().replacen('{', "{\"x\":1,\"x\":1,", 1);
     assert_eq!(client.post_bytes(short.as_bytes()).problem(422)["errors"][0]["pointer"], "/x");
     let method = "X".repeat(5_000);
@@ -92,7 +92,7 @@ fn what_is_quoted_is_bounded(backend: Backend) {
     assert!(odd.status >= 400 && odd.body.len() < 1_024, "{odd:?}");
 }
 
-/// Tells threads to end, also when the test fails.
+/// Tells threads to end, even if the test fails.
 struct End<'a>(&'a AtomicBool);
 
 impl Drop for End<'_> {
@@ -101,11 +101,11 @@ impl Drop for End<'_> {
     }
 }
 
-/// Reads some 10 KB a second, until it is cut off or told to end.
+/// Reads about 10 KB per second, until it is disconnected or told to end.
 fn read_slowly(mut stream: TcpStream, end: &AtomicBool) {
     let mut bytes = [0; 1_000];
     while !end.load(Ordering::SeqCst) && stream.read(&mut bytes).is_ok_and(|read| read > 0) {
-        // This is how slow it is; nothing is waited for.
+        // This makes it slow; it waits for nothing.
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -129,9 +129,9 @@ fn slow_readers_are_cut_off_and_leave_room_for_others() {
         let _end = End(&end);
         for _ in 0..60 {
             let mut stream = TcpStream::connect(service.address).unwrap();
-            // As little as the system allows is taken on the way.
+            // The smallest buffer that the system allows.
             socket2::SockRef::from(&stream).set_recv_buffer_size(4_096).unwrap();
-            // The system holds up to 4 MB of what a client doesn't read.
+            // The system buffers up to 4 MB of what a client doesn't read.
             stream.write_all(page.repeat(3).as_bytes()).unwrap();
             scope.spawn(|| read_slowly(stream, &end));
         }
@@ -139,7 +139,7 @@ fn slow_readers_are_cut_off_and_leave_room_for_others() {
         eventually("they have all the room", || status() == 503);
         eventually("there is room again", || status() == 200);
     });
-    // One that reads at a decent rate is served to its end.
+    // A client that reads fast enough is served to the end.
     let mut decent = TcpStream::connect(service.address).unwrap();
     decent.write_all(page.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
     let (mut all, mut bytes) = (0, vec![0; 100_000]);
@@ -152,7 +152,7 @@ fn slow_readers_are_cut_off_and_leave_room_for_others() {
     assert!(all > 1_500_000, "{all}");
 }
 
-/// A service with few files, whose start may fail.
+/// A service with few files, which may fail to start.
 fn with_files(database: &std::path::Path, files: u32) -> Command {
     let serve = program(&["serve", "--listen", "127.0.0.1:0", "--database", database.to_str().unwrap()]);
     let mut limited = Command::new("bash");
@@ -209,7 +209,7 @@ fn readiness_follows_what_a_message_needs_and_clients_see_no_words_of_the_databa
     let mut client = Client::new(service.address);
     assert_eq!(client.post(&launched("r", 1)).status, 204);
     eventually("it is ready", || client.get("/readyz").status == 200);
-    // Many who ask cost no more than one.
+    // Many requests cost no more than one.
     let length = || std::fs::metadata(directory.path().join("rockets.db-wal")).unwrap().len();
     let before = length();
     let asked = Instant::now();
@@ -223,7 +223,7 @@ fn readiness_follows_what_a_message_needs_and_clients_see_no_words_of_the_databa
         let refused = client.post(&faster("r", 2, 1));
         let problem = refused.problem(503);
         assert!(!problem.to_string().contains("no such table") && !problem.to_string().contains("SQL"), "{problem}");
-        // At once, though it was ready a moment ago.
+        // At once, although it was ready a moment ago.
         client.get("/readyz").problem(503);
         if table == "rockets" {
             let read = client.get("/rockets/r").problem(503);
@@ -256,7 +256,7 @@ fn readiness_follows_what_a_message_needs_on_postgres_too() {
     client.post(&faster("r", 2, 1)).problem(503);
     execute(&database.url, "ALTER TABLE aside RENAME TO processed_ranges");
     eventually("it is ready again", || client.get("/readyz").status == 200);
-    // A default that each batch overrides is no reason.
+    // A default that each batch overrides doesn't matter.
     execute(&database.url, &format!("ALTER DATABASE {} SET default_transaction_read_only = on", database.name));
     execute(
         &database.url,

@@ -18,7 +18,7 @@ conformance!(
 
 const SORTS: [&str; 6] = ["latestUpdate", "channel", "type", "speed", "mission", "status"];
 
-/// A fleet with ties and nulls under every sort, in both views.
+/// A fleet with ties and nulls for every sort, in both views.
 fn fleet(client: &mut Client) -> usize {
     let mut lines = Vec::new();
     for index in 0..60_i32 {
@@ -29,7 +29,7 @@ fn fleet(client: &mut Client) -> usize {
         launch["message"]["launchSpeed"] = json!(index % 4);
         launch["metadata"]["messageTime"] = json!(format!("2022-02-02T18:00:{:02}Z", index % 5));
         match index % 6 {
-            // Never launched: in the exact view it has nothing at all.
+            // Never launched: in the exact view it is empty.
             0 => lines.push(faster(&channel, 3, index % 3)),
             // Launched late, after an explosion in between was lost.
             1 => lines.extend([launch, faster(&channel, 4, -9)]),
@@ -73,7 +73,7 @@ fn next_link(answer: &Answer) -> String {
     link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\"")).unwrap().to_owned()
 }
 
-/// The order that the contract asks for, written with plain comparisons.
+/// The order that the contract requires, by plain comparisons.
 fn sorted(mut rockets: Vec<Value>, sort: &str, descending: bool) -> Vec<Value> {
     let text = |rocket: &Value, member: &str| rocket[member].as_str().map(|text| text.as_bytes().to_vec());
     rockets.sort_by(|a, b| {
@@ -92,7 +92,8 @@ fn every_sort_pages_through_each_rocket_once(backend: Backend) {
     let app = App::spawn(backend);
     let mut client = app.client();
     let count = fleet(&mut client);
-    // Just changed, then at rest, then some changed and some not: the store keeps the lists differently.
+    // Just changed, then idle, then partly changed: the sort index is in a different state each
+    // time.
     check_every_sort(&mut client, count);
     if matches!(backend, Backend::SqliteFile) {
         eventually("the lists are up to date", || {
@@ -151,7 +152,7 @@ fn filters_and_views(backend: Backend) {
                 assert_eq!(found, sorted(matching.clone(), sort, false), "{view} {query} {sort}");
             }
         }
-        // List items are what the rocket's own page says, but for the gaps.
+        // List items equal the rocket's own page, except for the gaps.
         for rocket in &all {
             let path = format!("/rockets/{}?view={view}", encode(rocket["channel"].as_str().unwrap()));
             let mut own = client.get(&path).json();
@@ -170,7 +171,7 @@ fn limits_and_cursors(backend: Backend) {
     };
     let asked = "sort=mission&order=asc&status=launched&limit=3";
     let mine = cursor(&mut client, asked);
-    // Another limit is the same question.
+    // Another limit is the same query.
     assert_eq!(client.get(&format!("/rockets?{}&limit=9&cursor={mine}", &asked[..asked.len() - 8])).status, 200);
     for other in [
         "sort=type&order=asc&status=launched",
@@ -237,7 +238,7 @@ fn defaults(backend: Backend) {
         assert_eq!(json["rockets"].as_array().unwrap().len(), 100);
         json["rockets"][0]["channel"].as_str().unwrap().to_owned()
     };
-    // All were updated at the same time, so that the channel decides, in the sort's own direction.
+    // All have the same update time, so the channel decides, in the sort's own direction.
     assert_eq!(first(&mut client, ""), "c149");
     assert_eq!(first(&mut client, "sort=latestUpdate"), "c149");
     assert_eq!(first(&mut client, "sort=speed"), "c149");
@@ -246,7 +247,7 @@ fn defaults(backend: Backend) {
     }
 }
 
-/// That the first pages are what the table says, by every sort and under a filter.
+/// Asserts that the first pages match the table, for every sort and with a filter.
 fn check_first_pages(client: &mut Client, database: &Path) {
     let sorts = [
         ("speed", "speed"),
@@ -293,7 +294,7 @@ fn lists_that_were_given_up_are_made_anew_while_they_are_read_and_rockets_change
     let mut client = Client::new(service.address);
     let mut changed = 0;
     check_first_pages(&mut client, &database);
-    // Changes of rockets that are listed already, and of some that aren't.
+    // Changes of rockets that are indexed already, and of some that aren't.
     for part in 0..4 {
         let lines: String = (0..2_000).map(|index| message(part * 2_000 + index * 7, 2 + part)).collect();
         changed += client.post_lines(lines.as_bytes()).json()["applied"].as_u64().unwrap();
@@ -302,7 +303,7 @@ fn lists_that_were_given_up_are_made_anew_while_they_are_read_and_rockets_change
     }
     eventually("the lists are up to date", || query(&database, behind) == [[json!(0)]]);
     check_first_pages(&mut client, &database);
-    // Who was the fastest no longer is, and more of them than a page shows.
+    // The fastest rockets slow down: more of them than fit on a page.
     let fastest = query(&database, "SELECT channel, highest FROM rockets ORDER BY speed DESC, channel DESC LIMIT 70");
     let slower =
         fastest.iter().map(|row| faster(row[0].as_str().unwrap(), row[1].as_u64().unwrap() as u32 + 1, -9_000));

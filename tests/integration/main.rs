@@ -1,7 +1,9 @@
-//! Every test that needs more than one module, in one binary: linking SQLite and the web server once takes long enough.
+//! All integration tests in one binary, because linking SQLite and the web server takes long enough
+//! once.
 //!
-//! What a test of the service needs is in [`support`]; the fold that results are compared with, which shares no code
-//! with the service's own, is in [`oracle`]. Tests of the API run on each backend by [`support::conformance`].
+//! [`support`] has what tests of the service need. [`oracle`] has the fold that results are
+//! compared with; it shares no code with the service's own. [`support::conformance`] runs the API
+//! tests on each backend.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod access;

@@ -1,4 +1,4 @@
-//! POST /messages: every bound, every error, and what comes of messages in any order.
+//! POST /messages: every bound, every error, and the effect of messages in any order.
 
 use std::collections::BTreeSet;
 
@@ -52,7 +52,7 @@ fn the_example_is_taken_once(backend: Backend) {
             "messages": { "processed": 1, "completeThrough": 1, "highest": 1, "missing": 0, "gaps": [] },
         })
     );
-    // A duplicate is no news of the rocket.
+    // A duplicate does not change lastReceived.
     client.post(&other);
     assert_eq!(client.get("/rockets/r").json()["lastReceived"], received);
 }
@@ -128,7 +128,8 @@ fn both_views_are_read_as_of_one_moment(backend: Backend) {
     }
     assert_eq!(both.as_object().unwrap().len(), 5);
     client.post(&faster("r", 2, 1));
-    // From here on there is never a gap, so that the views differ only if they are of different moments.
+    // There is never a gap from here on, so the views can only differ if they come from different
+    // snapshots.
     std::thread::scope(|scope| {
         let writing = scope.spawn(|| {
             let mut poster = app.client();
@@ -142,7 +143,7 @@ fn both_views_are_read_as_of_one_moment(backend: Backend) {
     });
 }
 
-/// That the message is refused for exactly these members.
+/// Asserts that the message is rejected for exactly these members.
 fn refused(client: &mut Client, message: &Value, pointers: &[&str]) {
     let problem = client.post(message).problem(422);
     let told: BTreeSet<_> =
@@ -189,7 +190,7 @@ fn bounds_of_texts(backend: Backend) {
     assert_eq!(app.rocket("pair", "exact")["mission"], "🚀A/");
 }
 
-/// The message with a member's value written as it stands.
+/// The message with a member's value replaced literally.
 fn raw(message: &Value, member: &str, value: &str) -> String {
     let marked = message.to_string();
     let start = marked.find(&format!("\"{member}\":")).unwrap() + member.len() + 3;
@@ -244,7 +245,7 @@ fn bounds_of_numbers(backend: Backend) {
         }
     }
     assert_eq!(app.rocket("n", "best-effort")["messages"]["highest"], 4_294_967_295_u32);
-    // The widest sums that the bounds allow for one number each.
+    // The largest sums that the bounds allow with one number each.
     assert_eq!(client.post(&slower(json!(-2_147_483_648_i64))).status, 204);
 }
 
@@ -266,7 +267,7 @@ fn bounds_of_times(backend: Backend) {
         let message = changed(launched(&channel, 1), "/metadata/messageTime", json!(time));
         assert_eq!(client.post(&message).status, 204, "{time}");
         assert_eq!(app.rocket(&channel, "exact")["latestUpdate"], utc);
-        // The database's own text is the same.
+        // The database's own text equals it.
         if matches!(backend, Backend::SqliteFile) {
             let rows = crate::support::query(
                 &app.database(),
@@ -411,7 +412,7 @@ fn sizes_and_encodings(backend: Backend) {
     let sized = |bytes: usize| format!("{}{message}", " ".repeat(bytes - message.len()));
     assert_eq!(client.post_bytes(sized(65_536).as_bytes()).status, 204);
     Client::new(app.address).post_bytes(sized(65_537).as_bytes()).problem(413);
-    // Without a length the body is counted as it comes.
+    // Without a Content-Length, the body is counted as it arrives.
     let mut chunked = Client::new(app.address);
     chunked.send(b"POST /messages HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
     let chunk = format!("4000\r\n{}\r\n", " ".repeat(0x4000));
@@ -441,7 +442,7 @@ fn who_sends_many_messages_as_one_is_told_how_to(backend: Backend) {
     let too_many = format!("{second}\n").repeat(1_000);
     for (body, status) in [
         (many.as_str(), 400),
-        // As curl -d @FILE sends them.
+        // As sent by curl -d @FILE.
         (&many.replace('\n', ""), 400),
         (&format!("[{first},{second}]"), 422),
         (&too_many, 413),
@@ -568,7 +569,7 @@ fn health_and_unknown_places(backend: Backend) {
     assert_ne!(client.get("/livez").header("x-request-id"), client.get("/livez").header("x-request-id"));
 }
 
-/// The property of the fold, through the API, with concurrent clients, some of which send lines.
+/// The property of the fold through the API, with concurrent clients, some of which send lines.
 fn any_order_over_http(backend: Backend) {
     let cases = if matches!(backend, Backend::SqliteFile) { 24 } else { 8 };
     proptest!(ProptestConfig { cases, ..ProptestConfig::default() }, |(batches in arrivals())| {

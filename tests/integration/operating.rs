@@ -1,4 +1,5 @@
-//! What operators use: reports, metrics, backups, completions, the manual page, and the files under `deploy`.
+//! What operators use: reports, metrics, backups, completions, the manual page, and the files in
+//! `deploy`.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -14,7 +15,7 @@ conformance!(
     metrics_count_what_happens,
 );
 
-/// A fleet of four with every kind of thing to report.
+/// A fleet of four with every kind of reportable data.
 fn fleet(client: &mut Client) {
     let mut explosion = launched("b", 2);
     explosion["metadata"]["messageType"] = json!("RocketExploded");
@@ -101,7 +102,7 @@ fn reports_come_as_csv_to_who_asks_for_it(backend: Backend) {
     assert_eq!(lines.lines().nth(2), Some(",2,0,0,7.5,8"), "null is empty");
 }
 
-/// The values of a metric, with its labels.
+/// The sum of a metric's values, over its labels.
 fn metric(text: &str, name: &str) -> f64 {
     let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
     line.unwrap_or_else(|| panic!("no {name} in {text}")).rsplit(' ').next().unwrap().parse().unwrap()
@@ -140,7 +141,7 @@ fn metrics_count_what_happens(backend: Backend) {
     lint(&text);
 }
 
-/// Prometheus's own linter, where it is installed (`run test` installs it).
+/// Runs Prometheus's own linter, if it is installed (`run test` installs it).
 fn lint(metrics: &str) {
     let mut promtool = Command::new("promtool")
         .args(["check", "metrics"])
@@ -173,7 +174,7 @@ fn a_backup_is_whole_and_made_while_others_write() {
         assert!(stdout(&made).contains("1 channels with 1 processed ranges"), "{made:?}");
         posting.join().unwrap();
     });
-    // A database like the original: it is checked, served and written to.
+    // The copy is a database like the original: it can be checked, served and written to.
     assert_eq!(run(&["check", "--database", &copy]).status.code(), Some(0));
     let restored = Service::start(&copy);
     assert_eq!(Client::new(restored.address).post(&launched("s", 1)).status, 204);
@@ -185,7 +186,7 @@ fn a_backup_is_whole_and_made_while_others_write() {
     }
     assert!(run(&["backup", &copy, "--replace", "--database", &database]).status.success());
     assert_eq!(run(&["forget", "r", "--database", &copy]).status.code(), Some(0));
-    // What is damaged is not copied, and nothing is left.
+    // A damaged database is not copied, and nothing is left behind.
     sql(database.as_ref(), "UPDATE rockets SET speed = 1");
     let damaged = run(&["backup", &path("bad.db"), "--database", &database]);
     assert!(!damaged.status.success() && stderr(&damaged).contains("the database is damaged"), "{damaged:?}");
@@ -208,7 +209,7 @@ fn completions_and_the_manual_know_every_command() {
     }
 }
 
-/// A file of the folder `deploy`.
+/// A file in `deploy`.
 fn deployed(name: &str) -> String {
     std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)).unwrap()
 }
@@ -217,7 +218,7 @@ fn deployed(name: &str) -> String {
 fn the_grafana_dashboard_shows_metrics_that_exist() {
     let app = App::spawn(Backend::SqliteFile);
     let mut client = app.client();
-    // Something was answered.
+    // So that something was answered.
     client.get("/livez");
     let metrics = String::from_utf8(client.get("/metrics").body).unwrap();
     let exist = |name: &str| metrics.lines().any(|line| line.starts_with(&format!("# TYPE {name} ")));

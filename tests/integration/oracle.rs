@@ -1,5 +1,5 @@
-//! The plain in-order fold that everything is compared with: it looks at all messages of a channel at once, sorted by
-//! number, and knows nothing of ranges or summaries.
+//! The plain in-order fold that everything is compared with: it reads all messages of a channel at
+//! once, sorted by number, and knows no ranges or summaries.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,7 +49,7 @@ impl Sent {
     }
 }
 
-/// All that was sent, each number of a channel once.
+/// All messages that were sent, each number of a channel once.
 #[derive(Clone, Debug, Default)]
 pub struct Oracle {
     channels: BTreeMap<String, BTreeMap<u32, Sent>>,
@@ -73,12 +73,12 @@ impl Oracle {
         self.channels.keys().map(String::as_str)
     }
 
-    /// How many different messages a channel has.
+    /// The number of distinct messages of a channel.
     pub fn numbers(&self, channel: &str) -> usize {
         self.channels[channel].len()
     }
 
-    /// What GET /rockets/{channel} must say, but for `lastReceived`.
+    /// The expected response of GET /rockets/{channel}, without `lastReceived`.
     pub fn rocket(&self, channel: &str, exact: bool) -> Value {
         let all = &self.channels[channel];
         let numbers: BTreeSet<u32> = all.keys().copied().collect();
@@ -161,15 +161,15 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Messages of a few channels in any order, some of them more than once, cut into batches: what arrives.
+/// Messages of a few channels in any order, some of them repeated, cut into batches.
 pub fn arrivals() -> impl Strategy<Value = Vec<Vec<Sent>>> {
     let channel = prop_oneof![4 => Just("a"), 2 => Just("a/b %"), 1 => Just("é\u{1F680}")];
-    // Close together, so that ranges join; and now and then far away.
+    // Close together, so that ranges join, and sometimes far away.
     let number = prop_oneof![8 => 1..40_u32, 2 => 60..300_u32, 1 => Just(u32::MAX), 1 => Just(u32::MAX - 1)];
     let message = (channel, number, 0..60_000_000_u32, event());
     prop::collection::vec(message, 1..80)
         .prop_map(|messages| {
-            // Copies of a message say the same.
+            // Copies of a message are equal.
             let mut distinct = BTreeMap::new();
             let sent = messages.into_iter().map(|(channel, number, micros, event)| {
                 let sent = Sent { channel: channel.to_owned(), number, micros, event };

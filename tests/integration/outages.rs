@@ -1,5 +1,5 @@
-//! A Postgres server that goes away, has no connections to spare, doesn't answer, or breaks off transactions: nothing
-//! that was acknowledged is lost, and the service goes on by itself.
+//! A Postgres server that goes away, has no connections to spare, doesn't respond, or aborts
+//! transactions: nothing acknowledged is lost, and the service recovers by itself.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -32,7 +32,7 @@ fn a_server_that_is_killed_under_load_loses_nothing() {
                         return;
                     }
                     let message = faster(&format!("c{}", index % 10), index / 10 + 1, 1);
-                    // Sent until it is taken: 503 says that this is safe.
+                    // Sent until it is accepted: after a 503 that is safe.
                     eventually("it is taken", || {
                         let answer = client.post(&message);
                         if answer.status != 204 {
@@ -85,7 +85,8 @@ fn event_streams_go_on_when_the_server_is_back() {
         cluster.kill();
         eventually("it is noticed", || one.get("/readyz").status == 503);
         cluster.restart();
-        // By the other instance, which the first one has to hear again, or look for what it missed.
+        // From the other instance: the first one must receive its notification again, or scan for
+        // what it missed.
         eventually("it is back", || other.post(&faster("r", number, 1)).status == 204);
         stream.until("the change", |event| event.data["speed"] == number);
     }
@@ -99,7 +100,7 @@ fn without_a_connection_messages_are_to_come_later() {
     let log = directory.path().join("log");
     let service = logged(&url, "info", &log);
     let mut client = Client::new(service.address);
-    // All that are left, before the service has made one for writing.
+    // All that are left, before the service opens one for writing.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let taken: Vec<PgConnection> = runtime.block_on(async {
         let mut taken = Vec::new();
@@ -120,7 +121,8 @@ fn without_a_connection_messages_are_to_come_later() {
     assert_eq!(client.get("/readyz").status, 200);
 }
 
-/// Fails the first so many transactions that write ranges, counted by a sequence, which no rollback turns back.
+/// Makes the first `count` transactions that write ranges fail. A sequence counts them, because
+/// rollbacks don't reset it.
 fn serialization_failures(count: u32) -> String {
     format!(
         "CREATE SEQUENCE failures;
@@ -141,7 +143,7 @@ fn serialization_failures_are_tried_again_within_bounds() {
     let mut client = Client::new(service.address);
     assert_eq!(client.post(&faster("r", 1, 1)).status, 204);
     execute(&database.url, &serialization_failures(7));
-    // Five tries are too few, and the third of the next five succeeds.
+    // Five attempts are too few, and the third of the next five succeeds.
     let given_up = client.post(&faster("r", 2, 1));
     assert!(!given_up.problem(503)["detail"].as_str().unwrap().contains("40001"), "{given_up:?}");
     assert!(reason(&log).contains("40001") && !reason(&log).contains(" at line "), "{}", reason(&log));
@@ -151,7 +153,7 @@ fn serialization_failures_are_tried_again_within_bounds() {
     assert_eq!(query(&database.url, "SELECT last_value FROM failures"), [json!({ "last_value": 8 })]);
 }
 
-/// How many of the service's batches wait for somebody's lock.
+/// How many of the service's batches wait for a lock.
 fn waiting(database: &TestDatabase) -> usize {
     let sql = "SELECT 1 AS one FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
     query(&database.url, sql).len()
@@ -160,7 +162,7 @@ fn waiting(database: &TestDatabase) -> usize {
 #[test]
 fn deadlocks_are_tried_again() {
     let database = TestDatabase::create();
-    // Who has waited for so long looks for deadlocks: the program, but not the session below.
+    // The session that waits this long checks for deadlocks: the program's, not the one below.
     execute(&database.url, &format!("ALTER DATABASE {} SET deadlock_timeout = '2s'", database.name));
     let directory = tempfile::tempdir().unwrap();
     let ingest = |number: u32| {
@@ -171,7 +173,8 @@ fn deadlocks_are_tried_again() {
         assert!(stdout(&ingested).contains("40 applied"), "{ingested:?}");
     };
     ingest(1);
-    // Somebody locks the rows in another order: the upper half, which the batch comes to last, and then the lower one.
+    // Another session locks the rows in a different order: first the upper half, which the batch
+    // reaches last, and then the lower half.
     let mut other = Session::open(&database.url);
     other.execute("SET deadlock_timeout = '1min'; BEGIN; UPDATE rockets SET speed = speed WHERE channel >= 'c20'");
     std::thread::scope(|scope| {
@@ -200,7 +203,7 @@ fn a_store_that_does_not_answer_delays_the_end_for_less_than_ten_seconds() {
             .map(|number| scope.spawn(move || Client::new(address).post(&faster("r", number, 1)).status))
             .collect();
         eventually("a batch waits", || waiting(&database) > 0);
-        // A request that has not been read yet is not taken, and may be cut off.
+        // A request that has not been read yet is not accepted, and may be cut off.
         let bytes: usize = (2..10).map(|number| faster("r", number, 1).to_string().len()).sum();
         let taken = format!("rocket_monitor_queue_bytes {bytes}\n");
         let mut watching = Client::new(address);
@@ -209,17 +212,17 @@ fn a_store_that_does_not_answer_delays_the_end_for_less_than_ten_seconds() {
         assert!(service.terminate().success());
         assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
         for client in clients {
-            assert_eq!(client.join().unwrap(), 503, "they are told, though the store never answered");
+            assert_eq!(client.join().unwrap(), 503, "they get an error although the store never answered");
         }
     });
     other.execute("COMMIT");
     assert_eq!(query(&database.url, "SELECT processed FROM rockets"), [json!({ "processed": 1 })]);
 }
 
-/// How many connections of a service there are at most: those that read, two that write, one that listens.
+/// The most connections of a service: those for reads, two for writes, one that listens.
 const MOST_CONNECTIONS: usize = 8 + 2 + 1;
 
-/// A session of the tests in the database, and how many others there are in it.
+/// A session of the test, which counts the others in the database.
 fn others(session: &mut Session) -> usize {
     session.count(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -258,12 +261,12 @@ fn who_waits_for_a_locked_table_holds_no_more_connections_than_else() {
         }
         let mut most = 0;
         // Many times as long as one of them waits.
-        eventually("they have waited in vain often enough", || {
+        eventually("they have timed out often enough", || {
             most = most.max(others(&mut watching));
             refused.load(Ordering::SeqCst) >= 200
         });
         stop.store(true, Ordering::SeqCst);
-        // Besides the one that holds the lock, and one that is ending while another one begins.
+        // Plus the one that holds the lock, and one that is closing while another one opens.
         assert!(most <= MOST_CONNECTIONS + 2, "{most}");
         drop(Session::open(&database.url));
     });
@@ -272,7 +275,7 @@ fn who_waits_for_a_locked_table_holds_no_more_connections_than_else() {
     let mut client = Client::new(service.address);
     eventually("it goes on", || client.post(&faster("r", 2, 1)).status == 204);
     assert_eq!(client.get("/rockets/r").json()["speed"], 2);
-    // What had been given up was not done afterwards.
+    // What was abandoned was not done afterwards.
     assert_eq!(query(&database.url, "SELECT channel FROM rockets"), [json!({ "channel": "r" })]);
 }
 
@@ -288,7 +291,7 @@ fn the_first_message_after_the_server_closed_the_connections_is_taken() {
         let rocket = client.get("/rockets/r");
         assert_eq!((rocket.status, &rocket.json()["speed"]), (200, &json!(number)), "{number}");
         assert!(others(&mut watching) >= 2);
-        // Also one that is opened meanwhile, to tell other instances.
+        // Also one that is opened in the meantime, to notify other instances.
         eventually("they are closed", || {
             watching.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -297,7 +300,7 @@ fn the_first_message_after_the_server_closed_the_connections_is_taken() {
             others(&mut watching) == 0
         });
     }
-    // By itself, too, after a while.
+    // Also by itself, after a while.
     execute(&database.url, &format!("ALTER DATABASE {} SET idle_session_timeout = '1s'", database.name));
     for number in 6..=8 {
         assert_eq!(client.post(&faster("r", number, 1)).status, 204, "{number}");
@@ -306,11 +309,11 @@ fn the_first_message_after_the_server_closed_the_connections_is_taken() {
     }
 }
 
-/// Between a service and its server, until it does what firewalls do to what has been idle for long: it forgets the
-/// connections, and tells nobody.
+/// A firewall between a service and its server, which does what firewalls do to idle connections:
+/// it drops them, and notifies nobody.
 struct Firewall {
     port: u16,
-    /// How often it has forgotten all of them.
+    /// How often it has dropped all connections.
     forgotten: Arc<AtomicU32>,
 }
 
@@ -362,7 +365,7 @@ fn the_first_message_after_a_firewall_dropped_the_connections_is_taken() {
     }
 }
 
-/// The arguments of a database with another schema.
+/// The arguments for a database with another schema.
 fn in_schema(database: &TestDatabase, schema: &str) -> String {
     format!("{}&options=-csearch_path%3D{schema}", database.url)
 }
@@ -414,7 +417,7 @@ fn fleets_in_two_schemas_hear_nothing_of_each_other() {
     }
 }
 
-/// A service at this level of logging, whose log goes to a file.
+/// A service with this log level, which logs to a file.
 pub fn logged(database: &str, level: &str, log: &Path) -> Service {
     let mut command = program(&["serve", "--listen", "127.0.0.1:0", "--log-level", level, "--database", database]);
     let child = command.stderr(File::create(log).unwrap()).spawn().unwrap();
@@ -438,7 +441,7 @@ fn said(log: &Path, level: &str, message: &str) -> usize {
     lines.filter(|line| line["level"] == level && line["message"] == message).count()
 }
 
-/// Why the last request failed that did, as a log says it.
+/// The reason of the last failed request, from a log.
 fn reason(log: &Path) -> String {
     let log = std::fs::read_to_string(log).unwrap();
     let mut lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
@@ -496,7 +499,7 @@ fn who_is_ready_can_store_a_message_and_who_is_not_can_not() {
     is_as_ready_as(503);
     execute(&admin, "ALTER TABLE elsewhere RENAME TO rockets");
     is_as_ready_as(204);
-    // Each transaction of ours says that it writes.
+    // Each of our transactions declares that it writes.
     execute(&admin, "ALTER ROLE writer SET default_transaction_read_only = on");
     let ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'writer'";
     execute(&admin, ends);

@@ -1,4 +1,4 @@
-//! What commands print: onto disks that are full, into pipes that are closed, of what senders wrote, and which figures.
+//! The output of commands: on full disks, into closed pipes, with hostile text, and its figures.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,14 +10,15 @@ use serde_json::{Value, json};
 
 use crate::support::{App, Backend, Client, Service, eventually, faster, launched, program, run, sql, stderr, stdout};
 
-/// Erases the screen, colours, rings, begins a line, and turns the direction of writing; some is invisible.
+/// Erases the screen, sets colours, rings the bell, starts a line, reverses the writing direction;
+/// some of it is invisible.
 const HOSTILE: &str = "\u{1b}[2J\u{9b}31m\u{7}\nline 99: forged\u{202e}\u{200b}\u{feff}é🚀";
 
 /// Texts of messages can't hold control characters.
 const HOSTILE_TEXT: &str = "\u{202e}\u{200b}\u{2066}\u{feff}\u{2028}é👩\u{200d}🚀";
 const HOSTILE_TEXT_SHOWN: &str = "\\u{202e}\\u{200b}\\u{2066}\\u{feff}\\u{2028}é👩\u{200d}🚀";
 
-/// That nothing in it acts on a terminal, but for the ends of lines.
+/// Asserts that nothing in it acts on a terminal, except line ends.
 fn assert_harmless(text: &str) {
     assert_eq!(rocket_monitor::terminal::escape_lines(text), text);
 }
@@ -26,7 +27,7 @@ fn full() -> Stdio {
     File::options().write(true).open("/dev/full").unwrap().into()
 }
 
-/// A pipe that nobody reads.
+/// A pipe without a reader.
 fn closed() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -57,7 +58,8 @@ impl Everything {
         run(&["ingest", &self.path("messages.ndjson"), "--database", &self.path("rockets.db")])
     }
 
-    /// Every command that prints, with the status that it ends with, and with the one where its output can't be written.
+    /// Every command that prints, with its exit status, and with the one if its output can't be
+    /// written.
     fn commands(&self) -> Vec<(Vec<String>, i32, i32)> {
         let database = self.path("rockets.db");
         let mut commands = Vec::new();
@@ -86,7 +88,7 @@ impl Everything {
 fn output_that_is_not_wanted_or_can_not_be_written_panics_nowhere() {
     let everything = Everything::new();
     for (words, usual, failed) in everything.commands() {
-        // What was forgotten is there again.
+        // Restores what was removed.
         everything.ingest();
         let args: Vec<&str> = words.iter().map(String::as_str).collect();
         let onto_full = program(&args).stdout(full()).output().unwrap();
@@ -148,7 +150,7 @@ fn a_long_report_may_be_read_in_part() {
     for format in ["table", "csv", "json"] {
         let mut command = program(&["report", "gaps", "--format", format, "--database", database]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // More than a pipe holds is still to come when it is closed.
+        // When the pipe is closed, more than it can hold is still to come.
         child.stdout.take().unwrap().read_exact(&mut [0; 100]).unwrap();
         let read = child.wait_with_output().unwrap();
         assert_eq!((read.status.code(), stderr(&read).as_str()), (Some(0), ""), "{format}");
@@ -195,7 +197,7 @@ fn ingest_says_how_many_bad_lines_it_does_not_show() {
     );
 }
 
-/// A database whose texts are hostile, also in ways that only others than us can write.
+/// A database with hostile texts, also such as only other programs can write.
 fn hostile_database(path: &str) {
     assert!(run(&["migrate", "--database", path]).status.success());
     let file = format!("{path}.ndjson");
@@ -217,7 +219,7 @@ fn what_senders_wrote_can_not_act_on_a_terminal() {
         let table = stdout(&run(&["report", report, "--database", &database]));
         assert!(table.contains(HOSTILE_TEXT_SHOWN), "{table}");
         assert_harmless(&table);
-        // Programs get the text, people see it.
+        // Programs get the text as it is, people see it escaped.
         for (format, shown) in
             [("csv", HOSTILE_TEXT_SHOWN), ("json", "\\u202e\\u200b\\u2066\\ufeff\\u2028é👩\u{200d}🚀")]
         {
@@ -265,7 +267,7 @@ fn names_of_files_and_arguments_can_not_act() {
     }
 }
 
-/// Answers a request on a connection of its own.
+/// Answers a request on its own connection.
 fn answer_once(listener: &TcpListener, status: &str, body: &str) {
     let (mut stream, _) = listener.accept().unwrap();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -322,7 +324,7 @@ fn cells_that_look_like_formulas_are_texts_in_csv() {
     assert!(stdout(&run(&["report", "--help"])).contains("apostrophe"));
 }
 
-/// Runs the program on a terminal: `script` makes one, and copies what appears there.
+/// Runs the program on a terminal: `script` creates one, and copies its output.
 fn on_terminal_spawned(words: &[&str], variables: &[(&str, &str)]) -> Child {
     let quoted: Vec<String> = [&[env!("CARGO_BIN_EXE_rocket-monitor")], words]
         .concat()
@@ -333,27 +335,27 @@ fn on_terminal_spawned(words: &[&str], variables: &[(&str, &str)]) -> Child {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROCKET_MONITOR_")) {
         command.env_remove(name);
     }
-    // The variables that decide about colours, wherever the tests run.
+    // The variables that control colours, whatever the environment of the tests.
     for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
         command.env_remove(name);
     }
     command.env("TERM", "xterm-256color").envs(variables.iter().copied());
-    // In place of the shell, so that the number of the shell's process is that of the program.
+    // With exec, so that the process id of the shell is that of the program.
     command.args(["--quiet", "--return", "--command", &format!("echo $$; exec {}", quoted.join(" ")), "/dev/null"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().expect("script is there: on Debian, apt-get install bsdutils")
 }
 
-/// What the program writes on a terminal.
+/// The program's output on a terminal.
 fn on_terminal(words: &[&str], variables: &[(&str, &str)]) -> String {
     let output = on_terminal_spawned(words, variables).wait_with_output().unwrap();
     let seen = stdout(&output);
-    // The terminal begins each line with a carriage return of its own.
+    // The terminal starts each line with its own carriage return.
     let (_, seen) = seen.split_once("\r\n").unwrap();
     seen.replace("\r\n", "\n")
 }
 
-/// Is killed when this is dropped: a test that fails leaves nothing running.
+/// Kills the process when it is dropped, so that a failed test leaves nothing running.
 struct Running(Child);
 
 impl Drop for Running {
@@ -364,10 +366,10 @@ impl Drop for Running {
     }
 }
 
-/// What a service writes on a terminal until it has stopped.
+/// The output of a service on a terminal until it has stopped.
 fn service_on_terminal(variables: &[(&str, &str)], options: &[&str]) -> String {
     let words = [&["serve", "--database", "memory", "--listen", "127.0.0.1:0"], options].concat();
-    // The terminal goes with it, and what runs there.
+    // Ends with the terminal, and with what runs there.
     let mut running = Running(on_terminal_spawned(&words, variables));
     let mut screen = BufReader::new(running.0.stdout.take().unwrap());
     let mut pid = String::new();
@@ -390,7 +392,7 @@ fn people_are_given_an_address_to_open_and_no_lines_of_libraries() {
     assert!(port.parse::<u16>().is_ok_and(|port| port > 0), "{seen}");
     assert!(!seen.contains("workers") && !seen.contains("untime found"), "{seen}");
     assert_harmless(&seen);
-    // Who looks for a fault sees them.
+    // They are visible for debugging.
     assert!(service_on_terminal(&[], &["--log-level", "debug"]).contains("workers"));
 }
 
@@ -428,13 +430,14 @@ fn a_log_for_programs_says_where_the_service_is() {
     }
 }
 
-/// The number after a word of what `launch` prints.
+/// The number after a word in the output of `launch`.
 fn figure(printed: &str, word: &str) -> f64 {
     let (_, rest) = printed.split_once(word).unwrap_or_else(|| panic!("{word}: {printed}"));
     rest.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// The upper bounds of the buckets of the responses to POST /messages in seconds, and how many took that long at most.
+/// The upper bounds of the buckets of the responses to POST /messages in seconds, and how many took
+/// at most that long.
 fn buckets(metrics: &str) -> Vec<(f64, f64)> {
     let prefix = "rocket_monitor_http_request_duration_seconds_bucket{route=\"/messages\",le=\"";
     let lines = metrics.lines().filter_map(|line| line.strip_prefix(prefix));
@@ -468,7 +471,7 @@ fn launch_measures_what_the_service_measures() {
     let measured = buckets(&metrics());
     let (_, answered) = *measured.last().unwrap();
     assert_eq!(figure(&printed, "duplicates; ") + 400.0, answered, "{printed}");
-    // A client sees at least what the service does: of every share of the answers, and of the slowest.
+    // A client measures at least as much as the service, at every percentile and at the maximum.
     for (word, share) in [("median ", 0.5), ("99% ", 0.99), ("highest ", 1.0)] {
         let seconds = figure(&printed, word) / 1_000.0;
         let faster = measured.iter().filter(|(_, count)| *count < answered * share);
@@ -524,7 +527,7 @@ fn verification_waits_for_a_service_that_is_busy() {
     let url = format!("http://{}", service.address);
     let words = ["launch", &url, "--messages", "20", "--rockets", "2", "--verify", "--connections", "1"];
     assert!(run(&words).status.success());
-    // Its duplicates are answered without the table, but no rocket can be read.
+    // The service answers duplicates without the table, but can't read any rocket.
     let other = rusqlite::Connection::open(&database).unwrap();
     other.execute_batch("ALTER TABLE rockets RENAME TO renamed").unwrap();
     let mut launch = program(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -543,7 +546,7 @@ fn variables_are_taken_as_people_write_them() {
         let mut command = program(words);
         command.current_dir(directory.path()).envs(variables.iter().copied()).output().unwrap()
     };
-    // An empty one is not set.
+    // An empty variable is unset.
     assert!(in_directory(&["migrate"], &[("ROCKET_MONITOR_DATABASE", "")]).status.success());
     assert!(directory.path().join("rockets.db").exists());
     std::fs::write(directory.path().join("copy.db"), "").unwrap();
@@ -571,12 +574,12 @@ fn variables_are_taken_as_people_write_them() {
         let report = in_directory(&words, &[("ROCKET_MONITOR_LOG_LEVEL", level)]);
         assert!(stderr(&report).contains("--listen 127.0.0.1:8088"), "{level}: {report:?}");
     }
-    // A service must not be open because a name or a token got lost.
+    // A lost name or token must not leave the service open.
     for variable in ["ROCKET_MONITOR_READ_TOKEN_FILE", "ROCKET_MONITOR_WRITE_TOKEN", "ROCKET_MONITOR_READ_TOKEN"] {
         let open = in_directory(&["serve", "--database", "memory", "--listen", "127.0.0.1:0"], &[(variable, "")]);
         assert!(!open.status.success(), "{variable}: {open:?}");
     }
-    // What can't be understood is explained.
+    // Invalid values are explained.
     let maybe = in_directory(&["backup", "copy.db"], &[("ROCKET_MONITOR_REPLACE", "maybe")]);
     assert_eq!(maybe.status.code(), Some(2));
     let said = stderr(&maybe);
@@ -584,7 +587,7 @@ fn variables_are_taken_as_people_write_them() {
     assert!(!stderr(&in_directory(&["report", "fleet", "--format", "x"], &[])).contains("variable"));
 }
 
-/// What bash offers for the last of these words.
+/// What bash completes for the last of these words.
 fn completed_by_bash(script: &str, words: &[&str]) -> Vec<String> {
     let program = r#"
         source "$1"; shift

@@ -1,5 +1,5 @@
-//! More than the service can take: idle and stalled connections, clients that don't read, and twice the load. Memory stays
-//! bounded, honest requests are answered, and whoever can't be is told so at once.
+//! Overload: idle and stalled connections, clients that don't read, and twice the load. Memory
+//! stays bounded, normal requests are answered, and the rest is refused at once.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,7 +14,7 @@ use crate::events::Events;
 use crate::figures;
 use crate::support::{Answer, Client, DEADLINE, Service, eventually, faster, launched, program, run};
 
-/// What the service's process has in memory, in KiB.
+/// The resident memory of the service's process, in KiB.
 fn resident(service: &Service) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", service.child.id())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
@@ -31,7 +31,7 @@ fn connections(address: SocketAddr, count: u64, first_bytes: &str) -> Vec<TcpStr
     (0..count).map(connect).collect()
 }
 
-/// The slowest of honest requests, one after the other: messages, a rocket, a page.
+/// The slowest of some normal requests, one after the other: messages, a rocket, a page.
 fn slowest_honest(address: SocketAddr, from: u32, requests: u32) -> Duration {
     let mut client = Client::new(address);
     let mut slowest = Duration::ZERO;
@@ -50,7 +50,7 @@ fn slowest_honest(address: SocketAddr, from: u32, requests: u32) -> Duration {
     slowest
 }
 
-/// A fleet whose pages are large.
+/// A fleet with large pages.
 fn wordy_fleet(service: &Service) {
     let lines: String = (0..1_000)
         .map(|rocket| {
@@ -63,8 +63,8 @@ fn wordy_fleet(service: &Service) {
     assert_eq!(Client::new(service.address).post_lines(lines.as_bytes()).json()["applied"], 1_000);
 }
 
-/// What so many connections may cost in all, in KiB: 40 each, the bound of large answers (64 MiB), and what the allocator
-/// keeps.
+/// The most memory for this many connections, in KiB: 40 each, the budget of large responses (64
+/// MiB), and what the allocator keeps.
 fn bound(connections: u64) -> u64 {
     40 * connections + (64 + 64) * 1024
 }
@@ -85,7 +85,7 @@ fn idle_stalled_and_slow_connections_cost_little_and_hold_up_nobody() {
     let mut heads = connections(address, stalled / 2, "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Le");
     let body = "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n{\"metadata\":{";
     let mut bodies = connections(address, stalled / 2, body);
-    // Each asks for some 2 MiB, and reads nothing of it.
+    // Each requests about 2 MiB, and reads nothing of it.
     let page = "GET /rockets?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let slow_ones = connections(address, slow, page);
     let slowest = slowest_honest(address, 51, 300);
@@ -93,16 +93,16 @@ fn idle_stalled_and_slow_connections_cost_little_and_hold_up_nobody() {
     let allowed = bound(idle + stalled + slow);
     assert!(after_all < before + allowed, "{before} KiB grew to {after_all} KiB; allowed are {allowed} more");
     figures::row(
-        "idle connections, stalled half-requests, and readers of 2 MiB that don't read",
+        "idle connections, stalled requests, and clients that request 2 MiB and don't read it",
         format!("{idle}, {stalled} and {slow} at once"),
         format!(
-            "memory grew by {} MiB for the idle ones and by {} MiB in all; the slowest honest request took {} ms",
+            "memory grew by {} MiB for the idle ones and by {} MiB in all; the slowest normal request took {} ms",
             (after_idle.saturating_sub(before)) / 1024,
             (after_all - before) / 1024,
             slowest.as_millis()
         ),
     );
-    // Those who stall are told so, and cut off.
+    // Stalled clients get an error, and are disconnected.
     for stream in [&mut heads[0], &mut bodies[0]] {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -124,20 +124,20 @@ fn with_more_connections_than_files_others_wait_until_some_have_ended() {
     }
     let service = Service::spawn(limited);
     let idle = connections(service.address, 600, "");
-    // Those who say nothing are cut off after a while, and then it is this one's turn.
+    // Silent clients are disconnected after a while; then this one is accepted.
     assert_eq!(Client::new(service.address).post(&launched("r", 1)).status, 204);
     assert_eq!(run(&["check", "--database", database.to_str().unwrap()]).status.code(), Some(0));
     drop(idle);
 }
 
-/// What became of requests that were offered.
+/// The results of the offered requests.
 #[derive(Default)]
 struct Offered {
     taken: Vec<Duration>,
     sent_away: Vec<Duration>,
 }
 
-/// Sends one message, and waits for its answer.
+/// Sends one message, and waits for the response.
 async fn post(stream: &mut tokio::net::TcpStream, message: &str) -> std::io::Result<u16> {
     let request =
         format!("POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{message}", message.len());
@@ -159,7 +159,8 @@ async fn post(stream: &mut tokio::net::TcpStream, message: &str) -> std::io::Res
     }
 }
 
-/// Offers messages of clients that don't wait for each other: so many a second, if there is a rate, else as many as are taken.
+/// Offers messages from independent clients: at a fixed rate if there is one, else as fast as they
+/// are accepted.
 fn offer(address: SocketAddr, from: u32, rate: Option<f64>, connections: u32, time: Duration) -> Offered {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -244,7 +245,7 @@ fn twice_the_load_is_answered_all_the_same() {
         grown / 1024,
     );
     figures::row(
-        "twice the messages that it can take, over 2,000 connections",
+        "twice the load that the service can take, over 2,000 connections",
         format!("{:.0}/s offered where {capacity:.0}/s can be taken", 2.0 * capacity),
         figure,
     );
@@ -252,7 +253,7 @@ fn twice_the_load_is_answered_all_the_same() {
     assert_eq!(run(&["check", "--database", database.to_str().unwrap()]).status.code(), Some(0));
 }
 
-/// Sends a byte now and then, as long as there is no answer.
+/// Sends a byte now and then, until there is a response.
 fn answer_to_trickle(client: &mut Client) -> Answer {
     let deadline = Instant::now() + DEADLINE;
     while !client.has_answer_within(Duration::from_millis(300)) {
@@ -280,7 +281,8 @@ fn every_head_has_to_come_to_its_end_in_time_and_whoever_is_answered_is_left_alo
         client.send(b"GET /rockets HTTP/1.1\r\nHost: local").unwrap();
         client
     };
-    // One after the other: what is open in the meantime is so for longer than any head may take.
+    // One after the other: what is open in the meantime stays open for longer than any head may
+    // take.
     let mut answers = vec![answer_to_trickle(&mut stalled_after(1))];
     let stalled: Vec<Client> = (0..3).map(stalled_after).collect();
     answers.extend(stalled.into_iter().map(|mut client| client.answer(false).unwrap()));
@@ -288,7 +290,7 @@ fn every_head_has_to_come_to_its_end_in_time_and_whoever_is_answered_is_left_alo
         assert_eq!(answer.problem(408)["title"], "Request Timeout");
         assert!(answer.header("date").is_some() && answer.header("connection") == Some("close"), "{answer:?}");
     }
-    // These were there as long: one between two requests, one in the middle of an answer.
+    // These were open just as long: one between two requests, one in the middle of a response.
     assert_eq!(honest.post(&faster("honest", 2, 1)).status, 204);
     followed.until("the change", |event| event.data["messages"]["processed"] == 2);
 }

@@ -1,6 +1,6 @@
-//! A Postgres server for the tests: that of `ROCKET_MONITOR_TEST_POSTGRES` (the URL of a database in which databases may
-//! be made), or a private one that is started from the installed programs, and stopped and removed when the tests end.
-//! The benchmark uses it too.
+//! A Postgres server for the tests: that of `ROCKET_MONITOR_TEST_POSTGRES` (the URL of a database
+//! on a server on which databases may be created), or a private one, started from the installed
+//! programs, and stopped and removed when the tests end. The benchmarks use it, too.
 #![allow(dead_code)]
 
 use std::io::{BufRead, BufReader, Write};
@@ -12,16 +12,16 @@ use std::sync::{Mutex, OnceLock};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
-/// Where the server is.
+/// The server's location.
 pub struct Server {
-    /// The URL of a database, before and after the database's name.
+    /// The parts of a database's URL before and after its name.
     before: String,
     after: String,
-    /// The name in the URL that the server was told by.
+    /// The database name in the given URL.
     maintenance: String,
 }
 
-/// A database of one test, removed at its end.
+/// The database of one test, removed at its end.
 pub struct TestDatabase {
     pub name: String,
     pub url: String,
@@ -43,7 +43,8 @@ impl TestDatabase {
 }
 
 impl TestDatabase {
-    /// Whether somebody else is connected to it, if only because the server has not noticed yet that it was killed.
+    /// Whether anyone else is connected, even if only because the server has not noticed yet that a
+    /// client was killed.
     pub fn is_used(&self) -> bool {
         let others = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
         !query(&self.url, others).is_empty()
@@ -81,19 +82,20 @@ fn server() -> &'static Server {
     })
 }
 
-/// A private server that listens on a socket in a directory of its own.
+/// A private server that listens on a socket in its own directory.
 pub struct Cluster {
     directory: PathBuf,
-    /// A shell that ends the server and removes the directory once its standard input is closed: when the tests end,
-    /// however they do.
+    /// A shell that stops the server and removes the directory when its standard input is closed,
+    /// that is, whenever the tests end.
     guard: Child,
     answers: BufReader<ChildStdout>,
 }
 
-/// Its arguments are the directory, the folder of the programs, and what runs a command as the server's user. It starts
-/// and kills the server as its standard input says, and says when that is done.
+/// Its arguments are the directory, the directory of the programs, and what runs a command as the
+/// server's user. It starts and kills the server as told on standard input, and reports when that
+/// is done.
 const GUARD: &str = r#"
-# Who interrupts the tests interrupts all of their group: the server is to be stopped all the same.
+# An interrupt reaches the whole process group of the tests, but the server must still be stopped.
 trap '' INT TERM HUP
 directory=$1; programs=$2; shift 2
 options="-c listen_addresses= -c unix_socket_directories=$directory -c max_connections=300 $SETTINGS"
@@ -109,24 +111,24 @@ rm -rf "$directory"
 "#;
 
 impl Cluster {
-    /// One for tests, in which the machine doesn't crash: it syncs nothing.
+    /// A server for tests, which never survive a crash of the machine: it syncs nothing.
     pub fn start() -> Self {
         Self::start_with("-c fsync=off")
     }
 
-    /// With settings of the server, as its program takes them.
+    /// With settings, in the form of the server's command line.
     pub fn start_with(settings: &str) -> Self {
         Self::start_in(&std::env::temp_dir(), settings)
     }
 
-    /// On a certain disk.
+    /// On a given disk.
     pub fn start_in(disk: &Path, settings: &str) -> Self {
         let root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
         let directory = tempfile::Builder::new().prefix("rm-pg-").tempdir_in(disk).unwrap().keep();
         let mut guard = Command::new("bash");
         guard.env("SETTINGS", settings).args(["-c", GUARD, "guard"]).arg(&directory).arg(programs());
         if root {
-            // The server refuses to be run by root.
+            // The server refuses to run as root.
             let owned = Command::new("chown").arg("postgres").arg(&directory).status().unwrap();
             assert!(owned.success(), "there is a user postgres, for Debian's package makes it");
             guard.args(["runuser", "-u", "postgres", "--"]);
@@ -140,7 +142,7 @@ impl Cluster {
         cluster
     }
 
-    /// Where its socket is.
+    /// The directory of its socket.
     pub fn socket(&self) -> &Path {
         &self.directory
     }
@@ -149,7 +151,7 @@ impl Cluster {
         format!("postgres://postgres@localhost/{database}?host={}", self.directory.display())
     }
 
-    /// Ends the server as a crash would.
+    /// Stops the server as a crash would.
     pub fn kill(&mut self) {
         self.command("stop\n");
     }
@@ -158,7 +160,7 @@ impl Cluster {
         self.command("start\n");
     }
 
-    /// If it has ended by itself; else this changes nothing.
+    /// Restarts it if it has stopped by itself.
     pub fn start_again(&mut self) {
         self.command("start_again\n");
     }
@@ -183,7 +185,7 @@ impl Drop for Cluster {
     }
 }
 
-/// The folder of the server's programs, which Debian keeps out of the PATH.
+/// The directory of the server's programs, which Debian keeps out of the PATH.
 pub fn programs() -> PathBuf {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut debian: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
@@ -207,7 +209,7 @@ pub fn execute(url: &str, statements: &str) {
     });
 }
 
-/// A connection that stays, for what takes more than one step.
+/// A lasting connection, for what takes several steps.
 pub struct Session {
     runtime: tokio::runtime::Runtime,
     connection: PgConnection,
@@ -225,7 +227,7 @@ impl Session {
         self.runtime.block_on(sqlx::raw_sql(sql).execute(&mut self.connection)).unwrap();
     }
 
-    /// The answer to a query that counts.
+    /// The result of a query that counts.
     pub fn count(&mut self, query: &str) -> usize {
         let query = sqlx::query(AssertSqlSafe(query.to_owned()));
         let row = self.runtime.block_on(query.fetch_one(&mut self.connection)).unwrap();

@@ -1,5 +1,5 @@
-//! How a Postgres database is named: no password is ever shown, whatever is wrong; what a URL says counts; and what it says
-//! about encryption is kept.
+//! Postgres URLs: passwords are never shown, whatever is wrong; the URL takes precedence; and its
+//! encryption settings are honoured.
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +13,7 @@ use crate::support::{Client, faster, program, run, stderr, stdout};
 /// The password of these tests.
 const SECRET: &str = "hush4711";
 
-/// What people write by mistake, and what can't be reached.
+/// Common mistakes, and unreachable servers.
 const SPELLINGS: [&str; 32] = [
     "postgres://u:hush4711@127.0.0.1:1/d",
     "Postgres://u:hush4711@127.0.0.1:1/d",
@@ -49,7 +49,7 @@ const SPELLINGS: [&str; 32] = [
     "u:hush4711@127.0.0.1/d",
 ];
 
-/// Every command that takes `--database`, with what else it needs.
+/// Every command that takes `--database`, with its other arguments.
 const COMMANDS: [&[&str]; 7] = [
     // It would serve on a new file of that name.
     &["serve", "--no-migrate", "--listen", "127.0.0.1:0"],
@@ -61,7 +61,7 @@ const COMMANDS: [&[&str]; 7] = [
     &["migrate"],
 ];
 
-/// That a command failed, made nothing, and said something, but not the password.
+/// Asserts that a command failed, created nothing, and printed an error without the password.
 fn nothing_is_shown(directory: &Path, what: &str, output: &Output) {
     let said = stdout(output) + &stderr(output);
     assert!(!said.contains(SECRET), "{what}: {said}");
@@ -78,7 +78,7 @@ fn no_spelling_of_a_database_shows_its_password() {
         command
     };
     for (index, spelling) in SPELLINGS.into_iter().enumerate() {
-        // All spellings, and all commands, but not each with each.
+        // All spellings and all commands, but not every combination.
         let command = COMMANDS[index % COMMANDS.len()];
         let given = in_directory(&[command, &["--database", spelling]].concat()).output().unwrap();
         nothing_is_shown(directory.path(), &format!("{command:?} {spelling}"), &given);
@@ -175,7 +175,8 @@ fn free_port() -> u16 {
 struct Networked {
     cluster: Cluster,
     port: u16,
-    /// With the certificates: `server.crt` is that of `localhost`, issued by `root.crt`, of which `other.crt` knows nothing.
+    /// With the certificates: `server.crt` is for `localhost` and signed by `root.crt`; `other.crt`
+    /// is unrelated.
     directory: tempfile::TempDir,
 }
 
@@ -218,7 +219,8 @@ impl Networked {
         self.directory.path().join(name).display().to_string()
     }
 
-    /// Whether `migrate` gets through, in a folder without password files; `variables` are set.
+    /// Whether `migrate` gets through, in a directory without password files and with these
+    /// variables.
     fn migrate(&self, database: &str, variables: &[(&str, &str)]) -> Output {
         let mut command = program(&["migrate"]);
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PG")) {
@@ -261,7 +263,7 @@ fn what_a_url_says_counts() {
     }
     server.is_reached(&format!("postgres://u@/postgres?hostaddr=127.0.0.1&port={port}"), &with_password);
 
-    // Passwords, from anywhere.
+    // Passwords, from any source.
     let without = format!("postgres://u@localhost:{port}/postgres");
     server.is_refused(&without, &[], "password");
     server.is_refused(&without, &[("PGPASSWORD", "wrong")], "password authentication failed");
@@ -279,7 +281,7 @@ fn what_a_url_says_counts() {
     server.is_refused(&without, &[], "chmod 600");
     std::fs::remove_file(&home).unwrap();
 
-    // Without a user it is the one who runs this.
+    // The default user is the one who runs this.
     let me = Command::new("id").arg("-un").output().unwrap();
     let me = stdout(&me).trim().to_owned();
     let socket = server.by_socket().replacen("postgres@localhost", "", 1);
@@ -288,7 +290,7 @@ fn what_a_url_says_counts() {
     }
     server.is_reached(&socket, &[("PGUSER", "u")]);
 
-    // The name that the server sees, its settings, and which server will do.
+    // The name that the server sees, its settings, and which servers are acceptable.
     let as_user = server.by_socket();
     execute(&as_user, "CREATE SCHEMA s; ALTER ROLE u SET default_transaction_read_only = on");
     let u = as_user.replacen("postgres@", "u@", 1);
@@ -348,7 +350,7 @@ fn who_asks_for_encryption_gets_it() {
     server.is_refused(&url("localhost", ""), &[variables[0], ("PGSSLMODE", "verify-full")], tls);
     server.is_refused(&url("localhost", ""), &[variables[0], ("PGSSLMODE", "verify_full")], "PGSSLMODE");
     server.is_refused(&url("localhost", "sslMode=verify-full"), &variables, "which must be written sslmode");
-    // What is only preferred is done without: a server that has no certificate says so.
+    // A preference is dropped if the server has no certificate.
     let port = free_port();
     let _plain = Cluster::start_with(&format!("-c fsync=off -c port={port} -c listen_addresses=127.0.0.1"));
     let tcp = format!("postgres://postgres@127.0.0.1:{port}/postgres");

@@ -1,4 +1,4 @@
-//! The tables and views are an interface: their names, their columns, and what they say.
+//! The tables and views are a public interface: their names, columns and contents.
 
 use serde_json::{Value, json};
 
@@ -187,7 +187,7 @@ fn a_report_says_that_it_has_more_rows(backend: Backend) {
     }
 }
 
-/// What this process has had in memory at most, in KiB: services of these tests run in it.
+/// The peak memory of this process, in KiB: services of these tests run in it.
 fn peak_kibibytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
@@ -209,7 +209,7 @@ fn a_channel_of_many_gaps_is_reported_in_little_memory(backend: Backend) {
         json!({ "channel": "g", "firstMissing": 19_999, "lastMissing": 19_999,
                                               "afterTime": "2022-02-02T19:39:06.000000Z" })
     );
-    // 120,000 gaps take half a gigabyte if they are all in memory. Other tests run in this process too.
+    // 120,000 gaps in memory take half a gigabyte. Other tests run in this process too.
     let grown = peak_kibibytes() - before;
     assert!(grown < 200 * 1024, "{grown} KiB");
 }
@@ -225,7 +225,7 @@ fn totals_and_metrics_are_answered_while_long_reads_have_all_turns() {
             scope.spawn(|| {
                 let mut client = app.client();
                 while !done.load(std::sync::atomic::Ordering::SeqCst) {
-                    // It sorts all rockets by what no index has.
+                    // It sorts all rockets without an index.
                     let status = client.get("/rockets?view=exact&sort=speed").status;
                     assert!([200, 503].contains(&status), "{status}");
                 }

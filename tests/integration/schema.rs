@@ -1,4 +1,5 @@
-//! Opening: ours is migrated, anything else is refused and left as it was. And the audit finds every kind of damage.
+//! Opening a database: ours is migrated, anything else is refused and left unchanged. And the audit
+//! finds every kind of damage.
 
 use std::path::Path;
 
@@ -66,7 +67,7 @@ fn an_empty_file_is_a_fresh_database_and_no_migrate_wants_one_that_is_ready() {
     let serve = ["serve", "--listen", "127.0.0.1:0", "--no-migrate"];
     assert!(stderr(&run(&[&serve[..], &at(&database)].concat())).contains("there is no such file"));
     assert!(!database.exists());
-    // Empty, or as a first start leaves it that is interrupted between the history and the tables.
+    // Empty, or as left by a first start that was interrupted between the history and the tables.
     std::fs::write(&database, "").unwrap();
     let history = "CREATE TABLE refinery_schema_history(version INT4 PRIMARY KEY, name VARCHAR(255), \
                    applied_on VARCHAR(255), checksum VARCHAR(255))";
@@ -144,7 +145,7 @@ fn check_finds_each_kind_of_damage() {
         let others = lines.lines().filter(|line| line.contains(": ") && !line.starts_with(channel));
         assert_eq!(others.count(), 1, "only the last line is about anything else: {lines}");
         for suffix in ["", "-wal", "-shm"] {
-            // The last two may not be there.
+            // The last two may not exist.
             let _ = std::fs::remove_file(format!("{}{suffix}", damaged.display()));
         }
     }
@@ -157,7 +158,7 @@ fn check_finds_damage_of_the_file_itself() {
     let lines: String = (0..200).map(|index| launched(&format!("c{index}"), 1).to_string() + "\n").collect();
     std::fs::write(&file, lines).unwrap();
     assert!(run(&[&["ingest", file.to_str().unwrap()][..], &at(&database)].concat()).status.success());
-    // The indexes of types and missions get each other's pages: each then lacks every row's entry.
+    // The indexes of types and missions swap their pages: each then lacks every row's entry.
     sql(
         &database,
         "PRAGMA writable_schema = ON;

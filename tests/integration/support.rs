@@ -1,4 +1,4 @@
-//! Services to test: started in this process or as a child, each on a database and a free port of its own.
+//! Services for tests, in this process or as a child, each with its own database and a free port.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 use crate::postgres::TestDatabase;
 
-/// How long anything may take before a test gives it up.
+/// The longest time that anything may take in a test.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug)]
@@ -110,7 +110,7 @@ impl App {
         self.directory.path().join("rockets.db")
     }
 
-    /// What `--database` has to be for another process, unless it is in memory.
+    /// The `--database` argument for another process. A database in memory has none.
     pub fn database_argument(&self) -> String {
         match &self.postgres {
             Some(postgres) => postgres.url.clone(),
@@ -126,7 +126,7 @@ impl App {
         String::from_utf8(self.client().get("/metrics").body).unwrap()
     }
 
-    /// The rocket without the time of its last receipt.
+    /// The rocket without `lastReceived`.
     pub fn rocket(&self, channel: &str, view: &str) -> Value {
         rocket(&mut self.client(), channel, view)
     }
@@ -145,7 +145,7 @@ impl Drop for App {
     }
 }
 
-/// The rocket without the time of its last receipt.
+/// The rocket without `lastReceived`.
 pub fn rocket(client: &mut Client, channel: &str, view: &str) -> Value {
     let answer = client.get(&format!("/rockets/{}?view={view}", encode(channel)));
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -158,7 +158,7 @@ pub fn encode(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
-/// The example of the README, as JSON that tests change.
+/// The example of the README, as JSON that tests can change.
 pub fn launched(channel: &str, number: u32) -> Value {
     json!({
         "metadata": {
@@ -179,7 +179,7 @@ pub fn faster(channel: &str, number: u32, by: i32) -> Value {
     })
 }
 
-/// Polls until it is so.
+/// Polls until the condition holds.
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !is_so() {
@@ -188,7 +188,7 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A client that keeps its connection, and shows what crosses it.
+/// A client that keeps its connection, and shows the bytes on it.
 pub struct Client {
     address: SocketAddr,
     stream: Option<BufReader<TcpStream>>,
@@ -210,7 +210,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// That it is a problem as RFC 9457 has it, of this status; its members.
+    /// Asserts that it is a problem (RFC 9457) with this status. Returns its members.
     pub fn problem(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", String::from_utf8_lossy(&self.body));
         assert_eq!(self.header("content-type"), Some("application/problem+json"));
@@ -273,7 +273,7 @@ impl Client {
         self.stream.as_mut().unwrap().get_mut().write_all(bytes)
     }
 
-    /// Whether something can be read already, or the connection has ended.
+    /// Whether something can be read, or the connection has ended.
     pub fn has_answer(&self) -> bool {
         let stream = self.stream.as_ref().unwrap().get_ref();
         stream.set_nonblocking(true).unwrap();
@@ -282,7 +282,7 @@ impl Client {
         there
     }
 
-    /// The same; waits for so long.
+    /// Like `has_answer`, but waits for up to `patience`.
     pub fn has_answer_within(&self, patience: Duration) -> bool {
         let stream = self.stream.as_ref().unwrap().get_ref();
         stream.set_read_timeout(Some(patience)).unwrap();
@@ -291,9 +291,9 @@ impl Client {
         there
     }
 
-    /// Lets the service know that nothing more will come.
+    /// Tells the service that nothing more will come.
     pub fn send_no_more(&mut self) {
-        // It may have closed the connection already.
+        // The service may have closed the connection already.
         let _ = self.stream.as_mut().unwrap().get_mut().shutdown(std::net::Shutdown::Write);
     }
 
@@ -327,7 +327,7 @@ impl Client {
     }
 }
 
-/// The program, to be run with arguments and no environment of ours.
+/// The program, with arguments and without our environment variables.
 pub fn program(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rocket-monitor"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROCKET_MONITOR_")) {
@@ -350,7 +350,7 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A service in a process of its own, which is killed when this is dropped.
+/// A service in its own process, which is killed on drop.
 pub struct Service {
     pub child: Child,
     pub address: SocketAddr,
@@ -386,12 +386,12 @@ impl Service {
             }
             seen += &line;
         };
-        // Read to its end, so that the service never waits for somebody to read its log.
+        // Read to its end, so that the service never blocks on its log.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
         Self { child, address }
     }
 
-    /// Kills it while others still use it: it is waited for when this is dropped.
+    /// Kills it while others still use it. It is waited for on drop.
     pub fn kill_now(&self) {
         self.signal("-KILL");
     }
@@ -421,7 +421,7 @@ impl Drop for Service {
     }
 }
 
-/// Runs SQL on a file as another program would.
+/// Runs SQL on a file, as another program would.
 pub fn sql(database: &Path, statements: &str) {
     rusqlite::Connection::open(database).unwrap().execute_batch(statements).unwrap();
 }

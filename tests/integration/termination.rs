@@ -1,5 +1,5 @@
-//! SIGTERM under full load, with streams of lines and of events under way: the service ends well and in time, and every
-//! request that it took is answered.
+//! SIGTERM under full load, with streams of lines and events in progress: the service ends cleanly
+//! and in time, and answers every request that it accepted.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -18,10 +18,10 @@ const CLIENTS: u64 = 24;
 const STREAMS: u64 = 3;
 const FOLLOWERS: usize = 4;
 
-/// What each channel's sender was told to be stored: all of it has to be, and nothing else.
+/// What each channel's sender was told is stored: exactly that must be stored.
 type Told = Vec<(String, u64)>;
 
-/// Posts until the connection ends; how many were acknowledged.
+/// Posts until the connection ends. Returns how many were acknowledged.
 fn post(service: &Service, channel: &str, answered: &AtomicU64) -> u64 {
     let mut client = Client::new(service.address);
     for number in 1.. {
@@ -39,14 +39,14 @@ fn post(service: &Service, channel: &str, answered: &AtomicU64) -> u64 {
     unreachable!()
 }
 
-/// Sends lines without end; how many of them the answer says are stored.
+/// Sends lines without end. Returns how many of them are stored according to the response.
 fn stream(service: &Service, channel: &str) -> u64 {
     let mut client = Client::new(service.address);
     let head = "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/jsonl\r\nTransfer-Encoding: chunked\r\n\r\n";
     client.send(head.as_bytes()).unwrap();
     for number in 1.. {
         let line = faster(channel, number, 1).to_string() + "\n";
-        // Once it is answered, the rest may not be read any more.
+        // After the response, the rest may not be read any more.
         if client.send(format!("{:x}\r\n{line}\r\n", line.len()).as_bytes()).is_err() || client.has_answer() {
             break;
         }
@@ -56,7 +56,8 @@ fn stream(service: &Service, channel: &str) -> u64 {
     problem["applied"].as_u64().unwrap()
 }
 
-/// Runs a service until it is terminated in the middle of it; what its clients were told, and how long the end took.
+/// Runs a service until it is terminated in the middle of its work. Returns what its clients were
+/// told, and how long the end took.
 fn terminate(database: &str, round: u64, random: &mut StdRng) -> (Told, Duration) {
     let mut service = Service::start(database);
     assert_eq!(Client::new(service.address).post(&launched(&format!("first {round}"), 1)).status, 204);
@@ -80,7 +81,7 @@ fn terminate(database: &str, round: u64, random: &mut StdRng) -> (Told, Duration
     });
     let asked = Instant::now();
     assert!(service.child.wait().unwrap().success());
-    // An end, and no error in the middle of an event.
+    // They end, but not in the middle of an event.
     followers.iter_mut().for_each(|events| while events.next().is_some() {});
     (told, asked.elapsed())
 }
@@ -108,7 +109,10 @@ fn ends_well(database: &str, processed: impl Fn(&str) -> u64) -> u64 {
         format!(
             "{times} times, {CLIENTS} clients, {STREAMS} endless bodies, {FOLLOWERS} event streams, {messages} messages"
         ),
-        format!("exit 0 each time, {} ms after the last answer at most; taken and not answered 0", slowest.as_millis()),
+        format!(
+            "exit 0 each time, at most {} ms after the last response; accepted but unanswered 0",
+            slowest.as_millis()
+        ),
     );
     messages
 }
@@ -152,7 +156,7 @@ fn a_service_whose_log_nobody_reads_anymore_ends_well() {
     while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
         std::thread::yield_now();
     }
-    // Whoever has ended well is not hurt by this anymore.
+    // This doesn't affect a process that has ended.
     child.kill().unwrap();
     assert!(child.wait().unwrap().success());
 }

@@ -1,5 +1,4 @@
-//! Databases of earlier versions, as the program of that time made them (under `tests/upgrade`, as SQL), and migrations
-//! that are interrupted.
+//! Databases created by earlier versions (in `tests/upgrade`, as SQL), and interrupted migrations.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use crate::oracle::{Event, Oracle, Sent};
 use crate::support::{Client, Service, eventually, faster, program, query, rocket, run, sql, stdout};
 use crate::{figures, postgres};
 
-/// A backend's last migration, and something that is there since: a table, or one with a setting.
+/// A backend's last migration, and a sign of it: a new table, or a table with a setting.
 struct Latest {
     backend: &'static str,
     version: u64,
@@ -59,7 +58,8 @@ fn there_is_a_database_of_every_earlier_version() {
     }
 }
 
-/// The database is migrated, checked, says what it said, and takes messages.
+/// Asserts that the database can be migrated and checked, has the same contents, and accepts
+/// messages.
 fn is_as_good_as_new(database: &str, latest: &Latest) {
     let migrated = stdout(&run(&["migrate", "--database", database]));
     assert!(migrated.contains(&format!("schema version {}, up to date", latest.version)), "{migrated}");
@@ -98,7 +98,7 @@ fn a_postgres_database_of_every_earlier_version_is_brought_up_to_date() {
     }
 }
 
-/// Kills `migrate` at a random moment of the time that it takes.
+/// Kills `migrate` at a random moment of its duration.
 fn interrupt(database: &str, takes: Duration, random: &mut StdRng) {
     let mut migrate =
         program(&["migrate", "--database", database]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -108,14 +108,14 @@ fn interrupt(database: &str, takes: Duration, random: &mut StdRng) {
     migrate.wait().unwrap();
 }
 
-/// Of a migration that is not interrupted.
+/// The duration of an uninterrupted migration.
 fn time_of(database: &str) -> Duration {
     let started = Instant::now();
     assert!(run(&["migrate", "--database", database]).status.success());
     started.elapsed()
 }
 
-/// The version that the history tells, if there is one, and what is there.
+/// Asserts the version in the history, if there is one, and the signs of that version.
 fn is_old_or_new(before: u64, version: Option<u64>, latest: &Latest, signs: &[Value]) {
     let there = |name: &str| signs.iter().any(|sign| sign == name);
     let version = version.unwrap_or(0);
@@ -123,7 +123,7 @@ fn is_old_or_new(before: u64, version: Option<u64>, latest: &Latest, signs: &[Va
     assert_eq!((there("rockets"), there(latest.sign)), (version > 0, version == latest.version), "{signs:?}");
 }
 
-/// What there is, and how a view is made.
+/// What exists, and how a view is defined.
 const SQLITE_SIGNS: &str = "SELECT name FROM sqlite_schema UNION ALL
                             SELECT 'gaps by search' FROM sqlite_schema WHERE name = 'gaps' AND sql NOT LIKE '%OVER%'";
 
@@ -189,6 +189,6 @@ fn row(backend: &str, times: u64, ended_new: u64) {
     figures::row(
         &format!("kill -9 while migrating ({backend})"),
         format!("{times} kills"),
-        format!("the old schema {} times, the new one {ended_new} times, never half of it", times - ended_new),
+        format!("the old schema {} times, the new one {ended_new} times, never a mix", times - ended_new),
     );
 }

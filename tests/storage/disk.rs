@@ -1,11 +1,13 @@
-//! A disk of the tests' own making: the system's calls on files, put between the program and the system.
+//! A simulated disk: file system calls, intercepted between the program and the system.
 //!
-//! This test binary defines `pwrite64`, `fdatasync` and the like itself, so that SQLite (which is linked into it) and
-//! Rust's library call these instead of the C library's. They do what they should; for the files of one folder they also
-//! note what was done, and fail if a test wants it so. From the notes follows what a disk would hold if the power failed
-//! at any moment: what was synced, and of the rest some, none or all, torn at the borders of sectors.
+//! This test binary defines `pwrite64`, `fdatasync` and the like itself, so that SQLite (which is
+//! linked into it) and Rust's library call these instead of the C library's. They do what they
+//! should; for the files of one directory they also record the calls, and fail if a test wants them
+//! to. The records give the contents of the disk if the power failed at any moment: what was
+//! synced, and of the rest some, none or all, torn at sector boundaries.
 //!
-//! Not noted is what SQLite maps into memory, which is the index of its log only: it is made anew after a crash.
+//! SQLite's memory-mapped file is not recorded. That is only the index of its log, which is rebuilt
+//! after a crash.
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -18,10 +20,10 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-/// What a disk writes at a time, or not.
+/// The unit that a disk writes atomically.
 const SECTOR: usize = 512;
 
-/// Something that was done to a file of the folder, in its order.
+/// A call on a file in the directory, in order.
 #[derive(Clone, Debug)]
 pub enum Call {
     Write {
@@ -33,25 +35,26 @@ pub enum Call {
         file: String,
         length: usize,
     },
-    /// Everything done to the file so far is on the disk.
+    /// Everything done to the file so far is on disk.
     Sync {
         file: String,
     },
-    /// It failed: what was done to the file and wasn't synced before never gets there, though it can be read until the
-    /// power fails. So does Linux: it tells of a failed write once, and keeps the pages as if they were clean.
+    /// A sync failed: unsynced changes of the file never reach the disk, although they can be read
+    /// until the power fails. Linux does the same: it reports a failed write once, and then treats
+    /// the pages as clean.
     SyncFailed {
         file: String,
     },
     Remove {
         file: String,
     },
-    /// Names that were given or taken are on the disk.
+    /// New and removed names are on disk.
     SyncFolder,
-    /// A test's own mark.
+    /// A mark set by a test.
     Acknowledged(u32),
 }
 
-/// A kind of call that can fail.
+/// The kinds of calls that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Open,
@@ -66,7 +69,7 @@ impl Kind {
     pub const ALL: [Self; 6] = [Self::Open, Self::OpenToWrite, Self::Read, Self::Write, Self::Truncate, Self::Sync];
 }
 
-/// What is to go wrong with the next calls: asked for each, it gives the error, if any.
+/// Decides whether a call fails, and with which error.
 pub type Plan = Box<dyn FnMut(Kind, &str) -> Option<c_int> + Send>;
 
 #[derive(Default)]
@@ -80,13 +83,13 @@ struct State {
 static STATE: Mutex<Option<State>> = Mutex::new(None);
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// The disk below one folder. There is one at a time: other tests wait for theirs.
+/// The disk below one directory. There is one at a time: other tests wait for theirs.
 pub struct Disk {
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Disk {
-    /// Notes what is done in the folder from now on.
+    /// Records calls in the directory from now on.
     pub fn under(folder: &Path) -> Self {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = folder.canonicalize().unwrap();
@@ -94,12 +97,12 @@ impl Disk {
         Self { _turn: turn }
     }
 
-    /// Lets calls fail as planned.
+    /// Makes calls fail as planned.
     pub fn plan(&self, plan: impl FnMut(Kind, &str) -> Option<c_int> + Send + 'static) {
         with_state(|state| state.plan = Some(Box::new(plan)));
     }
 
-    /// Nothing fails any more.
+    /// Ends all failures.
     pub fn mend(&self) {
         with_state(|state| {
             state.plan = None;
@@ -107,17 +110,17 @@ impl Disk {
         });
     }
 
-    /// Lets every sync take so long.
+    /// Makes every sync take this long.
     pub fn slow_down(&self, sync_takes: Duration) {
         with_state(|state| state.sync_takes = sync_takes);
     }
 
-    /// Notes that a message was acknowledged.
+    /// Records that a message was acknowledged.
     pub fn acknowledged(&self, message: u32) {
         with_state(|state| state.calls.push(Call::Acknowledged(message)));
     }
 
-    /// What was done so far.
+    /// The calls so far.
     pub fn calls(&self) -> Vec<Call> {
         with_state(|state| state.calls.clone())
     }
@@ -138,32 +141,33 @@ fn with_state<T>(work: impl FnOnce(&mut State) -> T) -> T {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// What is left when the power fails
+// The contents after a power failure
 
-/// What becomes of what was not synced.
+/// What happens to unsynced changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsynced {
     Dropped,
-    /// Each write is there, or isn't, or some of its sectors are; each truncation and removal is or isn't.
+    /// Each write survives, or doesn't, or some of its sectors do; each truncation and removal
+    /// survives or doesn't.
     Torn,
-    /// As if the process had been killed, and not the machine.
+    /// All survive, as if only the process had been killed.
     Kept,
 }
 
-/// The contents of files by their names.
+/// The contents of files, by name.
 pub type Files = BTreeMap<String, Vec<u8>>;
 
-/// What the disk holds, as call after call comes.
+/// The contents of the disk, call by call.
 #[derive(Clone, Debug, Default)]
 pub struct Platter {
     /// Synced.
     durable: Files,
-    /// What was done to each file since.
+    /// What was done to each file since its last sync.
     pending: BTreeMap<String, Vec<Call>>,
 }
 
 impl Platter {
-    /// One that already holds these files, synced; and these, which are only written.
+    /// A disk with these synced files, and with these that are only written.
     pub fn with(durable: Files, written: &Files) -> Self {
         let mut platter = Self { durable, pending: BTreeMap::new() };
         for (file, bytes) in written {
@@ -184,14 +188,14 @@ impl Platter {
                 }
             }
             Call::SyncFailed { file } => {
-                // Names are not of the file's own.
+                // Names belong to the directory, not to the file.
                 if let Some(pending) = self.pending.get_mut(file) {
                     pending.retain(|call| matches!(call, Call::Remove { .. }));
                 }
             }
             Call::SyncFolder => {
                 for pending in self.pending.values_mut() {
-                    // A file that was removed and made again is another one.
+                    // A file that was removed and created again is another file.
                     if let Some(last) = pending.iter().rposition(|call| matches!(call, Call::Remove { .. })) {
                         let made_again = pending.split_off(last + 1);
                         do_to(&mut self.durable, &pending[last]);
@@ -203,7 +207,7 @@ impl Platter {
         }
     }
 
-    /// What is there after the power has failed now.
+    /// The contents after a power failure at this moment.
     pub fn after_power_loss(&self, unsynced: Unsynced, random: &mut StdRng) -> Files {
         let mut files = self.durable.clone();
         for call in self.pending.values().flatten() {
@@ -245,7 +249,7 @@ fn do_to(files: &mut Files, call: &Call) {
     }
 }
 
-/// Puts files into a folder.
+/// Writes files into a directory.
 pub fn lay_out(files: &Files, folder: &Path) {
     for (name, content) in files {
         std::fs::write(folder.join(name), content).unwrap();
@@ -253,9 +257,9 @@ pub fn lay_out(files: &Files, folder: &Path) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// The system's calls
+// The system calls
 
-/// A path of the folder that is noted.
+/// A path in the recorded directory.
 enum Place {
     File(String),
     Folder,
@@ -266,11 +270,11 @@ fn place_of(state: &State, path: &Path) -> Option<Place> {
         return Some(Place::Folder);
     }
     let name = path.strip_prefix(&state.folder).ok()?.to_str()?;
-    // The index of the log is not kept on the disk.
+    // The index of the log is not on the disk.
     (!name.ends_with("-shm")).then(|| Place::File(name.trim_end_matches(" (deleted)").to_owned()))
 }
 
-/// What to do about a call on an open file: none if it is none of ours.
+/// Handles a call on an open file; none if the file is not recorded.
 fn noted<T>(fd: c_int, note: impl FnOnce(&mut State, Place) -> T) -> Option<T> {
     let mut state = state();
     let state = state.as_mut()?;
@@ -285,7 +289,7 @@ fn planned(state: &mut State, kind: Kind, place: &Place) -> Option<c_int> {
 }
 
 fn fail(error: c_int) -> c_long {
-    // SAFETY: the C library's own place for it, of this thread.
+    // SAFETY: the C library's error variable of this thread.
     unsafe { *libc::__errno_location() = error };
     -1
 }
@@ -305,7 +309,7 @@ unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: libc::mode_
             return fail(error) as c_int;
         }
     }
-    // SAFETY: passed on as they came.
+    // SAFETY: the arguments are passed on unchanged.
     unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags, mode) as c_int }
 }
 
@@ -315,7 +319,7 @@ unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: libc::mode_
 unsafe extern "C" fn pread64(fd: c_int, into: *mut c_void, count: usize, offset: i64) -> isize {
     match noted(fd, |state, place| planned(state, Kind::Read, &place)) {
         Some(Some(error)) => fail(error) as isize,
-        // SAFETY: passed on as they came.
+        // SAFETY: the arguments are passed on unchanged.
         _ => unsafe { libc::syscall(libc::SYS_pread64, fd, into, count, offset) as isize },
     }
 }
@@ -328,17 +332,18 @@ unsafe extern "C" fn pwrite64(fd: c_int, bytes: *const c_void, count: usize, off
         if let Some(error) = planned(state, Kind::Write, &place) {
             return fail(error) as isize;
         }
-        // SAFETY: passed on as they came. Within the lock, so that calls are noted in their order.
+        // SAFETY: the arguments are passed on unchanged. Inside the lock, so that calls are
+        // recorded in order.
         let written = unsafe { libc::syscall(libc::SYS_pwrite64, fd, bytes, count, offset) as isize };
         if let (Place::File(file), Ok(length)) = (place, usize::try_from(written)) {
-            // SAFETY: so many of the caller's bytes have been written.
+            // SAFETY: this many of the caller's bytes have been written.
             let bytes = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), length) }.to_vec();
             state.calls.push(Call::Write { file, offset: offset as usize, bytes });
         }
         written
     };
     noted(fd, note)
-        // SAFETY: passed on as they came.
+        // SAFETY: the arguments are passed on unchanged.
         .unwrap_or_else(|| unsafe { libc::syscall(libc::SYS_pwrite64, fd, bytes, count, offset) as isize })
 }
 
@@ -350,18 +355,19 @@ unsafe extern "C" fn ftruncate64(fd: c_int, length: i64) -> c_int {
         if let Some(error) = planned(state, Kind::Truncate, &place) {
             return fail(error) as c_int;
         }
-        // SAFETY: passed on as they came.
+        // SAFETY: the arguments are passed on unchanged.
         let truncated = unsafe { libc::syscall(libc::SYS_ftruncate, fd, length) as c_int };
         if let (Place::File(file), 0) = (place, truncated) {
             state.calls.push(Call::Truncate { file, length: length as usize });
         }
         truncated
     };
-    // SAFETY: passed on as they came.
+    // SAFETY: the arguments are passed on unchanged.
     noted(fd, note).unwrap_or_else(|| unsafe { libc::syscall(libc::SYS_ftruncate, fd, length) as c_int })
 }
 
-/// Syncs of the folder are noted, but none is done, there or elsewhere: nothing has to be on a real disk in the end.
+/// Records syncs in the directory. Nothing is really synced, there or elsewhere, because nothing
+/// must survive on a real disk.
 fn sync(fd: c_int) -> c_int {
     let takes = state().as_ref().map_or(Duration::ZERO, |state| state.sync_takes);
     let note = |state: &mut State, place: Place| {
@@ -375,7 +381,7 @@ fn sync(fd: c_int) -> c_int {
         failed.map_or(0, |error| fail(error) as c_int)
     };
     let Some(done) = noted(fd, note) else { return 0 };
-    // The disk is slow; nobody waits here for anything else.
+    // Simulates a slow disk; this waits for nothing else.
     std::thread::sleep(takes);
     done
 }
@@ -397,7 +403,7 @@ unsafe extern "C" fn unlink(path: *const c_char) -> c_int {
     // SAFETY: a path ends with a zero.
     let name = unsafe { CStr::from_ptr(path) };
     let mut state = state();
-    // SAFETY: passed on as it came.
+    // SAFETY: the argument is passed on unchanged.
     let removed = unsafe { libc::syscall(libc::SYS_unlinkat, libc::AT_FDCWD, path, 0) as c_int };
     if let Some(state) = state.as_mut()
         && let (Some(Place::File(file)), 0) = (place_of(state, Path::new(OsStr::from_bytes(name.to_bytes()))), removed)

@@ -1,5 +1,5 @@
-//! The disk fails, is full, or can't be written: messages are told to come later, nothing is acknowledged that isn't
-//! stored, and the service recovers by itself.
+//! The disk fails, is full, or is read-only: messages are refused for now, nothing is acknowledged
+//! that isn't stored, and the service recovers by itself.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::fleet::{arrivals, json, judge};
 use crate::power::{cut, judge_files};
 use crate::support::{Answer, App, Backend, Client, eventually, faster, launched, query};
 
-/// A service on a disk that is noted from its first byte on.
+/// A service on a disk that is recorded from its first byte.
 fn on_a_disk() -> (App, Disk) {
     let directory = tempfile::tempdir().unwrap();
     let disk = Disk::under(directory.path());
@@ -29,7 +29,8 @@ fn told_to_come_later(answer: &Answer) {
     assert!(answer.header("retry-after").is_some_and(|seconds| seconds.parse::<u32>().is_ok()));
 }
 
-/// While the disk fails, messages are refused; once it is mended, all is well, each counted once and on the disk.
+/// While the disk fails, messages are refused. Once it works again, everything is stored, and
+/// counts once.
 fn is_survived(plan: impl FnMut(Kind, &str) -> Option<i32> + Send + 'static) {
     let (app, disk) = on_a_disk();
     let mut client = app.client();
@@ -91,7 +92,7 @@ fn reads_that_fail_are_told_to_come_later_too() {
     let mut client = app.client();
     assert_eq!(client.post(&launched("r", 1)).status, 204);
     disk.plan(|_, _| Some(libc::EIO));
-    // What a connection has read before, it need not read again: a rocket may still be told.
+    // A connection doesn't read again what it has cached: it may still return a rocket.
     for path in ["/rockets?sort=mission", "/reports/missions"] {
         told_to_come_later(&client.get(path));
     }
@@ -137,7 +138,7 @@ fn a_disk_that_fails_now_and_then_loses_nothing() {
     }
     assert!(failures > 10, "{failures}");
     figures::row(
-        "a disk whose calls fail at random, and then the power (SQLite)",
+        "random failures of disk calls, followed by a power failure (SQLite)",
         format!("{failures} failed calls, {cuts} power failures"),
         "lost 0, counted twice 0, every audit clean",
     );
@@ -145,7 +146,7 @@ fn a_disk_that_fails_now_and_then_loses_nothing() {
 
 fn send_until_acknowledged(app: &App, disk: &Disk, seed: u64) {
     let order = arrivals(MESSAGES, &mut StdRng::seed_from_u64(seed));
-    // Notes are in the order of the calls only if they are made at once.
+    // Records are in the order of the calls only if both happen under one lock.
     let disk = Mutex::new(disk);
     std::thread::scope(|scope| {
         for part in order.chunks(order.len().div_ceil(CLIENTS)) {
@@ -167,7 +168,8 @@ fn send_until_acknowledged(app: &App, disk: &Disk, seed: u64) {
     });
 }
 
-/// A migration that fails at any of its calls, once or from there on, leaves no schema or a whole one.
+/// A migration that fails at any of its calls, once or from there on, leaves no schema or a
+/// complete one.
 #[test]
 fn a_migration_that_fails_leaves_the_old_schema_or_the_new_one() {
     let mut failures = 0;
@@ -184,13 +186,14 @@ fn a_migration_that_fails_leaves_the_old_schema_or_the_new_one() {
     }
     assert!(failures > 50, "{failures}");
     figures::row(
-        "a migration whose disk fails at each of its calls (SQLite)",
+        "a migration with a failure at each of its disk calls (SQLite)",
         format!("{failures} failed calls"),
-        "no schema or a whole one, and the next start makes it",
+        "no schema or a complete one, and the next start creates it",
     );
 }
 
-/// Makes a database on a disk whose call of that number fails; whether there were so many.
+/// Creates a database on a disk where the call with this number fails. Returns whether there were
+/// that many calls.
 fn migrate_failing(call: usize, error: i32, for_good: bool) -> bool {
     let directory = tempfile::tempdir().unwrap();
     let database = Database::File(directory.path().join("rockets.db"));
@@ -201,7 +204,7 @@ fn migrate_failing(call: usize, error: i32, for_good: bool) -> bool {
         let now = counted.fetch_add(1, Ordering::SeqCst);
         (now == call || for_good && now > call).then_some(error)
     });
-    // It may succeed all the same, if it could try again.
+    // It may succeed nevertheless, if it could retry.
     let opened = Store::open(&database, &OpenOptions::default());
     let reached = made.load(Ordering::SeqCst) > call;
     drop(opened);

@@ -1,4 +1,4 @@
-//! Messages whose effect tells which of them were counted, and how often.
+//! Messages whose effects show which of them were counted, and how often.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::support::{faster, launched, query};
 
 pub const CHANNELS: u32 = 7;
 
-/// The message of that index, as JSON. What it adds to its channel's speed is its own.
+/// The message with this index, as JSON. Its contribution to its channel's speed is unique.
 pub fn json(index: u32) -> serde_json::Value {
     let (channel, number) = identity(index);
     if number % 10 == 1 {
@@ -39,7 +39,7 @@ fn speed(index: u32) -> i32 {
     1_000 + index as i32
 }
 
-/// So many messages, each some ten places from where it belongs, and some of them twice.
+/// Messages, each about ten places from its position, some of them twice.
 pub fn arrivals(messages: u32, random: &mut StdRng) -> Vec<u32> {
     let mut order: Vec<u32> = (0..messages).collect();
     order.chunks_mut(20).for_each(|chunk| chunk.shuffle(random));
@@ -49,16 +49,16 @@ pub fn arrivals(messages: u32, random: &mut StdRng) -> Vec<u32> {
     order
 }
 
-/// What is wrong with a database.
+/// The problems of a database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// Messages that were acknowledged and are not there.
+    /// Messages that were acknowledged and are missing.
     pub lost: Vec<u32>,
-    /// Channels whose speed is not the sum of what their processed messages add to it.
+    /// Channels whose speed is not the sum of the contributions of their processed messages.
     pub miscounted: Vec<String>,
-    /// Messages that are there and were never sent.
+    /// Messages that are stored but were never sent.
     pub invented: usize,
-    /// That it can't be opened, or what the audit found.
+    /// Why it can't be opened, or what the audit found.
     pub damage: Vec<String>,
 }
 
@@ -68,7 +68,7 @@ impl Verdict {
     }
 }
 
-/// Opens a database as the program does, and compares it with what was acknowledged and what was sent.
+/// Opens a database as the program does, and compares it with what was acknowledged and sent.
 pub fn judge(path: &Path, acknowledged: impl IntoIterator<Item = u32>, sent: u32) -> Verdict {
     let mut verdict = Verdict::default();
     let store = match Store::open(&Database::File(path.to_owned()), &OpenOptions::default()) {

@@ -1,7 +1,7 @@
-//! What becomes of messages when the disk fails, or the power: on a [`disk`] of the tests' own making.
+//! What happens to messages when the disk or the power fails, on a simulated [`disk`].
 //!
-//! This is a binary beside the integration tests because it puts itself between SQLite and the system, for the whole
-//! process.
+//! This is a separate binary because it intercepts the calls between SQLite and the system for the
+//! whole process.
 #![allow(missing_docs, unreachable_pub, dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod disk;

@@ -1,4 +1,4 @@
-//! The power fails: what was not synced is gone, or some of it, and no acknowledged message is among it.
+//! Power failures: unsynced data is lost or partly lost, but no acknowledged message is.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -19,11 +19,11 @@ use crate::{figures, support, synchronous_off};
 
 const MESSAGES: u32 = 600;
 const CLIENTS: usize = 6;
-/// How often the service is stopped and started in a run.
+/// How often the service is restarted in a run.
 const STARTS: usize = 3;
 
-/// What a service does to its disk while clients send messages, while somebody's SQLite shell checkpoints now and then,
-/// and while it is stopped and started.
+/// Records what a service does to its disk while clients send messages, an SQLite shell checkpoints
+/// now and then, and the service is restarted.
 fn record(seed: u64) -> Vec<Call> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("rockets.db");
@@ -70,7 +70,7 @@ pub struct Losses {
     pub bad: Vec<Verdict>,
 }
 
-/// Lets the power fail at a share of the moments of a recording, and says what was lost.
+/// Simulates power failures at a share of the moments of a recording, and reports the losses.
 pub fn cut(calls: &[Call], seed: u64, share: f64) -> Losses {
     let mut random = StdRng::seed_from_u64(seed);
     let mut losses = Losses::default();
@@ -80,7 +80,7 @@ pub fn cut(calls: &[Call], seed: u64, share: f64) -> Losses {
         if let Call::Acknowledged(message) = call {
             acknowledged.insert(*message);
         }
-        // Around a sync it matters most.
+        // The moments around a sync matter most.
         let matters = calls.get(index + 1).is_some_and(|next| matches!(next, Call::Sync { .. }))
             || matches!(call, Call::Sync { .. } | Call::Remove { .. } | Call::Truncate { .. });
         if !random.random_bool(if matters { share } else { share / 4.0 }) {
@@ -120,20 +120,21 @@ fn nothing_acknowledged_is_lost_when_the_power_fails() {
         acknowledged += acknowledgements(&calls);
     }
     figures::row(
-        "the power fails (SQLite)",
+        "power failures (SQLite)",
         format!("{cuts} times, around {acknowledged} messages"),
         "lost 0, counted twice 0, every audit clean",
     );
 }
 
-/// The control: the same program, but for the one setting.
+/// The control: the same program, with one different setting.
 #[test]
 fn with_synchronous_off_the_same_test_finds_losses() {
     let calls = {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rockets.db");
         let disk = Disk::under(directory.path());
-        // Nobody else reads the log meanwhile: the writer hands it over when it syncs it, and now it doesn't.
+        // Nobody else reads the log in the meantime: the writer passes it on when it syncs it, and
+        // now it doesn't sync.
         synchronous_off::during(|| serve(&disk, &path, &(0..200).collect::<Vec<_>>(), || ""));
         disk.calls()
     };
@@ -141,14 +142,14 @@ fn with_synchronous_off_the_same_test_finds_losses() {
     let losses = cut(&calls, 1, 1.0);
     assert!(losses.lossy > losses.cuts / 4, "{} of {}", losses.lossy, losses.cuts);
     figures::row(
-        "the control: the same with `synchronous=OFF`",
+        "control: the same with `synchronous=OFF`",
         format!("{} times, around {} messages", losses.cuts, acknowledgements(&calls)),
         format!("acknowledged messages lost {} times", losses.lossy),
     );
 }
 
-/// A process is killed between writing a commit and syncing it, and the next one acknowledges a copy of that message: it
-/// has to have synced the log by then.
+/// A process is killed between writing a commit and syncing it, and the next one acknowledges a
+/// copy of that message: it must have synced the log by then.
 #[test]
 fn what_a_killed_process_had_only_written_is_synced_before_a_copy_of_it_is_acknowledged() {
     let calls = record(7);
@@ -186,10 +187,10 @@ fn what_a_killed_process_had_only_written_is_synced_before_a_copy_of_it_is_ackno
     assert!(tried > 3, "{tried} times something was only written");
 }
 
-/// Sends everything that is there, while somebody's SQLite shell has the file open: these are duplicates, which are
-/// acknowledged without a commit of their own.
+/// Sends everything that is stored, while an SQLite shell has the file open: these are duplicates,
+/// which are acknowledged without a commit of their own.
 fn acknowledge_copies(disk: &Disk, path: &Path) -> Vec<u32> {
-    // With the last connection that closes, SQLite syncs the log too. This one stays.
+    // When the last connection closes, SQLite syncs the log too. This one stays open.
     let shell = rusqlite::Connection::open(path).unwrap();
     shell.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).unwrap();
     let store = Store::open(&Database::File(path.to_owned()), &OpenOptions::default()).unwrap();
@@ -197,7 +198,7 @@ fn acknowledge_copies(disk: &Disk, path: &Path) -> Vec<u32> {
     let now = Timestamp::from_system_time(std::time::SystemTime::now());
     let mut copies = Vec::new();
     for index in 0..MESSAGES {
-        // One that is new would be synced together with what was there before.
+        // A new message would be synced together with the earlier ones.
         let (channel, number) = (format!("c{}", index % 7), index / 7 + 1);
         let sql = format!(
             "SELECT 1 FROM processed_ranges WHERE channel = '{channel}' AND {number} BETWEEN first_msg AND last_msg"

@@ -1,11 +1,11 @@
-//! SQLite with `synchronous=OFF`, whatever the program says: for the test of the tests.
+//! Forces `synchronous=OFF` on SQLite, to test the tests.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 use rusqlite::ffi;
 
-/// Turns syncing off on every connection that is opened meanwhile, and lets nobody turn it on.
+/// Turns syncing off on every connection that is opened in the meantime, and blocks turning it on.
 pub fn during(work: impl FnOnce()) {
     // SAFETY: a function of the type that SQLite calls.
     assert_eq!(unsafe { ffi::sqlite3_auto_extension(Some(extend)) }, ffi::SQLITE_OK);
@@ -20,7 +20,7 @@ unsafe extern "C" fn extend(
     _: *const ffi::sqlite3_api_routines,
 ) -> c_int {
     let off = c"PRAGMA synchronous = OFF";
-    // SAFETY: the connection has just been opened, and is used by nobody else.
+    // SAFETY: the connection has just been opened, and nobody else uses it.
     unsafe {
         ffi::sqlite3_exec(connection, off.as_ptr(), None, std::ptr::null_mut(), std::ptr::null_mut());
         ffi::sqlite3_set_authorizer(connection, Some(authorize), std::ptr::null_mut())

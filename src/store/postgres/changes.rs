@@ -1,7 +1,8 @@
-//! What has changed: rows as they are now, and what instances tell each other over `NOTIFY`.
+//! Finds changes: current rows, and the notifications that instances send each other with `NOTIFY`.
 //!
-//! An instance tells after its commits, from a connection of its own and for many at a time: within a transaction, a
-//! `NOTIFY` would take turns with every other one in the database. It tells names, not rows: those are read.
+//! An instance notifies after its commits, over a separate connection and for many commits at once:
+//! within a transaction, every `NOTIFY` would serialize with all others in the database. A
+//! notification has channels, not rows: the receiver reads the rows.
 
 use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash};
@@ -22,24 +23,24 @@ use crate::store::StoreError;
 use crate::store::changes::{ChangeScan, Fingerprints, Heard, Scanned, Touch, Touches, Watch};
 use crate::store::listing::ROCKET_COLUMNS;
 
-/// How long a listener hears nothing before it looks whether the connection is still there.
+/// How long a listener receives nothing before it tests the connection.
 const SILENCE: Duration = Duration::from_secs(10);
-/// A notification holds at most 8,000 bytes.
+/// A notification may have at most 8,000 bytes.
 const NOTIFICATION_BYTES: usize = 7_000;
-/// With more notifications than this at a time, one says that there is something to be looked for.
+/// If there would be more notifications than this at a time, a single unspecific one is sent.
 const MOST_NOTIFICATIONS: usize = 64;
 
-/// One notification.
+/// A notification.
 #[derive(Debug, Serialize, Deserialize)]
 struct Notification {
-    /// The instance that tells it, which needn't listen to itself.
+    /// The sending instance, which ignores its own notifications.
     from: u64,
-    /// The rockets that it has changed; none if they are too many to be told.
+    /// The rockets that it has changed; none if there are too many to name.
     touches: Option<Vec<(String, Touch)>>,
 }
 
-/// What instances listen to that work on the tables in a schema, by its object identifier: names of channels are the
-/// database's.
+/// The notification channel of the instances that use the tables in a schema, named after the
+/// schema's object identifier, because channel names are shared by the whole database.
 pub(super) fn channel(schema: i64) -> String {
     format!("rocket_monitor_{schema}")
 }
@@ -61,7 +62,7 @@ impl PostgresStore {
         let mut scan = PostgresScan { store: self.clone(), since, look: None, fingerprints: None };
         if self.is_distributed().await? {
             scan.fingerprints = Some(Fingerprints::default());
-            // All rockets as they are now are known.
+            // The current state of all rockets is the baseline.
             while !matches!(scan.next().await?, Scanned::Done) {}
         }
         Ok(ChangeScan::Postgres(scan))
@@ -78,7 +79,8 @@ impl PostgresStore {
         .await
     }
 
-    /// The oldest transaction that is still under way: what all earlier ones changed can be seen now.
+    /// The oldest transaction that is still running. Everything that earlier ones changed is
+    /// visible now.
     async fn oldest_transaction(&self) -> Result<i64, StoreError> {
         self.read(|pool| async move {
             let sql = "SELECT txid_snapshot_xmin(txid_current_snapshot())";
@@ -130,7 +132,8 @@ fn rockets(found: &[PgRow]) -> Result<Vec<Rocket>, StoreError> {
     found.iter().map(rows::rocket).collect()
 }
 
-/// The notifications that tell of changes; of none in particular, if they are unknown or too many.
+/// The notifications of some changes; a single unspecific one if the changes are unknown or too
+/// many.
 fn payloads(from: u64, touches: Option<&Touches>) -> Vec<String> {
     let something = || vec![payload(from, None)];
     let Some(touches) = touches else { return something() };
@@ -156,25 +159,27 @@ fn payload(from: u64, touches: Option<Vec<(String, Touch)>>) -> String {
 /// How many rockets are read at a time.
 const SCANNED_AT_A_TIME: i64 = 512;
 
-/// Finds changed rockets by the transactions that wrote their rows: the server numbers these, whoever's they are.
+/// Finds changed rockets by the transactions that wrote their rows, which the server numbers for
+/// all clients.
 ///
-/// What a transaction wrote that was under way at the last look is looked at again, so that nothing is missed and some is
-/// found twice.
+/// Rows written by a transaction that was running at the previous scan are read again, so that
+/// nothing is missed, but some rows are found twice.
 ///
-/// Each node of a Citus cluster numbers its own transactions. There, rows are compared with what they held.
+/// Each node of a Citus cluster numbers its own transactions. There, rows are compared by
+/// fingerprints.
 #[derive(Debug)]
 pub struct PostgresScan {
     store: PostgresStore,
-    /// What earlier transactions wrote has been looked at. A number of 64 bits; rows have its lower 32.
+    /// All earlier transactions have been scanned. A 64-bit number; rows have its lower 32 bits.
     since: i64,
     look: Option<Look>,
-    /// Instead of transactions.
+    /// Used instead of transactions on a cluster.
     fingerprints: Option<Fingerprints>,
 }
 
 #[derive(Debug)]
 struct Look {
-    /// What this look will have looked at.
+    /// Everything before this transaction is scanned at the end of this scan.
     through: i64,
     after: String,
 }
@@ -211,8 +216,8 @@ impl PostgresScan {
 }
 
 impl PostgresStore {
-    /// The next rockets whose rows this transaction or a later one wrote, if one is given. The age of a row counts
-    /// transactions.
+    /// The next rockets whose rows were written by this transaction or a later one, if one is
+    /// given. The age of a row is counted in transactions.
     async fn written_since(&self, transaction: Option<i64>, after: String) -> Result<Vec<Rocket>, StoreError> {
         self.read(move |pool| async move {
             let is_wanted = if transaction.is_some() { "age(xmin) BETWEEN 0 AND age($3::text::xid)" } else { "true" };
@@ -230,7 +235,7 @@ impl PostgresStore {
     }
 }
 
-/// Hears what other instances tell.
+/// Receives the notifications of other instances.
 #[derive(Debug)]
 pub struct PostgresWatch {
     instance: u64,
@@ -245,7 +250,7 @@ impl PostgresWatch {
                 session::within(SILENCE, asked).await?;
                 continue;
             };
-            // Without a connection something may have been missed.
+            // The connection was lost, so notifications may have been missed.
             let Some(notification) = received? else {
                 return Ok(Heard::Something);
             };
@@ -256,7 +261,7 @@ impl PostgresWatch {
                         touches.into_iter().filter_map(|(channel, touch)| Some((Channel::new(channel).ok()?, touch)));
                     return Ok(Heard::Touches(touches.collect()));
                 }
-                // What another version says may be unreadable.
+                // Notifications of other versions may be unreadable.
                 Ok(Notification { touches: None, .. }) | Err(_) => return Ok(Heard::Something),
             }
         }

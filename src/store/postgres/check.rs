@@ -1,4 +1,4 @@
-//! The audit's reading: both tables in one snapshot, by cursors, while instances write.
+//! The audit: reads both tables in one snapshot, by cursors, while instances write.
 
 use std::collections::VecDeque;
 
@@ -55,7 +55,7 @@ struct Tables<'c> {
 impl Tables<'_> {
     fn fetch(&mut self, cursor: &str) -> Result<VecDeque<PgRow>, StoreError> {
         let sql = format!("FETCH {FETCHED_ROWS} FROM {cursor}");
-        // Prepared, and so in binary.
+        // Prepared, and therefore in binary format.
         let fetched = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut *self.connection);
         Ok(self.handle.block_on(fetched)?.into())
     }

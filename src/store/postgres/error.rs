@@ -1,4 +1,4 @@
-//! What errors of Postgres mean.
+//! Classifies and describes Postgres errors.
 
 use std::io::ErrorKind;
 
@@ -8,45 +8,46 @@ use sqlx::postgres::PgDatabaseError;
 /// The states of a deadlock and of a serialization failure.
 const TRY_AGAIN: [&str; 2] = ["40P01", "40001"];
 
-/// The states of what the server gave up in time: a wait for a lock, a statement.
+/// The states of timeouts on the server: waiting for a lock, running a statement.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 const QUERY_CANCELED: &str = "57014";
 
-/// The states of sessions that the server ended: it stops, has crashed, or the session was idle for too long.
+/// The states of sessions ended by the server: it stops, has crashed, or the session was idle for
+/// too long.
 const SESSION_ENDED: [&str; 4] = ["57P01", "57P02", "57P05", "25P03"];
-/// The class of states of connections that failed.
+/// The class of states for failed connections.
 const CONNECTION_EXCEPTION: &str = "08";
 
-/// The class of states of users who are not let in.
+/// The class of states for refused logins.
 const INVALID_AUTHORIZATION: &str = "28";
 
 fn state(error: &Error) -> Option<String> {
     error.as_database_error().and_then(|error| error.code()).map(Into::into)
 }
 
-/// Whether trying again is right, for others were in the way.
+/// Whether to retry because of a conflict with other transactions.
 pub(super) fn is_to_be_tried_again(error: &Error) -> bool {
     state(error).is_some_and(|state| TRY_AGAIN.contains(&state.as_str()))
 }
 
-/// Whether the connection is gone, so that another one may do better.
+/// Whether the connection is lost, so that another one may work.
 pub(super) fn is_connection_lost(error: &Error) -> bool {
     let by_state = |state: String| SESSION_ENDED.contains(&state.as_str()) || state.starts_with(CONNECTION_EXCEPTION);
     matches!(error, Error::Io(_)) || state(error).is_some_and(by_state)
 }
 
-/// Whether the server would not have the user, or the password.
+/// Whether the server refused the user or the password.
 pub(super) fn is_not_let_in(error: &Error) -> bool {
     state(error).is_some_and(|state| state.starts_with(INVALID_AUTHORIZATION))
 }
 
-/// Whether the server was waited for in vain.
+/// Whether the error is a timeout.
 pub(in crate::store) fn was_waited_for(error: &Error) -> bool {
     matches!(error, Error::PoolTimedOut)
         || state(error).is_some_and(|state| [LOCK_NOT_AVAILABLE, QUERY_CANCELED].contains(&state.as_str()))
 }
 
-/// What happened, in a line, without the place in the server's source where it was noticed.
+/// Describes the error in one line, without the location in the server's source.
 pub(in crate::store) fn describe(error: &Error) -> String {
     match error {
         Error::Database(error) => {

@@ -1,7 +1,8 @@
-//! Arrays as SQL literals, for statements that are sent together in one message, which takes no parameters.
+//! Arrays as SQL literals, for messages of several statements, which take no parameters.
 //!
-//! A literal is safe whatever the text holds: within the array, quotation marks and backslashes are escaped; within the
-//! SQL string around it, apostrophes are doubled (with `standard_conforming_strings`, nothing else means anything there).
+//! A literal is safe whatever the text holds: inside the array, quotation marks and backslashes are
+//! escaped; inside the SQL string around it, apostrophes are doubled (with
+//! `standard_conforming_strings`, no other character is special).
 
 use std::fmt::Write;
 
@@ -9,13 +10,13 @@ use crate::domain::timestamp::Timestamp;
 
 /// A value of an array.
 pub(super) trait Element {
-    /// Writes it as an element of an array literal within an SQL string.
+    /// Writes it as an element of an array literal inside an SQL string.
     fn write(&self, literal: &mut String);
 }
 
 impl Element for i64 {
     fn write(&self, literal: &mut String) {
-        // Writing to memory doesn't fail.
+        // Writing to memory can't fail.
         let _ = write!(literal, "{self}");
     }
 }

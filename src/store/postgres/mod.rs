@@ -1,9 +1,9 @@
 //! Postgres: a server that several instances share, and that analysts query.
 //!
-//! What lives here: where the server is (`url`, `password_file`), connections (`session`), opening and migrating (`schema`
-//! and this file), the write path (`write`, its SQL in `statements`, values in it in `literal`), reads (`read`), what has
-//! changed (`changes`), the audit's reading (`check`), what errors mean (`error`). What must not: rules about messages,
-//! which are the domain's.
+//! It contains the server's location (`url`, `password_file`), connections (`session`), opening and
+//! migrating (`schema` and this file), the write path (`write`, with its SQL in `statements` and
+//! values in `literal`), reads (`read`), changes (`changes`), the audit (`check`) and error
+//! classification (`error`). Rules about messages belong to the domain.
 
 mod changes;
 mod check;
@@ -36,25 +36,25 @@ use session::Work;
 pub use url::PostgresUrl;
 pub use write::PostgresWriter;
 
-/// How many batches may be under way at a time: while one waits for its commit, another one works. With more of them,
-/// each would hold fewer messages.
+/// The number of concurrent batches: while one waits for its commit, another works. With more, each
+/// batch would be smaller.
 pub(super) const WRITERS: usize = 2;
 
-/// Begins a transaction that writes, whatever the server's defaults are. Each statement sees what has been committed before
-/// it, also by those whose locks were waited for.
+/// Starts a transaction for writing, whatever the server's defaults. Each statement sees everything
+/// that was committed before it, also by transactions whose locks it waited for.
 const BEGIN_TO_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
-/// An open Postgres database. Clones are the same database.
+/// An open Postgres database. Cheap to clone.
 #[derive(Clone)]
 pub struct PostgresStore {
     url: PostgresUrl,
     pool: PgPool,
     failures: Failures,
-    /// Tells this instance from others.
+    /// Identifies this instance.
     instance: u64,
-    /// What instances on the same tables listen to.
+    /// The notification channel of the instances on the same tables.
     notifications: Arc<str>,
-    /// Drives the connections of readers, on a thread of its own.
+    /// Drives the readers' connections on a thread of its own.
     runtime: Arc<Background>,
 }
 
@@ -64,12 +64,12 @@ impl fmt::Debug for PostgresStore {
     }
 }
 
-/// A runtime that may be dropped anywhere.
+/// A runtime that may be dropped anywhere, even in an asynchronous context.
 struct Background(Option<Runtime>);
 
 impl Drop for Background {
     fn drop(&mut self) {
-        // Dropped in an asynchronous context, a runtime would panic.
+        // Dropping a runtime in an asynchronous context panics.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
@@ -77,8 +77,8 @@ impl Drop for Background {
 }
 
 impl PostgresStore {
-    /// Opens a database, checks that it is ours, and migrates it if the options say so. Not to be called in an
-    /// asynchronous context.
+    /// Opens a database, checks that it is ours, and migrates it if the options say so. Must not be
+    /// called in an asynchronous context.
     pub fn open(url: &PostgresUrl, options: &OpenOptions) -> Result<Self, OpenError> {
         let database = || Database::Postgres(url.clone());
         let engine = |source: StoreError| OpenError::Engine { database: database(), source: Box::new(source) };
@@ -97,7 +97,7 @@ impl PostgresStore {
             Opened::Refused(reason) => Err(OpenError::Refused { database: database(), reason }),
             Opened::Ours { schema } => {
                 let pool = {
-                    // A pool wants to be in a runtime when it is made.
+                    // A pool must be created inside a runtime.
                     let _entered = runtime.enter();
                     pool(url, url.pool_size)
                 };
@@ -113,7 +113,7 @@ impl PostgresStore {
         }
     }
 
-    /// A writer with a connection of its own, which it makes when it first needs it.
+    /// Creates a writer, which opens its own connection when it first needs it.
     pub fn writer(&self) -> Result<PostgresWriter, StoreError> {
         PostgresWriter::new(self.url.clone(), self.failures.clone())
     }
@@ -128,11 +128,11 @@ impl PostgresStore {
         self.wait(Work::Long, schema::distribute)
     }
 
-    /// Removes a rocket with all that was processed of it; whether there was one.
+    /// Removes a rocket and the record of its processed messages. Returns whether it existed.
     pub fn forget(&self, channel: &Channel) -> Result<bool, StoreError> {
         let removed = self.wait(Work::Bounded, async |connection| {
             let mut transaction = connection.begin_with(BEGIN_TO_WRITE).await?;
-            // Its row first, which every writer of the channel locks first.
+            // The row of `rockets` first, because every writer of the channel locks it first.
             let [rocket, ranges] =
                 ["DELETE FROM rockets WHERE channel = $1", "DELETE FROM processed_ranges WHERE channel = $1"];
             let removed = sqlx::query(rocket).bind(channel.as_str()).execute(&mut *transaction).await?;
@@ -141,14 +141,15 @@ impl PostgresStore {
             transaction.commit().await?;
             Ok(removed.rows_affected() > 0)
         })?;
-        // Whoever doesn't hear it now finds the note.
+        // Instances that miss this find the tombstone.
         if let Err(error) = self.tell_now(None) {
             tracing::debug!(%error, "could not notify other instances");
         }
         Ok(removed)
     }
 
-    /// Does something over a connection of its own, and waits for it. Not to be called in an asynchronous context.
+    /// Runs a task over a new connection, and waits for it. Must not be called in an asynchronous
+    /// context.
     fn wait<T>(
         &self,
         work: Work,
@@ -164,7 +165,7 @@ impl PostgresStore {
     }
 }
 
-/// Adds to an error why the password file was of no use, if it could have been.
+/// Adds to a login error why the password file was ignored, if it was.
 fn explain(error: StoreError, url: &PostgresUrl) -> StoreError {
     match (error, &url.ignored_file) {
         (StoreError::Postgres(error), Some(ignored)) if error::is_not_let_in(&error) => {
@@ -174,8 +175,8 @@ fn explain(error: StoreError, url: &PostgresUrl) -> StoreError {
     }
 }
 
-/// So many connections, each checked before it is used again. Whoever is given up keeps his place until the server has
-/// answered, so that there are never more of them.
+/// A pool of at most `size` connections, each tested before it is reused. An abandoned request
+/// keeps its slot until the server has answered, so there are never more connections.
 fn pool(url: &PostgresUrl, size: u32) -> PgPool {
     let set_up: Arc<str> = url.set_up(Work::Bounded).into();
     PgPoolOptions::new()
@@ -185,14 +186,15 @@ fn pool(url: &PostgresUrl, size: u32) -> PgPool {
             let set_up = AssertSqlSafe(set_up.to_string());
             Box::pin(async move { connection.execute(set_up).await.map(|_| ()) })
         })
-        // The pool's own test has no bound: a connection that a firewall dropped would take all of the time.
+        // The pool's own test has no timeout: a connection dropped by a firewall would use up all
+        // the time.
         .test_before_acquire(false)
         .before_acquire(|connection, _| Box::pin(async move { Ok(session::is_alive(connection).await) }))
         .connect_lazy_with((*url.connect).clone())
 }
 
 async fn note_forgotten(connection: &mut PgConnection, channel: &Channel) -> Result<(), StoreError> {
-    // By the server's clock, which is one for all instances.
+    // By the server's clock, which is the same for all instances.
     let old = "DELETE FROM rockets_forgotten WHERE forgotten_at < clock_timestamp() - make_interval(secs => $1)";
     sqlx::query(old).bind(FORGOTTEN_KEPT.as_secs_f64()).execute(&mut *connection).await?;
     let note = "INSERT INTO rockets_forgotten (channel, forgotten_at) VALUES ($1, clock_timestamp())

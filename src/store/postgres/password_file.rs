@@ -1,18 +1,19 @@
-//! Passwords in a file of libpq's, like `~/.pgpass`: lines of `host:port:database:user:password`, of which the first one
-//! counts that fits. Each of the first four may be `*`; a backslash takes the meaning from a colon or a backslash.
+//! libpq's password files, like `~/.pgpass`: lines of `host:port:database:user:password`, of which
+//! the first match counts. Each of the first four fields may be `*`; a backslash escapes a colon or
+//! a backslash.
 
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// No password file is longer.
+/// Longer files are ignored.
 const MOST_BYTES: u64 = 1024 * 1024;
 
-/// Whose password is looked for.
+/// The account whose password is needed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Account<'a> {
-    /// A name, an address, or the folder of a socket.
+    /// A name, an address, or the directory of a socket.
     pub(super) host: &'a str,
     pub(super) port: u16,
     pub(super) database: &'a str,
@@ -28,7 +29,7 @@ impl Account<'_> {
     }
 }
 
-/// The account's password, if it is in the file; why the file is ignored, if it is.
+/// The account's password, if the file has it. The error says why the file is ignored.
 pub(super) fn find(path: &Path, account: &Account<'_>) -> Result<Option<String>, String> {
     let ignored = |reason: &str| format!("the password file {} is ignored: {reason}", path.display());
     let text = read(path).map_err(|reason| ignored(&reason))?;
@@ -39,7 +40,7 @@ pub(super) fn find(path: &Path, account: &Account<'_>) -> Result<Option<String>,
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    // Looked at before it is opened: opening a pipe waits for somebody to write to it.
+    // Checked before opening, because opening a pipe waits for a writer.
     let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
     if !metadata.is_file() {
         return Err("it is not a file".to_owned());
@@ -53,7 +54,7 @@ fn read(path: &Path) -> Result<String, String> {
     if read as u64 > MOST_BYTES { Err("it is longer than 1 MiB".to_owned()) } else { Ok(text) }
 }
 
-/// The fields of a line; the last one is all of the rest.
+/// The fields of a line. The last field is the rest of the line.
 fn fields(line: &str) -> Vec<String> {
     let mut fields = vec![String::new()];
     let mut chars = line.chars();

@@ -1,4 +1,4 @@
-//! Reads: one rocket, and pages of rockets by keyset. They have a pool of connections for themselves.
+//! Reads one rocket, and pages of rockets by keyset. Reads have their own connection pool.
 
 use sqlx::postgres::{PgArguments, Postgres};
 use sqlx::query::Query;
@@ -14,7 +14,8 @@ use crate::store::query::{Page, RocketQuery};
 use crate::store::report::{Report, ReportRows};
 use crate::store::{GAPS_TOLD, RocketInBothViews, RocketWithGaps, StoreError};
 
-/// The view `gaps` in the order of the key, so that nothing has to be sorted and reading ends with the last row wanted.
+/// The view `gaps` in key order, so that nothing is sorted and reading stops at the last row
+/// wanted.
 const GAPS: &str = "
     SELECT channel, below + 1, first_msg - 1, after_time
     FROM (SELECT channel, first_msg,
@@ -25,7 +26,7 @@ const GAPS: &str = "
     WHERE first_msg > below + 1
     ORDER BY channel, first_msg LIMIT $1";
 
-/// Begins a transaction whose statements all see the same moment.
+/// Starts a transaction whose statements all see the same snapshot.
 const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 impl PostgresStore {
@@ -62,11 +63,11 @@ impl PostgresStore {
 
     /// See [`Store::report_now`](crate::store::Store::report_now).
     pub fn report_now(&self, which: Report, limit: u32) -> Result<ReportRows, StoreError> {
-        // Nobody waits behind it, so it may take long.
+        // No other request waits for it, so it may take long.
         self.wait(Work::Long, async |connection| report(connection, which, limit).await)
     }
 
-    /// Reads on the thread that drives the connections, and gives up in time.
+    /// Reads on the runtime that drives the pool, with a timeout.
     pub(super) async fn read<T, R>(&self, read: impl FnOnce(PgPool) -> R) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -92,8 +93,8 @@ async fn rocket(
     channel: &Channel,
     view: View,
 ) -> Result<Option<RocketWithGaps>, StoreError> {
-    // One statement is one snapshot: the gaps are of the same state as the row. Between n ranges there are n - 1 gaps,
-    // and one more before the first.
+    // One statement has one snapshot: the gaps are from the same state as the row. Between n ranges
+    // there are n - 1 gaps, and there may be one before the first.
     let first_ranges = |column: &str| {
         format!("ARRAY(SELECT {column} FROM processed_ranges WHERE channel = $1 ORDER BY first_msg LIMIT $2)")
     };

@@ -1,5 +1,5 @@
-//! Between rows and the domain's values. What a row holds is checked when it is read: another program may have
-//! written to the tables.
+//! Converts rows to domain values. Values are checked when they are read, because another program
+//! may have written to the tables.
 
 use bytestring::ByteString;
 use sqlx::encode::IsNull;
@@ -24,7 +24,7 @@ pub(super) const RANGE_COLUMNS: &str = "ranges.channel, ranges.first_msg, ranges
 /// The object identifier of `timestamptz`, which is the same in every database.
 const TIMESTAMPTZ: PgTypeInfo = PgTypeInfo::with_oid(Oid(1184));
 
-/// Postgres counts from 2000-01-01T00:00:00Z: so many microseconds after 1970.
+/// Postgres's epoch, 2000-01-01T00:00:00Z, in microseconds since 1970.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 /// An instant as `timestamptz`: in binary, microseconds since 2000 in 64 bits.
@@ -45,14 +45,15 @@ impl Encode<'_, Postgres> for PgTime {
 
 impl<'r> Decode<'r, Postgres> for PgTime {
     fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
-        // What is not in the years 0001 to 9999, infinity for one, is longer or has another end.
+        // Times outside the years 0001 to 9999, such as infinity, are longer or have another
+        // ending.
         let outside = || "is not in the years 0001 to 9999".into();
         if value.format() == PgValueFormat::Binary {
             let micros = <i64 as Decode<Postgres>>::decode(value)?;
             let time = micros.checked_add(EPOCH_MICROS).and_then(Timestamp::from_unix_micros);
             return time.map(Self).ok_or_else(outside);
         }
-        // Like 2022-02-02 18:39:05.86337+00: our connections are set to UTC and to ISO 8601.
+        // Like 2022-02-02 18:39:05.86337+00, because our connections use UTC and ISO 8601.
         let text = value.as_str()?.strip_suffix("+00").and_then(|text| text.split_once(' '));
         let time = text.and_then(|(date, time)| Timestamp::parse(&format!("{date}T{time}Z")).ok());
         time.map(Self).ok_or_else(outside)
@@ -102,7 +103,7 @@ pub(super) fn range(row: &PgRow) -> Result<ProcessedRange, StoreError> {
     })
 }
 
-/// A number and the text that its message set, from two neighbouring columns.
+/// A number and the text that its message set, from two adjacent columns.
 fn latest(row: &PgRow, index: usize) -> Result<Option<Latest>, StoreError> {
     let number: Option<i64> = row.try_get(index)?;
     let value = optional(row, index + 1, |text| Text::new(ByteString::from(text)))?;

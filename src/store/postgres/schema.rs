@@ -1,4 +1,4 @@
-//! Opening a database as ours: checked before anything is written to it, then migrated.
+//! Opens a database: checks that it is ours before writing to it, then migrates it.
 
 use std::time::Duration;
 
@@ -21,14 +21,14 @@ mod migrations {
     refinery::embed_migrations!("migrations/postgres");
 }
 
-/// The history of our migrations. The database may have another program's beside it.
+/// The history of our migrations. Another program may have its own history in the same database.
 const HISTORY: &str = "rocket_monitor_schema_history";
 
-/// The key of the advisory lock that is held while the tables are looked at and changed: "rockets!" in ASCII, to which the
-/// object identifier of their schema is added.
+/// The key of the advisory lock that is held while the tables are inspected and migrated:
+/// "rockets!" in ASCII, plus the object identifier of their schema.
 const LOCK: i64 = 0x726f_636b_6574_7321;
 
-/// The tables and views with their columns, as of the last migration.
+/// The tables and views with their columns, after the last migration.
 const SHAPE: [(&str, &str); 9] = [
     ("rockets_forgotten", "channel text, forgotten_at timestamp with time zone"),
     ("rockets", ROCKETS),
@@ -61,20 +61,20 @@ const ROCKETS: &str = "channel text, status text, type text, speed bigint, missi
      latest_update timestamp with time zone, last_received timestamp with time zone, processed bigint, \
      complete_through bigint, highest bigint";
 
-/// What came of opening a database.
+/// The result of opening a database.
 #[derive(Debug)]
 pub(super) enum Opened {
-    /// It is not ours to write to, and why.
+    /// It is not our database, and why.
     Refused(String),
     /// It is ours, and up to date.
     Ours {
-        /// The object identifier of the schema that holds the tables.
+        /// The object identifier of the tables' schema.
         schema: i64,
     },
 }
 
-/// Brings the database to the current schema, or says why it is not ours to write to. Several processes may do so at
-/// the same time: one after the other. Everything but migrations is given up in time.
+/// Migrates the database to the current schema, or says why it is not ours. Several processes can
+/// do this at the same time: they take turns. Everything but migrations has a timeout.
 pub(super) async fn open(
     connection: &mut PgConnection,
     migrate: bool,
@@ -84,8 +84,9 @@ pub(super) async fn open(
         match unfit_server(connection).await? {
             Some(reason) => Ok(Looked::Refused(reason)),
             None => {
-                // Held by the session, for the migration's own transaction would let go of it too early. It ends with
-                // the connection, too, but a pool between here and the server may keep that.
+                // A session lock, because the migration's own transaction would release a
+                // transaction lock too early. It would end with the connection, but a connection
+                // pooler may keep that open.
                 sqlx::query(TAKE_LOCK).bind(LOCK).bind(HISTORY).execute(&mut *connection).await?;
                 look(connection, migrate).await
             }
@@ -108,12 +109,12 @@ pub(super) async fn open(
     .await
 }
 
-/// Takes the lock of the schema that holds the tables, or is going to.
+/// Takes the lock for the schema that has the tables, or will have them.
 const TAKE_LOCK: &str = "SELECT pg_advisory_lock($1 + coalesce(
     (SELECT relnamespace FROM pg_class WHERE oid = to_regclass($2)),
     (SELECT oid FROM pg_namespace WHERE nspname = current_schema()))::bigint)";
 
-/// Why we can't work with this server at all.
+/// Why this server can't be used at all.
 async fn unfit_server(connection: &mut PgConnection) -> Result<Option<String>, StoreError> {
     let settings = "SELECT current_setting('server_encoding'), current_setting('synchronous_commit'), current_schema()";
     let row = sqlx::query(settings).fetch_one(connection).await?;
@@ -131,13 +132,13 @@ async fn unfit_server(connection: &mut PgConnection) -> Result<Option<String>, S
         .then(|| "it has none of the schemas in its search_path; create one with CREATE SCHEMA".to_owned()))
 }
 
-/// What is to be done to open a database.
+/// What is left to do to open a database.
 enum Looked {
-    /// Nothing: it is not ours to write to.
+    /// Nothing: it is not our database.
     Refused(String),
-    /// Nothing more.
+    /// Nothing: it is up to date.
     Current,
-    /// Migrations are to be run.
+    /// Run migrations.
     Outdated,
 }
 
@@ -166,7 +167,7 @@ async fn look(connection: &mut PgConnection, migrate: bool) -> Result<Looked, St
     }
 }
 
-/// The number of the last migration that was applied; none if there were none.
+/// The number of the last applied migration; none if none was applied.
 pub(super) async fn version(connection: &mut PgConnection) -> Result<Option<i64>, StoreError> {
     let exists = sqlx::query("SELECT to_regclass($1) IS NOT NULL").bind(HISTORY).fetch_one(&mut *connection).await?;
     if !exists.try_get::<bool, _>(0)? {
@@ -176,7 +177,7 @@ pub(super) async fn version(connection: &mut PgConnection) -> Result<Option<i64>
     Ok(sqlx::query(AssertSqlSafe(sql)).fetch_one(connection).await?.try_get(0)?)
 }
 
-/// How ranges are found here: only a cluster has the index by their last numbers.
+/// How to find ranges: only a cluster has the index on their last numbers.
 pub(super) async fn range_search(connection: &mut PgConnection) -> Result<RangeSearch, StoreError> {
     let sql = "SELECT EXISTS (SELECT FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
                               WHERE indrelid = to_regclass('processed_ranges') AND relname = 'processed_ranges_by_last')";
@@ -184,8 +185,8 @@ pub(super) async fn range_search(connection: &mut PgConnection) -> Result<RangeS
     Ok(if has_index { RangeSearch::ByLast } else { RangeSearch::ByFirst })
 }
 
-/// Distributes both tables by channel over the nodes of a Citus cluster, each channel's rows together. Whether that was
-/// still to be done.
+/// Distributes both tables by channel over the nodes of a Citus cluster, with each channel's rows
+/// together. Returns false if that was already done.
 pub(super) async fn distribute(connection: &mut PgConnection) -> Result<bool, StoreError> {
     let installed = "SELECT count(*) FROM pg_extension WHERE extname = 'citus'";
     if sqlx::query(installed).fetch_one(&mut *connection).await?.try_get::<i64, _>(0)? == 0 {
@@ -230,7 +231,7 @@ async fn first_difference(connection: &mut PgConnection) -> Result<Option<String
     Ok(None)
 }
 
-/// The columns of a table or view with their types; empty if there is none.
+/// The columns of a table or view with their types; empty if it doesn't exist.
 async fn columns(connection: &mut PgConnection, name: &str) -> Result<String, StoreError> {
     let sql =
         "SELECT coalesce(string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum), '')
@@ -239,7 +240,8 @@ async fn columns(connection: &mut PgConnection, name: &str) -> Result<String, St
 }
 
 async fn run_migrations(connection: &mut PgConnection) -> Result<(), StoreError> {
-    // What is new belongs where the rest is, and not into another schema that comes first in the search path.
+    // New tables belong in the same schema as the others, not in another one that comes first in
+    // the search path.
     let stay = "SELECT set_config('search_path', quote_ident(nspname), false)
                 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
                 WHERE pg_class.oid = to_regclass($1)";
@@ -256,7 +258,7 @@ async fn run_migrations(connection: &mut PgConnection) -> Result<(), StoreError>
     })
 }
 
-/// Runs refinery's statements over a connection, each call in a transaction of its own.
+/// Runs refinery's statements, each call in its own transaction.
 struct Migrator<'c>(&'c mut PgConnection);
 
 impl AsyncTransaction for Migrator<'_> {

@@ -1,9 +1,9 @@
-//! Connections: how one is made, and what the server bounds for it.
+//! Connections: how they are opened, and which timeouts the server enforces for them.
 //!
-//! Whatever a program gives up goes on in the server, unless the server ends it, too: it holds its locks and a connection
-//! of which the server has only so many. So the server is told to end by itself what takes too long, and to notice when
-//! nobody waits any more. It does so a little before this side gives up ([`PostgresUrl::patience`]): then its answer says
-//! why, and the connection is as good as before.
+//! Work that a client abandons continues in the server unless the server ends it, too: it holds its
+//! locks, and one of the server's limited connections. So the server is told to cancel slow work,
+//! and to notice when the client is gone. It does so shortly before this side gives up
+//! ([`PostgresUrl::patience`]): then its error says why, and the connection can be reused.
 
 use std::time::Duration;
 
@@ -12,44 +12,45 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use super::url::{PostgresUrl, TargetSession};
 use crate::store::StoreError;
 
-/// How much longer this side waits than the server is allowed to take.
+/// How much longer this side waits than the server may take.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long whoever may take long, as a migration may, waits for others' locks.
+/// How long work without a time limit, such as a migration, waits for locks.
 const LONG_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection may take to show that it is still there.
+/// How long a connection may take to respond to a test.
 pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long saying goodbye may take.
+/// How long closing a connection may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// What a connection is for.
+/// The kind of work that a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Work {
-    /// Batches, pages and the like, for which somebody waits.
+    /// Batches, pages and the like, which a request waits for.
     Bounded,
-    /// What may take long: migrations, the audit. It only doesn't wait long for locks.
+    /// Work without a time limit: migrations, the audit. Only waits for locks are limited.
     Long,
 }
 
 impl PostgresUrl {
-    /// How long to wait for what the server bounds.
+    /// How long to wait for bounded work.
     pub(super) fn patience(&self) -> Duration {
         self.statement_timeout + GRACE
     }
 
-    /// How long opening a database may take, but for migrations.
+    /// How long opening a database may take, without migrations.
     pub(super) fn opening_patience(&self) -> Duration {
         LONG_LOCK_TIMEOUT.max(self.acquire_timeout) + GRACE
     }
 
-    /// What a new connection is to be sent before anything else.
+    /// The first statements on a new connection.
     pub(super) fn set_up(&self, work: Work) -> String {
         let (statement, lock) = match work {
-            // A wait for a lock ends first, so that the error says what was waited for.
+            // The lock timeout comes first, so that the error names the lock as the cause.
             Work::Bounded => (self.statement_timeout, self.statement_timeout * 4 / 5),
             Work::Long => (Duration::ZERO, LONG_LOCK_TIMEOUT),
         };
-        // By keep-alives connections outlive firewalls; sqlx can't send them, but the server can. Servers before
-        // version 14, and on some systems, can't look whether the other side is still there.
+        // Keep-alives keep connections open through firewalls; sqlx can't send them, but the server
+        // can. Servers before version 14, and on some systems, can't check whether the client is
+        // connected.
         format!(
             "SET statement_timeout = {};
              SET lock_timeout = {};
@@ -65,7 +66,7 @@ impl PostgresUrl {
     }
 }
 
-/// A new connection, made in time, to a server that will do.
+/// Opens a connection to a suitable server, with a timeout.
 pub(super) async fn connect(url: &PostgresUrl, work: Work) -> Result<PgConnection, StoreError> {
     let connected = within(url.acquire_timeout, async { Ok(PgConnection::connect_with(&url.connect).await?) });
     let mut connection = connected.await?;
@@ -84,7 +85,7 @@ async fn is_wanted(target: TargetSession, connection: &mut PgConnection) -> Resu
     let sql = "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean";
     let row = sqlx::query(sql).fetch_one(connection).await?;
     match (row.try_get(0)?, row.try_get(1)?) {
-        (true, _) => Err(StoreError::WrongServer("it is a standby, but target_session_attrs asks for a primary")),
+        (true, _) => Err(StoreError::WrongServer("it is a standby, which target_session_attrs does not allow")),
         (false, true) if target == TargetSession::ReadWrite => {
             Err(StoreError::WrongServer("its transactions are read-only, but target_session_attrs asks for read-write"))
         }
@@ -92,18 +93,18 @@ async fn is_wanted(target: TargetSession, connection: &mut PgConnection) -> Resu
     }
 }
 
-/// Whether the server is still at the other end of a connection: it may have closed it, or a firewall dropped it.
+/// Whether the connection still works. The server may have closed it, or a firewall dropped it.
 pub(super) async fn is_alive(connection: &mut PgConnection) -> bool {
     tokio::time::timeout(PING_TIMEOUT, connection.ping()).await.is_ok_and(|answer| answer.is_ok())
 }
 
-/// Closes a connection, politely if possible, so that the server knows at once.
+/// Closes a connection, with notice to the server if possible.
 pub(super) async fn close(connection: PgConnection) {
-    // Whether the server heard it makes no difference here.
+    // It makes no difference here whether the server received it.
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await;
 }
 
-/// Does something, or gives it up in time.
+/// Runs work with a timeout.
 pub(super) async fn within<T>(
     timeout: Duration,
     work: impl Future<Output = Result<T, StoreError>>,

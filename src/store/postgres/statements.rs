@@ -1,10 +1,10 @@
-//! The statements of the write path, and how a batch is written into them.
+//! The statements of the write path, and how batches are passed to them.
 //!
-//! Statements that go together in one message take no parameters: what they work on is written into them, by `literal`.
-//! They are prepared when a connection is made, so that they are parsed and planned once. They are such that a cluster can
-//! run them which holds both tables distributed by channel: every join is by channel, and no function is called whose
-//! result depends on anything but its arguments. The one for which that would cost every message too much has another form
-//! there ([`RangeSearch`]).
+//! Several statements in one message take no parameters, so their values are written into the SQL
+//! by `literal`. They are prepared once per connection, so that they are parsed and planned once. A
+//! cluster with both tables distributed by channel can run them: every join is by channel, and no
+//! function depends on anything but its arguments. Where that would make every message too
+//! expensive, there is a separate form for clusters ([`RangeSearch`]).
 
 use std::fmt::Write;
 
@@ -16,8 +16,9 @@ use crate::domain::summary::{Latest, Summary};
 use crate::domain::timestamp::Timestamp;
 use crate::store::merge;
 
-/// How a writer's connection is set up. Plans are made once and kept: all statements look up rows by the channels of a
-/// batch, which are few, but the planner, who knows nothing of what arrays hold, would at times rather read whole tables.
+/// The settings of a writer's connection. Plans are made once and kept. All statements look up rows
+/// by a batch's few channels, but the planner doesn't know the contents of arrays and would
+/// sometimes prefer to read whole tables.
 const SET_UP: &str = "
     SET standard_conforming_strings = on;
     SET plan_cache_mode = force_generic_plan;
@@ -33,15 +34,15 @@ const ROCKET_COLUMNS: &str = "channel, processed, complete_through, highest, spe
 const ROCKET_PARAMETERS: &str = "text[], bigint[], bigint[], bigint[], bigint[], bigint[], text[], bigint[], text[], \
      bigint[], text[], timestamptz[], timestamptz[]";
 
-/// Takes the batch's rockets, in order: locks each row, or makes it if it is missing, and adds at once what is new to a
-/// rocket that is known, provided that nobody else has changed it. It tells (channel, `last_received`) of the rows that it
-/// has written.
+/// Takes the batch's rockets, in order: locks each row, or inserts it if it is missing, and
+/// directly adds what is new to each cached rocket that nobody else has changed. Returns (channel,
+/// `last_received`) of the rows that it has written.
 ///
-/// The proposed row says which of [`Take`] it is for: by `highest` whether there is anything to be done but to lock it,
-/// and by `processed` whether anything is new; its `last_received` is that as of which the rocket is known. The last
-/// parameter is the time of receipt.
+/// The proposed row encodes the [`Take`]: `highest` says whether there is anything to do but lock,
+/// and `processed` says whether anything is new. `last_received` is that of the cached state. The
+/// last parameter is the time of receipt.
 ///
-/// A row that is there is locked before the condition is looked at, whatever that comes to.
+/// An existing row is locked before the condition is evaluated, whatever its result.
 fn take_rockets() -> String {
     format!(
         "PREPARE take_rockets ({ROCKET_PARAMETERS}, timestamptz) AS
@@ -54,24 +55,24 @@ fn take_rockets() -> String {
     )
 }
 
-/// As of when rockets are, and their highest numbers.
+/// The `last_received` of rockets, and their highest numbers.
 const LOAD_ROCKETS: &str = "
     PREPARE load_rockets (text[]) AS
     SELECT channel, last_received, highest FROM rockets WHERE channel = ANY($1);";
 
-/// How the ranges of many channels are found.
+/// How to find the ranges of many channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RangeSearch {
-    /// By their first numbers, on a server that holds all of the tables.
+    /// By their first numbers, on a single server.
     ByFirst,
-    /// By their last numbers, which takes an index that is written with every message. A cluster runs no other: it refuses
-    /// subqueries that refer to the batch and have a LIMIT.
+    /// By their last numbers, which needs an index that every message writes to. A cluster supports
+    /// nothing else: it refuses subqueries that refer to the batch and have a LIMIT.
     ByLast,
 }
 
 /// The ranges that overlap or touch windows of message numbers.
 fn load_ranges(search: RangeSearch) -> String {
-    // Of the ranges that begin before a window, or with it, only the last one can reach into it.
+    // Of the ranges that start at or before the start of a window, only the last can reach into it.
     let by_first = "
         CROSS JOIN LATERAL (
             (SELECT * FROM processed_ranges AS below
@@ -83,8 +84,8 @@ fn load_ranges(search: RangeSearch) -> String {
                 AND others.first_msg <= batch.last_msg + 1
         ) AS ranges
         WHERE ranges.last_msg >= batch.first_msg - 1";
-    // Most messages belong near the end of their channel, where few ranges end later; the other condition is not for an
-    // index to search by.
+    // Most messages belong near the end of their channel, where few ranges end later. The other
+    // condition is written so that no index is used for it.
     let by_last = "
         JOIN processed_ranges AS ranges ON ranges.channel = batch.channel
             AND ranges.last_msg >= batch.first_msg - 1 AND ranges.first_msg + 0 <= batch.last_msg + 1";
@@ -119,7 +120,7 @@ const WRITE_RANGES: &str = "
         exploded_msg = excluded.exploded_msg, exploded_reason = excluded.exploded_reason,
         latest_time = excluded.latest_time;";
 
-/// Adds what is new to rockets whose ranges had to be read.
+/// Adds what is new to rockets whose ranges had to be loaded.
 fn merge_rockets() -> String {
     format!(
         "PREPARE merge_rockets ({ROCKET_PARAMETERS}) AS
@@ -129,33 +130,34 @@ fn merge_rockets() -> String {
     )
 }
 
-/// What a connection is to be sent before anything else.
+/// The first statements on a new connection.
 pub(super) fn set_up(search: RangeSearch) -> String {
     [SET_UP, &take_rockets(), LOAD_ROCKETS, &load_ranges(search), REMOVE_RANGES, WRITE_RANGES, &merge_rockets()]
         .concat()
 }
 
-/// What is to be done with a rocket when its row is taken.
+/// What to do with a rocket's row.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Take<'a> {
-    /// Nothing is known: it is locked, and what the messages come to is found out then. A rocket that is missing gets a
-    /// row that holds nothing; nobody sees it before the end of the transaction.
+    /// Not cached: the row is locked, and the result is computed afterwards. A missing rocket gets
+    /// an empty row, which nobody sees before the end of the transaction.
     Lock,
-    /// It is known as of an instant, and all its messages are duplicates: its row is written, though to no effect, only
-    /// if that isn't so any more.
+    /// Cached as of this instant, and all messages are duplicates: the row is written, without
+    /// effect, only if the cached state is outdated.
     Verify(Timestamp),
-    /// It is known as of an instant, and this is new: its row is written only if that is still so.
+    /// Cached as of this instant, with new messages: the row is written only if the cached state is
+    /// current.
     Merge(Timestamp, &'a Applied),
 }
 
-/// An [`Applied`] that is the same as nothing.
+/// An [`Applied`] without effect.
 fn nothing() -> Applied {
     let summary =
         Summary { speed_change: 0, launch: None, mission: None, explosion: None, latest_time: Timestamp::FIRST };
     Applied { processed: 0, highest: 0, complete_through: 0, summary }
 }
 
-/// Begins the transaction and takes the batch's rockets, given in the order of their channels.
+/// Starts the transaction and takes the batch's rockets, given in the order of their channels.
 pub(super) fn begin_and_take(rockets: &[(&str, Take<'_>)], received: Timestamp) -> String {
     let nothing = nothing();
     let to_verify = Applied { highest: 1, ..nothing.clone() };
@@ -174,7 +176,7 @@ pub(super) fn begin_and_take(rockets: &[(&str, Take<'_>)], received: Timestamp) 
     sql
 }
 
-/// All that a batch does, to no rocket, and without an end: it fails where a batch would.
+/// Everything that a batch does, without rockets and without an end: it fails where a batch would.
 pub(super) fn attempt() -> String {
     let mut sql = begin_and_take(&[], Timestamp::FIRST);
     load(&mut sql, &[]);
@@ -184,7 +186,7 @@ pub(super) fn attempt() -> String {
     sql
 }
 
-/// Loads what is to be known of the groups' channels.
+/// Loads the ranges and rockets of the groups' channels.
 pub(super) fn load(sql: &mut String, groups: &[&Group<'_>]) {
     let windows = || groups.iter().flat_map(|group| group.windows().map(|window| (group.channel().as_str(), window)));
     execute(sql, "load_rockets", &[array(groups.iter().map(|group| group.channel().as_str()))]);
@@ -202,7 +204,7 @@ pub(super) fn remove_ranges(sql: &mut String, ranges: &[(&str, i64)]) {
     execute(sql, "remove_ranges", &columns);
 }
 
-/// Writes ranges, new or in the place of those with the same first numbers.
+/// Writes ranges, new ones or replacements for those with the same first numbers.
 pub(super) fn write_ranges(sql: &mut String, ranges: &[(&str, &ProcessedRange)]) {
     let keys = [
         array(ranges.iter().map(|(channel, _)| *channel)),
@@ -213,17 +215,17 @@ pub(super) fn write_ranges(sql: &mut String, ranges: &[(&str, &ProcessedRange)])
     execute(sql, "write_ranges", &[&keys[..], &columns].concat());
 }
 
-/// Adds to rockets what is new, received at an instant.
+/// Adds new messages to rockets, with the times of receipt.
 pub(super) fn merge_rockets_with(sql: &mut String, rockets: &[(&str, &Applied, Timestamp)]) {
     execute(sql, "merge_rockets", &rocket_columns(rockets));
 }
 
 fn execute(sql: &mut String, statement: &str, parameters: &[String]) {
-    // Writing to memory doesn't fail.
+    // Writing to memory can't fail.
     let _ = write!(sql, "EXECUTE {statement}({});", parameters.join(","));
 }
 
-/// An array for each of [`ROCKET_COLUMNS`].
+/// One array for each of [`ROCKET_COLUMNS`].
 fn rocket_columns(rockets: &[(&str, &Applied, Timestamp)]) -> Vec<String> {
     let progress = [
         array(rockets.iter().map(|(channel, _, _)| *channel)),
@@ -236,7 +238,8 @@ fn rocket_columns(rockets: &[(&str, &Applied, Timestamp)]) -> Vec<String> {
     [&progress[..], &columns, &received].concat()
 }
 
-/// An array for each column: speed change; number and text of launch, mission and explosion; latest time.
+/// One array for each column: speed change; number and text of launch, mission and explosion;
+/// latest time.
 fn summary_columns<'s>(summaries: impl Iterator<Item = &'s Summary> + Clone) -> [String; 8] {
     let number = |latest: &Option<Latest>| latest.as_ref().map(|latest| latest.number);
     fn text(latest: &Option<Latest>) -> Option<&str> {

@@ -1,10 +1,13 @@
-//! Where a Postgres database is, and how to connect to it: what `--database postgres://…` says.
+//! The location of a Postgres database and how to connect to it, as given by `--database
+//! postgres://…`.
 //!
-//! URLs are read as libpq reads them, whose grammar is not that of URLs on the Web: there may be a user without a host,
-//! `#` means nothing, and `+` is no space. What a URL doesn't say, libpq's environment variables may. Whatever is not
-//! understood is refused, for it could be what keeps the connection safe.
+//! URLs are read as in libpq, whose grammar differs from that of web URLs: there may be a user
+//! without a host, `#` has no meaning, and `+` is not a space. libpq's environment variables supply
+//! what a URL omits. Anything unknown is refused, because it could be what keeps the connection
+//! safe.
 //!
-//! No error repeats any of the URL but the names of parameters: a password may be anywhere in it.
+//! Errors repeat nothing of the URL but the names of parameters, because a password may be anywhere
+//! in it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,18 +23,18 @@ use sqlx::postgres::PgConnectOptions;
 
 use super::password_file::{self, Account};
 
-/// How many connections read at the same time, unless the URL says otherwise.
+/// The default number of connections for reads.
 const POOL_SIZE: u32 = 8;
-/// How long to wait for a connection, unless the URL says otherwise.
+/// The default time to wait for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a batch or a read may take, unless the URL says otherwise.
+/// The default time that a batch or a read may take.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Postgres's own port.
+/// Postgres's default port.
 const PORT: u16 = 5_432;
-/// Where servers on this machine have their sockets.
+/// The directories of servers' sockets on this machine.
 const SOCKET_FOLDERS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
-/// The parameters of URLs, each with the environment variable that counts where the URL is silent.
+/// The parameters of URLs, each with the environment variable that supplies it if the URL doesn't.
 const PARAMETERS: [(&str, Option<&str>); 19] = [
     ("host", Some("PGHOST")),
     ("hostaddr", Some("PGHOSTADDR")),
@@ -48,14 +51,14 @@ const PARAMETERS: [(&str, Option<&str>); 19] = [
     ("options", Some("PGOPTIONS")),
     ("connect_timeout", Some("PGCONNECT_TIMEOUT")),
     ("target_session_attrs", Some("PGTARGETSESSIONATTRS")),
-    // As other programs write sslmode=require.
+    // Other programs' way to write sslmode=require.
     ("ssl", None),
     ("pool_size", None),
     ("acquire_timeout", None),
     ("statement_timeout", None),
 ];
 
-/// Variables that make libpq connect elsewhere, or more carefully, and that can't be obeyed.
+/// Variables that make libpq connect elsewhere, or more carefully, but are not supported.
 const REFUSED_VARIABLES: [&str; 6] =
     ["PGSERVICE", "PGREQUIREAUTH", "PGCHANNELBINDING", "PGSSLCRL", "PGSSLCRLDIR", "PGREQUIRESSL"];
 
@@ -63,33 +66,33 @@ const FORM: &str = "must be like postgres://user:password@host:5432/database. In
      the database, percent-encode @ as %40, / as %2F, : as %3A, ? as %3F, # as %23 and % as %25; put an IPv6 address in \
      brackets";
 
-/// Which servers will do.
+/// The acceptable servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TargetSession {
-    /// Any.
+    /// Any server.
     Any,
-    /// One on which sessions can write.
+    /// A server on which sessions can write.
     ReadWrite,
-    /// One that is no standby.
+    /// A server that is not a standby.
     Primary,
 }
 
-/// A Postgres database and how to connect to it. Shown, it is without its password and parameters.
+/// A Postgres database and how to connect to it. It displays without its password and parameters.
 #[derive(Clone)]
 pub struct PostgresUrl {
     shown: String,
     has_password: bool,
     /// How to connect.
     pub(super) connect: Box<PgConnectOptions>,
-    /// Which servers will do.
+    /// The acceptable servers.
     pub(super) target: TargetSession,
     /// Why the password file was ignored, if it was.
     pub(super) ignored_file: Option<String>,
-    /// How many connections read at the same time.
+    /// The number of connections for reads.
     pub(super) pool_size: u32,
     /// How long to wait for a connection.
     pub(super) acquire_timeout: Duration,
-    /// How long a batch or a read may take before it is given up.
+    /// How long a batch or a read may take.
     pub(super) statement_timeout: Duration,
 }
 
@@ -105,7 +108,7 @@ impl PostgresUrl {
         let port = given.port()?;
         let host = given.host(port)?;
         let user = given.user()?;
-        // As the server itself would choose.
+        // The server would choose the same.
         let database = given.value("dbname")?.unwrap_or_else(|| user.clone());
         let mut ignored_file = None;
         let password = match given.value("password")? {
@@ -128,11 +131,11 @@ impl PostgresUrl {
             ("port", port.to_string()),
             ("user", user.clone()),
             ("dbname", database.clone()),
-            // Even if there is none: otherwise sqlx would look for one in places of its own.
+            // Even without a file: otherwise sqlx would look for one in its own places.
             ("password", password),
             ("application_name", given.value("application_name")?.unwrap_or_else(|| "rocket-monitor".to_owned())),
         ];
-        // Of PGOPTIONS sqlx takes care.
+        // sqlx reads PGOPTIONS itself.
         known.extend(given.by_url.get("options").map(|options| ("options", options.clone())));
         let tls = given.tls(&host)?;
         let trusts_system = tls.iter().any(|(name, value)| *name == "sslrootcert" && value == "system");
@@ -141,7 +144,7 @@ impl PostgresUrl {
         let connect = PgConnectOptions::from_str(&format!("postgres://localhost/?{}", query.join("&")));
         let mut connect = connect.map_err(|_| FORM.to_owned())?.disable_statement_logging();
         if trusts_system {
-            // No further certificate, whatever PGSSLROOTCERT says.
+            // No other certificate, even if PGSSLROOTCERT names one.
             connect = connect.ssl_root_cert_from_pem(Vec::new());
         }
         Ok(Self {
@@ -168,7 +171,7 @@ impl FromStr for PostgresUrl {
     }
 }
 
-/// What a URL says by name or in its own place, decoded.
+/// The decoded parameters of a URL, by name or by position.
 fn parameters_of(url: &str) -> Result<BTreeMap<String, String>, String> {
     let (_, rest) = url.split_once("://").ok_or(FORM)?;
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -203,7 +206,7 @@ fn parameters_of(url: &str) -> Result<BTreeMap<String, String>, String> {
 fn host_and_port(text: &str) -> Result<(&str, &str), String> {
     let Some(bracketed) = text.strip_prefix('[') else {
         let (host, port) = text.split_once(':').unwrap_or((text, ""));
-        // Several hosts are refused by name later.
+        // Several hosts are refused later, by name.
         return if port.contains(':') && !text.contains(',') { Err(FORM.to_owned()) } else { Ok((host, port)) };
     };
     let (address, port) = bracketed.split_once(']').ok_or(FORM)?;
@@ -237,7 +240,7 @@ fn encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-/// What shows a URL as people write it, and nothing that a terminal would obey.
+/// Formats the URL as people write it, with anything unsafe for a terminal encoded.
 const SHOWN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 fn shown(user: &str, host: &str, port: u16, database: &str) -> String {
@@ -253,7 +256,7 @@ fn shown(user: &str, host: &str, port: u16, database: &str) -> String {
     format!("postgres://{user}@{host}{port}/{database}")
 }
 
-/// What the URL and the environment say.
+/// The contents of the URL and the environment.
 struct Given<'e> {
     by_url: BTreeMap<String, String>,
     environment: &'e dyn Fn(&str) -> Option<OsString>,
@@ -266,7 +269,7 @@ impl Given<'_> {
             .map_or(Ok(()), |name| Err(format!("can't be used while {name} is set, which is not supported; unset it")))
     }
 
-    /// A value with the name of where it comes from.
+    /// A value, and the name of its source.
     fn find(&self, parameter: &str) -> Result<Option<(String, String)>, String> {
         if let Some(value) = self.by_url.get(parameter) {
             return Ok(Some((parameter.to_owned(), value.clone())));
@@ -304,7 +307,7 @@ impl Given<'_> {
         port.ok_or_else(|| format!("has a {name} that is not a number from 1 to 65535: {FORM}"))
     }
 
-    /// A name, an address, or the folder of a socket.
+    /// A name, an address, or the directory of a socket.
     fn host(&self, port: u16) -> Result<String, String> {
         let host = match (self.find("host")?, self.find("hostaddr")?) {
             (Some(_), Some((address, _))) => {
@@ -344,7 +347,7 @@ impl Given<'_> {
         Ok(home.map(|home| Path::new(&home).join(".pgpass")).filter(|file| file.exists()))
     }
 
-    /// How to speak TLS: the parameters as sqlx takes them.
+    /// The TLS parameters, as sqlx takes them.
     fn tls(&self, host: &str) -> Result<Vec<(&'static str, String)>, String> {
         let root = self.value("sslrootcert")?;
         let trusts_system = root.as_deref() == Some("system");
@@ -365,7 +368,7 @@ impl Given<'_> {
                     return Err(format!("has sslrootcert=system with a weaker {name} than verify-full"));
                 }
                 ("prefer", _) => "prefer",
-                // As libpq has it: whoever names a certificate wants it to be looked at.
+                // As in libpq: a root certificate implies verification.
                 ("require", None) => "require",
                 ("require" | "verify-ca", _) => "verify-ca",
                 _ => {
@@ -375,7 +378,7 @@ impl Given<'_> {
                 }
             },
         };
-        // As libpq has it, too: there is no TLS over a socket of this machine.
+        // As in libpq: there is no TLS over a local socket.
         let mode = if host.starts_with('/') { "disable" } else { mode };
         let mut tls = vec![("sslmode", mode.to_owned())];
         tls.extend(root.map(|root| ("sslrootcert", root)));
@@ -424,7 +427,7 @@ impl fmt::Debug for PostgresUrl {
 
 impl PartialEq for PostgresUrl {
     fn eq(&self, other: &Self) -> bool {
-        // Options can choose another schema.
+        // Options can select another schema.
         self.shown == other.shown && self.connect.get_options() == other.connect.get_options()
     }
 }
@@ -570,7 +573,7 @@ mod tests {
         assert_eq!(by_environment.to_string(), "postgres://someone@e:9/base");
         assert_eq!(format!("{:?}", by_environment.connect.get_ssl_mode()), "Require");
         assert_eq!(read_in("postgres://u@h:1/d", &environment).unwrap().to_string(), "postgres://u@h:1/d");
-        // Who runs this, and not nobody.
+        // The user who runs this, not an anonymous one.
         assert_eq!(
             read("postgres://h").unwrap().to_string(),
             format!("postgres://{0}@h/{0}", whoami::username().unwrap())

@@ -1,13 +1,15 @@
-//! The write path: one transaction a batch, in two messages to the server, and the same few statements however many
-//! messages and channels it holds.
+//! The write path: one transaction per batch, in two messages to the server, with the same few
+//! statements for any number of messages and channels.
 //!
-//! Rows of `rockets` are taken in the order of their channels, so that batches which share channels wait for each other
-//! and don't deadlock; what is read of a rocket is read after its row is locked.
+//! Rows of `rockets` are locked in the order of their channels, so that batches with common
+//! channels wait for each other and don't deadlock. A rocket's data is read after its row is
+//! locked.
 //!
-//! Most of a batch's rockets are [known](crate::store::known) as they were when their `last_received` was set: it is
-//! strictly later with every change, whatever the clocks of the instances say, and so is the version of a rocket. The
-//! first message adds what is new to them as it locks them, unless somebody else has changed them since; if so, the
-//! transaction is rolled back, and the next one asks. Of the other rockets it reads what is to be known. The second
+//! Most of a batch's rockets are [cached](crate::store::known) together with their `last_received`.
+//! That grows with every change, whatever the clocks of the instances say, so it serves as the
+//! rocket's version. The first message locks the rows, and adds what is new to each cached rocket
+//! unless its version has changed. If one has, the transaction is rolled back, and the next attempt
+//! doesn't use the cache. The first message also loads the data of the other rockets. The second
 //! message writes the ranges, adds what is new to these other rockets, and commits.
 
 use std::collections::HashMap;
@@ -31,35 +33,37 @@ use crate::store::StoreError;
 use crate::store::failure::{FailurePoint, Failures};
 use crate::store::known::Known;
 
-/// How often a batch is tried that the server broke off because others were in its way.
+/// How often a batch is attempted if conflicts with other transactions abort it.
 const TRIES: usize = 5;
 
-/// A connection that has not been used for so long may be gone: the server may have closed it, or a firewall.
+/// A connection that has been idle for this long may have been closed by the server, or dropped by
+/// a firewall.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// What is noted of a known rocket.
+/// The note in a rocket's cache entry.
 #[derive(Clone, Copy, Debug)]
 struct Note {
-    /// The `last_received` that it had when it was as it is known.
+    /// The `last_received` of the cached state.
     stamp: Timestamp,
-    /// How much it is to be doubted that nobody else changes it: for so many batches it is not relied upon after it has
-    /// turned out that somebody did.
+    /// The current back-off: for how many batches the entry is not used after it was found
+    /// outdated.
     doubt: u16,
-    /// For how many of them still.
+    /// How many of these batches are left.
     pause: u16,
 }
 
-/// A rocket that others change all the time is tried once in so many batches.
+/// The longest back-off: a rocket that others change all the time is tried once in this many
+/// batches.
 const MOST_DOUBT: u16 = 1_023;
 
 impl Note {
-    /// Whether it may be relied upon in a batch that is received now.
+    /// Whether the entry may be used in a batch that is received now.
     fn is_reliable(&mut self, now: Timestamp) -> bool {
         if self.pause > 0 {
             self.pause -= 1;
             return false;
         }
-        // Without a later time the change would not be seen by others who know the rocket.
+        // Without a later time, other caches would not detect the change.
         now > self.stamp
     }
 
@@ -73,7 +77,7 @@ impl Note {
     }
 }
 
-/// Commits batches to Postgres, over a connection of its own that the calling thread drives.
+/// Commits batches to Postgres, over its own connection, on the calling thread.
 #[derive(Debug)]
 pub struct PostgresWriter {
     url: PostgresUrl,
@@ -83,7 +87,7 @@ pub struct PostgresWriter {
     known: Known<Note>,
 }
 
-/// A connection on which the statements are prepared.
+/// A connection with prepared statements.
 #[derive(Debug)]
 struct Open {
     connection: PgConnection,
@@ -109,7 +113,7 @@ impl PostgresWriter {
                 transaction.run(connection, failures, &mut known).await
             };
             let committed = self.within_time(work);
-            // What is known is checked whenever it is relied upon: it is as good after a failure.
+            // Entries are validated whenever they are used, so they stay useful after a failure.
             self.known = known;
             match committed {
                 Ok(Some(outcomes)) => return Ok(outcomes),
@@ -118,7 +122,7 @@ impl PostgresWriter {
                     tracing::debug!(error = describe(&error), tries, "retrying a batch");
                     tries += 1;
                 }
-                // The next try has a fresh connection, so there is only one.
+                // The next attempt uses a new connection, so this happens only once.
                 Err(StoreError::Postgres(error))
                     if had_connection && !transaction.may_be_committed && is_connection_lost(&error) =>
                 {
@@ -138,8 +142,8 @@ impl PostgresWriter {
         })
     }
 
-    /// Connects if need be, and does something within the time that is allowed. The connection outlives it if it went
-    /// well, or if the server says that it gave up: after any other failure, what state it is in is anybody's guess.
+    /// Connects if necessary, and runs work with a timeout. The connection is kept if the work
+    /// succeeds, or if the server reports a timeout. After any other failure its state is unknown.
     fn within_time<T>(
         &mut self,
         work: impl AsyncFnOnce(&mut PgConnection, &Failures) -> Result<T, StoreError>,
@@ -182,7 +186,7 @@ impl Open {
         }
     }
 
-    /// This one, if it is as good as before a failure.
+    /// This connection, if it can be reused after the failure.
     async fn after(mut self, failure: &StoreError) -> Option<Self> {
         if matches!(failure, StoreError::Postgres(error) if was_waited_for(error)) {
             let rolled_back = async { Ok(sqlx::raw_sql("ROLLBACK").execute(&mut self.connection).await?) };
@@ -194,7 +198,7 @@ impl Open {
         None
     }
 
-    /// This one, or, if the server has left it meanwhile, another one.
+    /// This connection, or another one if the server has closed it.
     async fn or_another(mut self, url: &PostgresUrl) -> Result<Self, StoreError> {
         if self.used.elapsed() < IDLE || session::is_alive(&mut self.connection).await {
             return Ok(self);
@@ -204,14 +208,15 @@ impl Open {
     }
 }
 
-/// What a batch does to one rocket.
+/// The part of a batch that concerns one rocket.
 struct Share<'b, 'm> {
     group: &'b Group<'m>,
-    /// As of when the rocket is known, if it is; else it is asked for.
+    /// The version of the cached state, if it is used; otherwise the state is loaded.
     known: Option<Timestamp>,
-    /// The instant that becomes the rocket's `last_received`, if anything is new.
+    /// The rocket's new `last_received`, if anything is new.
     received: Timestamp,
-    /// What its messages come to; at first that is open, unless it is known.
+    /// The result of joining its messages. Empty until the ranges are loaded, unless they are
+    /// cached.
     joined: Joined,
 }
 
@@ -228,29 +233,30 @@ impl Share<'_, '_> {
         }
     }
 
-    /// Whether the rocket was still as it was known, as the row tells that was written for it, if any.
+    /// Whether the cached state was current, judging by the row that was written, if any.
     fn is_as_known(&self, written: Option<Timestamp>) -> bool {
         match self.take() {
             Take::Lock => true,
             Take::Verify(_) => written.is_none(),
-            // A rocket that has been forgotten meanwhile is made again by that statement, with its old stamp.
+            // If the rocket was removed in the meantime, that statement inserts it again, with the
+            // old version.
             Take::Merge(..) => written == Some(self.received),
         }
     }
 }
 
-/// One try at committing a batch.
+/// One attempt to commit a batch.
 struct Transaction<'b, 'm> {
     /// In the order of the channels.
     shares: Vec<Share<'b, 'm>>,
     outcomes: Vec<Outcome>,
     now: Timestamp,
-    /// The server has been asked to commit it.
+    /// The server has been asked to commit.
     may_be_committed: bool,
 }
 
 impl<'b, 'm> Transaction<'b, 'm> {
-    /// Joins the messages of known rockets to what is known of them.
+    /// Joins the messages of cached rockets to their cached ranges.
     fn new(batch: &'b Batch<'m>, messages: usize, mut known: Option<&mut Known<Note>>, now: Timestamp) -> Self {
         let mut outcomes = vec![Outcome::Duplicate; messages];
         let share = |group: &'b Group<'m>| {
@@ -271,7 +277,8 @@ impl<'b, 'm> Transaction<'b, 'm> {
         Self { shares, outcomes, now, may_be_committed: false }
     }
 
-    /// Commits the batch, and gives the outcomes; none if something is not as it was known, and nothing was done.
+    /// Commits the batch, and returns the outcomes; none if a cached state was outdated, and
+    /// nothing was done.
     async fn run(
         &mut self,
         connection: &mut PgConnection,
@@ -300,7 +307,7 @@ impl<'b, 'm> Transaction<'b, 'm> {
         Ok(Some(std::mem::take(&mut self.outcomes)))
     }
 
-    /// Begins, takes the rockets, and loads what is to be known of those that aren't.
+    /// Starts the transaction, takes the rockets, and loads those that are not cached.
     fn first_message(&self) -> String {
         let taken: Vec<_> = self.shares.iter().map(|share| (share.channel(), share.take())).collect();
         let mut sql = statements::begin_and_take(&taken, self.now);
@@ -312,7 +319,7 @@ impl<'b, 'm> Transaction<'b, 'm> {
         sql
     }
 
-    /// Notes which rockets are not as they were known; whether there are any.
+    /// Marks the outdated cache entries. Returns whether there are any.
     fn doubt(&self, answer: &Answer, known: &mut Known<Note>) -> bool {
         let mut doubtful = false;
         for share in &self.shares {
@@ -326,7 +333,7 @@ impl<'b, 'm> Transaction<'b, 'm> {
         doubtful
     }
 
-    /// Joins the messages of the other rockets to what has been loaded of these, which is known from now on.
+    /// Joins the messages of the other rockets to the loaded ranges, and caches these.
     fn join_loaded(&mut self, mut answer: Answer, known: &mut Known<Note>) {
         for share in self.shares.iter_mut().filter(|share| share.known.is_none()) {
             let channel = share.group.channel();
@@ -337,7 +344,8 @@ impl<'b, 'm> Transaction<'b, 'm> {
                     Some(mut known) => Note { stamp, ..*known.note_mut() },
                     None => Note { stamp, doubt: 0, pause: 0 },
                 };
-                // In any case in the place of what was known before, which is of an earlier moment than this note.
+                // Always replaces the old entry, which belongs to an earlier version than this
+                // note.
                 let (complete_from, ranges) = match complete_from(share.group, &ranges, highest) {
                     Some(complete_from) => (complete_from, ranges.clone()),
                     None => (i64::MAX, Vec::new()),
@@ -348,7 +356,8 @@ impl<'b, 'm> Transaction<'b, 'm> {
         }
     }
 
-    /// Writes the ranges, and adds what is new to the rockets that were not known. Only the end is missing.
+    /// Writes the ranges, and adds what is new to the rockets that were not cached. Lacks only the
+    /// COMMIT.
     fn second_message(&self) -> String {
         let mut sql = String::new();
         let (mut removed, mut written, mut merged) = (Vec::new(), Vec::new(), Vec::new());
@@ -367,7 +376,7 @@ impl<'b, 'm> Transaction<'b, 'm> {
         sql
     }
 
-    /// What is known follows what has been committed.
+    /// Updates the cache after a commit.
     fn follow(&self, known: &mut Known<Note>) {
         for share in &self.shares {
             let Some(mut known) = known.entry(share.group.channel()) else { continue };
@@ -383,8 +392,8 @@ impl<'b, 'm> Transaction<'b, 'm> {
     }
 }
 
-/// From which number on all ranges that end there or later are among those that were loaded for a group, which are in
-/// ascending order. None if the channel has others above, or may have.
+/// The number from which on the ranges loaded for a group, in ascending order, include every range
+/// that ends there or later. None if the channel has others above, or may have.
 fn complete_from(group: &Group<'_>, loaded: &[ProcessedRange], highest: i64) -> Option<i64> {
     if highest == 0 {
         return Some(0);
@@ -394,7 +403,8 @@ fn complete_from(group: &Group<'_>, loaded: &[ProcessedRange], highest: i64) -> 
     if last != highest && highest >= window.first - 1 {
         return None;
     }
-    // What ends below the window was loaded for others, and there may be more between.
+    // Ranges that end below the window were loaded for other windows, and there may be more in
+    // between.
     let lowest = loaded.iter().find(|range| range.last >= window.first - 1).map_or(window.first, |range| range.first);
     Some(lowest.min(window.first) - 1)
 }
@@ -405,10 +415,10 @@ struct LoadedRocket {
     highest: i64,
 }
 
-/// What the server answers to the first message, by channel.
+/// The server's response to the first message, by channel.
 #[derive(Default)]
 struct Answer {
-    /// The `last_received` of rockets that were written.
+    /// The `last_received` of the rockets that were written.
     written: HashMap<String, Timestamp>,
     rockets: HashMap<String, LoadedRocket>,
     /// In ascending order.
@@ -416,7 +426,7 @@ struct Answer {
 }
 
 impl Answer {
-    /// The rows of each statement are told by how many columns they have.
+    /// The number of columns tells which statement a row belongs to.
     fn read(rows: &[PgRow]) -> Result<Self, StoreError> {
         let mut answer = Self::default();
         for row in rows {
@@ -432,7 +442,7 @@ impl Answer {
                 _ => {
                     let ranges = answer.ranges.entry(channel).or_default();
                     let range = rows::range(row)?;
-                    // A range that reaches into two windows is there twice.
+                    // A range that reaches into two windows occurs twice.
                     if ranges.last().is_none_or(|last| last.first < range.first) {
                         ranges.push(range);
                     }
@@ -475,7 +485,8 @@ mod tests {
                 transaction.join_loaded(Answer::default(), &mut known);
                 let second = transaction.second_message();
                 let count = |sql: &str| sql.matches(';').count();
-                // Begin, take, and maybe load rockets and ranges; remove and write ranges, maybe merge; COMMIT is to come.
+                // Begin, take, and maybe load rockets and ranges; remove and write ranges, maybe
+                // merge; COMMIT follows.
                 assert_eq!((count(&first), count(&second)), statements);
             }
         }
@@ -497,7 +508,7 @@ mod tests {
             (&[7], &[], 20, None),
             (&[7, 8], &[(5, 6), (9, 12)], 12, Some(4)),
             (&[7, 8], &[(5, 6), (9, 12)], 15, None),
-            // Between the windows there may be others.
+            // There may be others between the windows.
             (&[7, 500], &[(5, 6), (501, 501)], 501, Some(499)),
             (&[7, 500], &[(5, 6)], 6, Some(499)),
             (&[7, 500], &[(5, 6)], 300, Some(499)),

@@ -1,4 +1,4 @@
-//! A copy of the file, made while it is written to.
+//! Copies the file while it is written to.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
@@ -16,14 +16,15 @@ use super::files::{self, FileId};
 use super::{Connections, OPEN_FLAGS, SqliteStore, configure, real_path};
 use crate::store::{Audit, Backup, BackupError, OpenOptions, StoreError};
 
-/// The files that belong to a database beside its own.
+/// The files that belong to a database, besides the main file.
 const SIBLINGS: [&str; 3] = [files::LOG, files::INDEX, "-journal"];
 
 /// How the file of a database begins (<https://www.sqlite.org/fileformat.html>).
 const HEADER: &[u8] = b"SQLite format 3\0";
 
 impl SqliteStore {
-    /// Copies the database to a file as of one moment. The copy is audited and synced before it gets its name.
+    /// Copies the database to a file, from one snapshot. The copy is audited and synced before it
+    /// gets its name.
     pub fn backup(&self, target: &Path, replace: bool) -> Result<Backup, BackupError> {
         let Connections::File(file) = &self.connections else {
             return Err(BackupError::Memory);
@@ -60,7 +61,7 @@ impl SqliteStore {
     }
 }
 
-/// Whether a path names the database or a file of it, by whatever name.
+/// Whether a path names the database or one of its files, also by another name.
 fn is_part_of(target: &Path, database: &Path) -> bool {
     let real = real_path(database);
     let parts = [real.clone()].into_iter().chain(SIBLINGS.map(|ending| files::sibling(&real, ending)));
@@ -119,10 +120,11 @@ fn copy(original: &Path, copy: &Path) -> Result<(), StoreError> {
     let mut original = Connection::open_with_flags(original, OPEN_FLAGS)?;
     configure(&mut original)?;
     files::create(copy)?;
-    // One read transaction, which no writer waits for. The name is bytes, which need not be UTF-8.
+    // A single read transaction, which no writer waits for. The name is passed as bytes, because it
+    // need not be UTF-8.
     let name = ToSqlOutput::Borrowed(ValueRef::Text(copy.as_os_str().as_bytes()));
     original.execute("VACUUM INTO ?1", [name])?;
-    // The copy comes without a log; the service wants one.
+    // The copy has no log, but the service needs one.
     let copy = Connection::open_with_flags(copy, OPEN_FLAGS)?;
     let mode = copy.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0))?;
     if mode != "wal" {
@@ -147,7 +149,7 @@ fn audit(copy: &Path) -> Result<Audit, BackupError> {
     }
 }
 
-/// A file that is removed unless it has been given another name.
+/// A file that is removed unless it has been renamed.
 struct Partial(PathBuf);
 
 impl Drop for Partial {
@@ -157,7 +159,7 @@ impl Drop for Partial {
     }
 }
 
-/// Removes files, those that are there.
+/// Removes the files that exist.
 fn remove_all(paths: impl IntoIterator<Item = PathBuf>) {
     for path in paths {
         let _ = fs::remove_file(path);

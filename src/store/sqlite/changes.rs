@@ -1,4 +1,4 @@
-//! What has changed: rows as they are now, and whether another process has written to the file.
+//! Finds changes: current rows, and whether another process has written to the file.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use crate::store::StoreError;
 use crate::store::changes::{ChangeScan, Fingerprints, Heard, Scanned, Watch};
 use crate::store::listing::ROCKET_COLUMNS;
 
-/// How often a watch looks at the file.
+/// How often a watch polls the file.
 const POLL: Duration = Duration::from_millis(200);
 
-/// What the connections of one process tell each other.
+/// What the connections of one process share.
 #[derive(Debug, Default)]
 pub(super) struct Writes {
-    /// How many transactions this process has committed.
+    /// The number of transactions that this process has committed.
     pub(super) committed: AtomicU64,
     /// A writer has found that another process wrote.
     pub(super) others_wrote: AtomicBool,
@@ -53,7 +53,7 @@ impl SqliteStore {
     /// See [`Store::change_scan`](crate::store::Store::change_scan).
     pub async fn change_scan(&self) -> Result<ChangeScan, StoreError> {
         let Connections::File(file) = &self.connections else {
-            // Whoever opens a database in memory has it alone.
+            // A database in memory has no other users.
             return Ok(ChangeScan::Nobody);
         };
         let generation = file.generation();
@@ -83,7 +83,7 @@ impl SqliteStore {
     /// See [`Store::watch`](crate::store::Store::watch).
     pub fn watch(&self) -> Result<Watch, StoreError> {
         match &self.connections {
-            // Whoever opens a database in memory has it for himself.
+            // A database in memory has no other users.
             Connections::Memory(_) => Ok(Watch::Nobody),
             Connections::File(file) => {
                 let mut watch = SqliteWatch {
@@ -100,7 +100,7 @@ impl SqliteStore {
     }
 }
 
-/// Hears that another process has written to the file.
+/// Detects that another process has written to the file.
 pub struct SqliteWatch {
     file: Arc<DatabaseFile>,
     connection: Option<Connection>,
@@ -125,11 +125,12 @@ impl SqliteWatch {
         }
     }
 
-    /// Whether another process has written since the last look. If this process has too, only its writer can tell: it
-    /// looks with its next batch, or in the pauses after it, the last of which is later than the next look here.
+    /// Whether another process has written since the last check. If this process has written too,
+    /// only its writer can tell: it checks with its next batch, or in the idle times after it, the
+    /// last of which is later than the next check here.
     fn look(&mut self) -> Result<bool, StoreError> {
         if !self.file.is_held() {
-            // Nobody keeps the file open, and so nobody can tell.
+            // Nothing keeps the file open, so nothing can tell.
             self.connection = None;
             return Ok(true);
         }
@@ -148,7 +149,7 @@ impl SqliteWatch {
 /// How many rockets are read at a time.
 const SCANNED_AT_A_TIME: i64 = 1_024;
 
-/// Finds changed rockets by what their rows held when they were last looked at.
+/// Finds changed rockets by comparing rows with their fingerprints at the last scan.
 pub struct SqliteScan {
     store: SqliteStore,
     file: Arc<DatabaseFile>,
@@ -157,7 +158,7 @@ pub struct SqliteScan {
     /// Where the fingerprints come from before the first look.
     baseline: Option<Baseline>,
     fingerprints: Fingerprints,
-    /// The last channel that was looked at in this look.
+    /// The last channel that this scan has read.
     after: String,
 }
 

@@ -1,4 +1,4 @@
-//! The audit's reading, in one snapshot, while others may write; and what only SQLite has to check.
+//! The audit of a snapshot while others may write, and the checks that only SQLite needs.
 
 use rusqlite::{Connection, ErrorCode, Row, Rows};
 
@@ -9,7 +9,7 @@ use crate::store::audit::{self, Found};
 use crate::store::listing::ROCKET_COLUMNS;
 use crate::store::{Audit, Finding, StoreError};
 
-/// The most problems of the file itself that are told.
+/// The most problems of the file itself that are reported.
 const FILE_PROBLEMS_TOLD: usize = 100;
 
 impl SqliteStore {
@@ -20,7 +20,7 @@ impl SqliteStore {
             check_file(&snapshot, found)?;
             let checked = check_lists(&snapshot, found).and_then(|()| check_channels(&snapshot, found));
             match checked {
-                // Damage so bad that it can't be read past is an answer too.
+                // Damage that prevents further reading is a result, too.
                 Err(StoreError::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
                     found(Finding { channel: None, detail: error.to_string() });
                     Ok(Audit::default())
@@ -31,7 +31,7 @@ impl SqliteStore {
     }
 }
 
-/// SQLite's own check of pages, types and indexes.
+/// Runs SQLite's own check of pages, types and indexes.
 fn check_file(connection: &Connection, found: Found<'_>) -> Result<(), StoreError> {
     let mut statement = connection.prepare(&format!("PRAGMA integrity_check({FILE_PROBLEMS_TOLD})"))?;
     let problems = statement.query_map([], |row| row.get::<_, String>(0))?;
@@ -44,7 +44,8 @@ fn check_file(connection: &Connection, found: Found<'_>) -> Result<(), StoreErro
     Ok(())
 }
 
-/// Every rocket that is not to be listed anew must be listed as it is, and nothing else may be.
+/// Every rocket without a backlog entry must be in the sort index with its current values, and
+/// nothing else may be there.
 fn check_lists(connection: &Connection, found: Found<'_>) -> Result<(), StoreError> {
     let mut statement = connection.prepare(lists::WRONGLY_LISTED)?;
     let mut wrong = statement.query([])?;
@@ -55,7 +56,7 @@ fn check_lists(connection: &Connection, found: Found<'_>) -> Result<(), StoreErr
     Ok(())
 }
 
-/// Both tables in the order of the channels.
+/// Reads both tables in the order of the channels.
 fn check_channels(connection: &Connection, found: Found<'_>) -> Result<Audit, StoreError> {
     let all_rockets = format!("SELECT {ROCKET_COLUMNS} FROM rockets ORDER BY channel");
     let all_ranges =

@@ -1,7 +1,8 @@
-//! A database in a file: its connections, which come and go with the file.
+//! A database in a file, and its connections, which are replaced with the file.
 //!
-//! If the file is removed, renamed, replaced or cut short while it is open, or its log is, all connections are closed. The
-//! next one that is asked for opens what the path names then, if that is a sound database of ours.
+//! If the file is removed, renamed, replaced or truncated while it is open, or its log is, all
+//! connections are closed. The next connection opens what the path names then, if that is a sound
+//! database of ours.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -19,35 +20,37 @@ use crate::store::StoreError;
 const READERS_KEPT: usize = 16;
 
 pub(super) struct DatabaseFile {
-    /// Absolute, so that it names the same file whatever the current directory is.
+    /// Absolute, so that it doesn't depend on the current directory.
     pub(super) path: PathBuf,
     idle_readers: Mutex<Vec<Reader>>,
     anchor: Mutex<Option<Anchor>>,
     is_held: AtomicBool,
-    /// How often the file has been opened as another one.
+    /// How often another file has been opened at the path.
     generation: AtomicU64,
 }
 
-/// A connection that does nothing but stay open as long as the store does, or longer than any other.
+/// A connection that does nothing but stay open as long as the store, and longer than any other.
 ///
-/// After the last one has closed, the next takes everything in the log for committed, also what could not be synced and
-/// was never acknowledged: copies of it would be acknowledged, and it would still not be on the disk.
+/// After the last connection has closed, the next one treats everything in the log as committed,
+/// including what could not be synced and was never acknowledged. Copies of that would be
+/// acknowledged, although it is still not on disk.
 ///
-/// A file that can't be written is not held open, and nobody else keeps it open then: SQLite uses the log's index as
-/// its first connection of a process could open it, even when it may be written to again.
+/// A read-only file is not held open, and no other connection keeps it open either: SQLite uses the
+/// log's index as the first connection of the process could open it, even after it has become
+/// writable again.
 struct Anchor {
     connection: Connection,
     files: OpenFiles,
 }
 
-/// A connection that reads, and what it has open.
+/// A connection for reading, and what it has open.
 struct Reader {
     connection: Connection,
     file: FileId,
     generation: u64,
 }
 
-/// A connection that writes, and the files that it has open.
+/// A connection for writing, and the files that it has open.
 #[derive(Debug)]
 pub(super) struct WriterConnection {
     pub(super) connection: Connection,
@@ -81,7 +84,7 @@ impl DatabaseFile {
         self.generation.load(Ordering::SeqCst)
     }
 
-    /// Holds the file open, unless it is held already or can't be written.
+    /// Holds the file open, unless it is held already or is read-only.
     pub(super) fn hold(&self) -> Result<(), StoreError> {
         self.let_go_if_changed();
         let mut anchor = lock(&self.anchor);
@@ -106,21 +109,22 @@ impl DatabaseFile {
         if connection.is_readonly(rusqlite::MAIN_DB)? {
             return Ok(None);
         }
-        // The index of the log may be read-only while the file isn't. Whoever holds the lock meanwhile is not waited for.
+        // The log's index may be read-only even if the file isn't. This doesn't wait for another
+        // holder of the lock.
         connection.busy_timeout(Duration::ZERO)?;
         match connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK") {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => return Ok(None),
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {}
             begun => begun?,
         }
-        // Another process may be reading the log for the first time after a crash: reads wait for that.
+        // Another process may be recovering the log after a crash: reads wait for that.
         super::configure(&mut connection)?;
-        // Most databases have a log already; a copy that another program made may not.
+        // Most databases have a log already, but a copy made by another program may not.
         let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
         if mode != "wal" {
             return Err(StoreError::Unusable(format!("it can't use a write-ahead log (journal mode {mode})")));
         }
-        // It takes a read to be counted among those that have the log open.
+        // A connection counts as a user of the log only after a read.
         schema::version(&connection)?;
         let files = OpenFiles::of(&self.path, &connection)?;
         if files.database() != before {
@@ -129,7 +133,7 @@ impl DatabaseFile {
         Ok(Some(Anchor { connection, files }))
     }
 
-    /// A connection that writes.
+    /// Opens a connection for writing.
     pub(super) fn writer_connection(self: &std::sync::Arc<Self>) -> Result<WriterConnection, StoreError> {
         self.hold()?;
         let before = FileId::of(&self.path)?;
@@ -141,7 +145,7 @@ impl DatabaseFile {
         Ok(WriterConnection { connection, files, database: std::sync::Arc::clone(self) })
     }
 
-    /// Lends a connection that reads what the path names.
+    /// Lends a connection that reads the file that the path names.
     pub(super) fn with_reader<T>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError>,
@@ -155,7 +159,7 @@ impl DatabaseFile {
             None => Reader { connection: connect_reader(&self.path)?, file, generation },
         };
         let answer = read(&reader.connection);
-        // After an error the next reader starts with another connection.
+        // After an error, the next reader gets another connection.
         if answer.is_ok() && self.is_held() {
             let mut idle = lock(&self.idle_readers);
             if idle.len() < READERS_KEPT {
@@ -176,7 +180,7 @@ impl DatabaseFile {
         }
     }
 
-    /// Closes the connections to files that are not the database's any more.
+    /// Closes the connections to files that are no longer the database's.
     fn let_go(&self, change: FileChange) {
         let anchor = lock(&self.anchor).take();
         self.is_held.store(false, Ordering::Relaxed);
@@ -194,13 +198,14 @@ impl DatabaseFile {
         }
     }
 
-    /// Closes all connections that are not in use. Of the last one that closes the log is applied to the file and removed.
+    /// Closes all idle connections. The last one to close moves the log into the file, and removes
+    /// it.
     pub(super) fn close(&self) -> Result<(), StoreError> {
         self.let_go_if_changed();
         if !self.is_held() {
             return Ok(());
         }
-        // Opened before the others close, so that the log is not read as after a crash.
+        // Opened before the others close, so that it doesn't recover the log as after a crash.
         let last = connect_reader(&self.path)?;
         self.is_held.store(false, Ordering::Relaxed);
         let closed = (lock(&self.anchor).take(), std::mem::take(&mut *lock(&self.idle_readers)));
@@ -212,8 +217,8 @@ impl DatabaseFile {
 }
 
 impl WriterConnection {
-    /// Whether what it has committed is in the files that the paths name, or a failure is due to the files. If they are
-    /// not those that are open, all connections are given up.
+    /// Checks that what was committed is in the files that the paths name, or whether the files
+    /// explain a failure. If they are not the open files, all connections are given up.
     pub(super) fn verify<T>(&mut self, committed: Result<T, StoreError>) -> Result<T, StoreError> {
         let change = match &committed {
             Err(error) if is_cut_short(error) => FileChange::LogCutShort,
@@ -233,8 +238,8 @@ fn is_cut_short(error: &StoreError) -> bool {
     error.sqlite_error().is_some_and(|error| error.extended_code == wal_vfs::CUT_SHORT)
 }
 
-/// Before a connection closes for good: puts into the file that it has open what is in the log, if that file is whole. It may
-/// have been renamed, and come back.
+/// Called before a connection closes for good. Moves the log into the open file, if that file is
+/// whole: it may have been renamed, and come back.
 fn save_log(connection: &Connection, change: FileChange) {
     if change.leaves_log()
         && let Err(error) = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
@@ -244,7 +249,7 @@ fn save_log(connection: &Connection, change: FileChange) {
     keep_log_apart(connection, change);
 }
 
-/// Keeps the last connection from applying the log to what is left of a file.
+/// Keeps the last connection from applying the log to a damaged file.
 fn keep_log_apart(connection: &Connection, change: FileChange) {
     if !change.leaves_log()
         && let Err(error) = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)

@@ -1,8 +1,9 @@
-//! The files of a database: how its path may be written, and whether what is there still is what SQLite has open.
+//! The files of a database: valid paths, and whether the paths still name the files that SQLite has
+//! open.
 //!
-//! SQLite goes on with a file that was removed, renamed or replaced: it has it open, whatever its path names now. A message
-//! would be acknowledged into a file that nobody can find. So every commit compares what the paths name (a microsecond each)
-//! with what was opened.
+//! SQLite keeps using a file that was removed, renamed or replaced, because it has the file open,
+//! whatever the path names now. A message would be acknowledged into a file that nobody can find.
+//! So every commit compares what the paths name with the open files (a microsecond each).
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -12,21 +13,23 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
-/// New files are for their owner alone. SQLite gives its log and the log's index the permissions of the database.
+/// Only the owner can access new files. SQLite gives its log and the log's index the same
+/// permissions.
 pub(super) const OWNER_ONLY: u32 = 0o600;
 
-/// The log and its index have the database's name with these endings.
+/// The endings of the log's name and its index's name, after the database's name.
 pub(super) const LOG: &str = "-wal";
 pub(super) const INDEX: &str = "-shm";
 
-/// The file beside a database that has this ending.
+/// The database's sibling file with this ending.
 pub(super) fn sibling(database: &Path, ending: &str) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
     path.push(ending);
     path.into()
 }
 
-/// The absolute path of a database, which may not be there yet; or why no database can be there.
+/// The absolute path of a database, which may not exist yet. The error says why no database can be
+/// there.
 pub(super) fn absolute(path: &Path) -> Result<PathBuf, String> {
     let name = path.file_name().filter(|_| !path.as_os_str().as_encoded_bytes().ends_with(b"/"));
     let Some(name) = name else {
@@ -51,12 +54,12 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf, String> {
     }
 }
 
-/// Makes an empty file that only its owner may read and write, unless there is a file.
+/// Creates an empty file that only its owner may read and write, unless it exists.
 pub(super) fn create(path: &Path) -> io::Result<()> {
     OpenOptions::new().append(true).create(true).mode(OWNER_ONLY).open(path).map(|_| ())
 }
 
-/// Which file it is, whatever its name.
+/// The identity of a file, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileId {
     device: (u32, u32),
@@ -69,17 +72,18 @@ impl FileId {
     }
 }
 
-/// Which file a path names, and its length in bytes.
+/// The identity of the file that a path names, and its length in bytes.
 ///
-/// `fs::metadata` also asks for the times of the file. After that, Linux (since 6.13, with "multigrain timestamps") gives the
-/// file a new time with the next write, and the next sync takes half as long again. So this asks for nothing else.
+/// `fs::metadata` also requests the file's times. After that, Linux (since 6.13, with "multigrain
+/// timestamps") gives the file a new time at the next write, and the next sync takes half as long
+/// again. So this requests nothing else.
 pub(super) fn status(path: &Path) -> io::Result<(FileId, u64)> {
     let status = statx(CWD, path, AtFlags::empty(), StatxFlags::INO | StatxFlags::SIZE)?;
     let id = FileId { device: (status.stx_dev_major, status.stx_dev_minor), inode: status.stx_ino };
     Ok((id, status.stx_size))
 }
 
-/// What happened to the files of a database that is open.
+/// What happened to the files of an open database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FileChange {
     /// The path names no file.
@@ -88,22 +92,22 @@ pub enum FileChange {
     /// The path names another file.
     #[error("the database's file was replaced by another one while it was in use")]
     Replaced,
-    /// It has lost its end.
+    /// The file lost its end.
     #[error("the database's file was cut short or overwritten while it was in use; put a sound copy in its place")]
     CutShort,
-    /// The log has lost its end, and with it what was not in the database's file yet.
+    /// The log lost its end, and with it what was not yet in the database's file.
     #[error(
         "the database's write-ahead log was cut short while it was in use; what was only in the \
          log is lost"
     )]
     LogCutShort,
-    /// The log or its index is gone, or another file.
+    /// The log or its index is missing, or is another file.
     #[error("the database's write-ahead log (the file -wal or -shm) was removed or replaced while it was in use")]
     LogRemoved,
 }
 
 impl FileChange {
-    /// Whether the log, as far as it can be read, belongs to the file that is open.
+    /// Whether the log, as far as it can be read, belongs to the open file.
     pub(super) fn leaves_log(self) -> bool {
         match self {
             Self::Removed | Self::Replaced | Self::LogRemoved => true,
@@ -112,24 +116,24 @@ impl FileChange {
     }
 }
 
-/// The files that a connection has open, and where they should be.
+/// The files that a connection has open, and their paths.
 #[derive(Clone, Debug)]
 pub(super) struct OpenFiles {
-    /// As the operator names it; it may be a symbolic link.
+    /// As the operator gave it. It may be a symbolic link.
     database_path: PathBuf,
     log_path: PathBuf,
     index_path: PathBuf,
     database: FileId,
     log: FileId,
     index: FileId,
-    /// Of the database, in bytes.
+    /// The length of the database in bytes.
     length: u64,
-    /// Changes with VACUUM, the only thing that makes the file shorter.
+    /// Changes with VACUUM, the only operation that shortens the file.
     schema_version: i64,
 }
 
 impl OpenFiles {
-    /// Those of a connection that has just been opened, and has read.
+    /// The files of a connection that has just been opened, and has read.
     pub(super) fn of(path: &Path, connection: &Connection) -> Result<Self, crate::store::StoreError> {
         let real = fs::canonicalize(path)?;
         let (log_path, index_path) = (sibling(&real, LOG), sibling(&real, INDEX));
@@ -150,7 +154,7 @@ impl OpenFiles {
         self.database
     }
 
-    /// Whether the paths still name these files, and nothing of the database is missing.
+    /// Whether the paths still name these files, and the database is not truncated.
     pub(super) fn verify(&mut self, connection: &Connection) -> Result<(), FileChange> {
         let Ok((database, length)) = status(&self.database_path) else {
             return Err(FileChange::Removed);
@@ -177,8 +181,8 @@ impl OpenFiles {
         Ok(())
     }
 
-    /// Keeps SQLite from applying the log to another database than its own: gives it another name, unless it is empty or
-    /// another file already. Nobody may write to it any more.
+    /// Keeps SQLite from applying the log to another database: renames it, unless it is empty or
+    /// another file already. Nobody may write to it after this.
     pub(super) fn put_log_aside(&self) {
         let ours = status(&self.log_path).is_ok_and(|(log, length)| log == self.log && length > 0);
         if !ours {
@@ -189,7 +193,7 @@ impl OpenFiles {
             Ok(()) => tracing::warn!(path = %aside.display(), "the write-ahead log of the lost database was set aside"),
             Err(error) => tracing::error!(%error, "the write-ahead log of the lost database can't be set aside"),
         }
-        // It may be gone already; SQLite makes another.
+        // It may be missing already; SQLite creates another.
         let _ = fs::remove_file(&self.index_path);
     }
 }

@@ -1,10 +1,12 @@
-//! The orders that rockets are listed in: kept apart from the rockets, and brought up to date for many at a time.
+//! The sort index: the orders in which rockets are listed, kept outside the table of rockets and
+//! updated in bulk.
 //!
-//! An index of `rockets` would have to be written with every message, at another place of the file for each rocket. Here a
-//! commit only notes which rockets have changed (`rockets_unlisted`), and readers put these where they belong. The lists
-//! (`rockets_listed` and its indexes) are brought up to date in pauses; and while messages come, if somebody reads them.
-//! If nobody does, and more has changed than readers could put in its place, the lists are given up and made anew later,
-//! channel by channel (`rockets_listing`); who reads a page until then sorts all rockets.
+//! An index on `rockets` would be written with every message, at a different place of the file for
+//! each rocket. Instead, a commit only records which rockets have changed (the backlog,
+//! `rockets_unlisted`), and readers sort these in. The index (`rockets_listed`) is updated in idle
+//! times and, while somebody reads lists, also under load. If the backlog becomes too large for
+//! readers to sort in, as it does while nobody reads, the index is dropped and rebuilt later,
+//! channel by channel (`rockets_listing`). Until then, reading a page sorts all rockets.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,23 +19,24 @@ use crate::store::StoreError;
 use crate::store::listing::{PartStatement, ROCKET_COLUMNS};
 use crate::store::query::{Filters, RocketQuery, Sort};
 
-/// With so many rockets unlisted, some are listed with each batch, if somebody reads the lists: whoever reads a page has to
-/// sort these.
+/// While lists are being read, a larger backlog makes each batch also index some rockets, because
+/// readers must sort the backlog.
 const UNLISTED_MOST: i64 = 1_500;
-/// And so are they when a batch has this many messages for each unlisted rocket: it takes a fifth longer then, and the
-/// readers' pages a quarter of the time.
+/// So does a batch with this many messages per rocket in the backlog: the batch takes a fifth
+/// longer, but readers' pages take a quarter of the time.
 const MESSAGES_A_ROCKET: i64 = 24;
-/// With so many the lists are given up.
+/// With a larger backlog, the index is dropped.
 const GIVEN_UP_AT: i64 = 65_536;
-/// How many rockets are listed in one transaction in a pause: this takes some 40 ms in a fleet of a million.
+/// How many rockets are indexed in one transaction when idle: about 40 ms in a fleet of a million.
 const LISTED_AT_A_TIME: i64 = 2_048;
-/// The fewest and the most that are listed in a transaction that others wait for: twice as many as it changes, or those who
-/// read would never have them all.
+/// The bounds on how many rockets are indexed in a transaction that others wait for. The number is
+/// twice what the transaction changes, or else readers would never see an empty backlog.
 const LISTED_BESIDE: (i64, i64) = (256, 4_096);
-/// Lists are read as long as the last reader came this short a time ago.
+/// Lists count as being read until this long after the last read.
 const READ_LATELY: Duration = Duration::from_secs(60);
 
-/// Lists the rockets among the changes up to an id, in the order of the channels. What is the same as before is not written to its index.
+/// Indexes the rockets in the backlog up to an id, in the order of the channels. Unchanged keys are
+/// not written to their index.
 const LIST_CHANGED: [&str; 3] = [
     "INSERT INTO rockets_listed (channel, status, type, speed, mission, latest_update)
      SELECT rockets.channel, rockets.status, rockets.type, rockets.speed, rockets.mission, rockets.latest_update
@@ -50,19 +53,19 @@ const LIST_CHANGED: [&str; 3] = [
     "DELETE FROM rockets_unlisted WHERE id <= ?1",
 ];
 
-/// Lists the rockets between two channels.
+/// Indexes the rockets between two channels.
 const LIST_BETWEEN: &str = "
     INSERT OR REPLACE INTO rockets_listed (channel, status, type, speed, mission, latest_update)
     SELECT channel, status, type, speed, mission, latest_update FROM rockets
     WHERE channel > ?1 AND channel <= ?2 ORDER BY channel";
 
-/// When lists were last read in this process.
+/// When lists were last read by this process.
 #[derive(Debug)]
 pub(super) struct Readers {
     started: Instant,
-    /// In milliseconds after the start, plus one; zero if they never were.
+    /// In milliseconds after `started`, plus one; zero if never.
     last: AtomicU64,
-    /// The last one had to sort all rockets.
+    /// The last read had to sort all rockets.
     sorts_all: AtomicBool,
 }
 
@@ -81,7 +84,7 @@ impl Readers {
         self.last.store(self.now(), Ordering::Relaxed);
     }
 
-    /// Whether the last one had to sort all rockets.
+    /// Whether the last read had to sort all rockets.
     pub(super) fn sorts_all(&self) -> bool {
         self.sorts_all.load(Ordering::Relaxed)
     }
@@ -92,24 +95,24 @@ impl Readers {
     }
 }
 
-/// How far the lists go.
+/// How far the index is built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Listed {
-    /// All rockets are listed, but for the changed ones.
+    /// All rockets are in the index; it may be outdated for those in the backlog.
     All,
-    /// Those up to this channel, but for the changed ones.
+    /// The rockets up to this channel are; it may be outdated for those in the backlog.
     Through(String),
 }
 
 impl Listed {
-    /// As of a transaction.
+    /// Reads it in a transaction.
     pub(super) fn of(connection: &Connection) -> Result<Self, StoreError> {
         let sql = "SELECT listed_through FROM rockets_listing";
         let through: Option<String> = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
         Ok(through.map_or(Self::All, Self::Through))
     }
 
-    /// Whether a change of this rocket has to be noted.
+    /// Whether a change of this rocket must go to the backlog.
     pub(super) fn includes(&self, channel: &str) -> bool {
         match self {
             Self::All => true,
@@ -127,7 +130,7 @@ impl Listed {
     }
 }
 
-/// The first and the last id of the noted changes.
+/// The first and the last id in the backlog.
 fn changes(connection: &Connection) -> Result<Option<(i64, i64)>, StoreError> {
     let sql = "SELECT (SELECT min(id) FROM rockets_unlisted), (SELECT max(id) FROM rockets_unlisted)";
     let ids = connection.prepare_cached(sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -137,8 +140,9 @@ fn changes(connection: &Connection) -> Result<Option<(i64, i64)>, StoreError> {
     })
 }
 
-/// In a transaction that takes in so many messages, and has noted so many more changes: does for the lists what can't
-/// wait. Whether what is known of which rockets are noted holds no longer.
+/// Maintenance that can't wait, inside a transaction that commits `messages` messages and has added
+/// `noted` rockets to the backlog. Returns whether the writer's record of which rockets are in the
+/// backlog is now invalid.
 pub(super) fn keep_up(
     transaction: &Connection,
     readers: &Readers,
@@ -165,12 +169,13 @@ pub(super) fn keep_up(
     Ok(false)
 }
 
-/// Lists some rockets that are not as they are listed. Whether there are more of them.
+/// Indexes some rockets of the backlog, or of those not indexed yet. Returns whether there are
+/// more.
 pub(super) fn catch_up(transaction: &Connection, listed: &mut Listed) -> Result<bool, StoreError> {
     list_some(transaction, listed, LISTED_AT_A_TIME)
 }
 
-/// Whether there is nothing to catch up with.
+/// Whether there is nothing left to index.
 pub(super) fn are_current(connection: &Connection) -> Result<bool, StoreError> {
     Ok(changes(connection)?.is_none() && Listed::of(connection)? == Listed::All)
 }
@@ -199,14 +204,14 @@ fn list_some(transaction: &Connection, listed: &mut Listed, at_a_time: i64) -> R
     Ok(left)
 }
 
-/// Whether lists can help to read a page.
+/// Whether the index can help to read a page.
 pub(super) fn help(query: &RocketQuery) -> bool {
     let Filters { channel, rocket_type, mission, status } = &query.filters;
     let filtered = rocket_type.is_some() || mission.is_some() || status.is_some();
     query.view == View::BestEffort && channel.is_none() && (filtered || query.sort != Sort::Channel)
 }
 
-/// Reads a part of a page that lists can help with.
+/// Reads a part of a page with the help of the index.
 pub(super) fn read(
     connection: &Connection,
     readers: &Readers,
@@ -239,7 +244,7 @@ pub(super) fn read_rockets(
     Ok(())
 }
 
-/// All rockets are as they are listed: their channels come in the order that is wanted.
+/// The backlog is empty, so the index gives the channels in the wanted order.
 fn read_listed(connection: &Connection, part: PartStatement, rockets: &mut Vec<Rocket>) -> Result<(), StoreError> {
     let PartStatement { conditions, order, limit, parameters } = part;
     let condition = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
@@ -249,7 +254,7 @@ fn read_listed(connection: &Connection, part: PartStatement, rockets: &mut Vec<R
     let mut rocket = connection.prepare_cached(&format!("SELECT {ROCKET_COLUMNS} FROM rockets WHERE channel = ?1"))?;
     while let Some(row) = channels.next()? {
         let mut found = rocket.query(params![row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?])?;
-        // There is one, or `check` tells.
+        // A missing row is reported by `check`.
         if let Some(row) = found.next()? {
             rockets.push(rows::rocket(row)?);
         }
@@ -257,8 +262,9 @@ fn read_listed(connection: &Connection, part: PartStatement, rockets: &mut Vec<R
     Ok(())
 }
 
-/// Narrows a statement down to the first of those that are as they are listed, and all that have changed: among them are
-/// the first of all. The same conditions and order hold inside, on the list's own columns.
+/// Restricts a statement to the first rockets of the index without those in the backlog, and to all
+/// rockets in the backlog: these include the first of all. The same conditions and order apply
+/// inside, to the index's own columns.
 fn use_lists(part: &mut PartStatement) {
     let PartStatement { conditions, order, limit, .. } = part;
     let beyond = conditions.iter().map(|condition| format!(" AND {condition}")).collect::<String>();
@@ -271,7 +277,7 @@ fn use_lists(part: &mut PartStatement) {
     ));
 }
 
-/// The channels that are not listed as they should be, in any order.
+/// The channels whose entries are wrong, in any order.
 pub(super) const WRONGLY_LISTED: &str = "
     SELECT rockets.channel
     FROM rockets CROSS JOIN rockets_listing LEFT JOIN rockets_listed AS listed ON listed.channel = rockets.channel

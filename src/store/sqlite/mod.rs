@@ -1,9 +1,9 @@
-//! SQLite, embedded: one file in WAL mode with one writer at a time and readers that never wait for it; or a database
-//! in memory, which everybody takes turns with.
+//! SQLite, embedded: a file in WAL mode with one writer at a time and readers that never wait for
+//! it, or a database in memory, whose users take turns.
 //!
-//! What lives here: opening and migrating (`schema`), the write path (`write`, its way to the disk in `wal_vfs`), reads
-//! (`read`, and in which order in `lists`), what has changed (`changes`), the audit (`check`). What must not: rules about
-//! messages, which are the domain's.
+//! It contains opening and migrating (`schema`), the write path (`write`, and below it `wal_vfs`),
+//! reads (`read`, and their order in `lists`), changes (`changes`) and the audit (`check`). Rules
+//! about messages belong to the domain.
 
 mod backup;
 mod changes;
@@ -35,20 +35,22 @@ use database_file::{DatabaseFile, WriterConnection};
 pub use files::FileChange;
 pub use write::SqliteWriter;
 
-/// How long a write waits for another process's write lock before it gives up.
+/// How long a write waits for another process's write lock.
 const WRITE_LOCK_TIMEOUT: Duration = Duration::from_secs(3);
-/// How often it looks whether the lock is free. SQLite's own back-off of up to 100 ms would starve beside a process that
-/// commits one batch after the other.
+/// How often it checks whether the lock is free. SQLite's own back-off of up to 100 ms would starve
+/// next to a process that commits one batch after another.
 const WRITE_LOCK_POLL: Duration = Duration::from_micros(200);
-/// How many prepared statements a connection keeps: all that there are, orders and filters of lists included.
+/// How many prepared statements a connection caches: all that exist, including the orders and
+/// filters of lists.
 const STATEMENTS_KEPT: usize = 128;
 /// The log is checkpointed when it is as large as the file, within these bounds.
 const FEWEST_LOG_BYTES: i64 = 32 * 1024 * 1024;
 const MOST_LOG_BYTES: i64 = 256 * 1024 * 1024;
-/// An existing file, to read and write; no locks within SQLite, for a connection is used by one thread at a time.
+/// Opens an existing file for reading and writing, without SQLite's mutexes, because only one
+/// thread at a time uses a connection.
 const OPEN_FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
-/// An open SQLite database. Clones are the same database.
+/// An open SQLite database. Cheap to clone.
 #[derive(Clone)]
 pub struct SqliteStore {
     connections: Connections,
@@ -60,7 +62,7 @@ pub struct SqliteStore {
 enum Connections {
     /// A file.
     File(Arc<DatabaseFile>),
-    /// In memory: one connection, for there is no way to read beside a writer.
+    /// In memory: a single connection, because nothing can be read during a write.
     Memory(Arc<Mutex<Connection>>),
 }
 
@@ -87,13 +89,13 @@ impl SqliteStore {
         Ok(Self { connections, failures: options.failures.clone(), writes: Arc::default() })
     }
 
-    /// Makes a database in memory.
+    /// Creates a database in memory.
     pub fn in_memory(options: &OpenOptions) -> Result<Self, OpenError> {
         let connections = Connections::Memory(Arc::new(Mutex::new(schema::new_in_memory()?)));
         Ok(Self { connections, failures: options.failures.clone(), writes: Arc::default() })
     }
 
-    /// A connection of its own for a writer.
+    /// Creates a writer with its own connection.
     pub fn writer(&self) -> Result<SqliteWriter, StoreError> {
         let connection = match &self.connections {
             Connections::File(file) => Shared::Own(Box::new(file.writer_connection()?)),
@@ -102,7 +104,7 @@ impl SqliteStore {
         Ok(SqliteWriter::new(connection, self.failures.clone(), Arc::clone(&self.writes)))
     }
 
-    /// Lends a connection that reads.
+    /// Lends a connection for reading.
     fn with_reader<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         match &self.connections {
             Connections::Memory(connection) => read(&lock(connection)),
@@ -124,7 +126,7 @@ impl SqliteStore {
     }
 }
 
-/// A connection of one's own, or the common one that is locked while it is used.
+/// An owned connection, or the common one, which is locked while in use.
 #[derive(Debug)]
 enum Shared {
     Own(Box<WriterConnection>),
@@ -141,7 +143,7 @@ impl Shared {
         matches!(self, Self::Own(_))
     }
 
-    /// What was committed, if it is in the files that the database's path names.
+    /// Checks that what was committed is in the files that the database's path names.
     fn verify<T>(&mut self, committed: Result<T, StoreError>) -> Result<T, StoreError> {
         match self {
             Self::Own(writer) => writer.verify(committed),
@@ -177,13 +179,14 @@ impl DerefMut for Lent<'_> {
     }
 }
 
-/// A lock whose holder panicked is taken all the same: an open transaction was rolled back when it was dropped.
+/// Ignores that the last holder panicked: its open transaction was rolled back when it was dropped.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes durable what a killed process may have left in the log without syncing it: SQLite will take it for committed,
-/// and duplicates of it are acknowledged. SQLite holds no lock on the log that closing it here could drop.
+/// Syncs what a killed process may have left in the log: SQLite will treat it as committed, and
+/// duplicates of it are acknowledged. SQLite holds no lock on the log that closing it here could
+/// release.
 fn sync_log(database: &Path) -> Result<(), StoreError> {
     match std::fs::File::open(files::sibling(&real_path(database), files::LOG)).and_then(|log| log.sync_data()) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::Log(error)),
@@ -191,29 +194,30 @@ fn sync_log(database: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Where a file is to which the path may be a symbolic link: SQLite keeps the log beside the file.
+/// Resolves symbolic links: SQLite keeps the log next to the actual file.
 fn real_path(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Opens an existing file to write to.
+/// Opens an existing file for writing.
 fn connect(path: &Path) -> Result<Connection, StoreError> {
-    // Without the VFS of ours a commit is as right, only slower.
+    // Without our VFS, commits are equally correct, only slower.
     let mut connection = if wal_vfs::register() {
         Connection::open_with_flags_and_vfs(path, OPEN_FLAGS, wal_vfs::NAME)?
     } else {
         Connection::open_with_flags(path, OPEN_FLAGS)?
     };
     configure(&mut connection)?;
-    // The VFS relies on FULL. What the cache doesn't hold the system's does.
-    // The few sorts of a writer are small.
+    // The VFS relies on FULL. The system's page cache backs SQLite's cache. A writer's few sorts
+    // are small.
     connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -24576; PRAGMA temp_store = MEMORY;")?;
     fit_log(&connection)?;
     Ok(connection)
 }
 
-/// Lets the log grow with the file until it is checkpointed. A checkpoint writes each changed page once, however often it is
-/// in the log, and syncs twice: the less often, the better. But after a crash the log has to be read.
+/// Lets the log grow with the file before it is checkpointed. A checkpoint writes each changed page
+/// once, however often it is in the log, and syncs twice: the less often, the better. But after a
+/// crash the log must be read.
 fn fit_log(connection: &Connection) -> Result<(), StoreError> {
     let one = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
     let (page, pages) = (one("page_size")?, one("page_count")?);
@@ -233,12 +237,13 @@ fn connect_reader(path: &Path) -> Result<Connection, StoreError> {
 fn configure(connection: &mut Connection) -> Result<(), StoreError> {
     connection.busy_handler(Some(wait_for_lock))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
-    // Otherwise SQLite may prepare a statement anew whenever its parameters change, to find a better plan for them.
+    // Otherwise SQLite may re-prepare a statement whenever its parameters change, to find a better
+    // plan.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
 }
 
-/// SQLite's busy handler: whether to try again.
+/// SQLite's busy handler. Returns whether to try again.
 fn wait_for_lock(tries: i32) -> bool {
     thread_local! {
         static WAITING_SINCE: Cell<Instant> = Cell::new(Instant::now());

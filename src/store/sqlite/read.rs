@@ -1,4 +1,4 @@
-//! Reads: one rocket, and pages of rockets by keyset.
+//! Reads one rocket, and pages of rockets by keyset.
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql, params};
@@ -12,7 +12,8 @@ use crate::store::query::{Page, RocketQuery};
 use crate::store::report::{Report, ReportRows};
 use crate::store::{GAPS_TOLD, RocketInBothViews, RocketWithGaps, StoreError};
 
-/// The view `gaps` in the order of the key, so that nothing has to be sorted and reading ends with the last row wanted.
+/// The view `gaps` in key order, so that nothing is sorted and reading stops at the last row
+/// wanted.
 const GAPS: &str = "
     SELECT above.channel, 1 + coalesce(below.last_msg, 0), above.first_msg - 1, below.latest_time
     FROM processed_ranges AS above
@@ -92,7 +93,7 @@ impl SqliteStore {
 fn rocket(connection: &Connection, channel: &Channel, view: View) -> Result<Option<RocketWithGaps>, StoreError> {
     let sql = format!("SELECT {ROCKET_COLUMNS} FROM {} WHERE channel = ?1", listing::table(view));
     let mut statement = connection.prepare_cached(&sql)?;
-    // As long as this query is open, its snapshot is: the gaps are of the same state as the row.
+    // While this query is open, so is its snapshot: the gaps are from the same state as the row.
     let mut found = statement.query(params![channel.as_str()])?;
     let Some(row) = found.next()? else {
         return Ok(None);
@@ -103,7 +104,7 @@ fn rocket(connection: &Connection, channel: &Channel, view: View) -> Result<Opti
 }
 
 fn first_gaps(connection: &Connection, channel: &Channel) -> Result<Vec<(i64, i64)>, StoreError> {
-    // Between n ranges there are n - 1 gaps, and one more before the first.
+    // Between n ranges there are n - 1 gaps, and there may be one before the first.
     let sql = "SELECT first_msg, last_msg FROM processed_ranges WHERE channel = ?1 ORDER BY first_msg LIMIT ?2";
     let mut statement = connection.prepare_cached(sql)?;
     let ranges =

@@ -1,5 +1,5 @@
-//! Between rows and the domain's values. What a row holds is checked when it is read: another program may have
-//! written to the file.
+//! Converts rows to domain values. Values are checked when they are read, because another program
+//! may have written to the file.
 
 use std::hash::{Hash, Hasher};
 
@@ -62,7 +62,7 @@ pub(super) fn time(row: &Row<'_>, index: usize) -> Result<Timestamp, StoreError>
     parsed(row, index, Timestamp::parse)
 }
 
-/// A text that need not be a valid one of ours.
+/// A text that need not be valid by our rules.
 pub(super) fn text<'r>(row: &'r Row<'_>, index: usize) -> Result<&'r str, StoreError> {
     row.get_ref(index)?.as_str().map_err(|error| damaged(row, index, &error.to_string()))
 }
@@ -78,7 +78,7 @@ pub(super) fn hash(value: ValueRef<'_>, into: &mut impl Hasher) {
     }
 }
 
-/// A number and the text that its message set, from two neighbouring columns.
+/// A number and the text that its message set, from two adjacent columns.
 fn latest(row: &Row<'_>, index: usize) -> Result<Option<Latest>, StoreError> {
     let number: Option<i64> = row.get(index)?;
     let value = optional(row, index + 1, |text| Text::new(ByteString::from(text)))?;

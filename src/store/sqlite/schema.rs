@@ -1,4 +1,4 @@
-//! Opening a database as ours: checked before anything is written to it, then migrated.
+//! Opens a database: checks that it is ours before writing to it, then migrates it.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,18 +13,19 @@ mod migrations {
     refinery::embed_migrations!("migrations/sqlite");
 }
 
-/// A page holds some fifteen rows. A commit writes every page that it touched to the WAL, and the channels of a batch are
-/// spread over all pages, so that small pages make small commits. Half of this makes them smaller by little, for much else
-/// is written with each; and of a fleet of millions there are twice as many pages to be found, and to be written again.
+/// A page holds about fifteen rows. A commit writes every changed page to the WAL, and the channels
+/// of a batch are spread over all pages, so small pages make small commits. Half this size makes
+/// commits only a little smaller, because each has much other overhead; and a fleet of millions
+/// then has twice as many pages to find and to rewrite.
 const PAGE_BYTES: u32 = 2_048;
 
-/// How long to go on when another process migrates the same file.
+/// How long to retry while another process migrates the same file.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// From 3.51.3 on, SQLite is free of a fault that could corrupt a database when its WAL was reset.
+/// Older versions of SQLite have a bug that can corrupt a database when its WAL is reset.
 const OLDEST_SQLITE: i32 = 3_051_003;
 
-/// Brings the file to the current schema, or refuses it and leaves it untouched.
+/// Migrates the file to the current schema, or refuses it and leaves it untouched.
 ///
 /// `shown` is the path as the operator gave it.
 pub(super) fn prepare_file(shown: &Path, path: &Path, migrate: bool) -> Result<(), OpenError> {
@@ -55,8 +56,9 @@ pub(super) fn prepare_file(shown: &Path, path: &Path, migrate: bool) -> Result<(
             }
             Found::Fresh | Found::Older => migrate_file(path),
         };
-        // Several processes may start on one file: one of them migrates, and for the others it fails, because the file
-        // is locked or has changed meanwhile. The next look finds it done.
+        // Several processes may start on one file. One of them migrates; for the others it fails,
+        // because the file is locked or has changed in the meantime. Their next inspection finds it
+        // done.
         match outcome {
             Ok(()) => migrated = true,
             Err(error) if error.was_waited_for() && started.elapsed() < MIGRATION_TIMEOUT => {
@@ -72,7 +74,7 @@ pub(super) fn prepare_file(shown: &Path, path: &Path, migrate: bool) -> Result<(
     }
 }
 
-/// Whether a file has the current schema, and what it has instead if not.
+/// Checks that a file has the current schema. The error says what it has instead.
 pub(super) fn require_current(path: &Path) -> Result<(), StoreError> {
     match inspect(path)? {
         Found::Current => Ok(()),
@@ -91,7 +93,7 @@ pub(super) fn new_in_memory() -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
-/// The number of the last migration that was applied; none if there are no migrations.
+/// The number of the last applied migration; none if none was applied.
 pub(super) fn version(connection: &Connection) -> Result<Option<i64>, StoreError> {
     let has_history = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'refinery_schema_history'";
     if connection.query_row(has_history, [], |_| Ok(())).optional()?.is_none() {
@@ -100,26 +102,26 @@ pub(super) fn version(connection: &Connection) -> Result<Option<i64>, StoreError
     Ok(connection.query_row("SELECT max(version) FROM refinery_schema_history", [], |row| row.get(0))?)
 }
 
-/// What a file holds.
+/// The contents of a file.
 enum Found {
     /// Nothing: there is no file, or an empty one.
     Fresh,
-    /// Our schema as of an earlier migration.
+    /// Our schema after an earlier migration.
     Older,
     /// Our schema.
     Current,
-    /// Something else; the text says what, and what to do.
+    /// Something else. The text says what, and what to do.
     Foreign(String),
 }
 
-/// Looks at a file without writing to it.
+/// Inspects a file without writing to it.
 fn inspect(path: &Path) -> Result<Found, StoreError> {
     if std::fs::metadata(path).map_or(0, |metadata| metadata.len()) == 0 {
         return Ok(Found::Fresh);
     }
     let mut connection = Connection::open_with_flags(path, super::OPEN_FLAGS)?;
     super::configure(&mut connection)?;
-    // In one snapshot, for another process may be migrating the file.
+    // In one snapshot, because another process may be migrating the file.
     let found = connection.unchecked_transaction().map_err(Into::into).and_then(|snapshot| inspect_schema(&snapshot));
     match found {
         Err(StoreError::Sqlite(error)) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) => {
@@ -162,13 +164,14 @@ fn inspect_schema(connection: &Connection) -> Result<Found, StoreError> {
     }
 }
 
-/// Whether there is anything but an empty migration history, which an interrupted first start can leave.
+/// Whether there is more than an empty migration history, which an interrupted first start can
+/// leave.
 fn has_foreign_tables(connection: &Connection) -> Result<bool, StoreError> {
     let sql = "SELECT count(*) FROM sqlite_schema WHERE tbl_name != 'refinery_schema_history'";
     Ok(connection.query_row(sql, [], |row| row.get::<_, i64>(0))? > 0)
 }
 
-/// The first table or view of the schema at that version which is missing or has other columns.
+/// The first table or view, of the schema at this version, that is missing or has other columns.
 fn first_difference(connection: &Connection, version: i64) -> Result<Option<String>, StoreError> {
     let mut model = Connection::open_in_memory()?;
     if let Ok(version) = i32::try_from(version) {
@@ -201,7 +204,7 @@ fn columns(connection: &Connection, table: &str) -> Result<Vec<String>, StoreErr
 
 fn migrate_file(path: &Path) -> Result<(), StoreError> {
     super::files::create(path)?;
-    // Not as a URI, which would be another file's.
+    // Not as a URI, which would name another file.
     let mut connection = Connection::open_with_flags(path, super::OPEN_FLAGS)?;
     super::configure(&mut connection)?;
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
@@ -215,8 +218,8 @@ fn migrate_file(path: &Path) -> Result<(), StoreError> {
 }
 
 fn run_migrations(connection: &mut Connection, target: Target) -> Result<(), StoreError> {
-    // Grouped: all migrations and their entries in the history are one transaction. Otherwise each of them is one, and
-    // whoever looks in between, or is interrupted there, finds tables that the history doesn't know.
+    // Grouped: all migrations and their history entries are one transaction. Otherwise, an
+    // interruption or another process in between would find tables that the history doesn't list.
     let migrated = migrations::migrations::runner().set_target(target).set_grouped(true).run(connection);
     migrated.map(|_| ()).map_err(|error| {
         let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<rusqlite::Error>());

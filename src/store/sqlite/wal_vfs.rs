@@ -1,17 +1,19 @@
-//! A VFS for the writer's connection that hands a commit to the operating system in one write.
+//! A VFS for the writer's connection that passes a commit to the operating system in one write.
 //!
-//! SQLite writes each page of a commit to the write-ahead log by itself, and the page's header before it: for a batch
-//! of small changes these calls cost about as much as the changes. This VFS is the native one, but for the log: writes
-//! that follow each other are kept together until SQLite syncs the log, at the end of the commit, or until it wants to
-//! read, measure, truncate or close it. And when a commit makes the log longer, zeros follow it up to the end of a part:
-//! the commits that fill this part then change nothing about the file but its bytes, and a sync of these takes a quarter
-//! less time. To SQLite they are the end of what is valid, as are the remains of an earlier round.
+//! SQLite writes each page of a commit to the write-ahead log separately, and the page's header
+//! before it. For a batch of small changes, these calls cost about as much as the changes. This VFS
+//! is the native one, except for the log: consecutive writes are buffered until SQLite syncs the
+//! log at the end of the commit, or reads, measures, truncates or closes it. When a commit extends
+//! the log, zeros fill it up to the end of a part. The commits that overwrite this part then change
+//! nothing about the file but its bytes, and syncing these takes a quarter less time. To SQLite the
+//! zeros mark the end of the valid log, like the remains of an earlier round.
 //!
-//! That is safe as long as the connection has `synchronous=FULL`: SQLite tells nobody of a commit before it has synced
-//! it, and what nobody has been told of need not be in the file. Never open a connection with it that syncs less.
+//! This is safe as long as the connection has `synchronous=FULL`: SQLite reports a commit only
+//! after it has synced it, and what has not been reported need not be in the file. Never use this
+//! VFS for a connection that syncs less.
 //!
-//! SQLite's interface to file systems is one of C, so that this is the only module with unsafe code. See
-//! <https://sqlite.org/vfs.html> and <https://sqlite.org/c3ref/io_methods.html>.
+//! SQLite's file system interface is a C interface, so this is the only module with unsafe code.
+//! See <https://sqlite.org/vfs.html> and <https://sqlite.org/c3ref/io_methods.html>.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, OsStr, c_int, c_void};
@@ -23,22 +25,23 @@ use rusqlite::ffi::{self, sqlite3_file, sqlite3_vfs};
 
 use super::files;
 
-/// The name of the VFS, to open connections with.
+/// The name of the VFS, for opening connections.
 pub(super) const NAME: &CStr = c"rocket-monitor-wal";
 
-/// A commit that writes more than this is handed over in parts. SQLite's own VFS takes no more than 131,071 bytes at a
-/// time: it never expects more than a page.
+/// A commit that writes more than this is passed on in parts. SQLite's own VFS accepts at most
+/// 131,071 bytes at a time, because it never expects more than a page.
 const MOST_KEPT_BYTES: usize = 120 * 1024;
 
-/// The log grows by parts of so many bytes.
+/// The log grows by parts of this size.
 const PART_BYTES: i64 = 256 * 1024;
 
-/// Makes the VFS known to SQLite, once in a process. Whether it is known.
+/// Registers the VFS with SQLite, once per process. Returns whether it is registered.
 pub(super) fn register() -> bool {
     static KNOWN: OnceLock<bool> = OnceLock::new();
     *KNOWN.get_or_init(|| {
-        // SAFETY: the native VFS is never unregistered, and ours is leaked. A copy of the native one is a valid VFS;
-        // what `open` needs of the native one it finds by `pAppData`, which no other method that was copied uses.
+        // SAFETY: the native VFS is never unregistered, and ours is leaked. A copy of the native
+        // one is a valid VFS; `open` finds the native one through `pAppData`, which no other copied
+        // method uses.
         unsafe {
             let native = ffi::sqlite3_vfs_find(std::ptr::null());
             let Some(mut ours) = native.as_ref().copied() else {
@@ -54,8 +57,8 @@ pub(super) fn register() -> bool {
     })
 }
 
-/// An open log, in memory that SQLite provides (aligned to 8 bytes, as both structures need). The native VFS's own
-/// structure of the file follows it.
+/// An open log, in memory that SQLite provides (aligned to 8 bytes, as both structures need). The
+/// native VFS's own structure of the file follows.
 #[repr(C)]
 struct WalFile {
     base: sqlite3_file,
@@ -63,20 +66,20 @@ struct WalFile {
     kept: *mut Kept,
 }
 
-/// Bytes to be written, and where.
+/// Buffered bytes, and their place in the file.
 #[derive(Default)]
 struct Kept {
     path: PathBuf,
     bytes: Vec<u8>,
     offset: i64,
-    /// Where what has been written ends.
+    /// The end of what has been written.
     written: i64,
-    /// The file is at least this long, as far as this connection knows.
+    /// The minimum length of the file, as far as this connection knows.
     length: i64,
 }
 
 impl Kept {
-    /// The place where a write would follow what is kept.
+    /// Where a write must start to continue the buffer.
     fn end(&self) -> i64 {
         self.offset + self.bytes.len() as i64
     }
@@ -108,7 +111,7 @@ unsafe fn kept<'f>(file: *mut sqlite3_file) -> &'f mut Kept {
 /// Calls a method of the native file.
 macro_rules! native_call {
     ($file:expr, $method:ident $(, $argument:expr)*) => {{
-        // SAFETY: the file is open, so that its native part is and has its methods.
+        // SAFETY: the file is open, so its native part is open and has its methods.
         let native = unsafe { native($file) };
         match unsafe { (*native).pMethods.as_ref() }.and_then(|methods| methods.$method) {
             Some(method) => unsafe { method(native $(, $argument)*) },
@@ -117,7 +120,7 @@ macro_rules! native_call {
     }};
 }
 
-/// How long the file is; zero if that can't be told.
+/// The length of the file; zero if it can't be determined.
 ///
 /// # Safety
 /// The native file is open.
@@ -127,10 +130,10 @@ unsafe fn native_length(file: *mut sqlite3_file) -> i64 {
     if told == ffi::SQLITE_OK { length } else { 0 }
 }
 
-/// What a write to a log fails with that somebody has cut short.
+/// The error of a write to a log that was truncated.
 pub(super) const CUT_SHORT: c_int = ffi::SQLITE_IOERR_CORRUPTFS;
 
-/// Writes what is kept. It is given up on an error: the transaction that it belongs to fails.
+/// Writes the buffer. After an error the buffer is dropped, because its transaction fails.
 ///
 /// # Safety
 /// As for [`kept`].
@@ -141,8 +144,8 @@ unsafe fn hand_over(file: *mut sqlite3_file) -> c_int {
         return ffi::SQLITE_OK;
     }
     let (bytes, length, offset) = (kept.bytes.as_ptr(), kept.bytes.len() as c_int, kept.offset);
-    // A log has no holes: somebody has cut it short, and what follows the hole would be lost with the next crash.
-    // The native `xFileSize` would make the next sync slower, see `files::status`.
+    // A log has no holes: it was truncated, and what follows the hole would be lost in the next
+    // crash. The native `xFileSize` would make the next sync slower, see `files::status`.
     if files::status(&kept.path).is_ok_and(|(_, length)| i64::try_from(length).is_ok_and(|length| length < offset)) {
         kept.bytes.clear();
         return CUT_SHORT;
@@ -153,13 +156,13 @@ unsafe fn hand_over(file: *mut sqlite3_file) -> c_int {
     written
 }
 
-/// Writes zeros up to the end of the part in which what has been written ends, if that is where the file ends too. Nobody
-/// needs them: if they can't be written, they aren't there.
+/// If the written log ends at the end of the file, fills the rest of the part with zeros. They are
+/// optional: errors are ignored.
 ///
 /// # Safety
 /// As for [`kept`].
 unsafe fn fill_part(file: *mut sqlite3_file) {
-    // Zero as a frame's number of a page is never valid.
+    // Zero is never a valid page number of a frame.
     static ZEROS: [u8; MOST_KEPT_BYTES] = [0; MOST_KEPT_BYTES];
     // SAFETY: as of the caller.
     let kept = unsafe { kept(file) };
@@ -184,7 +187,8 @@ unsafe extern "C" fn open(
     flags: c_int,
     out_flags: *mut c_int,
 ) -> c_int {
-    // SAFETY: `vfs` is ours, for this is called through it; `file` has room for both structures.
+    // SAFETY: `vfs` is ours, because this is called through it; `file` has room for both
+    // structures.
     unsafe {
         let native_vfs: *mut sqlite3_vfs = (*vfs).pAppData.cast();
         let Some(native_open) = (*native_vfs).xOpen else {
@@ -193,7 +197,7 @@ unsafe extern "C" fn open(
         if flags & ffi::SQLITE_OPEN_WAL == 0 {
             return native_open(native_vfs, name, file, flags, out_flags);
         }
-        // Without methods SQLite doesn't close it.
+        // Without methods, SQLite doesn't close it.
         (*file).pMethods = std::ptr::null();
         let opened = native_open(native_vfs, name, native(file), flags, out_flags);
         if opened == ffi::SQLITE_OK {
@@ -207,14 +211,15 @@ unsafe extern "C" fn open(
 }
 
 unsafe extern "C" fn close(file: *mut sqlite3_file) -> c_int {
-    // What is kept still was rolled back, and others may have written in its place since.
+    // The buffer belongs to a rolled-back transaction, and others may have written in its place
+    // since.
     // SAFETY: SQLite closes an open file once.
     drop(unsafe { Box::from_raw((*file.cast::<WalFile>()).kept) });
     native_call!(file, xClose)
 }
 
 unsafe extern "C" fn write(file: *mut sqlite3_file, bytes: *const c_void, length: c_int, offset: i64) -> c_int {
-    // SAFETY: the file is open, and `bytes` are that many.
+    // SAFETY: the file is open, and `bytes` has this length.
     unsafe {
         let bytes = std::slice::from_raw_parts(bytes.cast::<u8>(), usize::try_from(length).unwrap_or_default());
         let (end, length) = (kept(file).end(), kept(file).bytes.len());
@@ -229,7 +234,7 @@ unsafe extern "C" fn write(file: *mut sqlite3_file, bytes: *const c_void, length
     }
 }
 
-/// Methods that look at the file, and so need it to be complete.
+/// Methods that examine the file, and need it to be complete.
 macro_rules! after_handing_over {
     ($($name:ident = $method:ident($($argument:ident: $type:ty),*);)*) => {$(
         unsafe extern "C" fn $name(file: *mut sqlite3_file $(, $argument: $type)*) -> c_int {
@@ -258,7 +263,7 @@ unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
     let commits = unsafe { !kept(file).bytes.is_empty() };
     match unsafe { hand_over(file) } {
         ffi::SQLITE_OK => {
-            // Otherwise this is a checkpoint, beside which others may be writing there.
+            // Otherwise this is a checkpoint, during which other connections may write there.
             if commits {
                 unsafe { fill_part(file) };
             }
@@ -280,7 +285,7 @@ unsafe extern "C" fn truncate(file: *mut sqlite3_file, size: i64) -> c_int {
     }
 }
 
-/// Version 1: what later versions add concerns the database's own file.
+/// Version 1: later versions add methods only for the main database file.
 static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
     iVersion: 1,
     xClose: Some(close),
@@ -310,8 +315,8 @@ mod tests {
 
     use super::*;
 
-    /// 5,000 rows of 800 bytes: many times what is kept, and more than the cache holds, so that SQLite writes to the log
-    /// long before the commit and reads back from it.
+    /// 5,000 rows of 800 bytes: many times the buffer, and more than the cache holds, so that
+    /// SQLite writes to the log long before the commit and reads it back.
     fn fill(connection: &Connection, from: i64) {
         let sql = "WITH RECURSIVE numbers(n) AS (SELECT ?1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?1 + 4999)
                    INSERT INTO t SELECT n, hex(randomblob(400)) FROM numbers";
@@ -363,11 +368,12 @@ mod tests {
             )
             .unwrap();
         for round in 0..8 {
-            // What is rolled back need not be read from the log then, which would hand over what is kept.
+            // A rollback then need not read from the log, which would flush the buffer.
             other.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
             let writer = Connection::open_with_flags_and_vfs(&path, OpenFlags::default(), NAME).unwrap();
             writer.execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = 5; BEGIN IMMEDIATE").unwrap();
-            // So much that SQLite begins to write to the log, and little enough that it is kept here.
+            // Enough for SQLite to start writing to the log, but little enough to stay in the
+            // buffer.
             let rows = 8 + round * 5;
             let sql =
                 "WITH RECURSIVE numbers(n) AS (SELECT 100000 UNION ALL SELECT n + 1 FROM numbers WHERE n < 100000 + ?1)
@@ -376,7 +382,7 @@ mod tests {
             writer.execute_batch("ROLLBACK").unwrap();
             fill(&other, round * 5_000);
             drop(writer);
-            // Without the index of the log that is in memory, from what is in the files.
+            // From the files alone, without the log's index in memory.
             let copy = tempfile::tempdir().unwrap();
             for suffix in ["", "-wal"] {
                 let name = format!("test.db{suffix}");

@@ -1,5 +1,5 @@
-//! The write path: one IMMEDIATE transaction a batch, with its reads inside, so that another process that writes to
-//! the same file can't come between.
+//! The write path: one IMMEDIATE transaction per batch, including its reads, so that no other
+//! process can write to the file in between.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,7 +20,7 @@ use crate::store::failure::{FailurePoint, Failures};
 use crate::store::known::{Known, MOST_RANGES};
 use crate::store::{FORGOTTEN_KEPT, StoreError, merge};
 
-/// Adds what new messages came to.
+/// Adds the sum of new messages to a rocket.
 fn upsert_rocket() -> String {
     format!(
         "INSERT INTO rockets (channel, speed, latest_update, last_received, processed, complete_through, highest,
@@ -30,7 +30,7 @@ fn upsert_rocket() -> String {
     )
 }
 
-/// The same for messages that change nothing but the speed.
+/// The same for messages that change only the speed.
 fn upsert_rocket_speed() -> String {
     format!(
         "INSERT INTO rockets (channel, speed, latest_update, last_received, processed, complete_through, highest)
@@ -44,7 +44,7 @@ const ADD_RANGE: &str = "
                                   mission, exploded_msg, exploded_reason, latest_time)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
 
-/// The same parameters. The row is there: it was loaded in the same transaction.
+/// The same parameters. The row exists: it was loaded or validated in the same transaction.
 const GROW_RANGE: &str = "
     UPDATE processed_ranges SET last_msg = ?3, speed_change = ?4, launch_msg = ?5, launch_type = ?6, mission_msg = ?7,
                                 mission = ?8, exploded_msg = ?9, exploded_reason = ?10, latest_time = ?11
@@ -52,10 +52,10 @@ const GROW_RANGE: &str = "
 
 const DELETE_RANGE: &str = "DELETE FROM processed_ranges WHERE channel = ?1 AND first_msg = ?2";
 
-/// Notes that a rocket has changed.
+/// Adds a rocket to the backlog of the sort index.
 const UNLIST_ROCKET: &str = "INSERT INTO rockets_unlisted (channel) VALUES (?1)";
 
-/// After so many commits the log is fitted to the file.
+/// The log's size limit is adjusted to the file after this many commits.
 const LOG_FITTED_AFTER: u64 = 8;
 
 /// Commits batches to SQLite.
@@ -64,18 +64,18 @@ pub struct SqliteWriter {
     connection: Shared,
     failures: Failures,
     writes: Arc<Writes>,
-    /// Noted of a channel is whether it is known to be unlisted.
+    /// The note of a channel is whether it is known to be in the backlog.
     known: Known<bool>,
-    /// How far the lists go, if that is known.
+    /// How far the sort index is built, if known.
     listed: Option<Listed>,
-    /// As of when what is known holds: this changes when another connection has committed.
+    /// The caches are valid for this version. It changes when another connection commits.
     data_version: Option<i64>,
     /// How many batches it has committed.
     commits: u64,
     statements: Statements,
 }
 
-/// The statements that are put together.
+/// The statements that are assembled at run time.
 #[derive(Debug)]
 struct Statements {
     load_ranges: String,
@@ -86,8 +86,9 @@ struct Statements {
 impl Default for Statements {
     fn default() -> Self {
         Self {
-            // From the last range that starts at or before the window's end downwards: the caller stops at the first
-            // that ends below the window, so that one search finds them however many ranges the channel has.
+            // Downwards from the last range that starts at or before the window's end: the caller
+            // stops at the first range that ends below the window. So one search finds them,
+            // however many ranges the channel has.
             load_ranges: format!(
                 "SELECT {} FROM processed_ranges WHERE channel = ?1 AND first_msg <= ?2 ORDER BY first_msg DESC",
                 rows::RANGE_COLUMNS
@@ -115,11 +116,11 @@ impl SqliteWriter {
         // Grouped before the lock is taken.
         let batch = Batch::new(messages);
         let mut outcomes = vec![Outcome::Duplicate; messages.len()];
-        // Put back once all is committed: whoever fails knows nothing.
+        // Put back after the commit: after a failure the caches stay empty.
         let (mut known, listed) = (std::mem::take(&mut self.known), self.listed.take());
         let is_own = self.connection.is_own();
         let mut connection = self.connection.lend();
-        // Dropped on an error, the transaction is rolled back.
+        // On an error it is dropped, and so rolled back.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         self.failures.check(FailurePoint::BeforeLoad)?;
         let alone = is_own && is_unchanged(&transaction, &mut self.data_version, &self.writes)?;
@@ -183,8 +184,8 @@ impl SqliteWriter {
         self.connection.verify(probed)
     }
 
-    /// Does what a batch does, with the statements of a batch, for a channel that no message can have; takes that back; and
-    /// commits a change of nothing, so that the log is written and synced.
+    /// Does what a batch does, with its statements, for a channel that no message can have; rolls
+    /// that back; and commits an empty change, so that the log is written and synced.
     fn try_probe(&mut self) -> Result<(), StoreError> {
         let is_own = self.connection.is_own();
         let mut connection = self.connection.lend();
@@ -232,7 +233,7 @@ struct Tables<'t> {
     upsert_rocket_speed: CachedStatement<'t>,
     unlist_rocket: CachedStatement<'t>,
     listed: &'t Listed,
-    /// How many changes were noted for the lists.
+    /// How many rockets were added to the backlog.
     noted: usize,
     now: [u8; 27],
 }
@@ -258,7 +259,8 @@ impl<'t> Tables<'t> {
         })
     }
 
-    /// Joins a group's messages to what is known of their channel, or stored, and writes what comes of it.
+    /// Joins a group's messages to the cached or stored ranges of their channel, and writes the
+    /// result.
     fn take(&mut self, group: &Group<'_>, known: &mut Known<bool>, outcomes: &mut [Outcome]) -> Result<(), StoreError> {
         let channel = group.channel();
         let mut known = match known.entry(channel) {
@@ -290,7 +292,7 @@ impl<'t> Tables<'t> {
         Ok(stored)
     }
 
-    /// The channel's last ranges, in ascending order: all, or one more than can be known.
+    /// The channel's last ranges, in ascending order: all, or one more than the cache holds.
     fn load_last(&mut self, channel: &Channel) -> Result<Vec<ProcessedRange>, StoreError> {
         let mut ranges = Vec::new();
         let mut found = self.load_ranges.query(params![channel.as_str(), i64::MAX])?;
@@ -304,7 +306,7 @@ impl<'t> Tables<'t> {
         Ok(ranges)
     }
 
-    /// Appends the ranges of one window, but for those that the window before it has loaded.
+    /// Appends the ranges of one window, except those that the previous window has loaded.
     fn load_window(
         &mut self,
         channel: &Channel,
@@ -394,7 +396,7 @@ fn text(latest: &Option<Latest>) -> Option<&str> {
     latest.as_ref().map(|latest| latest.value.as_str())
 }
 
-/// A timestamp's bytes as the string that they are.
+/// A timestamp's bytes as a string.
 fn ascii(timestamp: &[u8; 27]) -> &str {
     std::str::from_utf8(timestamp).unwrap_or_default()
 }
