@@ -249,8 +249,6 @@ fn hosts(head: &RequestHead) -> Result<Hosts<'_>, Problem> {
         )
     };
     let header = only(head, header::HOST).map_err(|_| malformed())?;
-    // A client whose target has no host sends an empty value (RFC 9112, section 3.2).
-    let header = header.filter(|text| !text.is_empty());
     let header = header.map(|text| Authority::parse(text).ok_or_else(malformed)).transpose()?;
     Ok(Hosts { target, header })
 }

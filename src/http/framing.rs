@@ -237,7 +237,8 @@ mod tests {
             "POST /m HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n",
             "POST /m HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\nTrailer: x\r\n\r\n",
             "HEAD / HTTP/1.1\n\n",
-            "GET /end HTTP/1.1\r\n\r\n",
+            // Old clients send an empty line after a body.
+            "\r\n\nGET /end HTTP/1.1\r\n\r\n",
         ];
         let stream = all.concat();
         let mut end = 0;
@@ -254,6 +255,17 @@ mod tests {
     }
 
     #[test]
+    fn empty_lines_begin_no_request() {
+        let mut framing = Framing::default();
+        let post = b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\nx";
+        assert_eq!(framing.take(post), (post.len(), true));
+        assert_eq!(framing.take(b"\r\n"), (2, false));
+        assert!(!framing.is_within_request());
+        assert_eq!(framing.take(b"\r\nG"), (3, false));
+        assert!(framing.is_within_request());
+    }
+
+    #[test]
     fn what_has_no_known_end_passes() {
         for head in [
             "nonsense\r\n\r\n",
@@ -262,6 +274,10 @@ mod tests {
             "POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+            // Bare line feeds, which actix-http doesn't take for line ends either.
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\nab\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2;x\nab\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: b\n\r\n\r\n",
             "POST / HTTP/1.1\r\nUpgrade: websocket\r\nContent-Length: 3\r\n\r\nabc",
             "CONNECT a:1 HTTP/1.1\r\n\r\n",
         ] {

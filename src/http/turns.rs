@@ -66,3 +66,28 @@ pub(super) fn is_long(query: &RocketQuery) -> bool {
     let sorts_matches = filtered && matches!(query.sort, Sort::Speed | Sort::LatestUpdate);
     query.limit > SHORT_PAGE || !one_rocket && (query.view == View::Exact || sorts_matches)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use futures_util::FutureExt;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[test]
+    fn a_read_that_nobody_waits_for_keeps_its_permit_until_it_ends() {
+        actix_web::rt::System::new().block_on(async {
+            let turns = Turns::new(1);
+            let (end, ended) = oneshot::channel::<()>();
+            // Its client leaves at once.
+            assert!(turns.read(ended).now_or_never().is_none());
+            let mut next = std::pin::pin!(turns.read(async {}));
+            assert!(next.as_mut().now_or_never().is_none());
+            tokio::task::yield_now().await;
+            assert!(next.as_mut().now_or_never().is_none());
+            end.send(()).unwrap();
+            next.await.unwrap();
+        });
+    }
+}

@@ -294,6 +294,7 @@ fn a_page_of_another_origin_changes_nothing_by_the_cookie() {
         (Some("null"), false),
         (Some("http://localhost http://localhost"), false),
     ] {
+        let origin: Option<&str> = origin;
         let mut status = |method, path, by: Option<(&str, &str)>, body: &str| {
             let headers: Vec<_> = by.into_iter().chain(origin.map(|origin| ("Origin", origin))).collect();
             client.request(method, path, &headers, body.as_bytes()).unwrap().status
@@ -308,6 +309,19 @@ fn a_page_of_another_origin_changes_nothing_by_the_cookie() {
         assert_eq!(status("POST", "/messages", Some(by[1]), &message), 204, "{origin:?}");
         assert_eq!(status("GET", "/stats", Some(by[0]), ""), 200, "{origin:?}");
     }
+    // Behind a proxy that changes the Host, the browser still knows. Pages can't set this header.
+    for (site, expected) in [("same-origin", 204), ("same-site", 403), ("cross-site", 403), ("none", 403)] {
+        let headers = [by[0], ("Origin", "https://rockets.example"), ("Sec-Fetch-Site", site)];
+        let message = faster("r", 1, 1).to_string();
+        for (path, body) in [("/messages", message.as_str()), ("/session", READ)] {
+            let answer = client.request("POST", path, &headers, body.as_bytes()).unwrap();
+            assert_eq!(answer.status, expected, "{site} {path}");
+        }
+    }
+    // Credentials of another scheme, which are for a proxy, don't hide the cookie.
+    let with_basic = [by[0], ("Authorization", "Basic dXNlcjpwYXNzd29yZA==")];
+    assert_eq!(client.request("GET", "/stats", &with_basic, b"").unwrap().status, 200);
+    assert_eq!(client.request("GET", "/stats", &with_basic[1..], b"").unwrap().status, 401);
 }
 
 #[test]

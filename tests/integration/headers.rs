@@ -1,6 +1,8 @@
 //! Request and response headers: negotiation, ETags, Link, Upgrade.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::support::{App, Backend, launched};
@@ -28,6 +30,8 @@ fn reports_come_in_the_format_that_the_client_prefers() {
         ("application/json;q=0.9, text/csv;q=0.91", csv),
         ("text/html, text/csv;q=0.5", csv),
         ("text/csv;charset=utf-8", csv),
+        ("text/csv;charset=UTF-8;header=present", csv),
+        ("text/csv;header=absent", json),
         ("text/csv;charset=utf-16, application/json;q=0.1", json),
         ("text/csv;q=0.1, text/csv;charset=utf-8;q=0.9, application/json;q=0.5", csv),
         ("image/png", json),
@@ -141,6 +145,23 @@ fn upgrade_is_ignored_and_the_body_ends_where_its_length_says() {
         client.send(request.as_bytes()).unwrap();
         assert_eq!(client.answer(method == "HEAD").unwrap().status, status, "{method}");
     }
+    // A stream is not announced as chunks: the end of the connection ends it.
+    let mut stream = TcpStream::connect(app.address).unwrap();
+    write!(stream, "GET /events HTTP/1.1\r\nHost: localhost\r\n{WEBSOCKET}\r\n").unwrap();
+    let mut head = String::new();
+    let mut lines = BufReader::new(stream);
+    while !head.ends_with("\r\n\r\n") {
+        assert!(lines.read_line(&mut head).unwrap() > 0, "{head}");
+    }
+    assert!(head.contains("connection: close") && !head.contains("chunked"), "{head}");
+    // Nor is this, which has no body and no more requests behind it.
+    let mut client = app.client();
+    client.send(b"GET /livez HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").unwrap();
+    assert_eq!(client.answer(false).unwrap().status, 200);
+    client.send(b"nonsense\r\n\r\n").unwrap();
+    let refused = client.answer(false).unwrap();
+    assert_eq!((refused.status, refused.header("connection")), (400, Some("close")));
+    refused.problem(400);
 }
 
 #[test]

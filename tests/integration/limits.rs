@@ -62,6 +62,44 @@ fn requests_that_wait_for_no_answer_are_all_answered(backend: Backend) {
     }
 }
 
+#[test]
+fn a_request_that_is_refused_loses_none_of_those_behind_it() {
+    let tokens = tempfile::tempdir().unwrap();
+    let file = tokens.path().join("token");
+    std::fs::write(&file, "a-token").unwrap();
+    let file = file.to_str().unwrap();
+    let service = Service::start_with(&["--database", "memory", "--write-token-file", file, "--read-token-file", file]);
+    let body = faster("r", 1, 1).to_string();
+    let post = |path: &str, headers: &str| {
+        let length = body.len();
+        format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n{body}")
+    };
+    let token = "Authorization: Bearer a-token\r\n";
+    let encoded = format!("{token}Content-Encoding: br\r\n");
+    let foreign = format!("Cookie: rocket_monitor_token=YS10b2tlbg\r\nOrigin: http://evil.example\r\n");
+    let requests = [
+        (post("/messages", token), 204),
+        (post("/messages", ""), 401),
+        (post("/messages", &encoded), 415),
+        (post("/nowhere", token), 404),
+        (post("/rockets", token), 405),
+        (post("/messages", &foreign), 403),
+        (post("/messages", token), 204),
+    ];
+    for part in [1, 100, 1_000_000] {
+        let mut client = Client::new(service.address);
+        let all: String = requests.iter().map(|(request, _)| request.as_str()).collect();
+        for bytes in all.as_bytes().chunks(part) {
+            client.send(bytes).unwrap();
+        }
+        for (request, status) in &requests {
+            let answer = client.answer(false).unwrap();
+            assert_eq!(answer.status, *status, "{request}");
+            assert_eq!(answer.header("connection"), None, "{request}");
+        }
+    }
+}
+
 fn what_is_quoted_is_bounded(backend: Backend) {
     let app = App::spawn(backend);
     let mut client = app.client();
