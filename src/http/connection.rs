@@ -37,9 +37,8 @@ const KEEP_ALIVE_SECONDS: u32 = 75;
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(KEEP_ALIVE_SECONDS as u64);
 /// How long a client may read nothing of a response.
 const SILENCE: Duration = Duration::from_secs(30);
-/// How much of a response the kernel takes before it can send it, in bytes. Well below what a client
-/// may be behind.
-const MOST_UNSENT: u32 = 128 * 1024;
+/// The kernel's buffer for a response, in bytes; Linux takes twice as much.
+const SEND_BUFFER: usize = 512 * 1024;
 /// The minimum rate at which a client must read, in bytes per second, while there is data for it.
 const LEAST_RATE: i64 = 32 * 1024;
 /// How long a client may read more slowly, or nothing, in seconds. Reading faster earns time back.
@@ -72,10 +71,10 @@ impl Connections {
         if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(SILENCE)) {
             tracing::debug!(%error, "can't set TCP_USER_TIMEOUT on a connection");
         }
-        // Otherwise the kernel's buffer of some megabytes has to drain by a third before progress of
-        // a slow reader is noticed.
-        if let Err(error) = SockRef::from(&stream).set_tcp_notsent_lowat(MOST_UNSENT) {
-            tracing::debug!(%error, "can't limit the unsent data of a connection");
+        // Progress of a slow reader is noticed when a third of the kernel's buffer is free. By default
+        // that is more than a reader may be behind.
+        if let Err(error) = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER) {
+            tracing::debug!(%error, "can't set the send buffer of a connection");
         }
         let peer = stream.peer_addr().ok();
         let waiting = Rc::new(Waiting {

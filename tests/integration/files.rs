@@ -64,6 +64,12 @@ impl Logged {
         assert!(self.says(why), "{}", fs::read_to_string(&self.log).unwrap());
     }
 
+    /// That the next message is rejected, and that the log says why.
+    fn notices(&self, why: &str) {
+        self.client().post(&faster("r", 1_000, 1)).problem(503);
+        assert!(self.says(why), "{}", fs::read_to_string(&self.log).unwrap());
+    }
+
     fn recovers(&self) {
         eventually("it is ready again", || self.client().get("/readyz").status == 200);
     }
@@ -162,7 +168,114 @@ fn a_file_that_is_cut_short_is_no_database_until_a_sound_one_is_there() {
     post(&logged, 6..=8);
     assert_eq!(stored(&database), [[json!(8)]]);
     sound(&database);
-    assert!(beside(&database, "-wal.orphaned").exists(), "what was in the log can still be looked at");
+    // Again, and what was in each log can still be looked at.
+    fs::File::options().write(true).open(&database).unwrap().set_len(0).unwrap();
+    logged.refuses("was cut short or overwritten");
+    fs::copy(&backup, &database).unwrap();
+    logged.recovers();
+    let names = fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.filter(|name| name.starts_with("rockets.db-wal.orphaned-")).count(), 2);
+}
+
+#[test]
+fn a_file_that_is_written_over_is_no_database_until_a_sound_one_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let (database, backup) = (directory.path().join("rockets.db"), directory.path().join("backup.db"));
+    let lines: String = (0..3_000).map(|rocket| launched(&format!("c{rocket}"), 1).to_string() + "\n").collect();
+    fs::write(directory.path().join("lines"), lines).unwrap();
+    let ingested = run(&["ingest", text(&directory.path().join("lines")), "--database", text(&backup)]);
+    assert!(ingested.status.success(), "{ingested:?}");
+    let logged = Logged::start(&database);
+    post(&logged, 1..=5);
+    // What is not in the log any more is in the file.
+    sql(&database, "PRAGMA wal_checkpoint(TRUNCATE)");
+    post(&logged, 6..=9);
+    assert!(fs::metadata(&backup).unwrap().len() > fs::metadata(&database).unwrap().len());
+    // As `cp` does it: the same file with other contents, and no shorter.
+    fs::copy(&backup, &database).unwrap();
+    logged.notices("was cut short or overwritten");
+    logged.recovers();
+    let rockets = || query(&database, "SELECT count(*) FROM rockets");
+    assert_eq!(rockets(), [[json!(3_000)]]);
+    post(&logged, 1..=2);
+    assert_eq!(rockets(), [[json!(3_001)]]);
+    sound(&database);
+}
+
+/// Another program that reads the database, and holds up checkpoints.
+fn reader_of(database: &Path) -> rusqlite::Connection {
+    let reader = rusqlite::Connection::open(database).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM rockets").unwrap();
+    reader
+}
+
+#[test]
+fn what_only_a_lost_log_holds_is_kept_until_it_can_be_saved() {
+    // The file is put back, or its log is gone for good.
+    for is_put_back in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let database = directory.path().join("rockets.db");
+        let logged = Logged::start(&database);
+        post(&logged, 1..=5);
+        let reader = reader_of(&database);
+        post(&logged, 6..=10);
+        let away = directory.path().join("away.db");
+        if is_put_back {
+            fs::rename(&database, &away).unwrap();
+            logged.refuses("was removed or renamed");
+            fs::rename(&away, &database).unwrap();
+        } else {
+            fs::remove_file(beside(&database, "-wal")).unwrap();
+            logged.refuses("(the file -wal) was removed");
+            drop(reader);
+        }
+        logged.recovers();
+        post(&logged, 12..=15);
+        drop(logged);
+        // One of those that were refused may be there.
+        let processed = stored(&database)[0][0].as_u64().unwrap();
+        assert!((14..=15).contains(&processed), "{is_put_back}: {processed}");
+        sound(&database);
+    }
+}
+
+#[test]
+fn a_log_that_is_gone_is_saved_though_another_program_has_made_a_new_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = directory.path().join("rockets.db");
+    let logged = Logged::start(&database);
+    post(&logged, 1..=5);
+    fs::remove_file(beside(&database, "-wal")).unwrap();
+    fs::write(beside(&database, "-wal"), "").unwrap();
+    logged.notices("(the file -wal) was removed or replaced");
+    logged.recovers();
+    drop(logged);
+    assert!(stored(&database)[0][0].as_u64().unwrap() >= 5);
+    sound(&database);
+}
+
+#[test]
+fn without_the_index_of_the_log_nothing_is_written_beside_another_program() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = directory.path().join("rockets.db");
+    let logged = Logged::start(&database);
+    post(&logged, 1..=5);
+    // A follower has a connection of its own.
+    let mut stream = Events::open(logged.service.address, "", None);
+    assert_eq!(stream.snapshot(), ["r"]);
+    fs::remove_file(beside(&database, "-shm")).unwrap();
+    let other = rusqlite::Connection::open(&database).unwrap();
+    other.execute_batch("CREATE TABLE theirs(a)").unwrap();
+    logged.notices("(the file -shm) was removed");
+    logged.recovers();
+    for number in 1..=30 {
+        other.execute("INSERT INTO theirs VALUES (?1)", [number]).unwrap();
+        assert_eq!(logged.client().post(&faster("r", 100 + number, 1)).status, 204);
+    }
+    assert_eq!(query(&database, "SELECT count(*) FROM theirs"), [[json!(30)]]);
+    assert!(stored(&database)[0][0].as_u64().unwrap() >= 35);
+    drop((logged, other));
+    sound(&database);
 }
 
 #[test]
@@ -283,6 +396,10 @@ fn a_backup_never_takes_the_place_of_its_source_or_of_a_database_in_use() {
             assert!(stderr(&refused).contains("is the database to copy"), "{name}: {}", stderr(&refused));
         }
     }
+    for ending in ["-wal", "-shm", "-journal"] {
+        let refused = backup(&database, &beside(&other, ending));
+        assert!(stderr(&refused).contains("beside another database"), "{ending}: {}", stderr(&refused));
+    }
     let in_use = backup(&database, &other);
     assert!(!in_use.status.success() && stderr(&in_use).contains("is in use"), "{in_use:?}");
     for (name, why) in
@@ -322,10 +439,10 @@ fn a_backup_that_fails_leaves_the_file_that_it_should_replace() {
     post(&logged, 1..=20);
     drop(logged);
     assert!(beside(&other, "-wal").exists());
-    for target in [&path("notes"), &other] {
+    for (target, why) in [(&path("notes"), "notes-wal is there"), (&other, "is damaged")] {
         let failed = run(&["backup", text(target), "--replace", "--database", text(&damaged)]);
         assert_eq!(failed.status.code(), Some(1), "{failed:?}");
-        assert!(stderr(&failed).contains("is damaged"), "{}", stderr(&failed));
+        assert!(stderr(&failed).contains(why), "{}", stderr(&failed));
     }
     for name in files {
         assert_eq!(fs::read_to_string(path(name)).unwrap(), name);
@@ -349,7 +466,9 @@ fn a_backup_never_replaces_a_database_that_its_user_can_only_read() {
     // Root may write to every file, so for root another user does it, with a program that this user can reach.
     let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
     let copied_program = path("program");
-    fs::copy(env!("CARGO_BIN_EXE_rocket-monitor"), &copied_program).unwrap();
+    // By another process: a file that this one writes can't be run while it starts another program.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_rocket-monitor")).arg(&copied_program).status();
+    assert!(copied.unwrap().success());
     let unprivileged = |words: &[&str]| {
         let mut command = Command::new(&copied_program);
         command.args(words).current_dir(directory.path()).stdin(Stdio::null());
@@ -380,7 +499,7 @@ fn of_backups_to_one_new_name_one_is_made() {
     let outputs: Vec<_> = backups.into_iter().map(|backup| backup.wait_with_output().unwrap()).collect();
     let (made, refused): (Vec<_>, Vec<_>) = outputs.iter().partition(|output| output.status.success());
     assert_eq!(made.len(), 1, "{outputs:?}");
-    assert!(refused.iter().all(|output| stderr(output).contains("exists already")), "{outputs:?}");
+    assert!(refused.iter().all(|output| stderr(output).contains("already exists")), "{outputs:?}");
     sound(&copy);
 }
 

@@ -34,13 +34,24 @@ impl SqliteStore {
         if is_part_of(target, &file.path) {
             return Err(BackupError::Source(target.clone()));
         }
+        if SIBLINGS.iter().any(|ending| target.as_os_str().as_bytes().ends_with(ending.as_bytes())) {
+            return Err(unusable("the name is that of a file beside another database; give another name".to_owned()));
+        }
         let is_replaced = target.exists();
         if is_replaced && !replace {
             return Err(BackupError::Exists(target.clone()));
         }
-        // Held until the copy has taken its place. SQLite is not asked about other files: it might remove what is beside them.
+        // Held until the copy has taken its place.
         let lock = if is_replaced && is_database(target)? { Some(lock_replaced(target)?) } else { None };
-        // Beside the target, so that giving it its name is one step. Removed in the end, however that comes.
+        if lock.is_none() {
+            // SQLite would take them for those of the copy.
+            let mut siblings = SIBLINGS.iter().map(|ending| files::sibling(target, ending));
+            if let Some(other) = siblings.find(|path| path.exists()) {
+                let reason = format!("{} is there and would be used with the copy; remove it first", other.display());
+                return Err(unusable(reason));
+            }
+        }
+        // Beside the target, so that giving it its name is one step. Removed in the end in any case.
         let partial = Partial(beside(target));
         copy(&file.path, &partial.0)?;
         let audit = audit(&partial.0)?;
@@ -51,7 +62,7 @@ impl SqliteStore {
         if is_replaced {
             fs::rename(&partial.0, target)?;
             drop(lock);
-            // The log of the old database would be applied to the copy.
+            // The log of a damaged database is still there, and would be applied to the copy.
             remove_all(SIBLINGS.map(|ending| files::sibling(target, ending)));
         } else {
             name_new(&partial.0, target)?;

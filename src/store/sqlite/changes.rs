@@ -3,15 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Row, params};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::database_file::DatabaseFile;
+use super::database_file::{DatabaseFile, Reader};
 use super::lists::Readers;
-use super::{Connections, SqliteStore, connect_reader, rows, schema};
+use super::{Connections, SqliteStore, rows, schema};
 use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
@@ -21,6 +21,8 @@ use crate::store::listing::ROCKET_COLUMNS;
 
 /// How often a watch polls the file.
 const POLL: Duration = Duration::from_millis(200);
+/// How often a file that can't be held open is scanned for changes.
+const UNHELD_POLL: Duration = Duration::from_secs(1);
 
 /// What the connections of one process share.
 #[derive(Debug, Default)]
@@ -88,7 +90,8 @@ impl SqliteStore {
             Connections::File(file) => {
                 let mut watch = SqliteWatch {
                     file: Arc::clone(file),
-                    connection: None,
+                    reader: None,
+                    unheld_look: None,
                     writes: Arc::clone(&self.writes),
                     data_version: 0,
                     committed: 0,
@@ -103,7 +106,9 @@ impl SqliteStore {
 /// Detects that another process has written to the file.
 pub struct SqliteWatch {
     file: Arc<DatabaseFile>,
-    connection: Option<Connection>,
+    reader: Option<Reader>,
+    /// When a file that is not held open was last reported as changed.
+    unheld_look: Option<Instant>,
     writes: Arc<Writes>,
     data_version: i64,
     committed: u64,
@@ -131,16 +136,25 @@ impl SqliteWatch {
     fn look(&mut self) -> Result<bool, StoreError> {
         if !self.file.is_held() {
             // Nothing keeps the file open, so nothing can tell.
-            self.connection = None;
-            return Ok(true);
+            self.reader = None;
+            let is_due = self.unheld_look.is_none_or(|at| at.elapsed() >= UNHELD_POLL);
+            if is_due {
+                self.unheld_look = Some(Instant::now());
+            }
+            return Ok(is_due);
         }
-        let connection = match &self.connection {
-            Some(connection) => connection,
-            None => self.connection.insert(connect_reader(&self.file.path)?),
+        let generation = self.file.generation();
+        let reader = self.reader.take().filter(|reader| reader.generation == generation);
+        let is_new = reader.is_none();
+        let reader = match reader {
+            Some(reader) => reader,
+            None => self.file.reader_connection()?,
         };
         let committed = self.writes.committed.load(Ordering::SeqCst);
-        let data_version: i64 = connection.query_row("PRAGMA data_version", [], |row| row.get(0))?;
-        let by_others = data_version != self.data_version && committed == self.committed;
+        let data_version: i64 = reader.connection.query_row("PRAGMA data_version", [], |row| row.get(0))?;
+        self.reader = Some(reader);
+        // A new connection can't tell what happened before it.
+        let by_others = is_new || data_version != self.data_version && committed == self.committed;
         (self.data_version, self.committed) = (data_version, committed);
         Ok(self.writes.others_wrote.swap(false, Ordering::SeqCst) || by_others)
     }

@@ -5,8 +5,8 @@
 //! database of ours.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -16,46 +16,81 @@ use super::files::{FileChange, FileId, OpenFiles};
 use super::{OPEN_FLAGS, connect, connect_reader, lock, schema, sync_log, wal_vfs};
 use crate::store::StoreError;
 
-/// How many idle connections are kept for readers.
+/// The most idle reader connections.
 const READERS_KEPT: usize = 16;
 
 pub(super) struct DatabaseFile {
-    /// Absolute, so that it doesn't depend on the current directory.
+    /// Absolute, so it doesn't depend on the current directory.
     pub(super) path: PathBuf,
     idle_readers: Mutex<Vec<Reader>>,
-    anchor: Mutex<Option<Anchor>>,
-    is_held: AtomicBool,
-    /// How often another file has been opened at the path.
+    held: Mutex<Held>,
+    access: Mutex<Access>,
+    /// Incremented when the path no longer names the open database.
     generation: AtomicU64,
 }
 
-/// A connection that does nothing but stay open as long as the store, and longer than any other.
+/// What connections may be opened.
+#[derive(Default)]
+struct Access {
+    /// The file that is held open.
+    held: Option<FileId>,
+    /// Why nothing may be opened, until the files are in order again.
+    lost: Option<FileChange>,
+    /// Shared by all connections to these files.
+    users: Users,
+}
+
+/// Each connection has a clone. SQLite shares its locks and the index of the log among all
+/// connections of a process to a file, so none to lost files may be left when others are opened.
+type Users = Arc<()>;
+
+/// Whether the files are held open.
+enum Held {
+    /// They are not. What was lost before decides about the log that is still there.
+    No(Option<Lost>),
+    Yes(Anchor),
+    /// They were lost, but something is still to be done, or connections are still in use.
+    Lost {
+        anchor: Anchor,
+        change: FileChange,
+        users: Weak<()>,
+    },
+}
+
+/// Files that were held open until something happened to them.
+struct Lost {
+    files: OpenFiles,
+    change: FileChange,
+}
+
+/// An idle connection that stays open as long as the store, so that it outlives all others.
 ///
-/// After the last connection has closed, the next one treats everything in the log as committed,
-/// including what could not be synced and was never acknowledged. Copies of that would be
-/// acknowledged, although it is still not on disk.
+/// After the last connection has closed, the next one takes everything in the log as committed,
+/// also commits that could not be synced and were never acknowledged. Copies of their messages
+/// would then be acknowledged as duplicates without being on disk.
 ///
-/// A read-only file is not held open, and no other connection keeps it open either: SQLite uses the
-/// log's index as the first connection of the process could open it, even after it has become
-/// writable again.
+/// A read-only file is not held open: SQLite keeps using the log's index in the mode in which the
+/// process's first connection could open it, even after the file becomes writable again.
 struct Anchor {
     connection: Connection,
     files: OpenFiles,
 }
 
-/// A connection for reading, and what it has open.
-struct Reader {
-    connection: Connection,
+/// A connection that reads.
+pub(super) struct Reader {
+    pub(super) connection: Connection,
     file: FileId,
-    generation: u64,
+    pub(super) generation: u64,
+    _users: Users,
 }
 
-/// A connection for writing, and the files that it has open.
+/// A connection that writes, and its open files.
 #[derive(Debug)]
 pub(super) struct WriterConnection {
     pub(super) connection: Connection,
     files: OpenFiles,
-    database: std::sync::Arc<DatabaseFile>,
+    database: Arc<DatabaseFile>,
+    _users: Users,
 }
 
 impl std::fmt::Debug for DatabaseFile {
@@ -69,35 +104,50 @@ impl DatabaseFile {
         Self {
             path,
             idle_readers: Mutex::default(),
-            anchor: Mutex::default(),
-            is_held: AtomicBool::new(false),
+            held: Mutex::new(Held::No(None)),
+            access: Mutex::default(),
             generation: AtomicU64::new(0),
         }
     }
 
     pub(super) fn is_held(&self) -> bool {
-        self.is_held.load(Ordering::Relaxed)
+        lock(&self.access).held.is_some()
     }
 
-    /// Changes when the path names another database.
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::SeqCst)
     }
 
     /// Holds the file open, unless it is held already or is read-only.
     pub(super) fn hold(&self) -> Result<(), StoreError> {
-        self.let_go_if_changed();
-        let mut anchor = lock(&self.anchor);
-        if anchor.is_some() {
-            return Ok(());
-        }
-        if self.generation() > 0 {
+        let mut held = lock(&self.held);
+        self.let_go_if_changed(&mut held);
+        self.finish_letting_go(&mut held)?;
+        let lost = match &*held {
+            Held::Yes(_) => return Ok(()),
+            Held::Lost { change, .. } => return Err((*change).into()),
+            Held::No(lost) => lost,
+        };
+        if let Some(Lost { files, change }) = lost {
+            let found = FileId::of(&self.path).map_err(|_| FileChange::Removed)?;
+            if change.damages_file() || found != files.database() {
+                files.put_log_aside()?;
+            }
             sync_log(&self.path)?;
             schema::require_current(&self.path)?;
+            if change.damages_file() {
+                require_sound(&self.path)?;
+            }
         }
-        *anchor = self.open_anchor()?;
-        self.is_held.store(anchor.is_some(), Ordering::Relaxed);
-        if anchor.is_some() && self.generation() > 0 {
+        let is_reopened = lost.is_some();
+        let Some(anchor) = self.open_anchor()? else {
+            // It can't be written: it is read without being held.
+            lock(&self.access).lost = None;
+            return Ok(());
+        };
+        *lock(&self.access) = Access { held: Some(anchor.files.database()), ..Access::default() };
+        *held = Held::Yes(anchor);
+        if is_reopened {
             tracing::info!(path = %self.path.display(), "the database was reopened");
         }
         Ok(())
@@ -134,101 +184,180 @@ impl DatabaseFile {
     }
 
     /// Opens a connection for writing.
-    pub(super) fn writer_connection(self: &std::sync::Arc<Self>) -> Result<WriterConnection, StoreError> {
+    pub(super) fn writer_connection(self: &Arc<Self>) -> Result<WriterConnection, StoreError> {
         self.hold()?;
-        let before = FileId::of(&self.path)?;
+        let (before, users) = (FileId::of(&self.path)?, self.users()?);
         let connection = connect(&self.path)?;
         let files = OpenFiles::of(&self.path, &connection)?;
         if files.database() != before {
             return Err(FileChange::Replaced.into());
         }
-        Ok(WriterConnection { connection, files, database: std::sync::Arc::clone(self) })
+        Ok(WriterConnection { connection, files, database: Arc::clone(self), _users: users })
     }
 
-    /// Lends a connection that reads the file that the path names.
+    /// Opens a connection for reading what the path names.
+    pub(super) fn reader_connection(&self) -> Result<Reader, StoreError> {
+        let (generation, users) = (self.generation(), self.users()?);
+        let file = self.current_file()?;
+        Ok(Reader { connection: connect_reader(&self.path)?, file, generation, _users: users })
+    }
+
+    /// Lends a connection for reading what the path names.
     pub(super) fn with_reader<T>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let file = FileId::of(&self.path).map_err(|_| FileChange::Removed)?;
-        let generation = self.generation();
+        let (file, generation) = (self.current_file()?, self.generation());
         let is_current = |reader: &Reader| reader.file == file && reader.generation == generation;
         let idle = lock(&self.idle_readers).pop().filter(is_current);
         let reader = match idle {
             Some(reader) => reader,
-            None => Reader { connection: connect_reader(&self.path)?, file, generation },
+            None => self.reader_connection()?,
         };
         let answer = read(&reader.connection);
-        // After an error, the next reader gets another connection.
+        // After an error, the next read uses another connection.
         if answer.is_ok() && self.is_held() {
             let mut idle = lock(&self.idle_readers);
-            if idle.len() < READERS_KEPT {
+            if idle.len() < READERS_KEPT && reader.generation == self.generation() {
                 idle.push(reader);
             }
         }
         answer
     }
 
-    fn let_go_if_changed(&self) {
-        let change = {
-            let mut anchor = lock(&self.anchor);
-            let Some(Anchor { connection, files }) = anchor.as_mut() else { return };
-            files.verify(connection).err()
+    /// The file that the path names, if it is the one that is held open. The log beside another one
+    /// is not its own, and would be applied to it.
+    fn current_file(&self) -> Result<FileId, StoreError> {
+        let file = FileId::of(&self.path).map_err(|_| FileChange::Removed)?;
+        let held = lock(&self.access).held;
+        if held.is_some_and(|held| held != file) {
+            self.let_go_if_changed(&mut lock(&self.held));
+            return Err(FileChange::Replaced.into());
+        }
+        Ok(file)
+    }
+
+    fn users(&self) -> Result<Users, StoreError> {
+        let access = lock(&self.access);
+        match access.lost {
+            Some(change) => Err(change.into()),
+            None => Ok(Arc::clone(&access.users)),
+        }
+    }
+
+    fn let_go_if_changed(&self, held: &mut Held) {
+        if let Held::Yes(Anchor { connection, files }) = held
+            && let Err(change) = files.verify(connection)
+        {
+            self.let_go(held, change);
+        }
+    }
+
+    /// Opens no more connections to files that are no longer the database's, and closes the idle
+    /// ones.
+    fn let_go(&self, held: &mut Held, change: FileChange) {
+        let Held::Yes(anchor) = std::mem::replace(held, Held::No(None)) else {
+            // That it was lost has been noticed before.
+            unreachable!("only files that are held can be let go");
         };
-        if let Some(change) = change {
-            self.let_go(change);
-        }
-    }
-
-    /// Closes the connections to files that are no longer the database's.
-    fn let_go(&self, change: FileChange) {
-        let anchor = lock(&self.anchor).take();
-        self.is_held.store(false, Ordering::Relaxed);
-        let readers = std::mem::take(&mut *lock(&self.idle_readers));
-        let Some(Anchor { connection, files }) = anchor else { return };
-        tracing::error!(path = %self.path.display(), "{change}; messages are refused until a sound database is at this path");
+        tracing::error!(path = %self.path.display(), "{change}; messages are rejected until a sound database is at this path");
         self.generation.fetch_add(1, Ordering::SeqCst);
-        save_log(&connection, change);
-        for reader in &readers {
-            keep_log_apart(&reader.connection, change);
+        let before = std::mem::replace(
+            &mut *lock(&self.access),
+            Access { held: None, lost: Some(change), users: Users::default() },
+        );
+        let readers = std::mem::take(&mut *lock(&self.idle_readers));
+        for connection in readers.iter().map(|reader| &reader.connection).chain([&anchor.connection]) {
+            keep_log_apart(connection, change);
         }
-        drop((connection, readers));
-        if change != FileChange::LogRemoved {
-            files.put_log_aside();
-        }
+        *held = Held::Lost { anchor, change, users: Arc::downgrade(&before.users) };
     }
 
-    /// Closes all idle connections. The last one to close moves the log into the file, and removes
-    /// it.
+    /// Copies what only the log holds into the lost file, and waits for the connections to it. Until
+    /// then nothing else may be opened.
+    fn finish_letting_go(&self, held: &mut Held) -> Result<(), StoreError> {
+        let Held::Lost { anchor, change, users } = held else { return Ok(()) };
+        let change = *change;
+        if change.leaves_log() {
+            // Nobody waits here for readers of other programs.
+            anchor.connection.busy_timeout(Duration::ZERO)?;
+            match apply_log(&anchor.connection) {
+                Ok(true) => {}
+                Ok(false) if anchor.files.verify(&anchor.connection).is_ok() => {
+                    // It has been put back.
+                    super::configure(&mut anchor.connection)?;
+                    return self.hold_again(held);
+                }
+                Ok(false) => return Err(change.into()),
+                Err(error) => {
+                    tracing::error!(%error, "the write-ahead log of the lost database can't be applied to it");
+                }
+            }
+        }
+        if users.strong_count() > 0 {
+            return Err(change.into());
+        }
+        if let Held::Lost { anchor: Anchor { connection, files }, .. } = std::mem::replace(held, Held::No(None)) {
+            drop(connection);
+            *held = Held::No(Some(Lost { files, change }));
+        }
+        Ok(())
+    }
+
+    fn hold_again(&self, held: &mut Held) -> Result<(), StoreError> {
+        if let Held::Lost { anchor, .. } = std::mem::replace(held, Held::No(None)) {
+            *lock(&self.access) = Access { held: Some(anchor.files.database()), ..Access::default() };
+            *held = Held::Yes(anchor);
+            tracing::info!(path = %self.path.display(), "the database was reopened");
+        }
+        Ok(())
+    }
+
+    /// Closes all idle connections. When the last one closes, the log is applied to the file and
+    /// removed.
     pub(super) fn close(&self) -> Result<(), StoreError> {
-        self.let_go_if_changed();
-        if !self.is_held() {
+        let mut held = lock(&self.held);
+        self.let_go_if_changed(&mut held);
+        self.finish_letting_go(&mut held)?;
+        if !matches!(*held, Held::Yes(_)) {
             return Ok(());
         }
-        // Opened before the others close, so that it doesn't recover the log as after a crash.
+        // Opened before the others close, so that the log is not read as after a crash.
         let last = connect_reader(&self.path)?;
-        self.is_held.store(false, Ordering::Relaxed);
-        let closed = (lock(&self.anchor).take(), std::mem::take(&mut *lock(&self.idle_readers)));
-        drop(closed);
+        lock(&self.access).held = None;
+        drop((std::mem::replace(&mut *held, Held::No(None)), std::mem::take(&mut *lock(&self.idle_readers))));
         last.execute_batch("PRAGMA query_only = OFF")?;
-        last.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        if !apply_log(&last)? {
+            tracing::warn!(
+                path = %self.path.display(),
+                "another program reads the database, so its write-ahead log stays: copy the file \
+                 with the file -wal"
+            );
+        }
         Ok(())
     }
 }
 
 impl WriterConnection {
-    /// Checks that what was committed is in the files that the paths name, or whether the files
-    /// explain a failure. If they are not the open files, all connections are given up.
+    /// Checks that nothing would be written over what another process has written: without the
+    /// index, neither sees the other's locks.
+    pub(super) fn verify_index(&mut self) -> Result<(), StoreError> {
+        if self.files.has_index() { Ok(()) } else { self.verify(Ok(())) }
+    }
+
+    /// Checks that the commit is in the files that the paths name, or whether a failure is due to
+    /// the files. If the files have changed, no more connections to them are opened.
     pub(super) fn verify<T>(&mut self, committed: Result<T, StoreError>) -> Result<T, StoreError> {
-        let change = match &committed {
-            Err(error) if is_cut_short(error) => FileChange::LogCutShort,
-            _ => match self.files.verify(&self.connection) {
-                Ok(()) => return committed,
-                Err(change) => change,
-            },
+        let change = match (self.files.verify(&self.connection), &committed) {
+            (Err(change), _) => change,
+            (Ok(()), Err(error)) if is_cut_short(error) => FileChange::LogCutShort,
+            (Ok(()), _) => return committed,
         };
-        save_log(&self.connection, change);
-        self.database.let_go(change);
+        keep_log_apart(&self.connection, change);
+        let mut held = lock(&self.database.held);
+        if matches!(*held, Held::Yes(_)) {
+            self.database.let_go(&mut held, change);
+        }
         Err(change.into())
     }
 }
@@ -238,23 +367,26 @@ fn is_cut_short(error: &StoreError) -> bool {
     error.sqlite_error().is_some_and(|error| error.extended_code == wal_vfs::CUT_SHORT)
 }
 
-/// Called before a connection closes for good. Moves the log into the open file, if that file is
-/// whole: it may have been renamed, and come back.
-fn save_log(connection: &Connection, change: FileChange) {
-    if change.leaves_log()
-        && let Err(error) = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-    {
-        tracing::warn!(%error, "the write-ahead log can't be applied to the lost database file");
-    }
-    keep_log_apart(connection, change);
+/// Copies the log into the file as far as readers allow, and truncates it if nobody needs it any
+/// more. Returns whether all of it is in the file.
+fn apply_log(connection: &Connection) -> Result<bool, StoreError> {
+    let (frames, copied): (i64, i64) =
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;
+    Ok(frames == copied)
 }
 
-/// Keeps the last connection from applying the log to a damaged file.
+/// Fails unless the pages of the database are in order.
+fn require_sound(path: &std::path::Path) -> Result<(), StoreError> {
+    let found: String = connect_reader(path)?.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if found == "ok" { Ok(()) } else { Err(StoreError::Damaged(found)) }
+}
+
+/// Prevents a connection, which may be the last, from applying the log to the file when it closes, if
+/// that would be wrong.
 fn keep_log_apart(connection: &Connection, change: FileChange) {
     if !change.leaves_log()
         && let Err(error) = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
     {
-        tracing::warn!(%error, "SQLite may apply the write-ahead log to the damaged database file \
-                                on close");
+        tracing::warn!(%error, "SQLite may apply the write-ahead log to the database file on close");
     }
 }

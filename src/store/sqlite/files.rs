@@ -9,9 +9,13 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rusqlite::Connection;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+
+use super::wal_vfs::{self, Raw};
+use crate::domain::timestamp::Timestamp;
 
 /// Only the owner can access new files. SQLite gives its log and the log's index the same
 /// permissions.
@@ -101,18 +105,32 @@ pub enum FileChange {
          log is lost"
     )]
     LogCutShort,
-    /// The log or its index is missing, or is another file.
-    #[error("the database's write-ahead log (the file -wal or -shm) was removed or replaced while it was in use")]
+    /// The log is missing, or is another file.
+    #[error("the database's write-ahead log (the file -wal) was removed or replaced while it was in use")]
     LogRemoved,
+    /// The index of the log is missing, or is another file.
+    #[error(
+        "the index of the database's write-ahead log (the file -shm) was removed or replaced while \
+         it was in use"
+    )]
+    IndexRemoved,
 }
 
 impl FileChange {
-    /// Whether the log, as far as it can be read, belongs to the open file.
+    /// Whether what is in the log must still be copied into the open file: nobody else will find it
+    /// there.
     pub(super) fn leaves_log(self) -> bool {
         match self {
             Self::Removed | Self::Replaced | Self::LogRemoved => true,
+            // The next connection reads the log; another process may be using it already.
+            Self::IndexRemoved => false,
             Self::CutShort | Self::LogCutShort => false,
         }
+    }
+
+    /// Whether the file may be damaged, so that its log must not be applied to it.
+    pub(super) fn damages_file(self) -> bool {
+        matches!(self, Self::CutShort | Self::LogCutShort)
     }
 }
 
@@ -130,6 +148,8 @@ pub(super) struct OpenFiles {
     length: u64,
     /// Changes with VACUUM, the only operation that shortens the file.
     schema_version: i64,
+    /// Changes with checkpoints alone; none if it could not be read.
+    raw: Option<Raw>,
 }
 
 impl OpenFiles {
@@ -145,6 +165,7 @@ impl OpenFiles {
             log: FileId::of(&log_path)?,
             index: FileId::of(&index_path)?,
             schema_version: schema_version(connection)?,
+            raw: wal_vfs::raw(connection),
             log_path,
             index_path,
         })
@@ -163,10 +184,35 @@ impl OpenFiles {
             return Err(FileChange::Replaced);
         }
         let is = |path: &Path, id: FileId| FileId::of(path).is_ok_and(|found| found == id);
-        if !is(&self.log_path, self.log) || !is(&self.index_path, self.index) {
+        if !is(&self.log_path, self.log) {
             return Err(FileChange::LogRemoved);
         }
-        self.verify_length(length, connection)
+        if !is(&self.index_path, self.index) {
+            return Err(FileChange::IndexRemoved);
+        }
+        self.verify_length(length, connection)?;
+        self.verify_header(connection)
+    }
+
+    /// Whether the path still names the index that is open.
+    pub(super) fn has_index(&self) -> bool {
+        FileId::of(&self.index_path).is_ok_and(|found| found == self.index)
+    }
+
+    /// Notices that another program wrote over the file: its header has changed without a
+    /// checkpoint.
+    fn verify_header(&mut self, connection: &Connection) -> Result<(), FileChange> {
+        let before = std::mem::replace(&mut self.raw, wal_vfs::raw(connection));
+        match (before, &self.raw) {
+            (Some(before), Some(now))
+                if before.header != now.header
+                    && before.checkpoint == now.checkpoint
+                    && !now.checkpoint.is_under_way() =>
+            {
+                Err(FileChange::CutShort)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn verify_length(&mut self, length: u64, connection: &Connection) -> Result<(), FileChange> {
@@ -181,20 +227,25 @@ impl OpenFiles {
         Ok(())
     }
 
-    /// Keeps SQLite from applying the log to another database: renames it, unless it is empty or
-    /// another file already. Nobody may write to it after this.
-    pub(super) fn put_log_aside(&self) {
-        let ours = status(&self.log_path).is_ok_and(|(log, length)| log == self.log && length > 0);
-        if !ours {
-            return;
+    /// Keeps SQLite from using the log, or its index, for another database: renames the log if
+    /// anything is in it. Nobody may write to it after this.
+    pub(super) fn put_log_aside(&self) -> io::Result<()> {
+        let is_ours = |path: &Path, id: FileId| status(path).is_ok_and(|(found, _)| found == id);
+        if is_ours(&self.log_path, self.log) {
+            let (_, length) = status(&self.log_path)?;
+            if length == 0 {
+                fs::remove_file(&self.log_path)?;
+            } else {
+                let now = Timestamp::from_system_time(SystemTime::now());
+                let aside = sibling(&self.log_path, &format!(".orphaned-{now}"));
+                fs::rename(&self.log_path, &aside)?;
+                tracing::warn!(path = %aside.display(), "the write-ahead log of the lost database was set aside");
+            }
         }
-        let aside = sibling(&self.log_path, ".orphaned");
-        match fs::rename(&self.log_path, &aside) {
-            Ok(()) => tracing::warn!(path = %aside.display(), "the write-ahead log of the lost database was set aside"),
-            Err(error) => tracing::error!(%error, "the write-ahead log of the lost database can't be set aside"),
+        if is_ours(&self.index_path, self.index) {
+            fs::remove_file(&self.index_path)?;
         }
-        // It may be missing already; SQLite creates another.
-        let _ = fs::remove_file(&self.index_path);
+        Ok(())
     }
 }
 

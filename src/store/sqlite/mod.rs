@@ -151,6 +151,14 @@ impl Shared {
         }
     }
 
+    /// Whether other processes see what this connection locks.
+    fn verify_index(&mut self) -> Result<(), StoreError> {
+        match self {
+            Self::Own(writer) => writer.verify_index(),
+            Self::Common(_) => Ok(()),
+        }
+    }
+
     fn lend(&mut self) -> Lent<'_> {
         match self {
             Self::Own(writer) => Lent::Own(&mut writer.connection),

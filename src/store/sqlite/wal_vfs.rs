@@ -21,6 +21,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use rusqlite::Connection;
 use rusqlite::ffi::{self, sqlite3_file, sqlite3_vfs};
 
 use super::files;
@@ -308,10 +309,71 @@ static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
     xUnfetch: None,
 };
 
+/// What the file of a database and the index of its log hold that only a checkpoint changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Raw {
+    /// The first bytes of the file, not as SQLite sees them through the log.
+    pub(super) header: [u8; HEADER_BYTES],
+    pub(super) checkpoint: Checkpoint,
+}
+
+/// How much of which log has been copied into the file
+/// (<https://www.sqlite.org/walformat.html#the_wal_index_file_format>).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Checkpoint {
+    salt: [u32; 2],
+    /// The frames that are in the file.
+    done: u32,
+    /// The frames that are, or are being copied.
+    attempted: u32,
+}
+
+impl Checkpoint {
+    pub(super) fn is_under_way(self) -> bool {
+        self.done != self.attempted
+    }
+}
+
+const HEADER_BYTES: usize = 100;
+
+/// Reads past SQLite's cache and log. None if the file is shorter, or has no log.
+pub(super) fn raw(connection: &Connection) -> Option<Raw> {
+    /// The size of a part of the index.
+    const PART: c_int = 32 * 1024;
+    /// Places in the index, in words of four bytes.
+    const SALT: usize = 8;
+    const DONE: usize = 24;
+    const ATTEMPTED: usize = 32;
+    let mut header = [0; HEADER_BYTES];
+    // SAFETY: the connection is open and used by this thread alone. SQLite gives out the file that
+    // it has open, with its methods, and the first part of the index, which is mapped as long as
+    // the connection has its log open. Other connections may change the words at any time.
+    unsafe {
+        let mut file: *mut sqlite3_file = std::ptr::null_mut();
+        let into: *mut *mut sqlite3_file = &raw mut file;
+        let operation = ffi::SQLITE_FCNTL_FILE_POINTER;
+        let told = ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), operation, into.cast());
+        let methods = (told == ffi::SQLITE_OK).then(|| file.as_ref()?.pMethods.as_ref()).flatten()?;
+        let length = HEADER_BYTES as c_int;
+        if methods.xRead?(file, header.as_mut_ptr().cast(), length, 0) != ffi::SQLITE_OK {
+            return None;
+        }
+        let mut index: *mut c_void = std::ptr::null_mut();
+        let mapped = methods.xShmMap?(file, 0, PART, 0, (&raw mut index).cast());
+        if mapped != ffi::SQLITE_OK || index.is_null() {
+            return None;
+        }
+        let word = |place: usize| index.cast::<u32>().add(place).read_volatile();
+        let salt = [word(SALT), word(SALT + 1)];
+        let checkpoint = Checkpoint { salt, done: word(DONE), attempted: word(ATTEMPTED) };
+        Some(Raw { header, checkpoint })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use rusqlite::{Connection, OpenFlags};
+    use rusqlite::OpenFlags;
 
     use super::*;
 

@@ -107,6 +107,7 @@ impl SqliteWriter {
 
     /// See [`Writer::commit`](crate::store::Writer::commit).
     pub fn commit(&mut self, messages: &[Message], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
+        self.connection.verify_index()?;
         let committed = self.try_commit(messages, now);
         // What was committed is acknowledged only if it is in the file that the path names. And a failure may come of that.
         self.connection.verify(committed)
@@ -154,6 +155,7 @@ impl SqliteWriter {
 
     /// See [`Writer::tidy`](crate::store::Writer::tidy).
     pub fn tidy(&mut self) -> Result<bool, StoreError> {
+        self.connection.verify_index()?;
         let tidied = self.try_tidy();
         self.connection.verify(tidied)
     }
@@ -180,6 +182,7 @@ impl SqliteWriter {
 
     /// See [`Writer::probe`](crate::store::Writer::probe).
     pub fn probe(&mut self) -> Result<(), StoreError> {
+        self.connection.verify_index()?;
         let probed = self.try_probe();
         self.connection.verify(probed)
     }
@@ -405,7 +408,14 @@ impl SqliteStore {
     /// See [`Store::forget`](crate::store::Store::forget).
     pub fn forget(&self, channel: &Channel) -> Result<bool, StoreError> {
         let mut writer = self.writer()?;
-        let mut connection = writer.connection.lend();
+        let removed = writer.remove(channel);
+        writer.connection.verify(removed)
+    }
+}
+
+impl SqliteWriter {
+    fn remove(&mut self, channel: &Channel) -> Result<bool, StoreError> {
+        let mut connection = self.connection.lend();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for table in ["processed_ranges", "rockets_listed", "rockets_unlisted"] {
             transaction.execute(&format!("DELETE FROM {table} WHERE channel = ?1"), params![channel.as_str()])?;
