@@ -397,6 +397,81 @@ fn starting_waits_for_a_lock_within_bounds_and_not_for_another_schema() {
 }
 
 #[test]
+fn commits_that_never_end_use_no_more_connections_with_each_try() {
+    let cluster = Cluster::start_with("-c fsync=off");
+    let url = cluster.url("postgres");
+    let service = Service::start(format!("{url}&statement_timeout=1&application_name=monitor"));
+    let mut client = Client::new(service.address);
+    assert_eq!(client.post(&faster("r", 1, 1)).status, 204);
+    // Every commit waits for a standby that there is not, and no timeout of the server's ends that.
+    let standby = |names: &str| {
+        execute(&url, &format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'"));
+        execute(&url, "SELECT pg_reload_conf()");
+    };
+    standby("nobody");
+    let waiting = || {
+        let sql = "SELECT count(*) AS waiting FROM pg_stat_activity
+                   WHERE application_name = 'monitor' AND wait_event = 'SyncRep'";
+        query(&url, sql)[0]["waiting"].as_u64().unwrap()
+    };
+    for number in 2..=6 {
+        client.post(&faster("r", number, 1)).problem(503);
+        assert!(waiting() <= 2, "one for each committer at most");
+    }
+    standby("");
+    eventually("messages are taken again", || client.post(&faster("r", 7, 1)).status == 204);
+    for number in 2..=6 {
+        assert_eq!(client.post(&faster("r", number, 1)).status, 204);
+    }
+    let rocket = client.get("/rockets/r?view=exact").json();
+    assert_eq!((&rocket["speed"], &rocket["messages"]["processed"]), (&json!(7), &json!(7)));
+}
+
+#[test]
+fn starting_waits_for_an_instance_that_migrates_longer_than_for_other_locks() {
+    let database = TestDatabase::create();
+    let mut migrating = Session::open(&database.url);
+    // The lock that each instance takes: the bytes of a word, and the schema.
+    let key = i64::from_be_bytes(*b"rockets!");
+    migrating.execute(&format!(
+        "SELECT pg_advisory_lock({key} + (SELECT oid FROM pg_namespace WHERE nspname = current_schema())::bigint)"
+    ));
+    let started = Instant::now();
+    let mut command = program(&["migrate", "--database", &database.url]);
+    let mut waiting = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    eventually("it waits for longer than for locks of tables", || {
+        assert!(waiting.try_wait().unwrap().is_none(), "it ended after {:?}", started.elapsed());
+        started.elapsed() > Duration::from_secs(12)
+    });
+    migrating.execute("SELECT pg_advisory_unlock_all()");
+    let ended = waiting.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+}
+
+#[test]
+fn reads_go_only_to_servers_that_the_url_asks_for() {
+    let database = TestDatabase::create();
+    let service = Service::start(format!("{}&target_session_attrs=read-write", database.url));
+    let mut client = Client::new(service.address);
+    assert_eq!(client.post(&launched("r", 1)).status, 204);
+    assert_eq!(client.get("/rockets/r").status, 200);
+    let name = query(&database.url, "SELECT current_database()::text AS name")[0]["name"].as_str().unwrap().to_owned();
+    // A session that may still write.
+    let mut admin = Session::open(&database.url);
+    let mut read_only = |on: &str| {
+        admin.execute(&format!("ALTER DATABASE \"{name}\" SET default_transaction_read_only = {on}"));
+        admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        );
+    };
+    read_only("on");
+    client.get("/rockets/r").problem(503);
+    read_only("off");
+    eventually("it reads again", || client.get("/rockets/r").status == 200);
+}
+
+#[test]
 fn fleets_in_two_schemas_hear_nothing_of_each_other() {
     let database = TestDatabase::create();
     execute(&database.url, "CREATE SCHEMA a; CREATE SCHEMA b");

@@ -107,7 +107,9 @@ impl PostgresStore {
     /// See [`Store::tell_now`](crate::store::Store::tell_now).
     pub fn tell_now(&self, touches: Option<&Touches>) -> Result<(), StoreError> {
         let runtime = self.runtime.0.as_ref().ok_or(StoreError::BrokenOff)?;
-        runtime.block_on(notify(&self.pool, &self.notifications, &payloads(self.instance, touches)))
+        let payloads = payloads(self.instance, touches);
+        let notified = notify(&self.pool, &self.notifications, &payloads);
+        runtime.block_on(session::within(self.url.patience(), notified))
     }
 
     /// See [`Store::watch`](crate::store::Store::watch).

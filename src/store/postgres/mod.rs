@@ -23,7 +23,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tokio::runtime::Runtime;
 
 use super::failure::Failures;
@@ -32,7 +32,7 @@ use crate::domain::text::Channel;
 pub use changes::{PostgresScan, PostgresWatch};
 pub(super) use error::{describe, was_waited_for};
 use schema::Opened;
-use session::Work;
+use session::{GivenUp, Work};
 pub use url::PostgresUrl;
 pub use write::PostgresWriter;
 
@@ -50,6 +50,7 @@ pub struct PostgresStore {
     url: PostgresUrl,
     pool: PgPool,
     failures: Failures,
+    given_up: GivenUp,
     /// Identifies this instance.
     instance: u64,
     /// The notification channel of the instances on the same tables.
@@ -105,6 +106,7 @@ impl PostgresStore {
                     url: url.clone(),
                     pool,
                     failures: options.failures.clone(),
+                    given_up: GivenUp::default(),
                     instance: foldhash::fast::RandomState::default().hash_one(std::process::id()),
                     notifications: changes::channel(schema).into(),
                     runtime: Arc::new(Background(Some(runtime))),
@@ -115,7 +117,7 @@ impl PostgresStore {
 
     /// Creates a writer, which opens its own connection when it first needs it.
     pub fn writer(&self) -> Result<PostgresWriter, StoreError> {
-        PostgresWriter::new(self.url.clone(), self.failures.clone())
+        PostgresWriter::new(self.url.clone(), self.failures.clone(), Arc::clone(&self.given_up))
     }
 
     /// The number of the last migration.
@@ -178,13 +180,18 @@ fn explain(error: StoreError, url: &PostgresUrl) -> StoreError {
 /// A pool of at most `size` connections, each tested before it is reused. An abandoned request
 /// keeps its slot until the server has answered, so there are never more connections.
 fn pool(url: &PostgresUrl, size: u32) -> PgPool {
-    let set_up: Arc<str> = url.set_up(Work::Bounded).into();
+    let (set_up, target): (Arc<str>, _) = (url.set_up(Work::Bounded).into(), url.target);
     PgPoolOptions::new()
         .max_connections(size)
         .acquire_timeout(url.acquire_timeout)
         .after_connect(move |connection, _| {
             let set_up = AssertSqlSafe(set_up.to_string());
-            Box::pin(async move { connection.execute(set_up).await.map(|_| ()) })
+            Box::pin(async move {
+                session::set_up(connection, set_up, target).await.map_err(|error| match error {
+                    StoreError::Postgres(error) => error,
+                    other => sqlx::Error::Configuration(other.into()),
+                })
+            })
         })
         // The pool's own test has no timeout: a connection dropped by a firewall would use up all
         // the time.

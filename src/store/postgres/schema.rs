@@ -1,6 +1,6 @@
 //! Opens a database: checks that it is ours before writing to it, then migrates it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use refinery::Migration;
 use refinery::error::Kind;
@@ -61,6 +61,11 @@ const ROCKETS: &str = "channel text, status text, type text, speed bigint, missi
      latest_update timestamp with time zone, last_received timestamp with time zone, processed bigint, \
      complete_through bigint, highest bigint";
 
+/// How long another instance may take to migrate.
+const MIGRATION_TIMEOUT: Duration = Duration::from_mins(30);
+/// How often to check whether it has finished.
+const LOCK_POLL: Duration = Duration::from_millis(100);
+
 /// The result of opening a database.
 #[derive(Debug)]
 pub(super) enum Opened {
@@ -80,19 +85,11 @@ pub(super) async fn open(
     migrate: bool,
     patience: Duration,
 ) -> Result<Opened, StoreError> {
-    let looked = within(patience, async {
-        match unfit_server(connection).await? {
-            Some(reason) => Ok(Looked::Refused(reason)),
-            None => {
-                // A session lock, because the migration's own transaction would release a
-                // transaction lock too early. It would end with the connection, but a connection
-                // pooler may keep that open.
-                sqlx::query(TAKE_LOCK).bind(LOCK).bind(HISTORY).execute(&mut *connection).await?;
-                look(connection, migrate).await
-            }
-        }
-    });
-    match looked.await? {
+    if let Some(reason) = within(patience, unfit_server(connection)).await? {
+        return Ok(Opened::Refused(reason));
+    }
+    take_lock(connection, patience).await?;
+    match within(patience, look(connection, migrate)).await? {
         Looked::Refused(reason) => return Ok(Opened::Refused(reason)),
         Looked::Current => {}
         Looked::Outdated => run_migrations(connection).await?,
@@ -109,10 +106,33 @@ pub(super) async fn open(
     .await
 }
 
-/// Takes the lock for the schema that has the tables, or will have them.
-const TAKE_LOCK: &str = "SELECT pg_advisory_lock($1 + coalesce(
+/// Tries to take the lock for the schema that has the tables, or will have them.
+const TRY_LOCK: &str = "SELECT pg_try_advisory_lock($1 + coalesce(
     (SELECT relnamespace FROM pg_class WHERE oid = to_regclass($2)),
     (SELECT oid FROM pg_namespace WHERE nspname = current_schema()))::bigint)";
+
+/// Waits until no other instance migrates the schema, which may take long.
+///
+/// It is a session lock, because the migration's own transaction would release a transaction lock
+/// too early. It would end with the connection, but a connection pooler may keep that open.
+async fn take_lock(connection: &mut PgConnection, patience: Duration) -> Result<(), StoreError> {
+    let started = Instant::now();
+    let mut is_logged = false;
+    loop {
+        let tried =
+            async { Ok(sqlx::query_scalar(TRY_LOCK).bind(LOCK).bind(HISTORY).fetch_one(&mut *connection).await?) };
+        if within(patience, tried).await? {
+            return Ok(());
+        }
+        if started.elapsed() > MIGRATION_TIMEOUT {
+            return Err(StoreError::TimedOut);
+        }
+        if !std::mem::replace(&mut is_logged, true) {
+            tracing::info!("another instance is opening or migrating the database; waiting for it");
+        }
+        tokio::time::sleep(LOCK_POLL).await;
+    }
+}
 
 /// Why this server can't be used at all.
 async fn unfit_server(connection: &mut PgConnection) -> Result<Option<String>, StoreError> {

@@ -5,7 +5,8 @@
 //! and to notice when the client is gone. It does so shortly before this side gives up
 //! ([`PostgresUrl::patience`]): then its error says why, and the connection can be reused.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 
@@ -20,6 +21,9 @@ const LONG_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long closing a connection may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long to wait until a server process has ended, and how often to check.
+const END_TIMEOUT: Duration = Duration::from_millis(500);
+const END_POLL: Duration = Duration::from_millis(20);
 
 /// The kind of work that a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,12 +74,18 @@ impl PostgresUrl {
 pub(super) async fn connect(url: &PostgresUrl, work: Work) -> Result<PgConnection, StoreError> {
     let connected = within(url.acquire_timeout, async { Ok(PgConnection::connect_with(&url.connect).await?) });
     let mut connection = connected.await?;
-    within(url.acquire_timeout, async {
-        connection.execute(AssertSqlSafe(url.set_up(work))).await?;
-        is_wanted(url.target, &mut connection).await
-    })
-    .await?;
+    within(url.acquire_timeout, set_up(&mut connection, AssertSqlSafe(url.set_up(work)), url.target)).await?;
     Ok(connection)
+}
+
+/// Prepares a new connection with its first statements, and fails if the server is not suitable.
+pub(super) async fn set_up(
+    connection: &mut PgConnection,
+    statements: AssertSqlSafe<String>,
+    target: TargetSession,
+) -> Result<(), StoreError> {
+    connection.execute(statements).await?;
+    is_wanted(target, connection).await
 }
 
 async fn is_wanted(target: TargetSession, connection: &mut PgConnection) -> Result<(), StoreError> {
@@ -91,6 +101,50 @@ async fn is_wanted(target: TargetSession, connection: &mut PgConnection) -> Resu
         }
         _ => Ok(()),
     }
+}
+
+/// A server process that was given up: nobody waits any more for what it does.
+#[derive(Clone, Debug)]
+pub(super) struct Backend {
+    pid: i32,
+    /// Processes may get the number of an earlier one.
+    started: String,
+}
+
+/// Processes that were given up, and may still run.
+pub(super) type GivenUp = Arc<Mutex<Vec<Backend>>>;
+
+impl Backend {
+    /// The process at the other end of a connection.
+    pub(super) async fn of(connection: &mut PgConnection) -> Result<Self, StoreError> {
+        let sql = "SELECT pid, extract(epoch FROM backend_start)::text FROM pg_stat_activity
+                   WHERE pid = pg_backend_pid()";
+        let row = sqlx::query(sql).fetch_one(connection).await?;
+        Ok(Self { pid: row.try_get(0)?, started: row.try_get(1)? })
+    }
+}
+
+/// Ends the processes that were given up, and fails if one of them goes on: a commit that waits for
+/// a standby or for the disk has no timeout and doesn't notice that its client is gone. Without
+/// this, each try would leave one more, until nobody can connect to the server.
+pub(super) async fn end(given_up: &GivenUp, connection: &mut PgConnection) -> Result<(), StoreError> {
+    let backends = given_up.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if backends.is_empty() {
+        return Ok(());
+    }
+    let (pids, starts): (Vec<_>, Vec<_>) = backends.into_iter().map(|backend| (backend.pid, backend.started)).unzip();
+    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               JOIN unnest($1::int4[], $2::text[]) AS given_up (pid, started) USING (pid)
+               WHERE extract(epoch FROM backend_start)::text = started";
+    let started = Instant::now();
+    while !sqlx::query(sql).bind(&pids).bind(&starts).fetch_all(&mut *connection).await?.is_empty() {
+        if started.elapsed() > END_TIMEOUT {
+            return Err(StoreError::TimedOut);
+        }
+        tokio::time::sleep(END_POLL).await;
+    }
+    given_up.lock().unwrap_or_else(PoisonError::into_inner).retain(|backend| !pids.contains(&backend.pid));
+    Ok(())
 }
 
 /// Whether the connection still works. The server may have closed it, or a firewall dropped it.

@@ -295,7 +295,12 @@ impl Given<'_> {
     }
 
     fn seconds(&self, parameter: &str) -> Result<Option<Duration>, String> {
-        Ok(self.positive(parameter)?.map(|seconds| Duration::from_secs(seconds.into())))
+        match self.positive(parameter)? {
+            Some(seconds) if seconds > MOST_SECONDS => {
+                Err(format!("has a {parameter} of more than {MOST_SECONDS} seconds"))
+            }
+            seconds => Ok(seconds.map(|seconds| Duration::from_secs(seconds.into()))),
+        }
     }
 
     fn port(&self) -> Result<u16, String> {
@@ -409,6 +414,9 @@ impl Given<'_> {
         }
     }
 }
+
+/// The server takes timeouts in milliseconds, as 32-bit integers.
+const MOST_SECONDS: u32 = i32::MAX as u32 / 1_000;
 
 const SEVERAL_HOSTS: &str = "names several hosts or ports, which is not supported; give one name \
                              that resolves to the primary";
@@ -582,10 +590,11 @@ mod tests {
             ("PGSSLMODE", "verify_full", "has a PGSSLMODE that"),
             ("PGPORT", "x", "has a PGPORT that"),
             ("PGHOST", "h1,h2", "several hosts"),
-            ("PGHOSTADDR", "127.0.0.1", "PGHOSTADDR beside it"),
+            ("PGHOSTADDR", "127.0.0.1", "both a host and PGHOSTADDR"),
             ("PGCONNECT_TIMEOUT", "0", "has a PGCONNECT_TIMEOUT that"),
+            ("PGCONNECT_TIMEOUT", "2147484", "of more than 2147483 seconds"),
             ("PGTARGETSESSIONATTRS", "standby", "has a PGTARGETSESSIONATTRS that"),
-            ("PGSERVICE", "prod", "where PGSERVICE is set"),
+            ("PGSERVICE", "prod", "while PGSERVICE is set"),
         ] {
             let url = if name == "PGHOSTADDR" { "postgres://u@h" } else { "postgres://u@" };
             assert!(read_in(url, &[(name, value)]).unwrap_err().contains(why), "{name}");

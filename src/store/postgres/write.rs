@@ -13,6 +13,7 @@
 //! message writes the ranges, adds what is new to these other rockets, and commits.
 
 use std::collections::HashMap;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgRow;
@@ -22,7 +23,7 @@ use tokio::runtime::Runtime;
 use super::error::{describe, is_connection_lost, is_to_be_tried_again, was_waited_for};
 use super::rows::{self, PgTime};
 use super::schema;
-use super::session::{self, Work, within};
+use super::session::{self, Backend, GivenUp, Work, within};
 use super::statements::{self, Take};
 use super::url::PostgresUrl;
 use crate::domain::batch::{Batch, Group, Outcome};
@@ -84,6 +85,7 @@ pub struct PostgresWriter {
     failures: Failures,
     runtime: Runtime,
     connection: Option<Open>,
+    given_up: GivenUp,
     known: Known<Note>,
 }
 
@@ -91,13 +93,14 @@ pub struct PostgresWriter {
 #[derive(Debug)]
 struct Open {
     connection: PgConnection,
+    backend: Backend,
     used: Instant,
 }
 
 impl PostgresWriter {
-    pub(super) fn new(url: PostgresUrl, failures: Failures) -> Result<Self, StoreError> {
+    pub(super) fn new(url: PostgresUrl, failures: Failures, given_up: GivenUp) -> Result<Self, StoreError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
-        Ok(Self { url, failures, runtime, connection: None, known: Known::default() })
+        Ok(Self { url, failures, runtime, connection: None, given_up, known: Known::default() })
     }
 
     /// See [`Writer::commit`](crate::store::Writer::commit).
@@ -148,11 +151,11 @@ impl PostgresWriter {
         &mut self,
         work: impl AsyncFnOnce(&mut PgConnection, &Failures) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let Self { url, failures, runtime, connection, .. } = self;
+        let Self { url, failures, runtime, connection, given_up, .. } = self;
         runtime.block_on(async {
             let mut open = match connection.take() {
-                Some(open) => open.or_another(url).await?,
-                None => Open::new(url).await?,
+                Some(open) => open.or_another(url, given_up).await?,
+                None => Open::new(url, given_up).await?,
             };
             match within(url.patience(), work(&mut open.connection, failures)).await {
                 Ok(done) => {
@@ -161,7 +164,7 @@ impl PostgresWriter {
                     Ok(done)
                 }
                 Err(error) => {
-                    *connection = open.after(&error).await;
+                    *connection = open.after(&error, given_up).await;
                     Err(error)
                 }
             }
@@ -170,15 +173,17 @@ impl PostgresWriter {
 }
 
 impl Open {
-    async fn new(url: &PostgresUrl) -> Result<Self, StoreError> {
+    async fn new(url: &PostgresUrl, given_up: &GivenUp) -> Result<Self, StoreError> {
         let mut connection = session::connect(url, Work::Bounded).await?;
         let prepared = within(url.patience(), async {
+            session::end(given_up, &mut connection).await?;
+            let backend = Backend::of(&mut connection).await?;
             let search = schema::range_search(&mut connection).await?;
             sqlx::raw_sql(AssertSqlSafe(statements::set_up(search))).execute(&mut connection).await?;
-            Ok(())
+            Ok(backend)
         });
         match prepared.await {
-            Ok(()) => Ok(Self { connection, used: Instant::now() }),
+            Ok(backend) => Ok(Self { connection, backend, used: Instant::now() }),
             Err(error) => {
                 session::close(connection).await;
                 Err(error)
@@ -187,24 +192,27 @@ impl Open {
     }
 
     /// This connection, if it can be reused after the failure.
-    async fn after(mut self, failure: &StoreError) -> Option<Self> {
+    async fn after(mut self, failure: &StoreError, given_up: &GivenUp) -> Option<Self> {
         if matches!(failure, StoreError::Postgres(error) if was_waited_for(error)) {
             let rolled_back = async { Ok(sqlx::raw_sql("ROLLBACK").execute(&mut self.connection).await?) };
             if within(session::PING_TIMEOUT, rolled_back).await.is_ok() {
                 return Some(self);
             }
         }
+        if matches!(failure, StoreError::TimedOut) {
+            given_up.lock().unwrap_or_else(PoisonError::into_inner).push(self.backend);
+        }
         session::close(self.connection).await;
         None
     }
 
     /// This connection, or another one if the server has closed it.
-    async fn or_another(mut self, url: &PostgresUrl) -> Result<Self, StoreError> {
+    async fn or_another(mut self, url: &PostgresUrl, given_up: &GivenUp) -> Result<Self, StoreError> {
         if self.used.elapsed() < IDLE || session::is_alive(&mut self.connection).await {
             return Ok(self);
         }
         session::close(self.connection).await;
-        Self::new(url).await
+        Self::new(url, given_up).await
     }
 }
 
