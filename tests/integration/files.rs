@@ -379,7 +379,7 @@ fn of_backups_to_one_new_name_one_is_made() {
     let outputs: Vec<_> = backups.into_iter().map(|backup| backup.wait_with_output().unwrap()).collect();
     let (made, refused): (Vec<_>, Vec<_>) = outputs.iter().partition(|output| output.status.success());
     assert_eq!(made.len(), 1, "{outputs:?}");
-    assert!(refused.iter().all(|output| stderr(output).contains("exists already")), "{outputs:?}");
+    assert!(refused.iter().all(|output| stderr(output).contains("already exists")), "{outputs:?}");
     sound(&copy);
 }
 
