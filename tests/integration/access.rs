@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::browser::Browser;
 use crate::postgres::Cluster;
+use crate::support;
 use crate::support::{App, Backend, Client, Service, eventually, faster, launched, program, run, stderr, stdout};
 
 const WRITE: &str = "write-token-4711";
@@ -148,8 +149,9 @@ fn a_place_that_is_no_file_of_tokens_is_refused_at_the_start() {
     ] {
         let serve = ["serve", "--database", "memory", "--listen", "127.0.0.1:0", "--write-token-file", &file];
         // A FIFO must not be waited for.
-        let output =
-            Command::new("timeout").args(["20", env!("CARGO_BIN_EXE_rocket-monitor")]).args(serve).output().unwrap();
+        let mut limited = Command::new("timeout");
+        limited.args(["20", env!("CARGO_BIN_EXE_rocket-monitor")]).args(serve);
+        let output = support::without_settings(&mut limited).output().unwrap();
         assert!(!output.status.success() && stderr(&output).contains(why), "{file}: {output:?}");
     }
 }

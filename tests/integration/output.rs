@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::support;
 use crate::support::{App, Backend, Client, Service, eventually, faster, launched, program, run, sql, stderr, stdout};
 
 /// Erases the screen, colours, rings, begins a line, and turns the direction of writing; some is invisible.
@@ -330,13 +331,7 @@ fn on_terminal_spawned(words: &[&str], variables: &[(&str, &str)]) -> Child {
         .map(|word| format!("'{}'", word.replace('\'', r"'\''")))
         .collect();
     let mut command = Command::new("script");
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROCKET_MONITOR_")) {
-        command.env_remove(name);
-    }
-    // The variables that decide about colours, wherever the tests run.
-    for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
-        command.env_remove(name);
-    }
+    support::without_settings(&mut command);
     command.env("TERM", "xterm-256color").envs(variables.iter().copied());
     // In place of the shell, so that the number of the shell's process is that of the program.
     command.args(["--quiet", "--return", "--command", &format!("echo $$; exec {}", quoted.join(" ")), "/dev/null"]);

@@ -221,9 +221,6 @@ impl Networked {
     /// Whether `migrate` gets through, in a folder without password files; `variables` are set.
     fn migrate(&self, database: &str, variables: &[(&str, &str)]) -> Output {
         let mut command = program(&["migrate"]);
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PG")) {
-            command.env_remove(name);
-        }
         command.env("HOME", self.directory.path()).env("ROCKET_MONITOR_DATABASE", database);
         command.envs(variables.iter().copied()).output().unwrap()
     }
