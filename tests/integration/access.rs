@@ -127,7 +127,9 @@ fn a_file_of_tokens_is_read_again_whatever_its_time_says_and_never_waited_for() 
             let asked = Instant::now();
             assert_eq!(status(&mut client, "POST", "/messages", Some(&replaced)), 204, "{what}");
             assert_eq!(status(&mut client, "GET", "/livez", None), 200, "{what}");
-            assert!(asked.elapsed() < Duration::from_millis(500), "{what} holds up requests: {:?}", asked.elapsed());
+            // A file that is waited for holds up requests for ever.
+            let took = asked.elapsed();
+            assert!(took < Duration::from_secs(10), "{what} holds up requests: {took:?}");
         }
     }
     std::fs::remove_file(&file).unwrap();
