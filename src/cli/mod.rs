@@ -132,7 +132,7 @@ impl TokenArgs {
 }
 
 fn tokens(option: &'static str, file: Option<&Path>, variable: &'static str) -> Result<Option<Tokens>, TokenError> {
-    let value = std::env::var(variable).ok();
+    let value = std::env::var_os(variable);
     Tokens::from((option, file), (variable, value.as_deref()))
 }
 

@@ -1,5 +1,7 @@
 //! Tokens, the dashboard's session, and requests of other sites.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -155,6 +157,25 @@ fn a_place_that_is_no_file_of_tokens_is_refused_at_the_start() {
         limited.args(["20", env!("CARGO_BIN_EXE_rocket-monitor")]).args(serve);
         let output = support::without_settings(&mut limited).output().unwrap();
         assert!(!output.status.success() && stderr(&output).contains(why), "{file}: {output:?}");
+    }
+}
+
+#[test]
+fn a_token_that_is_not_text_is_no_reason_to_go_without() {
+    let token = OsStr::from_bytes(b"s3cret\xfftoken");
+    let serve = &["serve", "--database", "memory", "--listen", "127.0.0.1:0"][..];
+    for command in [serve, &["launch", "http://127.0.0.1:1"]] {
+        for variable in ["ROCKET_MONITOR_WRITE_TOKEN", "ROCKET_MONITOR_READ_TOKEN"] {
+            // An open service would run on.
+            let mut limited = Command::new("timeout");
+            limited.args(["20", env!("CARGO_BIN_EXE_rocket-monitor")]).args(command);
+            support::without_settings(&mut limited).env(variable, token);
+            let output = limited.output().unwrap();
+            let said = stderr(&output);
+            assert_eq!(output.status.code(), Some(1), "{command:?} {said}");
+            assert!(said.contains(variable) && said.contains("is not a token"), "{said}");
+            assert!(!said.contains("s3cret"), "{said}");
+        }
     }
 }
 
