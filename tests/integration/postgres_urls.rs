@@ -120,6 +120,16 @@ fn nor_does_it_in_the_wrong_place() {
             let output = program(args).current_dir(directory.path()).output().unwrap();
             nothing_is_shown(directory.path(), &format!("{args:?}"), &output);
         }
+        // The service has no passwords, but people try.
+        for url in [
+            "http://u:hush4711@127.0.0.1:1/",
+            "HTTP://u:hush4711@127.0.0.1:1/messages",
+            "https://u:hush4711@127.0.0.1:1",
+            "http://127.0.0.1:1/?password=hush4711",
+        ] {
+            let launch = program(&["launch", url]).output().unwrap();
+            nothing_is_shown(directory.path(), &format!("launch {url}"), &launch);
+        }
         for help in [&["help", "serve"][..], &["--help"], &["serve", "-h"]] {
             let help = program(help).env("ROCKET_MONITOR_LISTEN", spelling).output().unwrap();
             assert!(help.status.success() && !stdout(&help).contains(SECRET), "{}", stdout(&help));
