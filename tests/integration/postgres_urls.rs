@@ -1,7 +1,10 @@
 //! How a Postgres database is named: no password is ever shown, whatever is wrong; what a URL says counts; and what it says
 //! about encryption is kept.
 
+use std::ffi::OsStr;
+use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -138,6 +141,33 @@ fn nor_does_it_in_the_wrong_place() {
         let output = launch.env("ROCKET_MONITOR_ROCKETS", spelling).current_dir(directory.path()).output().unwrap();
         nothing_is_shown(directory.path(), &format!("ROCKET_MONITOR_ROCKETS={spelling}"), &output);
     }
+}
+
+#[test]
+fn a_path_is_shown_though_it_reads_like_a_password() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    std::fs::create_dir(path("pwd")).unwrap();
+    let (notes, database) = (path("password-notes.ndjson"), path("pwd/rockets.db"));
+    let unreadable = run(&["ingest", &notes, "--database", &database]);
+    assert!(stderr(&unreadable).contains(&notes), "{}", stderr(&unreadable));
+    let missing = run(&["check", "--database", &database]);
+    assert!(stderr(&missing).contains(&database), "{}", stderr(&missing));
+    // Colons and at signs are allowed where it is plain that this is a path.
+    for name in ["x:y@z.db", "2026-11-26T10:00:00-me@host.db"] {
+        for database in [path(name), format!("./{name}"), format!("../{name}")] {
+            let mut command = program(&["migrate", "--database", &database]);
+            let migrated = command.current_dir(path("pwd")).output().unwrap();
+            assert!(migrated.status.success(), "{database}: {}", stderr(&migrated));
+        }
+        assert!(Path::new(&path(name)).exists(), "{name}");
+        assert!(Path::new(&path("pwd")).join(name).exists(), "{name}");
+    }
+    // What can't be decoded is hidden as well.
+    let not_text = OsStr::from_bytes(b"u:hush4711\xff@h");
+    let mut ingest = program(&["ingest", "--database", &database]);
+    let ingest = ingest.arg(not_text).output().unwrap();
+    assert!(!ingest.status.success() && !stderr(&ingest).contains(SECRET), "{}", stderr(&ingest));
 }
 
 #[test]
