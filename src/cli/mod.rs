@@ -181,6 +181,12 @@ pub fn run() -> ExitCode {
 
 fn parse() -> Result<Cli, clap::Error> {
     let mut command = command();
+    // The options of `serve` are also those of the program without a command. Their variables must
+    // not stop a command that has no such option.
+    let first = std::env::args_os().nth(1);
+    if first.is_some_and(|first| command.find_subcommand(first).is_some()) {
+        command = command.mut_args(|arg| arg.env(None));
+    }
     let matches = command.try_get_matches_from_mut(std::env::args_os());
     let parsed =
         matches.and_then(|matches| Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command)));

@@ -175,6 +175,35 @@ fn mistakes_are_explained() {
 }
 
 #[test]
+fn a_variable_stops_only_the_commands_that_have_its_option() {
+    let directory = tempfile::tempdir().unwrap();
+    let in_directory = |words: &[&str], variable: &str, value: &str| {
+        let mut command = program(words);
+        command.current_dir(directory.path()).env(variable, value).output().unwrap()
+    };
+    let launch = &["launch", "http://127.0.0.1:1"][..];
+    for (words, variable, value, status) in [
+        (&["completions", "bash"][..], "ROCKET_MONITOR_DATABASE", "mysql://x", 0),
+        (&["man"], "ROCKET_MONITOR_DATABASE", "mysql://x", 0),
+        (&["migrate"], "ROCKET_MONITOR_NO_MIGRATE", "maybe", 0),
+        (&["check"], "ROCKET_MONITOR_LOG_LEVEL", "loud", 0),
+        (&["report", "fleet"], "ROCKET_MONITOR_WRITE_TOKEN_FILE", "", 0),
+        (launch, "ROCKET_MONITOR_DATABASE", "mysql://x", 1),
+        // Those that have it are stopped, and say what is wrong.
+        (&["migrate"], "ROCKET_MONITOR_DATABASE", "mysql://x", 2),
+        (&["serve"], "ROCKET_MONITOR_NO_MIGRATE", "maybe", 2),
+        (&[], "ROCKET_MONITOR_NO_MIGRATE", "maybe", 2),
+        (&["--listen", "127.0.0.1:0"], "ROCKET_MONITOR_LOG_LEVEL", "loud", 2),
+        (launch, "ROCKET_MONITOR_SEED", "none", 2),
+    ] {
+        let output = in_directory(words, variable, value);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(status), "{variable} {words:?}: {said}");
+        assert_eq!(said.contains(variable), status == 2, "{words:?}: {said}");
+    }
+}
+
+#[test]
 fn options_can_come_from_the_environment() {
     let directory = tempfile::tempdir().unwrap();
     let database = directory.path().join("from-environment.db");
