@@ -42,11 +42,15 @@ pub struct Cli {
 
     #[command(flatten)]
     serve: serve::ServeArgs,
-
-    /// The old program's switch for Redis
-    #[arg(short = 'r', hide = true)]
-    redis: bool,
 }
+
+/// The old program's switch for Redis. It is no option of this program, so that neither the help
+/// nor the completions offer it; only its error is special.
+const REDIS_SWITCH: &str = "-r";
+const REDIS_IS_GONE: &str = "\
+    the option -r is gone, because Redis is no longer used. Use --database PATH to keep the state \
+    in an SQLite file (the default is rockets.db), or --database memory to keep it only while the \
+    program runs.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -146,16 +150,10 @@ enum Finished {
 pub fn run() -> ExitCode {
     let cli = match parse() {
         Ok(cli) => cli,
+        Err(answer) if is_redis_switch(&answer) => return fail(REDIS_IS_GONE, 2),
         Err(answer) => return print_answer(&answer),
     };
     database::warn_of_passwords();
-    if cli.redis {
-        return fail(
-            "the option -r is gone, because Redis is no longer used. Use --database PATH to keep the state in an SQLite \
-             file (the default is rockets.db), or --database memory to keep it only while the program runs.",
-            2,
-        );
-    }
     let finished = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::run(&args),
         Command::Launch(args) => launch::run(&args),
@@ -177,6 +175,11 @@ pub fn run() -> ExitCode {
         Ok(Finished::With(status)) => ExitCode::from(status),
         Err(failure) => fail(&failure.to_string(), 1),
     }
+}
+
+fn is_redis_switch(error: &clap::Error) -> bool {
+    let argument = error.get(ContextKind::InvalidArg);
+    matches!(argument, Some(ContextValue::String(argument)) if argument == REDIS_SWITCH)
 }
 
 fn parse() -> Result<Cli, clap::Error> {

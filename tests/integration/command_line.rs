@@ -152,7 +152,7 @@ fn termination_answers_what_was_taken() {
 fn mistakes_are_explained() {
     let old = run(&["-r"]);
     assert_eq!(old.status.code(), Some(2));
-    assert!(stderr(&old).contains("--database"));
+    assert!(stderr(&old).contains("--database"), "{}", stderr(&old));
     let open = run(&["serve", "--listen", "0.0.0.0:0", "--database", "memory"]);
     assert!(!open.status.success() && stderr(&open).contains("--allow-anonymous"), "{}", stderr(&open));
     let nonsense = run(&["serve", "--listen", "nonsense", "--database", "memory"]);
