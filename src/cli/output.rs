@@ -51,15 +51,14 @@ pub(super) fn terminal_has_colours() -> bool {
 /// steps per second.
 pub(super) fn progress_bar(length: Option<u64>, template: &str) -> ProgressBar {
     let bar = length.map_or_else(ProgressBar::no_length, ProgressBar::new);
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style.with_key("rate", write_rate)),
-        Err(_) => bar,
-    }
+    #[expect(clippy::expect_used, reason = "the templates are constants of this program")]
+    let style = ProgressStyle::with_template(template).expect("the template is well-formed");
+    bar.with_style(style.with_key("rate", write_rate))
 }
 
 fn write_rate(state: &ProgressState, to: &mut dyn std::fmt::Write) {
-    // Writing to memory can't fail.
-    let _ = to.write_str(&rate(state.per_sec()));
+    #[expect(clippy::expect_used, reason = "the bar is drawn into a string first")]
+    to.write_str(&rate(state.per_sec())).expect("a string takes any text");
 }
 
 /// Formats a rate as a whole number, or with one decimal if it is small.
