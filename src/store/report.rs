@@ -159,7 +159,7 @@ impl ReportRows {
 
     /// The rows as objects with camelCase members.
     pub fn objects(&self) -> impl Iterator<Item = RowObject<'_>> {
-        self.rows.iter().map(|row| RowObject { columns: self.report.columns(), row })
+        self.rows.iter().map(|row| RowObject::new(self.report, row))
     }
 }
 
@@ -168,6 +168,15 @@ impl ReportRows {
 pub struct RowObject<'r> {
     columns: &'static [Column],
     row: &'r [Value],
+}
+
+impl<'r> RowObject<'r> {
+    /// A row of this report.
+    pub fn new(report: Report, row: &'r [Value]) -> Self {
+        let columns = report.columns();
+        assert_eq!(row.len(), columns.len(), "a row has a cell for each column");
+        Self { columns, row }
+    }
 }
 
 impl Serialize for RowObject<'_> {
