@@ -4,6 +4,7 @@
 //! thread reloads the file every second, so no request waits for it. Tokens never appear in logs or
 //! errors.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -105,12 +106,13 @@ impl Tokens {
     /// itself. None if neither is set.
     pub fn from(
         (option, file): (&'static str, Option<&Path>),
-        (variable, value): (&'static str, Option<&str>),
+        (variable, value): (&'static str, Option<&OsStr>),
     ) -> Result<Option<Self>, TokenError> {
         let tokens = match (file, value) {
             (Some(_), Some(_)) => return Err(TokenError::Twice { file: option, variable }),
             (Some(path), None) => read(path)?,
-            (None, Some(value)) => parse(variable, value)?,
+            // Bytes that are not UTF-8 become a character that no token may hold.
+            (None, Some(value)) => parse(variable, &value.to_string_lossy())?,
             (None, None) => return Ok(None),
         };
         Ok(Some(Self { file: file.map(Path::to_owned), tokens: RwLock::new(tokens.into()) }))
@@ -214,7 +216,7 @@ mod tests {
     use super::*;
 
     fn of(value: &str) -> Result<Option<Tokens>, TokenError> {
-        Tokens::from(("--file", None), ("VARIABLE", Some(value)))
+        Tokens::from(("--file", None), ("VARIABLE", Some(value.as_ref())))
     }
 
     #[test]
@@ -246,7 +248,8 @@ mod tests {
         assert!(from_file().unwrap_err().to_string().contains("tokens"));
         std::fs::write(&file, "a\n").unwrap();
         assert!(from_file().unwrap().unwrap().accept("a"));
-        let twice = Tokens::from(("--file", Some(&file)), ("VARIABLE", Some("b"))).unwrap_err();
+        let variable = ("VARIABLE", Some("b".as_ref()));
+        let twice = Tokens::from(("--file", Some(&file)), variable).unwrap_err();
         assert_eq!(twice.to_string(), "--file and VARIABLE are both set; use only one of them");
     }
 }

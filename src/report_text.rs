@@ -1,21 +1,108 @@
 //! Reports as CSV, tables and JSON, for both the HTTP API and the command line.
 
+use std::io;
+
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::store::report::{Kind, ReportRows, Value};
+use crate::store::report::{Kind, Report, ReportRows, RowObject, Value};
 use crate::terminal::Escaped;
 
-/// CSV according to RFC 4180: a line with the columns' SQL names, then the rows. Null is empty.
-///
-/// A text that a spreadsheet would take for a formula gets an apostrophe in front, which makes it a
-/// text there. Numbers don't: a negative number is not a formula.
-pub fn csv(report: &ReportRows) -> Result<Vec<u8>, csv::Error> {
-    let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
-    writer.write_record(report.report.columns().iter().map(|(name, _)| name))?;
-    for row in &report.rows {
-        writer.write_record(row.iter().map(csv_cell))?;
+/// What programs read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syntax {
+    /// CSV according to RFC 4180: a line with the columns' SQL names, then the rows. Null is empty.
+    ///
+    /// A text that a spreadsheet would take for a formula gets an apostrophe in front, which makes
+    /// it a text there. Numbers don't: a negative number is not a formula.
+    Csv,
+    /// JSON: the report's name, its rows as objects, and `truncated` if there are more rows.
+    Json,
+}
+
+/// Writes a report in parts, so that not all of a long one has to be in memory: the start, any
+/// number of rows, and the end.
+#[derive(Debug)]
+pub struct Parts {
+    report: Report,
+    syntax: Syntax,
+    /// No rows have been written yet.
+    is_empty: bool,
+}
+
+impl Parts {
+    /// For a report of which nothing has been written.
+    pub fn new(report: Report, syntax: Syntax) -> Self {
+        Self { report, syntax, is_empty: true }
     }
-    writer.into_inner().map_err(|error| csv::Error::from(error.into_error()))
+
+    /// What comes before the rows.
+    pub fn start(&self, truncated: bool) -> io::Result<Vec<u8>> {
+        match self.syntax {
+            Syntax::Csv => csv_lines([self.report.columns().iter().map(|(name, _)| *name)]),
+            Syntax::Json => {
+                let truncated = if truncated { r#","truncated":true"# } else { "" };
+                // The names of the reports need no escapes.
+                Ok(format!(r#"{{"name":"{}"{truncated},"rows":["#, self.report.name()).into())
+            }
+        }
+    }
+
+    /// The next rows.
+    pub fn rows(&mut self, rows: &[Vec<Value>]) -> io::Result<Vec<u8>> {
+        match self.syntax {
+            Syntax::Csv => csv_lines(rows.iter().map(|row| row.iter().map(csv_cell))),
+            Syntax::Json => {
+                let mut text = Vec::new();
+                for row in rows {
+                    if !std::mem::take(&mut self.is_empty) {
+                        text.push(b',');
+                    }
+                    let object = RowObject::new(self.report, row);
+                    serde_json::to_writer(&mut text, &object)?;
+                }
+                Ok(text)
+            }
+        }
+    }
+
+    /// What comes after the rows.
+    pub fn end(&self) -> &'static str {
+        match self.syntax {
+            Syntax::Csv => "",
+            Syntax::Json => "]}",
+        }
+    }
+}
+
+/// A whole report that is in memory.
+fn whole(report: &ReportRows, syntax: Syntax) -> io::Result<Vec<u8>> {
+    let mut parts = Parts::new(report.report, syntax);
+    let mut text = parts.start(report.truncated)?;
+    text.extend(parts.rows(&report.rows)?);
+    text.extend(parts.end().bytes());
+    Ok(text)
+}
+
+/// A whole report as [`Syntax::Csv`].
+pub fn csv(report: &ReportRows) -> io::Result<Vec<u8>> {
+    whole(report, Syntax::Csv)
+}
+
+/// A whole report as [`Syntax::Json`].
+pub fn json(report: &ReportRows) -> io::Result<Vec<u8>> {
+    whole(report, Syntax::Json)
+}
+
+fn csv_lines<L>(lines: impl IntoIterator<Item = L>) -> io::Result<Vec<u8>>
+where
+    L: IntoIterator<Item: AsRef<[u8]>>,
+{
+    let mut writer = csv::WriterBuilder::new();
+    let mut writer = writer.terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+    for line in lines {
+        writer.write_record(line)?;
+    }
+    writer.into_inner().map_err(|error| error.into_error())
 }
 
 fn csv_cell(value: &Value) -> String {
@@ -49,15 +136,41 @@ pub fn table(report: &ReportRows) -> String {
     table.to_string()
 }
 
-/// JSON: the report's name, its rows as objects, and `truncated` if there are more rows.
-pub fn json(report: &ReportRows) -> serde_json::Result<Vec<u8>> {
-    #[derive(serde::Serialize)]
-    struct Json<R> {
-        name: &'static str,
-        #[serde(skip_serializing_if = "std::ops::Not::not")]
-        truncated: bool,
-        rows: R,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_make_up_the_whole() -> io::Result<()> {
+        let row = |reason: &str, rockets| {
+            let reason = Value::Text(reason.into());
+            vec![reason, Value::Integer(rockets), Value::Null]
+        };
+        let rows = [row("a,\n\"b\"", 1), row("=1", 2), row("", 3)];
+        for count in 0..=rows.len() {
+            let rows: Vec<_> = rows.iter().take(count).cloned().collect();
+            let report = ReportRows { report: Report::Explosions, rows, truncated: false };
+            for (syntax, whole) in [(Syntax::Csv, csv(&report)?), (Syntax::Json, json(&report)?)] {
+                let mut parts = Parts::new(report.report, syntax);
+                let mut text = parts.start(false)?;
+                for row in report.rows.chunks(1) {
+                    text.extend(parts.rows(row)?);
+                }
+                text.extend(parts.end().bytes());
+                assert_eq!(text, whole);
+            }
+        }
+        Ok(())
     }
-    let rows = report.objects().collect::<Vec<_>>();
-    serde_json::to_vec(&Json { name: report.report.name(), truncated: report.truncated, rows })
+
+    #[test]
+    fn csv_and_json_have_their_form() -> io::Result<()> {
+        let rows = vec![vec![Value::Text("=1".into()), Value::Integer(2), Value::Null]; 2];
+        let report = ReportRows { report: Report::Explosions, rows, truncated: true };
+        assert_eq!(csv(&report)?, b"reason,rockets,latest_update\r\n'=1,2,\r\n'=1,2,\r\n");
+        let row = r#"{"reason":"=1","rockets":2,"latestUpdate":null}"#;
+        let whole = format!(r#"{{"name":"explosions","truncated":true,"rows":[{row},{row}]}}"#);
+        assert_eq!(String::from_utf8_lossy(&json(&report)?), whole);
+        Ok(())
+    }
 }

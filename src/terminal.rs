@@ -31,7 +31,7 @@ pub fn escape_lines(text: &str) -> Cow<'_, str> {
     }
     let lines = text.split_inclusive('\n').map(|line| {
         let content = line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line));
-        escape(content).into_owned() + line.get(content.len()..).unwrap_or_default()
+        escape(content).into_owned() + &line[content.len()..]
     });
     Cow::Owned(lines.collect())
 }

@@ -1,6 +1,6 @@
 //! Parses `--database` so that no error message shows a password.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
@@ -33,15 +33,18 @@ impl TypedValueParser for DatabaseParser {
 pub(super) fn without_passwords(message: &str) -> String {
     let variables = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(VARIABLES));
     let texts = std::env::args_os().skip(1).chain(variables.map(|(_, value)| value));
-    texts.map(OsString::into_string).filter_map(Result::ok).fold(message.to_owned(), |message, text| {
+    texts.fold(message.to_owned(), |message, text| {
+        // Messages quote what is not UTF-8 in the same way.
+        let text = text.to_string_lossy();
         let value = text.split_once('=').map_or("", |(_, value)| value);
-        let secrets = [text.as_str(), value].into_iter().filter(|text| may_hold_password(text));
+        let secrets = [&*text, value].into_iter().filter(|text| may_hold_password(text));
         secrets.fold(message, |message, secret| message.replace(secret, "(not shown)"))
     })
 }
 
 /// Every user of the machine can read a process's arguments.
 pub(super) fn warn_of_passwords() {
+    // An argument that is not UTF-8 names no server.
     let mut arguments = std::env::args_os().filter_map(|argument| argument.into_string().ok());
     while let Some(argument) = arguments.next() {
         let given = match argument.strip_prefix("--database") {

@@ -40,7 +40,7 @@ impl From<LogLevel> for LevelFilter {
     }
 }
 
-/// Starts logging. A second call changes nothing.
+/// Starts logging. May be called only once.
 pub(super) fn start(level: LogLevel) {
     // If stderr is closed, the log is lost: reporting the error on stderr would panic the logging
     // thread.
@@ -51,8 +51,7 @@ pub(super) fn start(level: LogLevel) {
     } else {
         layer.with_writer(|| EscapedJson(stderr())).json().flatten_event(true).with_ansi(false).boxed()
     };
-    // Fails only if logging has been started before.
-    let _ = tracing_subscriber::registry().with(layer.with_filter(targets(level.into()))).try_init();
+    tracing_subscriber::registry().with(layer.with_filter(targets(level.into()))).init();
 }
 
 /// Libraries' INFO events help only with debugging, so they are logged from level DEBUG on.

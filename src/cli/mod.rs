@@ -42,11 +42,15 @@ pub struct Cli {
 
     #[command(flatten)]
     serve: serve::ServeArgs,
-
-    /// The old program's switch for Redis
-    #[arg(short = 'r', hide = true)]
-    redis: bool,
 }
+
+/// The old program's switch for Redis. It is no option of this program, so that neither the help
+/// nor the completions offer it; only its error is special.
+const REDIS_SWITCH: &str = "-r";
+const REDIS_IS_GONE: &str = "\
+    the option -r is gone, because Redis is no longer used. Use --database PATH to keep the state \
+    in an SQLite file (the default is rockets.db), or --database memory to keep it only while the \
+    program runs.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -132,7 +136,7 @@ impl TokenArgs {
 }
 
 fn tokens(option: &'static str, file: Option<&Path>, variable: &'static str) -> Result<Option<Tokens>, TokenError> {
-    let value = std::env::var(variable).ok();
+    let value = std::env::var_os(variable);
     Tokens::from((option, file), (variable, value.as_deref()))
 }
 
@@ -146,16 +150,10 @@ enum Finished {
 pub fn run() -> ExitCode {
     let cli = match parse() {
         Ok(cli) => cli,
+        Err(answer) if is_redis_switch(&answer) => return fail(REDIS_IS_GONE, 2),
         Err(answer) => return print_answer(&answer),
     };
     database::warn_of_passwords();
-    if cli.redis {
-        return fail(
-            "the option -r is gone, because Redis is no longer used. Use --database PATH to keep the state in an SQLite \
-             file (the default is rockets.db), or --database memory to keep it only while the program runs.",
-            2,
-        );
-    }
     let finished = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::run(&args),
         Command::Launch(args) => launch::run(&args),
@@ -179,8 +177,19 @@ pub fn run() -> ExitCode {
     }
 }
 
+fn is_redis_switch(error: &clap::Error) -> bool {
+    let argument = error.get(ContextKind::InvalidArg);
+    matches!(argument, Some(ContextValue::String(argument)) if argument == REDIS_SWITCH)
+}
+
 fn parse() -> Result<Cli, clap::Error> {
     let mut command = command();
+    // The options of `serve` are also those of the program without a command. Their variables must
+    // not stop a command that has no such option.
+    let first = std::env::args_os().nth(1);
+    if first.is_some_and(|first| command.find_subcommand(first).is_some()) {
+        command = command.mut_args(|arg| arg.env(None));
+    }
     let matches = command.try_get_matches_from_mut(std::env::args_os());
     let parsed =
         matches.and_then(|matches| Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command)));

@@ -2,6 +2,7 @@
 
 use std::fmt::{Arguments, Display};
 use std::io::{self, ErrorKind, Write, stderr, stdout};
+use std::ops::ControlFlow;
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
@@ -28,11 +29,20 @@ pub(super) fn print(bytes: &[u8]) -> Result<(), Failure> {
 /// A closed pipe means that the reader has seen enough, as with `head`: the command continues and
 /// keeps its exit status.
 pub(super) fn printed(written: io::Result<()>) -> Result<(), Failure> {
+    is_read(written).map(|_| ())
+}
+
+/// Prints a part of a long output. Breaks if the reader has closed the pipe, so that the rest need
+/// not be computed.
+pub(super) fn print_part(bytes: &[u8]) -> Result<ControlFlow<()>, Failure> {
+    is_read(stdout().write_all(bytes))
+}
+
+fn is_read(written: io::Result<()>) -> Result<ControlFlow<()>, Failure> {
     match written.and_then(|()| stdout().flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(format!("standard output can't be written: {error}").into())
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(error) => Err(format!("standard output can't be written: {error}").into()),
     }
 }
 
@@ -51,15 +61,14 @@ pub(super) fn terminal_has_colours() -> bool {
 /// steps per second.
 pub(super) fn progress_bar(length: Option<u64>, template: &str) -> ProgressBar {
     let bar = length.map_or_else(ProgressBar::no_length, ProgressBar::new);
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style.with_key("rate", write_rate)),
-        Err(_) => bar,
-    }
+    #[expect(clippy::expect_used, reason = "the templates are constants of this program")]
+    let style = ProgressStyle::with_template(template).expect("the template is well-formed");
+    bar.with_style(style.with_key("rate", write_rate))
 }
 
 fn write_rate(state: &ProgressState, to: &mut dyn std::fmt::Write) {
-    // Writing to memory can't fail.
-    let _ = to.write_str(&rate(state.per_sec()));
+    #[expect(clippy::expect_used, reason = "the bar is drawn into a string first")]
+    to.write_str(&rate(state.per_sec())).expect("a string takes any text");
 }
 
 /// Formats a rate as a whole number, or with one decimal if it is small.
@@ -75,6 +84,7 @@ mod tests {
     fn a_closed_pipe_is_no_failure_and_a_full_disk_is_one() {
         assert!(printed(Err(ErrorKind::BrokenPipe.into())).is_ok());
         assert!(printed(Err(ErrorKind::StorageFull.into())).is_err());
+        assert!(is_read(Err(ErrorKind::BrokenPipe.into())).is_ok_and(|flow| flow.is_break()));
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! `report`: prints a report of the fleet.
 
 use std::io::{IsTerminal, stdout};
+use std::ops::ControlFlow;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
-use super::{DatabaseArgs, Failure, Finished, output};
-use crate::report_text;
-use crate::store::report::Report;
+use super::output::{self, complain, say};
+use super::{DatabaseArgs, Failure, Finished};
+use crate::report_text::{self, Parts, Syntax};
+use crate::store::Store;
+use crate::store::report::{Report, Value};
 use crate::terminal::{escape_json, escape_lines};
 
 /// Print a report of the fleet
@@ -20,7 +23,10 @@ use crate::terminal::{escape_json, escape_lines};
 /// control character) gets an apostrophe (') in front; numbers stay numbers. JSON leaves every text
 /// as it is.
 ///
-/// Exit status: 0 if the report was printed, 1 if not.
+/// A table shows the first 10,000 rows, and says on standard error if there are more. CSV and JSON
+/// have every row.
+///
+/// Exit status: 0 if the report was printed, 1 if not (what was printed is then incomplete).
 #[derive(Clone, Debug, Args)]
 pub(super) struct ReportArgs {
     /// The report
@@ -50,23 +56,105 @@ fn named(name: &str) -> Result<Report, String> {
     found.ok_or_else(|| format!("{name} is not a report"))
 }
 
+/// The number of rows in a table. All of them have to be in memory to find the columns' widths.
+const MAX_TABLE_ROWS: u32 = 10_000;
+/// The number of rows that are printed at a time.
+const ROWS_PER_PART: usize = 1_000;
+
 pub(super) fn run(args: &ReportArgs) -> Result<Finished, Failure> {
-    let report = args.database.open(false)?.report_now(args.name, u32::MAX)?;
-    let text = match args.format {
-        Format::Table => report_text::table(&report),
-        Format::Json => {
-            on_terminal(String::from_utf8(report_text::json(&report)?)?, |json| escape_json(json).into_owned())
-        }
-        Format::Csv => {
-            on_terminal(String::from_utf8(report_text::csv(&report)?)?, |csv| escape_lines(csv).into_owned())
-        }
-    };
-    let end = if text.ends_with('\n') { "" } else { "\n" };
-    output::print((text + end).as_bytes())?;
+    let store = args.database.open(false)?;
+    match args.format {
+        Format::Table => print_table(&store, args.name)?,
+        Format::Json => print_rows(&store, args.name, Syntax::Json)?,
+        Format::Csv => print_rows(&store, args.name, Syntax::Csv)?,
+    }
     Ok(Finished::Well)
 }
 
-/// Escapes text on a terminal; programs get it as it is.
-fn on_terminal(text: String, escaped: impl Fn(&str) -> String) -> String {
-    if stdout().is_terminal() { escaped(&text) } else { text }
+fn print_table(store: &Store, report: Report) -> Result<(), Failure> {
+    let rows = store.report_now(report, MAX_TABLE_ROWS)?;
+    say!("{}", report_text::table(&rows))?;
+    if rows.truncated {
+        complain(format_args!(
+            "rocket-monitor: only the first {MAX_TABLE_ROWS} rows are shown; --format csv or \
+             --format json prints all of them"
+        ));
+    }
+    Ok(())
+}
+
+fn print_rows(store: &Store, report: Report, syntax: Syntax) -> Result<(), Failure> {
+    let mut printer = Printer {
+        parts: Parts::new(report, syntax),
+        syntax,
+        on_terminal: stdout().is_terminal(),
+        rows: Vec::with_capacity(ROWS_PER_PART),
+    };
+    // Kept, because the store only learns whether to go on.
+    let mut printed = printer.start();
+    if let Ok(ControlFlow::Continue(())) = printed {
+        store.report_rows(report, &mut |row| {
+            printed = printer.row(row);
+            if matches!(printed, Ok(ControlFlow::Continue(()))) {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        })?;
+    }
+    match printed? {
+        ControlFlow::Continue(()) => printer.end(),
+        // Nobody reads the rest.
+        ControlFlow::Break(()) => Ok(()),
+    }
+}
+
+/// Prints rows as they come, many at a time.
+struct Printer {
+    parts: Parts,
+    syntax: Syntax,
+    on_terminal: bool,
+    /// Read, but not printed yet.
+    rows: Vec<Vec<Value>>,
+}
+
+impl Printer {
+    fn start(&mut self) -> Result<ControlFlow<()>, Failure> {
+        let start = self.parts.start(false)?;
+        self.print(start)
+    }
+
+    fn row(&mut self, row: Vec<Value>) -> Result<ControlFlow<()>, Failure> {
+        self.rows.push(row);
+        if self.rows.len() == ROWS_PER_PART {
+            return self.print_rows();
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn end(mut self) -> Result<(), Failure> {
+        if self.print_rows()?.is_continue() && self.syntax == Syntax::Json {
+            say!("{}", self.parts.end())?;
+        }
+        Ok(())
+    }
+
+    fn print_rows(&mut self) -> Result<ControlFlow<()>, Failure> {
+        let text = self.parts.rows(&self.rows)?;
+        self.rows.clear();
+        self.print(text)
+    }
+
+    /// Escapes text on a terminal; programs get it as it is.
+    fn print(&self, text: Vec<u8>) -> Result<ControlFlow<()>, Failure> {
+        if !self.on_terminal {
+            return output::print_part(&text);
+        }
+        let text = String::from_utf8(text)?;
+        let escaped = match self.syntax {
+            Syntax::Json => escape_json(&text),
+            Syntax::Csv => escape_lines(&text),
+        };
+        output::print_part(escaped.as_bytes())
+    }
 }

@@ -17,7 +17,7 @@ use crate::feed::Feed;
 use crate::http::{Access, Capacity, Server, Stopper};
 use crate::ingest::{Ingest, Limits};
 use crate::metrics::Metrics;
-use crate::store::{Store, may_hold_password};
+use crate::store::Store;
 
 /// The accept backlog: connections the kernel queues until they are accepted.
 const BACKLOG: i32 = 4_096;
@@ -175,9 +175,13 @@ fn access(args: &ServeArgs) -> Result<Access, Failure> {
 
 /// Binds the sockets before opening anything else, so that a second instance fails here.
 fn bind(args: &ServeArgs, access: &Access) -> Result<Vec<TcpListener>, Failure> {
+    // What is no address may be anything, also a URL with a password, so it is not repeated.
+    let no_address = |error| {
+        let hint = hint(&args.listen);
+        format!("the value of --listen can't be used: {error}; {hint}")
+    };
+    let addresses: Vec<SocketAddr> = args.listen.to_socket_addrs().map_err(no_address)?.collect();
     let unusable = |reason: String| format!("--listen {}: {reason}", args.listen);
-    let addresses: Vec<SocketAddr> =
-        args.listen.to_socket_addrs().map_err(|error| unusable(format!("{error}; {}", hint(&args.listen))))?.collect();
     let protected = access.write.is_some() && access.read.is_some();
     let is_open = |address: &&SocketAddr| !address.ip().is_loopback() && !protected && !args.allow_anonymous;
     if let Some(open) = addresses.iter().find(is_open) {
@@ -195,19 +199,18 @@ fn bind(args: &ServeArgs, access: &Access) -> Result<Vec<TcpListener>, Failure> 
     Ok(bound.collect::<Result<_, _>>()?)
 }
 
-/// Suggests a correct value for a --listen that can't be used.
+/// Suggests a correct value for a --listen that can't be used. Of the value it repeats only what is
+/// the name of a host: the rest may be a password, if this is a URL given by mistake.
 fn hint(listen: &str) -> String {
     const DEFAULT_PORT: &str = "8088";
     let address = listen.trim().trim_end_matches('/');
     let address = address.split_once("://").map_or(address, |(_, address)| address);
-    // If this is a database URL given by mistake, it may hold a password.
-    let address = if may_hold_password(listen) { "" } else { address };
     let is_port = |text: &str| text.parse::<u16>().is_ok();
     let meant = match address.strip_prefix(':').unwrap_or(address) {
         port if is_port(port) => format!("127.0.0.1:{port}"),
         _ if address.parse::<std::net::Ipv6Addr>().is_ok() => format!("[{address}]:{DEFAULT_PORT}"),
         _ => match address.rsplit_once(':').unwrap_or((address, "")) {
-            ("", _) => format!("127.0.0.1:{DEFAULT_PORT}"),
+            (host, _) if !is_host_name(host) => format!("127.0.0.1:{DEFAULT_PORT}"),
             (host, port) => format!("{host}:{}", if is_port(port) { port } else { DEFAULT_PORT }),
         },
     };
@@ -215,6 +218,11 @@ fn hint(listen: &str) -> String {
         return "the name before the colon can't be resolved; use an address like 127.0.0.1".to_owned();
     }
     format!("give ADDRESS:PORT, for example --listen {meant}, or 0.0.0.0:PORT for every address of this machine")
+}
+
+fn is_host_name(text: &str) -> bool {
+    let belongs = |char: char| char.is_ascii_alphanumeric() || "-._".contains(char);
+    !text.is_empty() && text.chars().all(belongs)
 }
 
 fn bind_one(address: SocketAddr) -> std::io::Result<TcpListener> {
@@ -246,5 +254,15 @@ mod tests {
             assert!(hint(listen).contains(&format!("--listen {meant},")), "{listen}: {}", hint(listen));
         }
         assert!(hint("nowhere.example:8088").contains("can't be resolved"));
+        for listen in [
+            "u:s3cret@h/d",
+            "u:a:s3cret:1",
+            "s3cret@h:1",
+            "postgres://u:s3cret",
+            "postgres://u:a:s3cret@127.0.0.1:5432/rockets",
+            "host=h password=s3cret",
+        ] {
+            assert!(!hint(listen).contains("s3cret"), "{listen}: {}", hint(listen));
+        }
     }
 }

@@ -115,22 +115,39 @@ fn refuse_what_is_no_path(text: &str) -> Result<(), String> {
                     postgres://user:password@host:5432/database?sslmode=require"
             .to_owned());
     }
-    if lower.split_once(':').is_some_and(|(_, rest)| rest.contains('@')) {
+    if has_colon_before_at(text) && !is_plainly_path(text) {
         return Err("looks like a URL without its scheme; write \
-                    postgres://user:password@host/database"
+                    postgres://user:password@host/database, or start a path with / or ./"
             .to_owned());
     }
     Ok(())
+}
+
+/// Whether a text starts as only a path does. A URL without its scheme may start with `//`.
+fn is_plainly_path(text: &str) -> bool {
+    let is_absolute = text.starts_with('/') && !text.starts_with("//");
+    is_absolute || text.starts_with("./") || text.starts_with("../")
+}
+
+/// Whether a text has `user:password@`, or what looks like it.
+fn has_colon_before_at(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(_, rest)| rest.contains('@'))
 }
 
 /// Whether a text starts with a keyword and `=`, as paths don't, or holds a password as a keyword's
 /// value.
 fn is_of_keywords(lower: &str) -> bool {
     let is_word = |text: &str| !text.is_empty() && text.chars().all(|it| it.is_ascii_alphabetic() || "_ ".contains(it));
-    let begins_so = lower.split_once('=').is_some_and(|(keyword, _)| is_word(keyword));
-    let ends_in_password =
-        |text: &str| ["password", "passwd", "pwd"].iter().any(|word| text.trim_end().ends_with(word));
-    begins_so || lower.match_indices('=').any(|(at, _)| lower.get(..at).is_some_and(ends_in_password))
+    lower.split_once('=').is_some_and(|(keyword, _)| is_word(keyword)) || names_password(lower)
+}
+
+/// Whether a text has `password=` or a keyword like it.
+fn names_password(lower: &str) -> bool {
+    const KEYWORDS: [&str; 3] = ["password", "passwd", "pwd"];
+    let mut values = lower.split('=');
+    // What follows the last = is no keyword.
+    values.next_back();
+    values.any(|text| KEYWORDS.iter().any(|keyword| text.trim_end().ends_with(keyword)))
 }
 
 impl fmt::Display for Database {
@@ -144,9 +161,11 @@ impl fmt::Display for Database {
 }
 
 /// Whether a text may hold a password, so that it should not be shown.
+///
+/// The signs are those of URLs and connection strings: `user:password@` and `password=`. A word
+/// like password alone is none, because paths have it too.
 pub fn may_hold_password(text: &str) -> bool {
-    let lower = text.to_ascii_lowercase();
-    (lower.contains('@') && lower.contains(':')) || ["password", "passwd", "pwd"].iter().any(|it| lower.contains(it))
+    has_colon_before_at(text) || names_password(&text.to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -172,6 +191,13 @@ mod tests {
             "dir/host=1/x.db",
             "C:rockets",
             "http.db",
+            "password-notes.db",
+            "/srv/pwd/rockets.db",
+            "/tmp/rv/x:y@z.db",
+            "./x:y@z.db",
+            "../x:y@z.db",
+            "/srv/2026-11-26T10:00:00-me@host.db",
+            "me@host-10:00.db",
         ];
         for path in paths {
             assert_eq!(path.parse(), Ok(Database::File(path.into())));
@@ -209,6 +235,9 @@ mod tests {
             ("rockets.db?password=secret", "keywords and values"),
             ("u:secret@h/d", "without its scheme"),
             ("//u:secret@h/d", "without its scheme"),
+            ("u:secret@h/d", "start a path with / or ./"),
+            (" /u:secret@h/d", "without its scheme"),
+            ("/srv/rockets.db?password=secret", "keywords and values"),
             ("postgres://u:secret/d", "percent-encode"),
             ("postgres://u:se/secret@h/d", "percent-encode"),
             ("postgres://h/d?secret=1", "not supported"),
@@ -221,10 +250,31 @@ mod tests {
 
     #[test]
     fn what_may_hold_a_password_is_known_by_its_signs() {
-        for secret in ["postgres://u:p@h", "u:p@h", "host=h password=p", "h?sslPassword=x", "Pwd=x"] {
+        for secret in [
+            "postgres://u:p@h",
+            "u:p@h",
+            "u:@p@h",
+            "host=h password=p",
+            "password = p user=u",
+            "h?sslPassword=x",
+            "Pwd=x",
+            "--rockets=host=h Passwd=x",
+        ] {
             assert!(may_hold_password(secret), "{secret}");
         }
-        for harmless in ["rockets.db", "postgres://h/d", "127.0.0.1:8088", "--database", "db@home"] {
+        for harmless in [
+            "rockets.db",
+            "postgres://h/d",
+            "127.0.0.1:8088",
+            "--database",
+            "db@home",
+            "password-notes.ndjson",
+            "/srv/pwd/rockets.db",
+            "passwords",
+            "--database=/srv/pwd/x.db",
+            "a=password",
+            "me@host:notes.ndjson",
+        ] {
             assert!(!may_hold_password(harmless), "{harmless}");
         }
     }

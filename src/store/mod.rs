@@ -16,6 +16,7 @@ pub mod query;
 pub mod report;
 pub mod sqlite;
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ pub use database::{Database, may_hold_password};
 use failure::Failures;
 use postgres::{PostgresStore, PostgresWriter};
 use query::{Page, RocketQuery};
-use report::{Report, ReportRows};
+use report::{Report, ReportRows, Value};
 use sqlite::{SqliteStore, SqliteWriter};
 
 /// How to open a database.
@@ -342,6 +343,29 @@ impl Store {
         match self {
             Self::Sqlite(store) => store.report(report, limit),
             Self::Postgres(store) => store.report_now(report, limit),
+        }
+    }
+
+    /// Hands every row of a report to `each`, until that breaks off. For callers that are not
+    /// asynchronous.
+    ///
+    /// It may take as long as its caller does. On Postgres, rows are read as they are wanted; on
+    /// SQLite, all of them are in memory first.
+    pub fn report_rows(
+        &self,
+        report: Report,
+        each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(store) => {
+                for row in store.report(report, u32::MAX)?.rows {
+                    if each(row).is_break() {
+                        break;
+                    }
+                }
+                Ok(())
+            }
+            Self::Postgres(store) => store.report_rows(report, each),
         }
     }
 

@@ -132,8 +132,8 @@ impl Report {
             return gaps.to_owned();
         }
         let names: Vec<&str> = self.columns().iter().map(|(name, _)| *name).collect();
-        let order = names.first().unwrap_or(&"1");
-        format!("SELECT {} FROM {} ORDER BY {order} NULLS LAST LIMIT $1", names.join(", "), self.view())
+        let (view, first) = (self.view(), names[0]);
+        format!("SELECT {} FROM {view} ORDER BY {first} NULLS LAST LIMIT $1", names.join(", "))
     }
 }
 
@@ -160,7 +160,7 @@ impl ReportRows {
 
     /// The rows as objects with camelCase members.
     pub fn objects(&self) -> impl Iterator<Item = RowObject<'_>> {
-        self.rows.iter().map(|row| RowObject { columns: self.report.columns(), row })
+        self.rows.iter().map(|row| RowObject::new(self.report, row))
     }
 }
 
@@ -169,6 +169,15 @@ impl ReportRows {
 pub struct RowObject<'r> {
     columns: &'static [Column],
     row: &'r [Value],
+}
+
+impl<'r> RowObject<'r> {
+    /// A row of this report.
+    pub fn new(report: Report, row: &'r [Value]) -> Self {
+        let columns = report.columns();
+        assert_eq!(row.len(), columns.len(), "a row has a cell for each column");
+        Self { columns, row }
+    }
 }
 
 impl Serialize for RowObject<'_> {
@@ -208,12 +217,15 @@ impl std::fmt::Display for Value {
 
 /// A column's name as a JSON member.
 pub fn camel_case(name: &str) -> String {
-    let mut parts = name.split('_');
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let mut chars = part.chars();
-        text.extend(chars.next().map(|first| first.to_ascii_uppercase()));
-        text.push_str(chars.as_str());
+    let mut text = String::with_capacity(name.len());
+    let mut starts_word = false;
+    for char in name.chars() {
+        if char == '_' {
+            starts_word = true;
+        } else {
+            text.push(if starts_word { char.to_ascii_uppercase() } else { char });
+            starts_word = false;
+        }
     }
     text
 }

@@ -153,7 +153,7 @@ fn termination_answers_what_was_taken() {
 fn mistakes_are_explained() {
     let old = run(&["-r"]);
     assert_eq!(old.status.code(), Some(2));
-    assert!(stderr(&old).contains("--database"));
+    assert!(stderr(&old).contains("--database"), "{}", stderr(&old));
     let open = run(&["serve", "--listen", "0.0.0.0:0", "--database", "memory"]);
     assert!(!open.status.success() && stderr(&open).contains("--allow-anonymous"), "{}", stderr(&open));
     let nonsense = run(&["serve", "--listen", "nonsense", "--database", "memory"]);
@@ -172,6 +172,35 @@ fn mistakes_are_explained() {
     for command in ["serve", "launch", "ingest", "check", "forget", "migrate"] {
         let help = run(&[command, "--help"]);
         assert!(help.status.success() && stdout(&help).contains("ROCKET_MONITOR_"), "{command}");
+    }
+}
+
+#[test]
+fn a_variable_stops_only_the_commands_that_have_its_option() {
+    let directory = tempfile::tempdir().unwrap();
+    let in_directory = |words: &[&str], variable: &str, value: &str| {
+        let mut command = program(words);
+        command.current_dir(directory.path()).env(variable, value).output().unwrap()
+    };
+    let launch = &["launch", "http://127.0.0.1:1"][..];
+    for (words, variable, value, status) in [
+        (&["completions", "bash"][..], "ROCKET_MONITOR_DATABASE", "mysql://x", 0),
+        (&["man"], "ROCKET_MONITOR_DATABASE", "mysql://x", 0),
+        (&["migrate"], "ROCKET_MONITOR_NO_MIGRATE", "maybe", 0),
+        (&["check"], "ROCKET_MONITOR_LOG_LEVEL", "loud", 0),
+        (&["report", "fleet"], "ROCKET_MONITOR_WRITE_TOKEN_FILE", "", 0),
+        (launch, "ROCKET_MONITOR_DATABASE", "mysql://x", 1),
+        // Those that have it are stopped, and say what is wrong.
+        (&["migrate"], "ROCKET_MONITOR_DATABASE", "mysql://x", 2),
+        (&["serve"], "ROCKET_MONITOR_NO_MIGRATE", "maybe", 2),
+        (&[], "ROCKET_MONITOR_NO_MIGRATE", "maybe", 2),
+        (&["--listen", "127.0.0.1:0"], "ROCKET_MONITOR_LOG_LEVEL", "loud", 2),
+        (launch, "ROCKET_MONITOR_SEED", "none", 2),
+    ] {
+        let output = in_directory(words, variable, value);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(status), "{variable} {words:?}: {said}");
+        assert_eq!(said.contains(variable), status == 2, "{words:?}: {said}");
     }
 }
 

@@ -1,10 +1,18 @@
 //! The tables and views are a public interface: their names, columns and contents.
 
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Stdio};
+
 use serde_json::{Value, json};
 
 use crate::support::{App, Backend, conformance, faster, launched, query, run, sql, stdout};
+use crate::support::{program, stderr};
 
-conformance!(a_report_says_that_it_has_more_rows, a_channel_of_many_gaps_is_reported_in_little_memory);
+conformance!(
+    a_report_says_that_it_has_more_rows,
+    a_channel_of_many_gaps_is_reported_in_little_memory,
+    a_long_report_is_printed_in_little_memory,
+);
 
 fn columns(database: &std::path::Path, table: &str) -> Vec<String> {
     let rows = query(database, &format!("SELECT name FROM pragma_table_xinfo('{table}')"));
@@ -189,9 +197,7 @@ fn a_report_says_that_it_has_more_rows(backend: Backend) {
 
 /// The peak memory of this process, in KiB: services of these tests run in it.
 fn peak_kibibytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    peak_in("/proc/self/status").unwrap()
 }
 
 fn a_channel_of_many_gaps_is_reported_in_little_memory(backend: Backend) {
@@ -212,6 +218,85 @@ fn a_channel_of_many_gaps_is_reported_in_little_memory(backend: Backend) {
     // 120,000 gaps in memory take half a gigabyte. Other tests run in this process too.
     let grown = peak_kibibytes() - before;
     assert!(grown < 200 * 1024, "{grown} KiB");
+}
+
+/// What a process has had in memory at most, in KiB, unless it has ended.
+fn peak_of(process: &Child) -> Option<u64> {
+    peak_in(&format!("/proc/{}/status", process.id()))
+}
+
+fn peak_in(status: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(status).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1).unwrap().parse().unwrap())
+}
+
+/// Gives a channel a gap below each even number.
+fn make_gaps(app: &App, backend: Backend, gaps: u32) {
+    let insert = format!(
+        "WITH RECURSIVE numbers(n) AS
+             (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {gaps})
+         INSERT INTO processed_ranges (channel, first_msg, last_msg, speed_change, latest_time)
+         SELECT 'g', 2 * n, 2 * n, 1, '2022-02-02T19:39:06.000000Z' FROM numbers"
+    );
+    match backend {
+        Backend::Postgres => crate::postgres::execute(&app.database_argument(), &insert),
+        _ => sql(&app.database(), &insert),
+    }
+}
+
+fn a_long_report_is_printed_in_little_memory(backend: Backend) {
+    if matches!(backend, Backend::SqliteMemory) {
+        // No command can read it.
+        return;
+    }
+    const GAPS: u32 = 400_000;
+    let app = App::spawn(backend);
+    make_gaps(&app, backend, GAPS);
+    let last_cell = "2022-02-02T19:39:06.000000Z";
+    let csv_lines = GAPS as usize + 1;
+    let formats = [("table", 10_004, "┘"), ("csv", csv_lines, last_cell), ("json", 1, "]}")];
+    for (format, lines, last) in formats {
+        let words = ["report", "gaps", "--format", format, "--database", &app.database_argument()];
+        let mut command = program(&words);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let (mut peak, mut seen, mut rows, mut end) = (0, 0, 0, Vec::new());
+        let mut line = Vec::new();
+        // A part at a time: the JSON is one line.
+        while (&mut output).take(64 * 1024).read_until(b'\n', &mut line).unwrap() > 0 {
+            if line.ends_with(b"\n") {
+                seen += 1;
+            }
+            rows += line.windows(15).filter(|text| text == b"\"firstMissing\":").count();
+            if seen % 100 == 0 {
+                peak = peak_of(&child).map_or(peak, |now| now.max(peak));
+            }
+            end = std::mem::take(&mut line);
+        }
+        let ended = child.wait_with_output().unwrap();
+        assert!(ended.status.success(), "{format}: {}", stderr(&ended));
+        assert_eq!(seen, lines, "{format}");
+        assert!(String::from_utf8_lossy(&end).trim_end().ends_with(last), "{format}: {end:?}");
+        if format == "json" {
+            assert!(rows > GAPS as usize * 99 / 100, "{rows}");
+        }
+        let is_cut = format == "table";
+        let said = stderr(&ended);
+        assert_eq!(said.contains("only the first 10000 rows"), is_cut, "{said}");
+        // As text or as a table, all of them take 140 to 500 MiB. On SQLite, CSV and JSON have all
+        // rows in memory, but not the text.
+        let has_all_rows = matches!(backend, Backend::SqliteFile) && !is_cut;
+        let most_mebibytes = if has_all_rows { 120 } else { 64 };
+        assert!(peak < most_mebibytes * 1024, "{format}: {peak} KiB");
+
+        // A reader who has seen enough is no failure.
+        let mut child = command.spawn().unwrap();
+        child.stdout.take().unwrap().read_exact(&mut [0; 100]).unwrap();
+        let unread = child.wait_with_output().unwrap();
+        assert_eq!((unread.status.code(), stderr(&unread)), (Some(0), said), "{format}");
+    }
 }
 
 #[test]

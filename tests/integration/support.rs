@@ -327,14 +327,49 @@ impl Client {
     }
 }
 
-/// The program, with arguments and without our environment variables.
+/// The program, to be run with arguments and without the caller's settings.
 pub fn program(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rocket-monitor"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROCKET_MONITOR_")) {
+    without_settings(&mut command).args(args);
+    command
+}
+
+/// Removes the variables that change what the program does: a test sets those that it means.
+pub fn without_settings(command: &mut Command) -> &mut Command {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_setting(&name.to_string_lossy())) {
         command.env_remove(name);
     }
-    command.args(args);
     command
+}
+
+fn is_setting(variable: &str) -> bool {
+    // Our own, those of Postgres clients, and those that decide about colours.
+    let starts = ["ROCKET_MONITOR_", "PG", "CLICOLOR"];
+    let is_proxy = variable.to_ascii_lowercase().ends_with("_proxy");
+    let is_ours = starts.iter().any(|start| variable.starts_with(start));
+    is_ours || is_proxy || ["NO_COLOR", "CI"].contains(&variable)
+}
+
+/// The tests must not depend on how the caller has set up the shell: some that run the program are
+/// run again, each with a variable that would make it fail.
+#[test]
+fn the_callers_settings_do_not_reach_the_program() {
+    let is_failed = |(variable, value, test): &(&str, &str, &str)| {
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        without_settings(&mut again).args(["--exact", test]);
+        again.env("TERM", "xterm").env(variable, value);
+        let output = again.output().unwrap();
+        !output.status.success() || !stdout(&output).contains("1 passed")
+    };
+    let colours = "output::colours_are_for_terminals_that_have_them_and_people_who_want_them";
+    let cases = [
+        ("PGSERVICE", "elsewhere", "command_line::mistakes_are_explained"),
+        ("ROCKET_MONITOR_FORMAT", "csv", "output::what_senders_wrote_can_not_act_on_a_terminal"),
+        ("CLICOLOR_FORCE", "1", "output::names_of_files_and_arguments_can_not_act"),
+        ("NO_COLOR", "1", colours),
+    ];
+    let failed: Vec<_> = cases.iter().filter(|case| is_failed(case)).collect();
+    assert!(failed.is_empty(), "{failed:?}");
 }
 
 /// Runs the program to its end.

@@ -1,6 +1,9 @@
 //! Reads one rocket, and pages of rockets by keyset. Reads have their own connection pool.
 
-use sqlx::postgres::{PgArguments, Postgres};
+use std::ops::ControlFlow;
+
+use futures_util::TryStreamExt;
+use sqlx::postgres::{PgArguments, PgRow, Postgres};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 
@@ -11,7 +14,7 @@ use crate::domain::rocket::{View, gaps};
 use crate::domain::text::Channel;
 use crate::store::listing::{self, Parameter, PartStatement, ROCKET_COLUMNS};
 use crate::store::query::{Page, RocketQuery};
-use crate::store::report::{Report, ReportRows};
+use crate::store::report::{Report, ReportRows, Value};
 use crate::store::{GAPS_TOLD, RocketInBothViews, RocketWithGaps, StoreError};
 
 /// The view `gaps` in key order, so that nothing is sorted and reading stops at the last row
@@ -67,6 +70,24 @@ impl PostgresStore {
         self.wait(Work::Long, async |connection| report(connection, which, limit).await)
     }
 
+    /// See [`Store::report_rows`](crate::store::Store::report_rows).
+    pub fn report_rows(
+        &self,
+        which: Report,
+        each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.wait(Work::Long, async |connection| {
+            let all = sqlx::query(AssertSqlSafe(which.sql(GAPS))).bind(i64::MAX);
+            let mut found = all.fetch(connection);
+            while let Some(row) = found.try_next().await? {
+                if each(cells(&row, which)?).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// Reads on the runtime that drives the pool, with a timeout.
     pub(super) async fn read<T, R>(&self, read: impl FnOnce(PgPool) -> R) -> Result<T, StoreError>
     where
@@ -82,10 +103,14 @@ impl PostgresStore {
 async fn report(connection: &mut PgConnection, report: Report, limit: u32) -> Result<ReportRows, StoreError> {
     let mut rows = Vec::new();
     for row in sqlx::query(AssertSqlSafe(report.sql(GAPS))).bind(i64::from(limit) + 1).fetch_all(connection).await? {
-        let cells = report.columns().iter().enumerate();
-        rows.push(cells.map(|(index, (_, kind))| rows::value(&row, index, *kind)).collect::<Result<_, _>>()?);
+        rows.push(cells(&row, report)?);
     }
     Ok(ReportRows::new(report, rows, limit))
+}
+
+fn cells(row: &PgRow, report: Report) -> Result<Vec<Value>, StoreError> {
+    let columns = report.columns().iter().enumerate();
+    columns.map(|(index, (_, kind))| rows::value(row, index, *kind)).collect()
 }
 
 async fn rocket(

@@ -135,7 +135,8 @@ impl PostgresUrl {
             ("password", password),
             ("application_name", given.value("application_name")?.unwrap_or_else(|| "rocket-monitor".to_owned())),
         ];
-        // sqlx reads PGOPTIONS itself.
+        // sqlx reads PGOPTIONS itself, but takes one that is not UTF-8 for none.
+        given.find("options")?;
         known.extend(given.by_url.get("options").map(|options| ("options", options.clone())));
         let tls = given.tls(&host)?;
         let trusts_system = tls.iter().any(|(name, value)| *name == "sslrootcert" && value == "system");
@@ -210,7 +211,7 @@ fn host_and_port(text: &str) -> Result<(&str, &str), String> {
         return if port.contains(':') && !text.contains(',') { Err(FORM.to_owned()) } else { Ok((host, port)) };
     };
     let (address, port) = bracketed.split_once(']').ok_or(FORM)?;
-    let ip = address.split('%').next().unwrap_or_default();
+    let ip = address.split_once('%').map_or(address, |(ip, _)| ip);
     let port = if port.is_empty() { Some("") } else { port.strip_prefix(':') };
     match (ip.parse::<Ipv6Addr>(), port) {
         (Ok(_), Some(port)) => Ok((address, port)),
@@ -445,16 +446,23 @@ impl Eq for PostgresUrl {}
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
-    fn read_in(url: &str, environment: &[(&str, &str)]) -> Result<PostgresUrl, String> {
+    fn read_in<V>(url: &str, environment: &[(&str, V)]) -> Result<PostgresUrl, String>
+    where
+        V: AsRef<OsStr>,
+    {
         PostgresUrl::read(url, &|name| {
-            environment.iter().find(|(variable, _)| *variable == name).map(|(_, value)| OsString::from(value))
+            let set = environment.iter().find(|(variable, _)| *variable == name);
+            set.map(|(_, value)| value.as_ref().to_owned())
         })
     }
 
     fn read(url: &str) -> Result<PostgresUrl, String> {
-        read_in(url, &[])
+        read_in::<&str>(url, &[])
     }
 
     #[test]
@@ -600,5 +608,10 @@ mod tests {
             assert!(read_in(url, &[(name, value)]).unwrap_err().contains(why), "{name}");
         }
         assert!(read_in("postgres://u@h", &[("PGSERVICE", "")]).is_ok());
+        for name in ["PGOPTIONS", "PGSSLMODE", "PGPASSWORD"] {
+            let not_text = OsString::from_vec(b"s3cret\xff".to_vec());
+            let refused = read_in("postgres://u@h", &[(name, not_text)]).unwrap_err();
+            assert!(refused.contains(name) && !refused.contains("s3cret"), "{refused}");
+        }
     }
 }
