@@ -45,6 +45,18 @@ fn visible(selector: &str) -> String {
     format!("return document.querySelector('{selector}').checkVisibility()")
 }
 
+/// The codes of the invisible characters that are marked in an element.
+fn codes(place: &str) -> String {
+    let marks = format!("[...document.querySelectorAll('{place} .unseen')]");
+    format!("return {marks}.map(it => it.dataset.code)")
+}
+
+/// Keeps the addresses of all streams that the page opens.
+const KEEP_STREAMS: &str = "window.streams = []; const Original = EventSource;
+    window.EventSource = class extends Original {
+        constructor(url) { super(url); window.streams.push(url); }
+    };";
+
 /// Chooses the status to filter by, as a user does.
 fn filter_by_status(browser: &mut Browser, status: &str) {
     browser.run(&format!(
@@ -198,10 +210,7 @@ fn the_fleets_page_asks_for_its_rows_and_follows_no_stream() {
     let app = App::spawn(Backend::SqliteMemory);
     post(&mut app.client(), &[launched("a", 1)]);
     let mut browser = Browser::start();
-    browser.run_before_pages(
-        "window.streams = []; const Original = EventSource;
-         window.EventSource = class extends Original { constructor(url) { super(url); window.streams.push(url); } }",
-    );
+    browser.run_before_pages(KEEP_STREAMS);
     browser.open(&format!("http://{}/", app.address));
     browser.until(LIVE, &json!("live"));
     // Nothing is asked for twice at the start: the second time is one interval later.
@@ -444,8 +453,6 @@ fn text_that_cannot_be_seen_is_named() {
     let mut browser = Browser::start();
     browser.open(&format!("http://{}/", app.address));
     browser.until(ROWS, &json!([zero_width]));
-    let codes =
-        |place: &str| format!("return [...document.querySelectorAll('{place} .unseen')].map(it => it.dataset.code)");
     assert_eq!(browser.run(&codes("#rockets .channel")), json!(["U+200B", "U+2060"]));
     assert_eq!(browser.run(&codes("#rockets .mission")), json!(["U+202E"]));
     assert_eq!(browser.run(&codes("#rockets .type")), json!(["U+0020"]));
@@ -456,6 +463,26 @@ fn text_that_cannot_be_seen_is_named() {
     browser.until(&visible("#detail-known"), &json!(true));
     assert_eq!(browser.run(&codes("#detail-channel")), json!(["U+200B", "U+2060"]));
     assert_eq!(browser.run("return document.title"), "[U+200B][U+2060] – Rocket Monitor");
+}
+
+#[test]
+fn what_belongs_to_an_emoji_stays_in_it() {
+    let app = App::spawn(Backend::SqliteMemory);
+    let whole = "🏳️‍🌈 👩‍🚀 👩🏽‍🚀 🧑‍⚕️ 1️⃣ \u{600}12";
+    // The same characters where they are no part of an emoji hide something.
+    let hiding = "a\u{200d}🚀\u{fe0f}\u{fe0f}\u{200d}b\u{200c}c\u{fe0f}";
+    post(&mut app.client(), &[launched_as(whole, whole, hiding)]);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/", app.address));
+    browser.until(ROWS, &json!([whole]));
+    let parts = |place: &str| format!("return document.querySelector('{place}').childNodes.length");
+    for cell in ["#rockets td.channel > a", "#rockets td.mission > span", "#missions .name"] {
+        browser.until(&parts(cell), &json!(1));
+        assert_eq!(browser.run(&codes(cell)), json!([]), "{cell}");
+    }
+    assert_eq!(browser.run("return document.querySelector('#rockets td.channel').title"), whole);
+    let hidden = json!(["U+200D", "U+FE0F", "U+200D", "U+200C", "U+FE0F"]);
+    assert_eq!(browser.run(&codes("#rockets td.type")), hidden);
 }
 
 #[test]
@@ -537,6 +564,34 @@ fn signing_out_ends_the_session() {
     assert_eq!(browser.run("return fetch('stats').then(answer => answer.status)"), 401);
     assert_eq!(browser.run(&visible("#sign-out")), false);
     assert_eq!(browser.run("return localStorage.length"), 0);
+}
+
+#[test]
+fn a_link_to_a_rocket_asks_for_the_token_and_shows_no_outage() {
+    let (service, _directory) = guarded();
+    let mut browser = Browser::start();
+    browser.run_before_pages(KEEP_STREAMS);
+    // The page's first request fails as if the network were down: the page is lost, then locked.
+    browser.run_before_pages(
+        "window.banners = [];
+         const banner = () => document.querySelector('#banner')?.textContent ?? '';
+         new MutationObserver(() => window.banners.push(banner()))
+             .observe(document, { subtree: true, childList: true, characterData: true });
+         const original = window.fetch;
+         window.fetch = () => {
+             window.fetch = original;
+             return Promise.reject(new TypeError('Failed to fetch'));
+         }",
+    );
+    browser.open(&format!("http://{}/#/rockets/a", service.address));
+    browser.until(ASKS_FOR_TOKEN, &json!(true));
+    assert_eq!(browser.run(LIVE), "locked");
+    let was_lost = "return window.banners.some(text => text.includes('can’t be reached'))";
+    assert_eq!(browser.run(was_lost), true);
+    assert_eq!(browser.run(&text("#banner")), "");
+    assert_eq!(browser.run("return document.title"), "a – Rocket Monitor");
+    // A stream would fail for want of a token too, and could only say that something failed.
+    assert_eq!(browser.run("return window.streams"), json!([]));
 }
 
 #[test]
