@@ -493,14 +493,34 @@ fn the_empty_page_shows_commands_that_work() {
     browser.until(&visible("#empty"), &json!(true));
     let shown = |browser: &mut Browser, id: &str| browser.run(&text(id)).as_str().unwrap().to_owned();
     let (curl, launch) = (shown(&mut browser, "#empty-curl"), shown(&mut browser, "#empty-launch"));
-    let said = Command::new("sh").args(["-c", &curl]).output().unwrap();
-    assert!(String::from_utf8_lossy(&said.stdout).contains("204 No Content"), "{curl}: {said:?}");
+    // The shell reads the command, and the tests' client sends what curl would send by it.
+    let said = shell(&format!("curl() {{ printf '%s\\0' \"$@\"; }}; {curl}"));
+    let arguments = String::from_utf8(said.stdout).unwrap();
+    let arguments: Vec<_> = arguments.split_terminator('\0').collect();
+    let url = format!("http://{}/messages", app.address);
+    let ["-i", to, "-d", body] = arguments[..] else { panic!("{curl}: {arguments:?}") };
+    assert_eq!(to, url);
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    let answer = app.client().request("POST", "/messages", &form, body.as_bytes()).unwrap();
+    assert_eq!(answer.status, 204, "{curl}: {answer:?}");
     browser.until(&format!("{ROWS}.length"), &json!(1));
     assert!(launch.starts_with("rocket-monitor launch http://"), "{launch}");
     let folder = Path::new(env!("CARGO_BIN_EXE_rocket-monitor")).parent().unwrap();
     let short = format!("PATH={}:$PATH; {launch} --rockets 3 --messages 30", folder.display());
-    let said = Command::new("sh").args(["-c", &short]).output().unwrap();
+    let said = shell(&short);
     assert!(String::from_utf8_lossy(&said.stdout).contains("0 disagree"), "{launch}: {said:?}");
+}
+
+/// Runs a command as a user's shell does, without what this one's environment says of the program
+/// and of proxies.
+fn shell(command: &str) -> std::process::Output {
+    let mut shell = Command::new("sh");
+    for (name, _) in std::env::vars() {
+        if name.starts_with("ROCKET_MONITOR_") || name.to_ascii_lowercase().ends_with("_proxy") {
+            shell.env_remove(name);
+        }
+    }
+    shell.args(["-c", command]).output().unwrap()
 }
 
 /// A service that asks for tokens, and the folder with their files.
