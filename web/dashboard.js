@@ -18,8 +18,8 @@ const fleet = new Fleet(connection, navigate);
 const rocketPage = new RocketPage(connection);
 
 let shown = null;
-/** Where the user left the fleet's page, to return there. */
-const fleetPlace = { hash: '#/', scroll: 0 };
+/** Where the user left the fleet's page, to return there. `trail` has the cursors of the previous pages. */
+const fleetPlace = { hash: '#/', scroll: 0, trail: [] };
 
 /** Shows another query of the fleet, as a new history entry. */
 function navigate(query, trail) {
@@ -55,6 +55,8 @@ function showRocket(channel) {
 function showFleet(query, arrives) {
   const hash = fleetHash(query);
   const isBack = arrives && hash === fleetPlace.hash;
+  // A link to the place makes a new history entry, which has no trail.
+  if (isBack && !history.state?.trail) history.replaceState({ trail: fleetPlace.trail }, '');
   overview.show(query);
   fleet.show(query);
   if (arrives) {
@@ -62,6 +64,7 @@ function showFleet(query, arrives) {
     byId('main').focus({ preventScroll: true });
   }
   fleetPlace.hash = hash;
+  fleetPlace.trail = history.state?.trail ?? [];
 }
 
 /** The title identifies the tab, and shows an outage. */

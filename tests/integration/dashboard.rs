@@ -251,6 +251,29 @@ fn rows_that_somebody_holds_keep_their_places_but_not_their_values() {
     assert_eq!(browser.run(&visible("#pending")), false);
 }
 
+#[test]
+fn the_way_back_from_a_rocket_keeps_the_previous_pages() {
+    let app = App::spawn(Backend::SqliteMemory);
+    post(&mut app.client(), &[launched("a", 1), launched("b", 1), launched("c", 1)]);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/#/?sort=channel&limit=1", app.address));
+    for row in ["a", "b"] {
+        browser.until(ROWS, &json!([row]));
+        browser.until("return document.querySelector('#next').disabled", &json!(false));
+        browser.click("#next");
+    }
+    browser.until(ROWS, &json!(["c"]));
+    browser.click("#rockets tr[data-channel] a");
+    browser.until(&visible("#detail-known"), &json!(true));
+    browser.click("#back");
+    browser.until(ROWS, &json!(["c"]));
+    for row in ["b", "a"] {
+        browser.click("#previous");
+        browser.until(&format!("{ROWS}.join()"), &json!(row));
+    }
+    assert_eq!(browser.run("return document.querySelector('#previous').disabled"), true);
+}
+
 /// U+FFFD comes before a rocket by code points, which the service sorts by, and after it by UTF-16 code units.
 #[test]
 fn the_order_is_that_of_the_service() {
