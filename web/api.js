@@ -8,6 +8,7 @@ const CLOCK_TOLERANCE_MS = 2_000;
 const VIEW_ATTEMPTS = 5;
 
 let clockOffset = 0;
+let noteSession = () => {};
 
 /** A response with an error status, with the message of its problem+json. */
 export class Problem extends Error {
@@ -30,6 +31,11 @@ export function isOutage(error) {
 /** The service's time in milliseconds: ages must not depend on the browser's clock. */
 export function serviceNow() {
   return Date.now() + clockOffset;
+}
+
+/** Calls `note(signedIn)` after each request. Only the service knows it: no script can see the cookie. */
+export function watchSession(note) {
+  noteSession = note;
 }
 
 export function getStats(signal) {
@@ -86,6 +92,8 @@ async function getJson(url, signal) {
   const signals = [signal ?? [], AbortSignal.timeout(TIMEOUT_MS)].flat();
   const response = await fetch(url, { headers: { Accept: 'application/json' }, signal: AbortSignal.any(signals) });
   setClock(response.headers.get('Date'));
+  // An error of the service or a proxy says nothing about the session, unless it refuses the token.
+  if (response.ok || response.status === 401) noteSession(response.headers.get('Session-Active') === 'true');
   if (!response.ok) throw await readProblem(response);
   return JSON.parse(await response.text(), keepLargeIntegers);
 }

@@ -8,7 +8,7 @@ import { formatClock, spellUnseen } from './format.js';
 import { Overview } from './overview.js';
 import { RocketPage } from './rocket.js';
 import { fleetHash, parseRoute } from './route.js';
-import { askForToken, endAsking, isSignedIn, startSession } from './session.js';
+import { askForToken, endAsking, startSession } from './session.js';
 
 const TICK_MS = 1_000;
 
@@ -85,17 +85,17 @@ function shownPage() {
 }
 
 /** Shows commands that can be pasted into any POSIX shell. Both rocket-monitor and curl take the tokens from variables. */
-function showCommands() {
+function showCommands(withTokens) {
   const message = {
     metadata: { channel: '193270a9-c9cf-404a-8f83-838e71d9ae67', messageNumber: 1,
       messageTime: new Date().toISOString(), messageType: 'RocketLaunched' },
     message: { type: 'Falcon-9', launchSpeed: 500, mission: 'ARTEMIS' },
   };
   const url = quote(new URL('.', location).href.replace(/\/$/, ''));
-  const token = isSignedIn() ? ' \\\n  -H "Authorization: Bearer $ROCKET_MONITOR_WRITE_TOKEN" \\\n ' : '';
+  const token = withTokens ? ' \\\n  -H "Authorization: Bearer $ROCKET_MONITOR_WRITE_TOKEN" \\\n ' : '';
   setText(byId('empty-curl'), `curl -i ${url}/messages${token} -d '${JSON.stringify(message, null, 2)}'`);
   setText(byId('empty-launch'), `rocket-monitor launch ${url} --verify`);
-  byId('empty-tokens').hidden = !isSignedIn();
+  byId('empty-tokens').hidden = !withTokens;
 }
 
 /** Quotes a URL if a shell would change it. */
@@ -126,8 +126,7 @@ byId('empty').addEventListener('click', copy);
 addEventListener('hashchange', show);
 document.addEventListener('visibilitychange', tick);
 history.scrollRestoration = 'manual';
-startSession();
-showCommands();
+startSession(showCommands);
 show();
 tick();
 setInterval(tick, TICK_MS);

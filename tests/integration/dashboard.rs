@@ -548,21 +548,32 @@ fn shell(command: &str) -> std::process::Output {
 
 /// A service that asks for tokens, and the folder with their files.
 fn guarded() -> (Service, tempfile::TempDir) {
+    guarded_by("read-token")
+}
+
+fn guarded_by(read_token: &str) -> (Service, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     std::fs::write(path("write"), "write-token").unwrap();
-    std::fs::write(path("read"), "read-token").unwrap();
+    std::fs::write(path("read"), read_token).unwrap();
     let (write, read) = (path("write"), path("read"));
     let options = ["--database", "memory", "--write-token-file", &write, "--read-token-file", &read];
     (Service::start_with(&options), directory)
 }
 
+const ASKS_FOR_TOKEN: &str = "return document.querySelector('#token-dialog').open";
+
 fn sign_in(browser: &mut Browser, service: &Service) {
+    sign_in_with(browser, service, "read-token");
+}
+
+fn sign_in_with(browser: &mut Browser, service: &Service, token: &str) {
     browser.open(&format!("http://{}/", service.address));
-    browser.until("return document.querySelector('#token-dialog').open", &json!(true));
-    browser.run(
-        "document.querySelector('#token').value = 'read-token'; document.querySelector('#token-form').requestSubmit()",
-    );
+    browser.until(ASKS_FOR_TOKEN, &json!(true));
+    browser.run(&format!(
+        "document.querySelector('#token').value = '{token}';
+         document.querySelector('#token-form').requestSubmit()"
+    ));
     browser.until(LIVE, &json!("live"));
 }
 
@@ -635,6 +646,57 @@ fn a_link_to_a_rocket_asks_for_the_token_and_shows_no_outage() {
     assert_eq!(browser.run("return document.title"), "a – Rocket Monitor");
     // A stream would fail for want of a token too, and could only say that something failed.
     assert_eq!(browser.run("return window.streams"), json!([]));
+}
+
+#[test]
+fn the_service_says_who_is_signed_in() {
+    let (service, _directory) = guarded();
+    let address = service.address;
+    let mut browser = Browser::start();
+    // A session that this page didn't begin: only the cookie knows of it.
+    browser.open(&format!("http://{address}/docs"));
+    let begun = "return fetch('session', { method: 'POST', body: 'read-token' })";
+    assert_eq!(browser.run(&format!("{begun}.then(answer => answer.status)")), 204);
+    browser.open(&format!("http://{address}/"));
+    browser.until(&visible("#sign-out"), &json!(true));
+    let with_tokens = format!("{}.includes('ROCKET_MONITOR_WRITE_TOKEN')", text("#empty-curl"));
+    assert_eq!(browser.run(&with_tokens), true);
+    // Another tab that signs out reaches this one.
+    browser.run(
+        "window.notReloaded = true;
+         fetch('session', { method: 'DELETE' })
+             .then(() => new BroadcastChannel('session').postMessage('changed'))",
+    );
+    browser.until("return window.notReloaded", &json!(null));
+    browser.until(ASKS_FOR_TOKEN, &json!(true));
+    assert_eq!(browser.run(&visible("#sign-out")), false);
+    // A service without tokens has nobody signed in, whatever cookies there are from before.
+    sign_in(&mut browser, &service);
+    browser.until(&visible("#sign-out"), &json!(true));
+    drop(service);
+    let _open = Service::start_with(&["--listen", &address.to_string(), "--database", "memory"]);
+    browser.until(&visible("#sign-out"), &json!(false));
+    browser.until(LIVE, &json!("live"));
+    browser.run("location.reload()");
+    browser.until(LIVE, &json!("live"));
+    assert_eq!(browser.run(&visible("#sign-out")), false);
+    assert_eq!(browser.run(&with_tokens), false);
+}
+
+/// Browsers send a cookie to all ports of a host.
+#[test]
+fn sessions_of_two_services_on_one_host_are_apart() {
+    let (first, _first_directory) = guarded();
+    let (second, _second_directory) = guarded_by("other-token");
+    let mut browser = Browser::start();
+    sign_in(&mut browser, &first);
+    sign_in_with(&mut browser, &second, "other-token");
+    browser.open(&format!("http://{}/", first.address));
+    browser.until(LIVE, &json!("live"));
+    browser.click("#sign-out");
+    browser.until(ASKS_FOR_TOKEN, &json!(true));
+    browser.open(&format!("http://{}/", second.address));
+    browser.until(LIVE, &json!("live"));
 }
 
 #[test]
