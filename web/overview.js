@@ -137,7 +137,7 @@ export class Overview {
     while (list.children.length > shown.length) list.lastElementChild.remove();
     while (list.children.length < shown.length) list.append(makeMission());
     shown.forEach((row, index) => this.#showMission(list.children[index], row, most));
-    this.#showOthers(named);
+    this.#showOthers(named, shown);
   }
 
   /** The largest missions, or all of them. Always includes the filtered mission, and the rockets without a mission. */
@@ -162,8 +162,9 @@ export class Overview {
     link.removeAttribute('aria-current');
   }
 
-  #showOthers(named) {
-    const beyond = named.slice(this.#showsAll ? MOST_MISSIONS : MISSIONS_SHOWN);
+  #showOthers(named, shown) {
+    const listed = new Set(shown);
+    const beyond = named.filter((row) => !listed.has(row));
     const rockets = beyond.reduce((sum, row) => sum + row.rockets, 0);
     const others = `${formatCount(beyond.length, 'more mission')} with ${formatCount(rockets, 'rocket')}.`;
     const hint = this.#showsAll ? ' To find one of them, type its name into the filter “Mission”.' : '';

@@ -408,6 +408,8 @@ fn every_mission_can_be_reached_and_none_is_no_mission() {
     // The chosen one is shown among the first ones too.
     browser.click("#missions-all");
     browser.until(&format!("{names}.at(-2)"), &json!("MISSION-9"));
+    // And it is not counted once more among the others.
+    assert_eq!(browser.run(&text("#missions-others-text")), "2 more missions with 3 rockets.");
     browser.run("location.hash = '#/'");
     browser.until(&format!("{ROWS}.length"), &json!(23));
     // In the table a dash for what is not known is no text, so that it is no mission's name.
