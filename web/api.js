@@ -18,6 +18,13 @@ export class Problem extends Error {
   }
 }
 
+/** A successful response that the page can't show. */
+export class UnexpectedResponse extends Error {
+  constructor() {
+    super('This page can’t show the service’s response. If the service was updated, reload the page.');
+  }
+}
+
 /** Names the faulty member or parameter: "limit must be an integer from 1 to 1000." */
 function describeError({ parameter, pointer, detail }) {
   return `“${parameter ?? pointer}” ${detail}.`;
@@ -95,7 +102,15 @@ async function getJson(url, signal) {
   // An error of the service or a proxy says nothing about the session, unless it refuses the token.
   if (response.ok || response.status === 401) noteSession(response.headers.get('Session-Active') === 'true');
   if (!response.ok) throw await readProblem(response);
-  return JSON.parse(await response.text(), keepLargeIntegers);
+  return parse(await response.text());
+}
+
+function parse(text) {
+  try {
+    return JSON.parse(text, keepLargeIntegers);
+  } catch {
+    throw new UnexpectedResponse();
+  }
 }
 
 /** Speeds have 64 bits, JavaScript's numbers 53: larger ones become a BigInt if the browser gives access to the text. */

@@ -24,7 +24,9 @@ const UNSEEN = new RegExp(`(?!${VISIBLE})(?:${HIDDEN})`, 'gu');
 const numbers = new Intl.NumberFormat('en');
 const shortNumbers = new Intl.NumberFormat('en', { notation: 'compact', maximumSignificantDigits: 4 });
 
+/** Throws for anything but a number, which would become "NaN" or "0". */
 export function formatNumber(number) {
+  if (typeof number !== 'number' && typeof number !== 'bigint') throw new TypeError(`${number} is not a number.`);
   return numbers.format(number);
 }
 

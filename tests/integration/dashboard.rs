@@ -274,6 +274,70 @@ fn the_way_back_from_a_rocket_keeps_the_previous_pages() {
     assert_eq!(browser.run("return document.querySelector('#previous').disabled"), true);
 }
 
+/// Lets tests spoil responses: while `window.spoiled` is set, requests for its `path` are answered
+/// with its `body`.
+const SPOILER: &str = "const original = window.fetch;
+    window.fetch = (url, options) => window.spoiled && url.startsWith(window.spoiled.path)
+        ? Promise.resolve(new Response(window.spoiled.body))
+        : original(url, options);";
+
+/// Spoils responses from the next one on, and makes the page ask at once.
+fn spoil(browser: &mut Browser, path: &str, body: &str) {
+    let spoiled = json!({ "path": path, "body": body });
+    browser.run(&format!(
+        "window.spoiled = {spoiled};
+         document.dispatchEvent(new Event('visibilitychange'))"
+    ));
+}
+
+#[test]
+fn a_response_that_cannot_be_shown_stops_nothing() {
+    let app = App::spawn(Backend::SqliteMemory);
+    let mut client = app.client();
+    post(&mut client, &[launched("a", 1), launched("b", 1)]);
+    let mut browser = Browser::start();
+    browser.run_before_pages(SPOILER);
+    browser.open(&format!("http://{}/", app.address));
+    browser.until(LIVE, &json!("live"));
+    let mut speed = 500;
+    for (page, path, body) in [
+        ("#/", "stats", "null"),
+        ("#/", "stats", "{}"),
+        ("#/", "rockets?", "{}"),
+        ("#/", "rockets?", r#"{"rockets":[{"channel":"x"}],"nextCursor":null}"#),
+        ("#/", "rockets?", "<!doctype html>"),
+        ("#/rockets/a", "rockets/a", "{}"),
+        ("#/rockets/a", "rockets/a", r#"{"bestEffort":{"speed":1},"messages":{}}"#),
+    ] {
+        browser.run(&format!("location.hash = '{page}'"));
+        browser.until(LIVE, &json!("live"));
+        spoil(&mut browser, path, body);
+        browser.until(LIVE, &json!("lost"));
+        browser.until(&format!("{}.includes('can’t show')", text("#banner")), &json!(true));
+        assert_eq!(browser.run("return document.querySelectorAll('tr[data-channel=x]').length"), 0);
+        browser.run("window.spoiled = null");
+        browser.until(LIVE, &json!("live"));
+        speed += 1;
+        post(&mut client, &[faster("a", speed, 1)]);
+        let shown = if page == "#/" { "tr[data-channel=a]" } else { "#detail-speed" };
+        browser.until(&format!("{}.includes('{speed}')", text(shown)), &json!(true));
+    }
+    // A bad report is only a bad report: the rest of the page works on.
+    browser.run("location.hash = '#/'");
+    browser.until("return document.querySelectorAll('#missions .name').length", &json!(1));
+    for body in ["null", r#"{"rows":[{}]}"#, r#"{"rows":null}"#] {
+        spoil(&mut browser, "reports/missions", body);
+        browser.until(&visible(".missions .stale-sign"), &json!(true));
+        assert_eq!(browser.run(LIVE), "live");
+        filter_by_status(&mut browser, "exploded");
+        browser.until(ROWS, &json!([]));
+        filter_by_status(&mut browser, "");
+        browser.until(&format!("{ROWS}.length"), &json!(2));
+        browser.run("window.spoiled = null");
+        browser.until(&visible(".missions .stale-sign"), &json!(false));
+    }
+}
+
 /// U+FFFD comes before a rocket by code points, which the service sorts by, and after it by UTF-16 code units.
 #[test]
 fn the_order_is_that_of_the_service() {
