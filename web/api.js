@@ -49,8 +49,10 @@ export function getStats(signal) {
   return getJson('stats', signal);
 }
 
+/** `{ rows, truncated }`; `truncated` is true if the report has more rows. */
 export async function getReport(name, signal) {
-  return (await getJson(`reports/${name}`, signal)).rows;
+  const { rows, truncated = false } = await getJson(`reports/${name}`, signal);
+  return { rows, truncated };
 }
 
 export function getRockets(parameters, signal) {

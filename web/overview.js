@@ -22,8 +22,8 @@ const MOST_MISSIONS = 500;
 export class Overview {
   #connection;
   #query = null;
-  /** The latest report that could be shown, with the largest missions first. */
-  #report = { missions: [] };
+  /** The latest report that could be shown: missions by their number of rockets, and whether there are more. */
+  #report = { missions: [], truncated: false };
   #showsAll = false;
   #samples = [];
   #rockets = null;
@@ -83,8 +83,8 @@ export class Overview {
     this.#connection.succeed('totals');
   }
 
-  #takeMissions(rows) {
-    const report = { missions: rows.toSorted((a, b) => b.rockets - a.rockets) };
+  #takeMissions({ rows, truncated }) {
+    const report = { missions: rows.toSorted((a, b) => b.rockets - a.rockets), truncated };
     this.#showMissions(report);
     this.#report = report;
     suggest('known-missions', rows.map((row) => row.mission));
@@ -108,7 +108,7 @@ export class Overview {
     return duration < SHORTEST_RATE_MS ? null : formatRate((last.processed - first.processed) / duration * 1000);
   }
 
-  #showMissions({ missions }) {
+  #showMissions({ missions, truncated }) {
     const list = byId('missions');
     const shown = this.#chooseMissions(missions, this.#showsAll ? MOST_MISSIONS : MISSIONS_SHOWN);
     const most = Math.max(1, ...shown.map((row) => row.rockets));
@@ -117,6 +117,9 @@ export class Overview {
     while (list.children.length < shown.length) list.append(makeMission());
     shown.forEach((row, index) => this.#showMission(list.children[index], row, most));
     this.#showOthers(missions, shown);
+    const notice = truncated ? describeTruncation(missions) : '';
+    setText(byId('missions-truncated'), notice);
+    byId('missions-truncated').hidden = notice === '';
   }
 
   /** The largest missions. Always includes the filtered mission, and the rockets without a mission. */
@@ -189,6 +192,18 @@ function makeMission() {
 
 function isNamed({ mission }) {
   return mission !== null;
+}
+
+/** The service reports the first missions by name. They are not the largest ones, and "no mission" comes last. */
+function describeTruncation(missions) {
+  const amount = formatCount(missions.length, 'mission');
+  const rockets = formatCount(missions.reduce((sum, row) => sum + row.rockets, 0), 'rocket');
+  return [
+    'There are more missions than the service reports.',
+    `This list has only the first ${amount} by name, with ${rockets}.`,
+    'Larger missions may be missing, and so are the rockets without a mission.',
+    'To find a mission, type its name into the filter “Mission”.',
+  ].join(' ');
 }
 
 function describeMission({ mission, rockets, launched, exploded, meanSpeed, maxSpeed }) {

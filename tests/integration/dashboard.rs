@@ -485,6 +485,32 @@ fn every_mission_can_be_reached_and_none_is_no_mission() {
 }
 
 #[test]
+fn a_report_without_all_missions_says_so() {
+    let app = App::spawn(Backend::SqliteMemory);
+    let lines: String = (0..10_000)
+        .map(|number| {
+            let mission = format!("M-{number:05}");
+            launched_as(&format!("r{number}"), &mission, "T").to_string() + "\n"
+        })
+        .collect();
+    assert_eq!(app.client().post_lines(lines.as_bytes()).json()["applied"], 10_000);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/", app.address));
+    let others = "9,992 more missions with 9,992 rockets.";
+    browser.until(&text("#missions-others-text"), &json!(others));
+    assert_eq!(browser.run(&visible("#missions-truncated")), false);
+    // By name this mission comes last, though it is the largest.
+    let largest = ["z", "z too"].map(|channel| launched_as(channel, "Z", "T"));
+    post(&mut app.client(), &largest);
+    post(&mut app.client(), &[faster("none", 1, 1)]);
+    browser.until(&visible("#missions-truncated"), &json!(true));
+    let told = browser.run(&text("#missions-truncated"));
+    let told = told.as_str().unwrap();
+    assert!(told.contains("first 10,000 missions by name, with 10,000 rockets"), "{told}");
+    assert!(told.contains("more missions") && told.contains("without a mission"), "{told}");
+}
+
+#[test]
 fn a_filter_chosen_while_disconnected_shows_no_other_rows() {
     let directory = tempfile::tempdir().unwrap();
     let database = directory.path().join("rockets.db");
