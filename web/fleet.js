@@ -85,16 +85,17 @@ export class Fleet {
     this.#page = page;
     clearTimeout(this.#clearing);
     this.#showProblem('');
-    this.#showAmount(page.rockets.length);
     this.#showPages();
     setText(byId('rows-as-of'), `Rows as of ${formatClock(serviceNow())}.`);
     byId('rockets').ariaBusy = 'false';
     this.#connection.succeed(SOURCE);
   }
 
+  /** Whatever is said about the rows changes together with them. */
   #showRows({ rockets }) {
     this.#table.render(rockets);
     byId('pending').hidden = true;
+    this.#showAmount(rockets.length);
   }
 
   /** The button disappears, so the focus moves to the table, but not to a row: that would hold the rows. */

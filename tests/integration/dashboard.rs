@@ -252,6 +252,26 @@ fn rows_that_somebody_holds_keep_their_places_but_not_their_values() {
 }
 
 #[test]
+fn what_is_said_about_held_rows_is_about_these_rows() {
+    let app = App::spawn(Backend::SqliteMemory);
+    let mut client = app.client();
+    post(&mut client, &[launched("a", 1), launched("b", 1)]);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/#/?status=launched", app.address));
+    browser.until(&format!("{ROWS}.sort()"), &json!(["a", "b"]));
+    browser.run("document.querySelector('#rockets tr[data-channel=b] a').focus()");
+    post(&mut client, &[exploded("a", 2), exploded("b", 2)]);
+    browser.until(&visible("#pending"), &json!(true));
+    browser.until("return document.querySelectorAll('#rockets tr[data-gone]').length", &json!(2));
+    assert_eq!(browser.run(&text("#range")), "Rows 1–2");
+    assert_eq!(browser.run(&visible("#no-match")), false);
+    browser.click("#pending");
+    browser.until(ROWS, &json!([]));
+    assert_eq!(browser.run(&text("#range")), "No rows");
+    assert_eq!(browser.run(&visible("#no-match")), true);
+}
+
+#[test]
 fn the_way_back_from_a_rocket_keeps_the_previous_pages() {
     let app = App::spawn(Backend::SqliteMemory);
     post(&mut app.client(), &[launched("a", 1), launched("b", 1), launched("c", 1)]);
