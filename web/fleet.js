@@ -44,7 +44,7 @@ export class Fleet {
     byId('fleet').hidden = byId('fleet-as-of').hidden = false;
     // On return from a rocket's page, the old rows show at once and are then updated as usual.
     if (JSON.stringify(query) !== JSON.stringify(this.#query)) this.#begin(query);
-    if (query.unknown.length > 0) return this.#refuse(describeUnknown(query.unknown));
+    if (query.problems.length > 0) return this.#refuse(query.problems.join(' '));
     if (!this.#page) this.#connection.wait(SOURCE);
     this.#poller.start();
   }
@@ -187,10 +187,6 @@ export class Fleet {
   #go(query, trail = []) {
     this.#navigate(query, trail);
   }
-}
-
-function describeUnknown(names) {
-  return `${names.map((name) => `“${name}”`).join(', ')} is not a known parameter for filtering or sorting rockets.`;
 }
 
 function describeOutage(error) {

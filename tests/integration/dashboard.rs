@@ -561,6 +561,9 @@ fn a_wrong_address_is_explained() {
         ("#/?sort=toString", &["“sort”", "latestUpdate"]),
         ("#/?cursor=none", &["“cursor”"]),
         ("#/?stauts=launched", &["“stauts”"]),
+        ("#/?status=launched&status=exploded", &["“status”", "only once"]),
+        ("#/rocket/a", &["“/rocket/a”", "not a page"]),
+        ("#/rockets/", &["“/rockets/”", "not a page"]),
     ] {
         browser.open("about:blank");
         browser.open(&format!("http://{}/{address}", app.address));
