@@ -66,6 +66,7 @@ export class Connection {
     this.#state = state;
     if (state === 'lost') this.#showLost();
     if (state === 'live' && changed) this.#showBack();
+    if (state === 'locked' && changed) this.#endLost();
     if (!changed) return;
     const sign = byId('connection');
     sign.dataset.state = state;
@@ -119,6 +120,12 @@ export class Connection {
     this.#lostSince = null;
     this.#setBanner(`Connected again after ${duration}.`);
     this.#hideBanner = setTimeout(() => this.#setBanner(''), BACK_MS);
+  }
+
+  /** The service answered, so whatever the banner said about it is outdated. */
+  #endLost() {
+    this.#lostSince = null;
+    this.#setBanner('');
   }
 
   #setBanner(text) {

@@ -84,8 +84,8 @@ export class RocketPage {
     setValue(byId('detail-channel'), channel);
     if (!CHANNEL.test(channel)) return this.#refuse('a channel has 1 to 255 characters, and no control characters.');
     this.#connection.wait(REQUESTS);
+    this.#connection.wait(STREAM);
     this.#poller.start();
-    this.#stream.open(new URLSearchParams({ channel }));
   }
 
   hide() {
@@ -152,7 +152,13 @@ export class RocketPage {
     else this.#showAbsence();
     setText(byId('rocket-as-of'), `This rocket as of ${formatClock(serviceNow())}.`);
     this.#connection.succeed(REQUESTS);
+    this.#follow();
     this.#endLoading();
+  }
+
+  /** Opens the stream after the first good response. Earlier, its failure would say less than the request's: no status. */
+  #follow() {
+    if (!this.#stream.isOpen()) this.#stream.open(new URLSearchParams({ channel: this.#channel }));
   }
 
   #fail(error) {
