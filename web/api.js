@@ -8,12 +8,20 @@ const CLOCK_TOLERANCE_MS = 2_000;
 const VIEW_ATTEMPTS = 5;
 
 let clockOffset = 0;
+let noteSession = () => {};
 
 /** A response with an error status, with the message of its problem+json. */
 export class Problem extends Error {
   constructor(status, { title, detail, errors = [] }) {
     super(errors.map(describeError).join(' ') || detail || title || `The service returned status ${status}.`);
     this.status = status;
+  }
+}
+
+/** A successful response that the page can't show. */
+export class UnexpectedResponse extends Error {
+  constructor() {
+    super('This page can’t show the service’s response. If the service was updated, reload the page.');
   }
 }
 
@@ -32,12 +40,19 @@ export function serviceNow() {
   return Date.now() + clockOffset;
 }
 
+/** Calls `note(signedIn)` after each request. Only the service knows it: no script can see the cookie. */
+export function watchSession(note) {
+  noteSession = note;
+}
+
 export function getStats(signal) {
   return getJson('stats', signal);
 }
 
+/** `{ rows, truncated }`; `truncated` is true if the report has more rows. */
 export async function getReport(name, signal) {
-  return (await getJson(`reports/${name}`, signal)).rows;
+  const { rows, truncated = false } = await getJson(`reports/${name}`, signal);
+  return { rows, truncated };
 }
 
 export function getRockets(parameters, signal) {
@@ -86,8 +101,18 @@ async function getJson(url, signal) {
   const signals = [signal ?? [], AbortSignal.timeout(TIMEOUT_MS)].flat();
   const response = await fetch(url, { headers: { Accept: 'application/json' }, signal: AbortSignal.any(signals) });
   setClock(response.headers.get('Date'));
+  // An error of the service or a proxy says nothing about the session, unless it refuses the token.
+  if (response.ok || response.status === 401) noteSession(response.headers.get('Session-Active') === 'true');
   if (!response.ok) throw await readProblem(response);
-  return JSON.parse(await response.text(), keepLargeIntegers);
+  return parse(await response.text());
+}
+
+function parse(text) {
+  try {
+    return JSON.parse(text, keepLargeIntegers);
+  } catch {
+    throw new UnexpectedResponse();
+  }
 }
 
 /** Speeds have 64 bits, JavaScript's numbers 53: larger ones become a BigInt if the browser gives access to the text. */

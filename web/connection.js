@@ -3,7 +3,7 @@
 // A page gets its data from sources: repeated requests, and a rocket's stream. Each has a name. The parts of the page
 // that depend on it name it in `data-source`.
 
-import { Problem, serviceNow } from './api.js';
+import { Problem, UnexpectedResponse, serviceNow } from './api.js';
 import { byId, setText } from './dom.js';
 import { formatClock, formatDuration } from './format.js';
 
@@ -66,6 +66,7 @@ export class Connection {
     this.#state = state;
     if (state === 'lost') this.#showLost();
     if (state === 'live' && changed) this.#showBack();
+    if (state === 'locked' && changed) this.#endLost();
     if (!changed) return;
     const sign = byId('connection');
     sign.dataset.state = state;
@@ -89,7 +90,7 @@ export class Connection {
   }
 
   #markStale(state) {
-    const unreachable = this.#results().some((result) => result instanceof Error && !(result instanceof Problem));
+    const unreachable = this.#results().some(isNoAnswer);
     const hasFailed = (source) => this.#sources.get(source) instanceof Error;
     for (const part of document.querySelectorAll('[data-source]')) {
       const stale = unreachable || part.dataset.source.split(' ').some(hasFailed);
@@ -108,6 +109,7 @@ export class Connection {
     const error = this.#results().find((result) => result instanceof Error);
     if (isTokenWanted(error)) return 'The service requires a token again.';
     if (error instanceof Problem) return `The service returned error ${error.status}: ${error.message}`;
+    if (error instanceof UnexpectedResponse) return error.message;
     if (error?.name === 'TimeoutError') return 'The service does not answer.';
     return 'The service can’t be reached.';
   }
@@ -120,11 +122,22 @@ export class Connection {
     this.#hideBanner = setTimeout(() => this.#setBanner(''), BACK_MS);
   }
 
+  /** The service answered, so whatever the banner said about it is outdated. */
+  #endLost() {
+    this.#lostSince = null;
+    this.#setBanner('');
+  }
+
   #setBanner(text) {
     const banner = byId('banner');
     setText(banner, text);
     banner.dataset.state = this.#state;
   }
+}
+
+/** Whether the error means that the service didn't answer at all. */
+function isNoAnswer(result) {
+  return result instanceof Error && !(result instanceof Problem) && !(result instanceof UnexpectedResponse);
 }
 
 function isTokenWanted(error) {

@@ -8,7 +8,7 @@ import { formatClock, spellUnseen } from './format.js';
 import { Overview } from './overview.js';
 import { RocketPage } from './rocket.js';
 import { fleetHash, parseRoute } from './route.js';
-import { askForToken, endAsking, isSignedIn, startSession } from './session.js';
+import { askForToken, endAsking, startSession } from './session.js';
 
 const TICK_MS = 1_000;
 
@@ -18,8 +18,8 @@ const fleet = new Fleet(connection, navigate);
 const rocketPage = new RocketPage(connection);
 
 let shown = null;
-/** Where the user left the fleet's page, to return there. */
-const fleetPlace = { hash: '#/', scroll: 0 };
+/** Where the user left the fleet's page, to return there. `trail` has the cursors of the previous pages. */
+const fleetPlace = { hash: '#/', scroll: 0, trail: [] };
 
 /** Shows another query of the fleet, as a new history entry. */
 function navigate(query, trail) {
@@ -55,6 +55,8 @@ function showRocket(channel) {
 function showFleet(query, arrives) {
   const hash = fleetHash(query);
   const isBack = arrives && hash === fleetPlace.hash;
+  // A link to the place makes a new history entry, which has no trail.
+  if (isBack && !history.state?.trail) history.replaceState({ trail: fleetPlace.trail }, '');
   overview.show(query);
   fleet.show(query);
   if (arrives) {
@@ -62,6 +64,7 @@ function showFleet(query, arrives) {
     byId('main').focus({ preventScroll: true });
   }
   fleetPlace.hash = hash;
+  fleetPlace.trail = history.state?.trail ?? [];
 }
 
 /** The title identifies the tab, and shows an outage. */
@@ -82,17 +85,17 @@ function shownPage() {
 }
 
 /** Shows commands that can be pasted into any POSIX shell. Both rocket-monitor and curl take the tokens from variables. */
-function showCommands() {
+function showCommands(withTokens) {
   const message = {
     metadata: { channel: '193270a9-c9cf-404a-8f83-838e71d9ae67', messageNumber: 1,
       messageTime: new Date().toISOString(), messageType: 'RocketLaunched' },
     message: { type: 'Falcon-9', launchSpeed: 500, mission: 'ARTEMIS' },
   };
   const url = quote(new URL('.', location).href.replace(/\/$/, ''));
-  const token = isSignedIn() ? ' \\\n  -H "Authorization: Bearer $ROCKET_MONITOR_WRITE_TOKEN" \\\n ' : '';
+  const token = withTokens ? ' \\\n  -H "Authorization: Bearer $ROCKET_MONITOR_WRITE_TOKEN" \\\n ' : '';
   setText(byId('empty-curl'), `curl -i ${url}/messages${token} -d '${JSON.stringify(message, null, 2)}'`);
   setText(byId('empty-launch'), `rocket-monitor launch ${url} --verify`);
-  byId('empty-tokens').hidden = !isSignedIn();
+  byId('empty-tokens').hidden = !withTokens;
 }
 
 /** Quotes a URL if a shell would change it. */
@@ -123,8 +126,7 @@ byId('empty').addEventListener('click', copy);
 addEventListener('hashchange', show);
 document.addEventListener('visibilitychange', tick);
 history.scrollRestoration = 'manual';
-startSession();
-showCommands();
+startSession(showCommands);
 show();
 tick();
 setInterval(tick, TICK_MS);

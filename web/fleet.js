@@ -1,6 +1,6 @@
 // The fleet's page: one page of the table, polled and updated without moving rows under the user's pointer.
 
-import { getRockets, isOutage, serviceNow } from './api.js';
+import { UnexpectedResponse, getRockets, isOutage, serviceNow } from './api.js';
 import { byId, setText } from './dom.js';
 import { Filters } from './filters.js';
 import { formatClock, formatNumber } from './format.js';
@@ -18,9 +18,13 @@ export class Fleet {
   #navigate;
   #table = new RocketTable(byId('rockets'), (sort) => this.#sortBy(sort));
   #filters = new Filters((filters) => this.#go(changeQuery(this.#query, filters)));
-  #poller = new Poller((signal) => this.#load(signal), INTERVAL_MS);
+  #poller = new Poller({
+    ask: (signal) => getRockets(listParameters(this.#query), signal),
+    show: (page) => this.#take(page),
+    fail: (error) => this.#fail(error),
+  }, INTERVAL_MS);
   #query = null;
-  /** The service's latest response to the query; null before the first. */
+  /** The latest response to the query that could be shown; null before the first. */
   #page = null;
   #clearing = null;
 
@@ -40,7 +44,7 @@ export class Fleet {
     byId('fleet').hidden = byId('fleet-as-of').hidden = false;
     // On return from a rocket's page, the old rows show at once and are then updated as usual.
     if (JSON.stringify(query) !== JSON.stringify(this.#query)) this.#begin(query);
-    if (query.unknown.length > 0) return this.#refuse(describeUnknown(query.unknown));
+    if (query.problems.length > 0) return this.#refuse(query.problems.join(' '));
     if (!this.#page) this.#connection.wait(SOURCE);
     this.#poller.start();
   }
@@ -74,37 +78,30 @@ export class Fleet {
     this.#clearing = setTimeout(() => this.#clear('Loading…'), OLD_ROWS_MS);
   }
 
-  async #load(signal) {
-    try {
-      this.#take(await getRockets(listParameters(this.#query), signal));
-    } catch (error) {
-      if (!signal.aborted) this.#fail(error);
-    }
-  }
-
   #take(page) {
     const isFirst = this.#page === null;
+    if (isFirst || !this.#table.isHeld()) this.#showRows(page);
+    else byId('pending').hidden = !this.#table.update(page.rockets);
     this.#page = page;
     clearTimeout(this.#clearing);
-    if (isFirst || !this.#table.isHeld()) this.#showRows();
-    else byId('pending').hidden = !this.#table.update(page.rockets);
     this.#showProblem('');
-    this.#showAmount(page.rockets.length);
     this.#showPages();
     setText(byId('rows-as-of'), `Rows as of ${formatClock(serviceNow())}.`);
     byId('rockets').ariaBusy = 'false';
     this.#connection.succeed(SOURCE);
   }
 
-  #showRows() {
+  /** Whatever is said about the rows changes together with them. */
+  #showRows({ rockets }) {
+    this.#table.render(rockets);
     byId('pending').hidden = true;
-    this.#table.render(this.#page.rockets);
+    this.#showAmount(rockets.length);
   }
 
   /** The button disappears, so the focus moves to the table, but not to a row: that would hold the rows. */
   #updateNow() {
     byId('rockets').focus({ preventScroll: true });
-    if (this.#page) this.#showRows();
+    if (this.#page) this.#showRows(this.#page);
   }
 
   #showAmount(amount) {
@@ -192,12 +189,9 @@ export class Fleet {
   }
 }
 
-function describeUnknown(names) {
-  return `${names.map((name) => `“${name}”`).join(', ')} is not a known parameter for filtering or sorting rockets.`;
-}
-
-function describeOutage({ status }) {
-  if (status === 401) return 'Sign in to see the rockets.';
+function describeOutage(error) {
+  if (error instanceof UnexpectedResponse) return error.message;
+  if (error.status === 401) return 'Sign in to see the rockets.';
   return 'The service is not available now. The rockets appear as soon as it is.';
 }
 

@@ -7,12 +7,26 @@ export const STATUS_LABELS = { awaitingLaunch: 'Awaiting launch', launched: 'Lau
  * Invisible characters: those that Unicode lets programs ignore (zero-width characters, direction marks, tags), format
  * characters, line separators, blanks that are not spaces, and spaces at either end of a text.
  */
-const UNSEEN = /\p{Default_Ignorable_Code_Point}|\p{Cf}|\p{Zl}|\p{Zp}|\u2800|^\p{Zs}+|\p{Zs}+$/gu;
+const HIDDEN = String.raw`\p{Default_Ignorable_Code_Point}|\p{Cf}|\p{Zl}|\p{Zp}|\u2800|^\p{Zs}+|\p{Zs}+$`;
+/**
+ * Those of them that one can see, as in src/terminal.rs: the variation selectors and joiners inside an emoji, and the
+ * signs that some scripts draw around digits. A joiner between letters often changes nothing visible, and then it hides
+ * a text in another.
+ */
+const VISIBLE = [
+  String.raw`(?<=\p{Extended_Pictographic})[\uFE0E\uFE0F]`,
+  String.raw`[\uFE0E\uFE0F](?=\u20E3)`,
+  String.raw`(?<=\p{Extended_Pictographic}[\uFE0E\uFE0F]?\p{Emoji_Modifier}*)\u200D(?=\p{Extended_Pictographic})`,
+  String.raw`[\u0600-\u0605\u06DD\u070F\u0890\u0891\u08E2\u{110BD}\u{110CD}]`,
+].join('|');
+const UNSEEN = new RegExp(`(?!${VISIBLE})(?:${HIDDEN})`, 'gu');
 
 const numbers = new Intl.NumberFormat('en');
 const shortNumbers = new Intl.NumberFormat('en', { notation: 'compact', maximumSignificantDigits: 4 });
 
+/** Throws for anything but a number, which would become "NaN" or "0". */
 export function formatNumber(number) {
+  if (typeof number !== 'number' && typeof number !== 'bigint') throw new TypeError(`${number} is not a number.`);
   return numbers.format(number);
 }
 

@@ -22,12 +22,21 @@ const MOST_MISSIONS = 500;
 export class Overview {
   #connection;
   #query = null;
-  #missions = [];
+  /** The latest report that could be shown: missions by their number of rockets, and whether there are more. */
+  #report = { missions: [], truncated: false };
   #showsAll = false;
   #samples = [];
   #rockets = null;
-  #stats = new Poller((signal) => this.#loadStats(signal), STATS_INTERVAL_MS);
-  #reports = new Poller((signal) => this.#loadMissions(signal), MISSIONS_INTERVAL_MS);
+  #stats = new Poller({
+    ask: getStats,
+    show: (stats) => this.#takeStats(stats),
+    fail: (error) => this.#connection.fail('totals', error),
+  }, STATS_INTERVAL_MS);
+  #reports = new Poller({
+    ask: (signal) => getReport('missions', signal),
+    show: (report) => this.#takeMissions(report),
+    fail: (error) => this.#connection.fail('missions', error),
+  }, MISSIONS_INTERVAL_MS);
 
   constructor(connection) {
     this.#connection = connection;
@@ -35,7 +44,7 @@ export class Overview {
     byId('missions-details').open = matchMedia('(min-width: 700px)').matches;
     byId('missions-all').addEventListener('click', () => {
       this.#showsAll = !this.#showsAll;
-      this.#showMissions();
+      this.#showMissions(this.#report);
     });
   }
 
@@ -46,7 +55,7 @@ export class Overview {
       const { filter, value } = tile.dataset;
       showAsFilter(tile, query, filter, value);
     }
-    this.#showMissions();
+    this.#showMissions(this.#report);
     this.#connection.wait('totals');
     this.#stats.start();
     this.#reports.start();
@@ -64,34 +73,23 @@ export class Overview {
     this.#reports.soon();
   }
 
-  async #loadStats(signal) {
-    const stats = await this.#ask('totals', getStats(signal), signal);
-    if (!stats) return;
+  #takeStats(stats) {
+    showStats(stats);
     this.#sample(stats.processed);
-    this.#showStats(stats);
+    setValue(byId('message-rate'), this.#rate());
     // New rockets should appear in the missions soon.
     if (this.#rockets !== null && stats.rockets !== this.#rockets) this.#reports.soon();
     this.#rockets = stats.rockets;
+    this.#connection.succeed('totals');
   }
 
-  async #loadMissions(signal) {
-    const rows = await this.#ask('missions', getReport('missions', signal), signal);
-    if (!rows) return;
-    this.#missions = rows.toSorted((a, b) => b.rockets - a.rockets);
+  #takeMissions({ rows, truncated }) {
+    const report = { missions: rows.toSorted((a, b) => b.rockets - a.rockets), truncated };
+    this.#showMissions(report);
+    this.#report = report;
     suggest('known-missions', rows.map((row) => row.mission));
     setText(byId('missions-as-of'), `Missions as of ${formatClock(serviceNow())}.`);
-    this.#showMissions();
-  }
-
-  async #ask(source, request, signal) {
-    try {
-      const answer = await request;
-      this.#connection.succeed(source);
-      return answer;
-    } catch (error) {
-      if (!signal.aborted) this.#connection.fail(source, error);
-      return null;
-    }
+    this.#connection.succeed('missions');
   }
 
   /** Adds a sample for the rate. A lower count means another database: start again. */
@@ -110,41 +108,25 @@ export class Overview {
     return duration < SHORTEST_RATE_MS ? null : formatRate((last.processed - first.processed) / duration * 1000);
   }
 
-  #showStats(stats) {
-    const values = {
-      'total-rockets': formatNumber(stats.rockets),
-      'total-awaiting-launch': formatNumber(stats.awaitingLaunch),
-      'total-launched': formatNumber(stats.launched),
-      'total-exploded': formatNumber(stats.exploded),
-      'message-rate': this.#rate(),
-      'total-processed': formatNumber(stats.processed),
-      'total-missing': formatNumber(stats.missing),
-      'total-with-gaps': formatNumber(stats.rocketsWithGaps),
-      'fleet-latest-update': formatTime(stats.latestUpdate),
-      'as-of': `Totals as of ${formatClock(serviceNow())}.`,
-    };
-    for (const [id, value] of Object.entries(values)) setValue(byId(id), value);
-    byId('fleet-latest-update').title = formatFullTime(stats.latestUpdate);
-    for (const id of ['total-missing', 'total-with-gaps']) byId(id).classList.toggle('incomplete', stats.missing > 0);
-  }
-
-  #showMissions() {
+  #showMissions({ missions, truncated }) {
     const list = byId('missions');
-    const named = this.#missions.filter((row) => row.mission !== null);
-    const shown = this.#chooseMissions(named);
-    const most = Math.max(1, ...this.#missions.map((row) => row.rockets));
+    const shown = this.#chooseMissions(missions, this.#showsAll ? MOST_MISSIONS : MISSIONS_SHOWN);
+    const most = Math.max(1, ...shown.map((row) => row.rockets));
     // Elements are reused, so that the focus stays.
     while (list.children.length > shown.length) list.lastElementChild.remove();
     while (list.children.length < shown.length) list.append(makeMission());
     shown.forEach((row, index) => this.#showMission(list.children[index], row, most));
-    this.#showOthers(named);
+    this.#showOthers(missions, shown);
+    const notice = truncated ? describeTruncation(missions) : '';
+    setText(byId('missions-truncated'), notice);
+    byId('missions-truncated').hidden = notice === '';
   }
 
-  /** The largest missions, or all of them. Always includes the filtered mission, and the rockets without a mission. */
-  #chooseMissions(named) {
-    const amount = this.#showsAll ? MOST_MISSIONS : MISSIONS_SHOWN;
+  /** The largest missions. Always includes the filtered mission, and the rockets without a mission. */
+  #chooseMissions(missions, amount) {
+    const [named, unnamed] = [missions.filter(isNamed), missions.filter((row) => !isNamed(row))];
     const chosen = named.filter(({ mission }, index) => index < amount || mission === this.#query.mission);
-    return chosen.concat(this.#missions.filter((row) => row.mission === null));
+    return chosen.concat(unnamed);
   }
 
   #showMission(item, row, most) {
@@ -162,15 +144,34 @@ export class Overview {
     link.removeAttribute('aria-current');
   }
 
-  #showOthers(named) {
-    const beyond = named.slice(this.#showsAll ? MOST_MISSIONS : MISSIONS_SHOWN);
+  #showOthers(missions, shown) {
+    const listed = new Set(shown);
+    const beyond = missions.filter((row) => !listed.has(row));
     const rockets = beyond.reduce((sum, row) => sum + row.rockets, 0);
     const others = `${formatCount(beyond.length, 'more mission')} with ${formatCount(rockets, 'rocket')}.`;
     const hint = this.#showsAll ? ' To find one of them, type its name into the filter “Mission”.' : '';
     setText(byId('missions-others-text'), beyond.length > 0 ? others + hint : '');
     setText(byId('missions-all'), this.#showsAll ? 'Show fewer' : 'Show all');
-    byId('missions-others').hidden = named.length <= MISSIONS_SHOWN;
+    // With nothing left to show or to hide, the button would do nothing.
+    byId('missions-others').hidden = this.#chooseMissions(missions, MISSIONS_SHOWN).length === missions.length;
   }
+}
+
+function showStats(stats) {
+  const values = {
+    'total-rockets': formatNumber(stats.rockets),
+    'total-awaiting-launch': formatNumber(stats.awaitingLaunch),
+    'total-launched': formatNumber(stats.launched),
+    'total-exploded': formatNumber(stats.exploded),
+    'total-processed': formatNumber(stats.processed),
+    'total-missing': formatNumber(stats.missing),
+    'total-with-gaps': formatNumber(stats.rocketsWithGaps),
+    'fleet-latest-update': formatTime(stats.latestUpdate),
+    'as-of': `Totals as of ${formatClock(serviceNow())}.`,
+  };
+  for (const [id, value] of Object.entries(values)) setValue(byId(id), value);
+  byId('fleet-latest-update').title = formatFullTime(stats.latestUpdate);
+  for (const id of ['total-missing', 'total-with-gaps']) byId(id).classList.toggle('incomplete', stats.missing > 0);
 }
 
 /** Makes a link set a filter, and marks it if the filter is set. With `toggles`, a second click removes the filter. */
@@ -187,6 +188,22 @@ function makeMission() {
   bar.ariaHidden = 'true';
   const link = element('a', {}, element('span', { className: 'name' }), ' ', element('b'), bar);
   return element('li', {}, link);
+}
+
+function isNamed({ mission }) {
+  return mission !== null;
+}
+
+/** The service reports the first missions by name. They are not the largest ones, and "no mission" comes last. */
+function describeTruncation(missions) {
+  const amount = formatCount(missions.length, 'mission');
+  const rockets = formatCount(missions.reduce((sum, row) => sum + row.rockets, 0), 'rocket');
+  return [
+    'There are more missions than the service reports.',
+    `This list has only the first ${amount} by name, with ${rockets}.`,
+    'Larger missions may be missing, and so are the rockets without a mission.',
+    'To find a mission, type its name into the filter “Mission”.',
+  ].join(' ');
 }
 
 function describeMission({ mission, rockets, launched, exploded, meanSpeed, maxSpeed }) {

@@ -1,19 +1,26 @@
-// Repeats a task while the page is visible.
+// Repeats a request while the page is visible, and shows each answer.
+
+import { UnexpectedResponse } from './api.js';
 
 /**
- * Runs `task` every `interval` milliseconds while the page is visible, one run at a time. The task gets a signal that is
- * aborted when the poller stops: a later response must not be shown.
+ * Calls `ask` every `interval` milliseconds while the page is visible, one call at a time, and passes the answer to
+ * `show` or the error to `fail`. Neither is called for an answer that arrives after the poller stopped. `ask` gets a
+ * signal that is aborted then. An answer that can't be shown is an error too, and polling goes on.
  */
 export class Poller {
-  #task;
+  #ask;
+  #show;
+  #fail;
   #interval;
   #timer = null;
   #active = false;
   /** The current run. */
   #run = null;
 
-  constructor(task, interval) {
-    this.#task = task;
+  constructor({ ask, show, fail }, interval) {
+    this.#ask = ask;
+    this.#show = show;
+    this.#fail = fail;
     this.#interval = interval;
     document.addEventListener('visibilitychange', () => this.soon());
   }
@@ -31,7 +38,7 @@ export class Poller {
     clearTimeout(this.#timer);
   }
 
-  /** Runs the task now, unless it is running already. */
+  /** Asks now, unless a request is running already. */
   soon() {
     clearTimeout(this.#timer);
     if (this.#active && !this.#run && !document.hidden) this.#begin();
@@ -40,10 +47,31 @@ export class Poller {
   async #begin() {
     const run = new AbortController();
     this.#run = run;
-    // The task handles its own failures.
-    await this.#task(run.signal);
+    try {
+      await this.#askOnce(run);
+    } finally {
+      if (run === this.#run) {
+        this.#run = null;
+        if (!document.hidden) this.#timer = setTimeout(() => this.soon(), this.#interval);
+      }
+    }
+  }
+
+  async #askOnce(run) {
+    let answer;
+    try {
+      answer = await this.#ask(run.signal);
+    } catch (error) {
+      if (run === this.#run) this.#fail(error);
+      return;
+    }
     if (run !== this.#run) return;
-    this.#run = null;
-    if (!document.hidden) this.#timer = setTimeout(() => this.soon(), this.#interval);
+    try {
+      this.#show(answer);
+    } catch (error) {
+      // The console keeps the cause for developers.
+      reportError(error);
+      if (run === this.#run) this.#fail(new UnexpectedResponse());
+    }
   }
 }

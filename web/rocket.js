@@ -4,7 +4,7 @@
 // reason alone. The stream only tells the page when to request the rocket again.
 
 import { getRocket, isOutage, isSameMoment, serviceNow } from './api.js';
-import { byId, element, oncePerFrame, setStatus, setText, setValue } from './dom.js';
+import { byId, element, setStatus, setText, setValue } from './dom.js';
 import {
   formatAge, formatClock, formatCount, formatFullTime, formatGap, formatNumber, formatStatus, formatTime,
 } from './format.js';
@@ -41,11 +41,14 @@ const FIELDS = [
 export class RocketPage {
   #connection;
   #stream;
-  #poller = new Poller((signal) => this.#load(signal), INTERVAL_MS);
+  #poller = new Poller({
+    ask: (signal) => this.#ask(signal),
+    show: (rocket) => this.#take(rocket),
+    fail: (error) => this.#fail(error),
+  }, INTERVAL_MS);
   #plot = makePlot('plot', 'Speed');
-  #renderSoon = oncePerFrame(() => this.#render());
   #channel = null;
-  /** The latest response; null before the first. */
+  /** The latest response that could be shown; null before the first. */
   #rocket = null;
   #forgottenAt = null;
   /** What the stream has announced since the latest request: a rocket, "gone", or null for nothing. */
@@ -81,8 +84,8 @@ export class RocketPage {
     setValue(byId('detail-channel'), channel);
     if (!CHANNEL.test(channel)) return this.#refuse('a channel has 1 to 255 characters, and no control characters.');
     this.#connection.wait(REQUESTS);
+    this.#connection.wait(STREAM);
     this.#poller.start();
-    this.#stream.open(new URLSearchParams({ channel }));
   }
 
   hide() {
@@ -111,7 +114,7 @@ export class RocketPage {
     this.#latestTick = now;
     if (!this.#rocket) return;
     if (this.#connection.state === 'live' && !this.#forgottenAt) this.#plot.extend(serviceNow());
-    this.#renderSoon();
+    this.#render(this.#rocket);
   }
 
   /** While the page is hidden, the speed is unknown. */
@@ -138,39 +141,37 @@ export class RocketPage {
     }, wait);
   }
 
-  async #load(signal) {
+  #ask(signal) {
     this.#announced = null;
     this.#loading = true;
-    try {
-      this.#take(await getRocket(this.#channel, signal));
-    } catch (error) {
-      if (signal.aborted) return;
-      this.#fail(error);
-    }
-    this.#loading = false;
-    this.#loadedAt = performance.now();
-    if (this.#announced && !this.#isKnown(this.#announced)) this.#loadSoon();
+    return getRocket(this.#channel, signal);
   }
 
   #take(rocket) {
-    if (rocket) {
-      this.#rocket = rocket;
-      this.#forgottenAt = null;
-      this.#plot.add(serviceNow(), Number(rocket.bestEffort.speed));
-      this.#renderSoon();
-    } else {
-      if (this.#rocket) this.#forgottenAt ??= serviceNow();
-      this.#plot.add(serviceNow(), null);
-      this.#showAbsence();
-    }
+    if (rocket) this.#showRocket(rocket);
+    else this.#showAbsence();
     setText(byId('rocket-as-of'), `This rocket as of ${formatClock(serviceNow())}.`);
     this.#connection.succeed(REQUESTS);
+    this.#follow();
+    this.#endLoading();
+  }
+
+  /** Opens the stream after the first good response. Earlier, its failure would say less than the request's: no status. */
+  #follow() {
+    if (!this.#stream.isOpen()) this.#stream.open(new URLSearchParams({ channel: this.#channel }));
   }
 
   #fail(error) {
+    this.#endLoading();
     if (!isOutage(error)) return this.#refuse(error.message);
     this.#plot.add(serviceNow(), null);
     this.#connection.fail(REQUESTS, error);
+  }
+
+  #endLoading() {
+    this.#loading = false;
+    this.#loadedAt = performance.now();
+    if (this.#announced && !this.#isKnown(this.#announced)) this.#loadSoon();
   }
 
   /** The service rejects this channel, and would reject it again. */
@@ -182,7 +183,17 @@ export class RocketPage {
     this.#showNotice(`This rocket can’t be shown: ${reason}`);
   }
 
+  #showRocket(rocket) {
+    this.#forgottenAt = null;
+    this.#render(rocket);
+    this.#rocket = rocket;
+    this.#plot.add(serviceNow(), Number(rocket.bestEffort.speed));
+    setText(byId('plot-summary'), this.#plot.describe());
+  }
+
   #showAbsence() {
+    if (this.#rocket) this.#forgottenAt ??= serviceNow();
+    this.#plot.add(serviceNow(), null);
     if (!this.#forgottenAt) {
       return this.#showNotice('No message of this rocket has been processed yet. It appears here as soon as one is.');
     }
@@ -195,15 +206,13 @@ export class RocketPage {
     byId('detail-notice').hidden = text === '';
   }
 
-  #render() {
-    const rocket = this.#rocket;
-    if (!rocket) return;
-    byId('detail-known').hidden = false;
-    if (!this.#forgottenAt) this.#showNotice('');
+  #render(rocket) {
     showFacts(rocket);
     showViews(rocket);
     showGaps(rocket.messages);
     setText(byId('plot-summary'), this.#plot.describe());
+    byId('detail-known').hidden = false;
+    if (!this.#forgottenAt) this.#showNotice('');
   }
 }
 

@@ -17,8 +17,10 @@ const PARAMETERS = [...FILTERS, 'sort', 'order', 'limit', 'page', 'cursor'];
 /** `{ page: "rocket", channel }` or `{ page: "fleet", query }`. */
 export function parseRoute(hash) {
   if (hash.startsWith(ROCKET) && hash !== ROCKET) return { page: 'rocket', channel: decode(hash.slice(ROCKET.length)) };
-  const start = hash.indexOf('?');
-  return { page: 'fleet', query: parseQuery(new URLSearchParams(start < 0 ? '' : hash.slice(start + 1))) };
+  const [, path, parameters] = /^#?([^?]*)\??(.*)$/s.exec(hash);
+  const query = parseQuery(new URLSearchParams(parameters));
+  if (path !== '' && path !== '/') query.problems.unshift(`“${decode(path)}” is not a page of this dashboard.`);
+  return { page: 'fleet', query };
 }
 
 export function rocketHash(channel) {
@@ -41,7 +43,7 @@ export function fleetHash(query) {
 
 /** The query with some changes, starting at its first page: a cursor belongs to one query. */
 export function changeQuery(query, changes) {
-  return { ...query, ...changes, cursor: '', pageNumber: 1, unknown: [] };
+  return { ...query, ...changes, cursor: '', pageNumber: 1, problems: [] };
 }
 
 export function hasFilters(query) {
@@ -74,8 +76,18 @@ function parseQuery(parameters) {
   const cursor = text('cursor');
   const pageNumber = cursor ? Math.max(2, Number.parseInt(text('page'), 10) || 2) : 1;
   const filters = Object.fromEntries(FILTERS.map((name) => [name, text(name)]));
-  const unknown = [...new Set(parameters.keys())].filter((name) => !PARAMETERS.includes(name));
-  return { ...filters, sort, order, limit, cursor, pageNumber, unknown };
+  return { ...filters, sort, order, limit, cursor, pageNumber, problems: findProblems(parameters) };
+}
+
+/** What this page can't follow, as sentences. It must not show something else silently. */
+function findProblems(parameters) {
+  const names = [...new Set(parameters.keys())];
+  const unknown = names.filter((name) => !PARAMETERS.includes(name));
+  const repeated = names.filter((name) => PARAMETERS.includes(name) && parameters.getAll(name).length > 1);
+  return [
+    ...unknown.map((name) => `“${name}” is not a known parameter for filtering or sorting rockets.`),
+    ...repeated.map((name) => `“${name}” may be given only once.`),
+  ];
 }
 
 /** The URL may have been typed by hand. */

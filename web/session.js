@@ -1,37 +1,32 @@
-// Signing in and out. The service keeps the token in a cookie that no script can read, not even this one. This module
-// only remembers whether the user has signed in.
+// Signing in and out. The service keeps the token in a cookie that no script can read, not even this one. Each response
+// says whether the user is signed in, so the page remembers nothing that could contradict the cookie.
 
-import { readProblem } from './api.js';
+import { readProblem, watchSession } from './api.js';
 import { byId, setText } from './dom.js';
 
 const TIMEOUT_MS = 10_000;
-const SIGNED_IN = 'rocket-monitor-signed-in';
 
-/** Connects the header's buttons, and follows sign-ins and sign-outs of other tabs. */
-export function startSession() {
+/** Tells the service's other tabs about sign-ins and sign-outs. */
+const tabs = new BroadcastChannel('session');
+
+/** Connects the header's buttons. Calls `onChange(signedIn)` when the user turns out to be signed in or out. */
+export function startSession(onChange) {
+  let known = null;
   byId('sign-in').addEventListener('click', openDialog);
   byId('sign-out').addEventListener('click', signOut);
   byId('token-form').addEventListener('submit', submitToken);
-  byId('sign-out').hidden = !isSignedIn();
-  addEventListener('storage', ({ key }) => {
-    if (key === SIGNED_IN) location.reload();
+  tabs.addEventListener('message', () => location.reload());
+  watchSession((signedIn) => {
+    if (signedIn === known) return;
+    known = signedIn;
+    byId('sign-out').hidden = !signedIn;
+    onChange(signedIn);
   });
-}
-
-/** Whether the user has signed in from this browser. */
-export function isSignedIn() {
-  try {
-    return localStorage.getItem(SIGNED_IN) !== null;
-  } catch {
-    // Without storage, only the sign-out button is missing.
-    return false;
-  }
 }
 
 /** Asks for a token once. After the user closes the dialog, only the header's button opens it. */
 export function askForToken() {
   if (!byId('sign-in').hidden) return;
-  byId('sign-out').hidden = true;
   byId('sign-in').hidden = false;
   openDialog();
 }
@@ -41,8 +36,6 @@ export function endAsking() {
   if (byId('sign-in').hidden) return;
   byId('sign-in').hidden = true;
   byId('token-dialog').close();
-  remember(true);
-  byId('sign-out').hidden = !isSignedIn();
 }
 
 function openDialog() {
@@ -55,15 +48,18 @@ async function submitToken(event) {
   setText(byId('token-problem'), problem);
   if (problem) return;
   byId('token').value = '';
-  remember(true);
-  location.reload();
+  reloadTabs();
 }
 
 async function signOut() {
   const problem = await send('DELETE');
   setText(byId('session-problem'), problem && `You are still signed in. ${problem}`);
-  if (problem) return;
-  remember(false);
+  if (!problem) reloadTabs();
+}
+
+/** Nothing stays on any tab that its user may no longer see. */
+function reloadTabs() {
+  tabs.postMessage('changed');
   location.reload();
 }
 
@@ -77,14 +73,5 @@ async function send(method, body) {
     return (await readProblem(response)).message;
   } catch {
     return 'The service can’t be reached. Try again.';
-  }
-}
-
-function remember(signedIn) {
-  try {
-    if (signedIn) localStorage.setItem(SIGNED_IN, '1');
-    else localStorage.removeItem(SIGNED_IN);
-  } catch {
-    // See `isSignedIn`.
   }
 }

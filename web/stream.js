@@ -26,6 +26,11 @@ export class LiveStream {
     this.restart();
   }
 
+  /** Whether it follows rockets, connected or not. */
+  isOpen() {
+    return this.#query !== null;
+  }
+
   close() {
     this.#query = null;
     this.restart();

@@ -56,12 +56,14 @@ export class RocketTable {
   render(items) {
     const rows = new Map();
     const changed = [];
-    let place = this.#body.firstElementChild;
+    // An item that can't be shown throws here, before any row has moved.
     for (const item of items) {
       const known = this.#rows.get(item.channel);
-      const row = known ?? new Row(item);
-      rows.set(item.channel, row);
       if (known) changed.push(...known.update(item));
+      rows.set(item.channel, known ?? new Row(item));
+    }
+    let place = this.#body.firstElementChild;
+    for (const row of rows.values()) {
       if (row.tr === place) place = place.nextElementSibling;
       else this.#body.insertBefore(row.tr, place);
     }

@@ -15,7 +15,7 @@ use actix_web::cookie::{Cookie, SameSite};
 use actix_web::dev::{RequestHead, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, CROSS_ORIGIN_RESOURCE_POLICY, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use utoipa::ToSchema;
@@ -30,8 +30,11 @@ const OPEN_FOLDERS: [&str; 2] = ["/assets/", "/docs/"];
 
 /// The path for signing in and out.
 const SESSION: &str = "/session";
-/// The dashboard's cookie.
+/// The name of the dashboard's cookie on the default port. See [`Hosts::cookie_name`].
 pub(super) const COOKIE: &str = "rocket_monitor_token";
+/// Marks the responses to requests that the cookie allowed. Scripts can't see the cookie, so this
+/// is how the dashboard knows that the user is signed in.
+static SESSION_ACTIVE: HeaderName = HeaderName::from_static("session-active");
 /// The largest token in a request body. It must arrive within the timeout.
 const MAX_TOKEN_BYTES: usize = 4_096;
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -88,9 +91,10 @@ impl Access {
         let tokens = if needed == Needed::Write { &self.write } else { &self.read };
         match tokens {
             Some(_) if needed == Needed::Nothing => Ok(()),
-            Some(tokens) => match given(&head.headers) {
+            Some(tokens) => match given(&head.headers, &hosts.cookie_name()) {
                 Some(Given { token, by_cookie }) if tokens.accept(&token) => {
                     if by_cookie {
+                        request.extensions_mut().insert(ByCookie);
                         refuse_other_origins(head, &hosts)
                     } else {
                         Ok(())
@@ -117,8 +121,11 @@ struct Given {
     by_cookie: bool,
 }
 
+/// Kept with a request that the dashboard's cookie allowed.
+struct ByCookie;
+
 /// Takes the token from the Authorization header, or else from the dashboard's cookie.
-fn given(headers: &HeaderMap) -> Option<Given> {
+fn given(headers: &HeaderMap, cookie_name: &str) -> Option<Given> {
     let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     // Credentials of another scheme may be for a proxy.
     if let Some((scheme, token)) = authorization.and_then(|value| value.split_once(' '))
@@ -128,7 +135,7 @@ fn given(headers: &HeaderMap) -> Option<Given> {
     }
     let cookies = headers.get_all(header::COOKIE).filter_map(|cookies| cookies.to_str().ok());
     let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    let value = pairs.find_map(|(name, value)| (name == COOKIE).then_some(value))?;
+    let value = pairs.find_map(|(name, value)| (name == cookie_name).then_some(value))?;
     let token = String::from_utf8(URL_SAFE_NO_PAD.decode(value).ok()?).ok()?;
     Some(Given { token, by_cookie: true })
 }
@@ -227,6 +234,25 @@ struct Hosts<'a> {
     header: Option<Authority<'a>>,
 }
 
+impl<'a> Hosts<'a> {
+    /// The name that counts.
+    fn addressed(&self) -> Option<Authority<'a>> {
+        self.target.or(self.header)
+    }
+
+    /// The name of the dashboard's cookie, with the port that the browser sees. Browsers send a
+    /// cookie to every port of its host, so two services there would overwrite each other's.
+    ///
+    /// Two services on the default ports (80 and 443), or behind a proxy that serves both under
+    /// paths of one port, do share a cookie: the service knows neither the scheme nor the path.
+    fn cookie_name(&self) -> String {
+        match self.addressed().and_then(|host| host.port) {
+            Some(port) => format!("{COOKIE}_{port}"),
+            None => COOKIE.to_owned(),
+        }
+    }
+}
+
 fn hosts(head: &RequestHead) -> Result<Hosts<'_>, Problem> {
     let target = match head.uri.authority() {
         Some(authority) => {
@@ -275,7 +301,7 @@ fn refuse_other_origins(head: &RequestHead, hosts: &Hosts<'_>) -> Result<(), Pro
     // Browsers compare the origins themselves, and a proxy may have changed the Host. No page can
     // set this header.
     let fetched_by_own_page = matches!(only(head, SEC_FETCH_SITE), Ok(Some("same-origin")));
-    let host = hosts.target.or(hosts.header);
+    let host = hosts.addressed();
     let is_own = fetched_by_own_page
         || match only(head, header::ORIGIN) {
             Ok(None) => true,
@@ -327,6 +353,9 @@ const POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-
 
 /// Adds headers that keep browsers from misusing a response with a body.
 pub(super) fn guard<B>(mut response: ServiceResponse<B>) -> ServiceResponse<B> {
+    if response.request().extensions().contains::<ByCookie>() {
+        response.headers_mut().insert(SESSION_ACTIVE.clone(), HeaderValue::from_static("true"));
+    }
     if response.status() != StatusCode::NO_CONTENT {
         let headers = response.headers_mut();
         if !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
@@ -351,7 +380,9 @@ struct TokenBody(String);
 
 /// Sign in: store a token in a cookie that scripts can't read.
 ///
-/// This is for the dashboard. Programs send their token with each request instead.
+/// This is for the dashboard. Programs send their token with each request instead. The cookie's
+/// name ends in the port of the request's `Host` if there is one (`rocket_monitor_token_8088`).
+/// Responses to requests that the cookie allows have the header `Session-Active: true`.
 #[utoipa::path(
     post,
     path = "/session",
@@ -370,10 +401,12 @@ struct TokenBody(String);
     )
 )]
 pub(super) async fn begin_session(
+    request: HttpRequest,
     payload: web::Payload,
     access: web::Data<Access>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, Problem> {
+    let name = hosts(request.head())?.cookie_name();
     let body = read_token(payload, &state).await?;
     let token = std::str::from_utf8(&body).ok().map(str::trim).filter(|token| Token::parse(token).is_some());
     let token = token.ok_or_else(|| {
@@ -381,7 +414,10 @@ pub(super) async fn begin_session(
     })?;
     match &access.read {
         Some(tokens) if !tokens.accept(token) => Err(unauthorized(Needed::Read, true)),
-        _ => Ok(HttpResponse::NoContent().cookie(cookie(URL_SAFE_NO_PAD.encode(token))).finish()),
+        _ => {
+            let cookie = cookie(name, URL_SAFE_NO_PAD.encode(token));
+            Ok(HttpResponse::NoContent().cookie(cookie).finish())
+        }
     }
 }
 
@@ -398,14 +434,15 @@ pub(super) async fn begin_session(
         (status = 403, description = "The request's Origin is not this service's own address.")
     )
 )]
-pub(super) async fn end_session() -> HttpResponse {
-    let mut cookie = cookie(String::new());
+pub(super) async fn end_session(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let mut cookie = cookie(hosts(request.head())?.cookie_name(), String::new());
     cookie.make_removal();
-    HttpResponse::NoContent().cookie(cookie).finish()
+    Ok(HttpResponse::NoContent().cookie(cookie).finish())
 }
 
-fn cookie(value: String) -> Cookie<'static> {
-    Cookie::build(COOKIE, value).path("/").http_only(true).same_site(SameSite::Strict).permanent().finish()
+fn cookie(name: String, value: String) -> Cookie<'static> {
+    let cookie = Cookie::build(name, value).path("/").http_only(true);
+    cookie.same_site(SameSite::Strict).permanent().finish()
 }
 
 async fn read_token(mut payload: web::Payload, state: &State) -> Result<Vec<u8>, Problem> {

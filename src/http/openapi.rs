@@ -152,7 +152,8 @@ fn security_schemes() -> [(&'static str, SecurityScheme); 3] {
     let bearer = |description: &str| {
         SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build())
     };
-    let cookie = "Set by POST /session from a read token.";
+    let cookie = "Set by POST /session from a read token. The name ends in the port of the \
+                  request's Host if there is one (rocket_monitor_token_8088).";
     [
         (WRITE_TOKEN, bearer("A write token, from the service's --write-token-file. It does not allow reading.")),
         (READ_TOKEN, bearer("A read token, from the service's --read-token-file.")),

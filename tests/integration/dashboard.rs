@@ -45,6 +45,18 @@ fn visible(selector: &str) -> String {
     format!("return document.querySelector('{selector}').checkVisibility()")
 }
 
+/// The codes of the invisible characters that are marked in an element.
+fn codes(place: &str) -> String {
+    let marks = format!("[...document.querySelectorAll('{place} .unseen')]");
+    format!("return {marks}.map(it => it.dataset.code)")
+}
+
+/// Keeps the addresses of all streams that the page opens.
+const KEEP_STREAMS: &str = "window.streams = []; const Original = EventSource;
+    window.EventSource = class extends Original {
+        constructor(url) { super(url); window.streams.push(url); }
+    };";
+
 /// Selects a status filter, as a user does.
 fn filter_by_status(browser: &mut Browser, status: &str) {
     browser.run(&format!(
@@ -198,10 +210,7 @@ fn the_fleets_page_asks_for_its_rows_and_follows_no_stream() {
     let app = App::spawn(Backend::SqliteMemory);
     post(&mut app.client(), &[launched("a", 1)]);
     let mut browser = Browser::start();
-    browser.run_before_pages(
-        "window.streams = []; const Original = EventSource;
-         window.EventSource = class extends Original { constructor(url) { super(url); window.streams.push(url); } }",
-    );
+    browser.run_before_pages(KEEP_STREAMS);
     browser.open(&format!("http://{}/", app.address));
     browser.until(LIVE, &json!("live"));
     // Nothing is requested twice at the start: the second request comes one interval later.
@@ -240,6 +249,113 @@ fn rows_that_somebody_holds_keep_their_places_but_not_their_values() {
     browser.click("#pending");
     browser.until(ROWS, &json!(["c", "a", "b", "d"]));
     assert_eq!(browser.run(&visible("#pending")), false);
+}
+
+#[test]
+fn what_is_said_about_held_rows_is_about_these_rows() {
+    let app = App::spawn(Backend::SqliteMemory);
+    let mut client = app.client();
+    post(&mut client, &[launched("a", 1), launched("b", 1)]);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/#/?status=launched", app.address));
+    browser.until(&format!("{ROWS}.sort()"), &json!(["a", "b"]));
+    browser.run("document.querySelector('#rockets tr[data-channel=b] a').focus()");
+    post(&mut client, &[exploded("a", 2), exploded("b", 2)]);
+    browser.until(&visible("#pending"), &json!(true));
+    browser.until("return document.querySelectorAll('#rockets tr[data-gone]').length", &json!(2));
+    assert_eq!(browser.run(&text("#range")), "Rows 1–2");
+    assert_eq!(browser.run(&visible("#no-match")), false);
+    browser.click("#pending");
+    browser.until(ROWS, &json!([]));
+    assert_eq!(browser.run(&text("#range")), "No rows");
+    assert_eq!(browser.run(&visible("#no-match")), true);
+}
+
+#[test]
+fn the_way_back_from_a_rocket_keeps_the_previous_pages() {
+    let app = App::spawn(Backend::SqliteMemory);
+    post(&mut app.client(), &[launched("a", 1), launched("b", 1), launched("c", 1)]);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/#/?sort=channel&limit=1", app.address));
+    for row in ["a", "b"] {
+        browser.until(ROWS, &json!([row]));
+        browser.until("return document.querySelector('#next').disabled", &json!(false));
+        browser.click("#next");
+    }
+    browser.until(ROWS, &json!(["c"]));
+    browser.click("#rockets tr[data-channel] a");
+    browser.until(&visible("#detail-known"), &json!(true));
+    browser.click("#back");
+    browser.until(ROWS, &json!(["c"]));
+    for row in ["b", "a"] {
+        browser.click("#previous");
+        browser.until(&format!("{ROWS}.join()"), &json!(row));
+    }
+    assert_eq!(browser.run("return document.querySelector('#previous').disabled"), true);
+}
+
+/// Lets tests spoil responses: while `window.spoiled` is set, requests for its `path` are answered
+/// with its `body`.
+const SPOILER: &str = "const original = window.fetch;
+    window.fetch = (url, options) => window.spoiled && url.startsWith(window.spoiled.path)
+        ? Promise.resolve(new Response(window.spoiled.body))
+        : original(url, options);";
+
+/// Spoils responses from the next one on, and makes the page ask at once.
+fn spoil(browser: &mut Browser, path: &str, body: &str) {
+    let spoiled = json!({ "path": path, "body": body });
+    browser.run(&format!(
+        "window.spoiled = {spoiled};
+         document.dispatchEvent(new Event('visibilitychange'))"
+    ));
+}
+
+#[test]
+fn a_response_that_cannot_be_shown_stops_nothing() {
+    let app = App::spawn(Backend::SqliteMemory);
+    let mut client = app.client();
+    post(&mut client, &[launched("a", 1), launched("b", 1)]);
+    let mut browser = Browser::start();
+    browser.run_before_pages(SPOILER);
+    browser.open(&format!("http://{}/", app.address));
+    browser.until(LIVE, &json!("live"));
+    let mut speed = 500;
+    for (page, path, body) in [
+        ("#/", "stats", "null"),
+        ("#/", "stats", "{}"),
+        ("#/", "rockets?", "{}"),
+        ("#/", "rockets?", r#"{"rockets":[{"channel":"x"}],"nextCursor":null}"#),
+        ("#/", "rockets?", "<!doctype html>"),
+        ("#/rockets/a", "rockets/a", "{}"),
+        ("#/rockets/a", "rockets/a", r#"{"bestEffort":{"speed":1},"messages":{}}"#),
+    ] {
+        browser.run(&format!("location.hash = '{page}'"));
+        browser.until(LIVE, &json!("live"));
+        spoil(&mut browser, path, body);
+        browser.until(LIVE, &json!("lost"));
+        browser.until(&format!("{}.includes('can’t show')", text("#banner")), &json!(true));
+        assert_eq!(browser.run("return document.querySelectorAll('tr[data-channel=x]').length"), 0);
+        browser.run("window.spoiled = null");
+        browser.until(LIVE, &json!("live"));
+        speed += 1;
+        post(&mut client, &[faster("a", speed, 1)]);
+        let shown = if page == "#/" { "tr[data-channel=a]" } else { "#detail-speed" };
+        browser.until(&format!("{}.includes('{speed}')", text(shown)), &json!(true));
+    }
+    // A bad report is only a bad report: the rest of the page works on.
+    browser.run("location.hash = '#/'");
+    browser.until("return document.querySelectorAll('#missions .name').length", &json!(1));
+    for body in ["null", r#"{"rows":[{}]}"#, r#"{"rows":null}"#] {
+        spoil(&mut browser, "reports/missions", body);
+        browser.until(&visible(".missions .stale-sign"), &json!(true));
+        assert_eq!(browser.run(LIVE), "live");
+        filter_by_status(&mut browser, "exploded");
+        browser.until(ROWS, &json!([]));
+        filter_by_status(&mut browser, "");
+        browser.until(&format!("{ROWS}.length"), &json!(2));
+        browser.run("window.spoiled = null");
+        browser.until(&visible(".missions .stale-sign"), &json!(false));
+    }
 }
 
 /// U+FFFD sorts before a rocket by code points, as in the service, but after it by UTF-16 code
@@ -377,6 +493,8 @@ fn every_mission_can_be_reached_and_none_is_no_mission() {
     // The filtered mission is also shown among the first ones.
     browser.click("#missions-all");
     browser.until(&format!("{names}.at(-2)"), &json!("MISSION-9"));
+    // And it is not counted once more among the others.
+    assert_eq!(browser.run(&text("#missions-others-text")), "2 more missions with 3 rockets.");
     browser.run("location.hash = '#/'");
     browser.until(&format!("{ROWS}.length"), &json!(23));
     // The dash for an unknown value is not text, so it can't be mistaken for the name of a mission.
@@ -385,6 +503,32 @@ fn every_mission_can_be_reached_and_none_is_no_mission() {
         assert_eq!(browser.run(&format!("return {cell}.textContent")), mission);
         assert_eq!(browser.run(&format!("return {cell}.classList.contains('unknown')")), channel == "none");
     }
+}
+
+#[test]
+fn a_report_without_all_missions_says_so() {
+    let app = App::spawn(Backend::SqliteMemory);
+    let lines: String = (0..10_000)
+        .map(|number| {
+            let mission = format!("M-{number:05}");
+            launched_as(&format!("r{number}"), &mission, "T").to_string() + "\n"
+        })
+        .collect();
+    assert_eq!(app.client().post_lines(lines.as_bytes()).json()["applied"], 10_000);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/", app.address));
+    let others = "9,992 more missions with 9,992 rockets.";
+    browser.until(&text("#missions-others-text"), &json!(others));
+    assert_eq!(browser.run(&visible("#missions-truncated")), false);
+    // By name this mission comes last, though it is the largest.
+    let largest = ["z", "z too"].map(|channel| launched_as(channel, "Z", "T"));
+    post(&mut app.client(), &largest);
+    post(&mut app.client(), &[faster("none", 1, 1)]);
+    browser.until(&visible("#missions-truncated"), &json!(true));
+    let told = browser.run(&text("#missions-truncated"));
+    let told = told.as_str().unwrap();
+    assert!(told.contains("first 10,000 missions by name, with 10,000 rockets"), "{told}");
+    assert!(told.contains("more missions") && told.contains("without a mission"), "{told}");
 }
 
 #[test]
@@ -418,6 +562,9 @@ fn a_wrong_address_is_explained() {
         ("#/?sort=toString", &["“sort”", "latestUpdate"]),
         ("#/?cursor=none", &["“cursor”"]),
         ("#/?stauts=launched", &["“stauts”"]),
+        ("#/?status=launched&status=exploded", &["“status”", "only once"]),
+        ("#/rocket/a", &["“/rocket/a”", "not a page"]),
+        ("#/rockets/", &["“/rockets/”", "not a page"]),
     ] {
         browser.open("about:blank");
         browser.open(&format!("http://{}/{address}", app.address));
@@ -445,8 +592,6 @@ fn text_that_cannot_be_seen_is_named() {
     let mut browser = Browser::start();
     browser.open(&format!("http://{}/", app.address));
     browser.until(ROWS, &json!([zero_width]));
-    let codes =
-        |place: &str| format!("return [...document.querySelectorAll('{place} .unseen')].map(it => it.dataset.code)");
     assert_eq!(browser.run(&codes("#rockets .channel")), json!(["U+200B", "U+2060"]));
     assert_eq!(browser.run(&codes("#rockets .mission")), json!(["U+202E"]));
     assert_eq!(browser.run(&codes("#rockets .type")), json!(["U+0020"]));
@@ -460,6 +605,26 @@ fn text_that_cannot_be_seen_is_named() {
 }
 
 #[test]
+fn what_belongs_to_an_emoji_stays_in_it() {
+    let app = App::spawn(Backend::SqliteMemory);
+    let whole = "🏳️‍🌈 👩‍🚀 👩🏽‍🚀 🧑‍⚕️ 1️⃣ \u{600}12";
+    // The same characters where they are no part of an emoji hide something.
+    let hiding = "a\u{200d}🚀\u{fe0f}\u{fe0f}\u{200d}b\u{200c}c\u{fe0f}";
+    post(&mut app.client(), &[launched_as(whole, whole, hiding)]);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/", app.address));
+    browser.until(ROWS, &json!([whole]));
+    let parts = |place: &str| format!("return document.querySelector('{place}').childNodes.length");
+    for cell in ["#rockets td.channel > a", "#rockets td.mission > span", "#missions .name"] {
+        browser.until(&parts(cell), &json!(1));
+        assert_eq!(browser.run(&codes(cell)), json!([]), "{cell}");
+    }
+    assert_eq!(browser.run("return document.querySelector('#rockets td.channel').title"), whole);
+    let hidden = json!(["U+200D", "U+FE0F", "U+200D", "U+200C", "U+FE0F"]);
+    assert_eq!(browser.run(&codes("#rockets td.type")), hidden);
+}
+
+#[test]
 fn the_empty_page_shows_commands_that_work() {
     let app = App::spawn(Backend::SqliteMemory);
     let mut browser = Browser::start();
@@ -467,33 +632,64 @@ fn the_empty_page_shows_commands_that_work() {
     browser.until(&visible("#empty"), &json!(true));
     let shown = |browser: &mut Browser, id: &str| browser.run(&text(id)).as_str().unwrap().to_owned();
     let (curl, launch) = (shown(&mut browser, "#empty-curl"), shown(&mut browser, "#empty-launch"));
-    let said = Command::new("sh").args(["-c", &curl]).output().unwrap();
-    assert!(String::from_utf8_lossy(&said.stdout).contains("204 No Content"), "{curl}: {said:?}");
+    // The shell reads the command, and the tests' client sends what curl would send by it.
+    let said = shell(&format!("curl() {{ printf '%s\\0' \"$@\"; }}; {curl}"));
+    let arguments = String::from_utf8(said.stdout).unwrap();
+    let arguments: Vec<_> = arguments.split_terminator('\0').collect();
+    let url = format!("http://{}/messages", app.address);
+    let ["-i", to, "-d", body] = arguments[..] else { panic!("{curl}: {arguments:?}") };
+    assert_eq!(to, url);
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    let answer = app.client().request("POST", "/messages", &form, body.as_bytes()).unwrap();
+    assert_eq!(answer.status, 204, "{curl}: {answer:?}");
     browser.until(&format!("{ROWS}.length"), &json!(1));
     assert!(launch.starts_with("rocket-monitor launch http://"), "{launch}");
     let folder = Path::new(env!("CARGO_BIN_EXE_rocket-monitor")).parent().unwrap();
     let short = format!("PATH={}:$PATH; {launch} --rockets 3 --messages 30", folder.display());
-    let said = Command::new("sh").args(["-c", &short]).output().unwrap();
+    let said = shell(&short);
     assert!(String::from_utf8_lossy(&said.stdout).contains("0 disagree"), "{launch}: {said:?}");
+}
+
+/// Runs a command as a user's shell does, without what this one's environment says of the program
+/// and of proxies.
+fn shell(command: &str) -> std::process::Output {
+    let mut shell = Command::new("sh");
+    for (name, _) in std::env::vars() {
+        if name.starts_with("ROCKET_MONITOR_") || name.to_ascii_lowercase().ends_with("_proxy") {
+            shell.env_remove(name);
+        }
+    }
+    shell.args(["-c", command]).output().unwrap()
 }
 
 /// A service that requires tokens, and the directory of the token files.
 fn guarded() -> (Service, tempfile::TempDir) {
+    guarded_by("read-token")
+}
+
+fn guarded_by(read_token: &str) -> (Service, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     std::fs::write(path("write"), "write-token").unwrap();
-    std::fs::write(path("read"), "read-token").unwrap();
+    std::fs::write(path("read"), read_token).unwrap();
     let (write, read) = (path("write"), path("read"));
     let options = ["--database", "memory", "--write-token-file", &write, "--read-token-file", &read];
     (Service::start_with(&options), directory)
 }
 
+const ASKS_FOR_TOKEN: &str = "return document.querySelector('#token-dialog').open";
+
 fn sign_in(browser: &mut Browser, service: &Service) {
+    sign_in_with(browser, service, "read-token");
+}
+
+fn sign_in_with(browser: &mut Browser, service: &Service, token: &str) {
     browser.open(&format!("http://{}/", service.address));
-    browser.until("return document.querySelector('#token-dialog').open", &json!(true));
-    browser.run(
-        "document.querySelector('#token').value = 'read-token'; document.querySelector('#token-form').requestSubmit()",
-    );
+    browser.until(ASKS_FOR_TOKEN, &json!(true));
+    browser.run(&format!(
+        "document.querySelector('#token').value = '{token}';
+         document.querySelector('#token-form').requestSubmit()"
+    ));
     browser.until(LIVE, &json!("live"));
 }
 
@@ -538,6 +734,85 @@ fn signing_out_ends_the_session() {
     assert_eq!(browser.run("return fetch('stats').then(answer => answer.status)"), 401);
     assert_eq!(browser.run(&visible("#sign-out")), false);
     assert_eq!(browser.run("return localStorage.length"), 0);
+}
+
+#[test]
+fn a_link_to_a_rocket_asks_for_the_token_and_shows_no_outage() {
+    let (service, _directory) = guarded();
+    let mut browser = Browser::start();
+    browser.run_before_pages(KEEP_STREAMS);
+    // The page's first request fails as if the network were down: the page is lost, then locked.
+    browser.run_before_pages(
+        "window.banners = [];
+         const banner = () => document.querySelector('#banner')?.textContent ?? '';
+         new MutationObserver(() => window.banners.push(banner()))
+             .observe(document, { subtree: true, childList: true, characterData: true });
+         const original = window.fetch;
+         window.fetch = () => {
+             window.fetch = original;
+             return Promise.reject(new TypeError('Failed to fetch'));
+         }",
+    );
+    browser.open(&format!("http://{}/#/rockets/a", service.address));
+    browser.until(ASKS_FOR_TOKEN, &json!(true));
+    assert_eq!(browser.run(LIVE), "locked");
+    let was_lost = "return window.banners.some(text => text.includes('can’t be reached'))";
+    assert_eq!(browser.run(was_lost), true);
+    assert_eq!(browser.run(&text("#banner")), "");
+    assert_eq!(browser.run("return document.title"), "a – Rocket Monitor");
+    // A stream would fail for want of a token too, and could only say that something failed.
+    assert_eq!(browser.run("return window.streams"), json!([]));
+}
+
+#[test]
+fn the_service_says_who_is_signed_in() {
+    let (service, _directory) = guarded();
+    let address = service.address;
+    let mut browser = Browser::start();
+    // A session that this page didn't begin: only the cookie knows of it.
+    browser.open(&format!("http://{address}/docs"));
+    let begun = "return fetch('session', { method: 'POST', body: 'read-token' })";
+    assert_eq!(browser.run(&format!("{begun}.then(answer => answer.status)")), 204);
+    browser.open(&format!("http://{address}/"));
+    browser.until(&visible("#sign-out"), &json!(true));
+    let with_tokens = format!("{}.includes('ROCKET_MONITOR_WRITE_TOKEN')", text("#empty-curl"));
+    assert_eq!(browser.run(&with_tokens), true);
+    // Another tab that signs out reaches this one.
+    browser.run(
+        "window.notReloaded = true;
+         fetch('session', { method: 'DELETE' })
+             .then(() => new BroadcastChannel('session').postMessage('changed'))",
+    );
+    browser.until("return window.notReloaded", &json!(null));
+    browser.until(ASKS_FOR_TOKEN, &json!(true));
+    assert_eq!(browser.run(&visible("#sign-out")), false);
+    // A service without tokens has nobody signed in, whatever cookies there are from before.
+    sign_in(&mut browser, &service);
+    browser.until(&visible("#sign-out"), &json!(true));
+    drop(service);
+    let _open = Service::start_with(&["--listen", &address.to_string(), "--database", "memory"]);
+    browser.until(&visible("#sign-out"), &json!(false));
+    browser.until(LIVE, &json!("live"));
+    browser.run("location.reload()");
+    browser.until(LIVE, &json!("live"));
+    assert_eq!(browser.run(&visible("#sign-out")), false);
+    assert_eq!(browser.run(&with_tokens), false);
+}
+
+/// Browsers send a cookie to all ports of a host.
+#[test]
+fn sessions_of_two_services_on_one_host_are_apart() {
+    let (first, _first_directory) = guarded();
+    let (second, _second_directory) = guarded_by("other-token");
+    let mut browser = Browser::start();
+    sign_in(&mut browser, &first);
+    sign_in_with(&mut browser, &second, "other-token");
+    browser.open(&format!("http://{}/", first.address));
+    browser.until(LIVE, &json!("live"));
+    browser.click("#sign-out");
+    browser.until(ASKS_FOR_TOKEN, &json!(true));
+    browser.open(&format!("http://{}/", second.address));
+    browser.until(LIVE, &json!("live"));
 }
 
 #[test]
