@@ -9,7 +9,8 @@ pub(crate) fn shorten(text: &str, most_bytes: usize) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let end = text.floor_char_boundary(most_bytes.saturating_sub(ELLIPSIS.len_utf8()));
-    let mut short = text.get(..end).unwrap_or_default().to_owned();
+    let (kept, _) = text.split_at(end);
+    let mut short = kept.to_owned();
     short.push(ELLIPSIS);
     Cow::Owned(short)
 }

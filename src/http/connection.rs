@@ -294,11 +294,12 @@ impl Connection {
             let length = self.ahead.len().min(buffer.remaining());
             buffer.put_slice(&self.ahead.split_to(length));
         }
-        let read = buffer.filled().get(before..).unwrap_or_default();
+        let (_, read) = buffer.filled().split_at(before);
         let (taken, ends) = self.framing.take(read);
         if taken < read.len() {
             // Put before what had already been read ahead.
-            let rest = BytesMut::from(read.get(taken..).unwrap_or_default());
+            let (_, rest) = read.split_at(taken);
+            let rest = BytesMut::from(rest);
             let later = std::mem::replace(&mut self.ahead, rest);
             self.ahead.unsplit(later);
             buffer.set_filled(before + taken);

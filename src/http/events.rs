@@ -229,9 +229,10 @@ impl Events {
     }
 }
 
+#[expect(clippy::expect_used, reason = "serializing texts and numbers does not fail")]
 fn write_rocket(text: &mut String, rocket: &Rocket, cursor: Option<Cursor>) {
-    // Neither writing to memory nor serializing these values can fail. The JSON has no line breaks.
-    let json = serde_json::to_string(&RocketJson::new(rocket, None)).unwrap_or_default();
+    // The JSON has no line breaks.
+    let json = serde_json::to_string(&RocketJson::new(rocket, None)).expect("a rocket is plain JSON");
     text.push_str("event: rocket\n");
     if let Some(cursor) = cursor {
         let _ = writeln!(text, "id: {}", write_id(cursor));

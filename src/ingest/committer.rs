@@ -416,7 +416,8 @@ impl Committer {
         for Waiting { messages, room, answer } in waiting {
             drop(room);
             let tally = outcome.as_ref().map(|outcomes| {
-                let mine = outcomes.get(from..from + messages).unwrap_or_default();
+                let (_, rest) = outcomes.split_at(from);
+                let (mine, _) = rest.split_at(messages);
                 Tally::of(mine)
             });
             from += messages;

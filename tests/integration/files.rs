@@ -368,6 +368,23 @@ fn a_clean_stop_leaves_one_complete_file() {
 }
 
 #[test]
+fn a_stop_says_that_the_file_alone_is_not_complete_if_it_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = directory.path().join("rockets.db");
+    let mut logged = Logged::start(&database);
+    post(&logged, 1..=3);
+    let reader = reader_of(&database);
+    post(&logged, 4..=5);
+    let pid = logged.service.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert!(logged.service.child.wait().unwrap().success());
+    assert!(logged.says("copy the file with the file -wal"), "{}", fs::read_to_string(&logged.log).unwrap());
+    drop(reader);
+    assert_eq!(stored(&database), [[json!(5)]]);
+    sound(&database);
+}
+
+#[test]
 fn a_backup_never_takes_the_place_of_its_source_or_of_a_database_in_use() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);

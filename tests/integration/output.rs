@@ -644,3 +644,25 @@ fn zsh_and_fish_complete_commands_and_options() {
     let offered = shell("fish", "source rocket-monitor.fish; complete -C 'rocket-monitor -'");
     assert!(offered.contains("--listen\t") && !offered.contains("-r\t"), "{offered}");
 }
+
+/// The tests must not depend on how the caller has set up the shell: some that run the program are
+/// run again, each with a variable that would make it fail.
+#[test]
+fn the_callers_settings_do_not_reach_the_program() {
+    let is_failed = |(variable, value, test): &(&str, &str, &str)| {
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        support::without_settings(&mut again).args(["--exact", test]);
+        again.env("TERM", "xterm").env(variable, value);
+        let output = again.output().unwrap();
+        !output.status.success() || !stdout(&output).contains("1 passed")
+    };
+    let colours = "output::colours_are_for_terminals_that_have_them_and_people_who_want_them";
+    let cases = [
+        ("PGSERVICE", "elsewhere", "command_line::mistakes_are_explained"),
+        ("ROCKET_MONITOR_FORMAT", "csv", "output::what_senders_wrote_can_not_act_on_a_terminal"),
+        ("CLICOLOR_FORCE", "1", "output::names_of_files_and_arguments_can_not_act"),
+        ("NO_COLOR", "1", colours),
+    ];
+    let failed: Vec<_> = cases.iter().filter(|case| is_failed(case)).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+}

@@ -350,28 +350,6 @@ fn is_setting(variable: &str) -> bool {
     is_ours || is_proxy || ["NO_COLOR", "CI"].contains(&variable)
 }
 
-/// The tests must not depend on how the caller has set up the shell: some that run the program are
-/// run again, each with a variable that would make it fail.
-#[test]
-fn the_callers_settings_do_not_reach_the_program() {
-    let is_failed = |(variable, value, test): &(&str, &str, &str)| {
-        let mut again = Command::new(std::env::current_exe().unwrap());
-        without_settings(&mut again).args(["--exact", test]);
-        again.env("TERM", "xterm").env(variable, value);
-        let output = again.output().unwrap();
-        !output.status.success() || !stdout(&output).contains("1 passed")
-    };
-    let colours = "output::colours_are_for_terminals_that_have_them_and_people_who_want_them";
-    let cases = [
-        ("PGSERVICE", "elsewhere", "command_line::mistakes_are_explained"),
-        ("ROCKET_MONITOR_FORMAT", "csv", "output::what_senders_wrote_can_not_act_on_a_terminal"),
-        ("CLICOLOR_FORCE", "1", "output::names_of_files_and_arguments_can_not_act"),
-        ("NO_COLOR", "1", colours),
-    ];
-    let failed: Vec<_> = cases.iter().filter(|case| is_failed(case)).collect();
-    assert!(failed.is_empty(), "{failed:?}");
-}
-
 /// Runs the program to its end.
 pub fn run(args: &[&str]) -> Output {
     program(args).output().unwrap()
