@@ -349,22 +349,15 @@ impl Store {
     /// Hands every row of a report to `each`, until that breaks off. For callers that are not
     /// asynchronous.
     ///
-    /// It may take as long as its caller does. On Postgres, rows are read as they are wanted; on
-    /// SQLite, all of them are in memory first.
+    /// It may take as long as its caller does. Rows are read as they are wanted, from one snapshot:
+    /// meanwhile, SQLite's log can't be truncated.
     pub fn report_rows(
         &self,
         report: Report,
         each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(store) => {
-                for row in store.report(report, u32::MAX)?.rows {
-                    if each(row).is_break() {
-                        break;
-                    }
-                }
-                Ok(())
-            }
+            Self::Sqlite(store) => store.report_rows(report, each),
             Self::Postgres(store) => store.report_rows(report, each),
         }
     }

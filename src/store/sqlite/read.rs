@@ -1,5 +1,7 @@
 //! Reads one rocket, and pages of rockets by keyset.
 
+use std::ops::ControlFlow;
+
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql, params};
 
@@ -9,7 +11,7 @@ use crate::domain::rocket::{Rocket, View, gaps};
 use crate::domain::text::Channel;
 use crate::store::listing::{self, Parameter, Part, PartStatement, ROCKET_COLUMNS};
 use crate::store::query::{Page, RocketQuery};
-use crate::store::report::{Report, ReportRows};
+use crate::store::report::{Report, ReportRows, Value};
 use crate::store::{GAPS_TOLD, RocketInBothViews, RocketWithGaps, StoreError};
 
 /// The view `gaps` in key order, so that nothing is sorted and reading stops at the last row
@@ -77,15 +79,40 @@ impl SqliteStore {
 impl SqliteStore {
     /// See [`Store::report`](crate::store::Store::report).
     pub fn report(&self, report: Report, limit: u32) -> Result<ReportRows, StoreError> {
+        let mut rows = Vec::new();
+        self.each_row(report, i64::from(limit) + 1, &mut |row| {
+            rows.push(row);
+            ControlFlow::Continue(())
+        })?;
+        Ok(ReportRows::new(report, rows, limit))
+    }
+
+    /// See [`Store::report_rows`](crate::store::Store::report_rows).
+    pub fn report_rows(
+        &self,
+        report: Report,
+        each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.each_row(report, i64::MAX, each)
+    }
+
+    fn each_row(
+        &self,
+        report: Report,
+        limit: i64,
+        each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
         self.with_reader(|connection| {
             let mut statement = connection.prepare_cached(&report.sql(GAPS))?;
-            let mut found = statement.query(params![i64::from(limit) + 1])?;
-            let mut rows = Vec::new();
+            let mut found = statement.query(params![limit])?;
             while let Some(row) = found.next()? {
                 let cells = report.columns().iter().enumerate();
-                rows.push(cells.map(|(index, (_, kind))| rows::value(row, index, *kind)).collect::<Result<_, _>>()?);
+                let cells = cells.map(|(index, (_, kind))| rows::value(row, index, *kind));
+                if each(cells.collect::<Result<_, _>>()?).is_break() {
+                    break;
+                }
             }
-            Ok(ReportRows::new(report, rows, limit))
+            Ok(())
         })
     }
 }
