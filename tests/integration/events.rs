@@ -76,8 +76,11 @@ impl Events {
     /// The next event; none at the end of the stream.
     pub fn next(&mut self) -> Option<Event> {
         let (mut name, mut data) = (String::new(), String::new());
+        let deadline = Instant::now() + DEADLINE;
         loop {
             let line = self.line()?;
+            // Heartbeats keep a stream alive that has no events.
+            assert!(Instant::now() < deadline, "no event within {DEADLINE:?}");
             match line.split_once(": ").unwrap_or((&line, "")) {
                 ("event", value) => name = value.to_owned(),
                 ("data", value) => data += value,
