@@ -429,7 +429,36 @@ impl Committer {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    /// A job of this many messages.
+    fn job(messages: usize) -> Job {
+        let message = br#"{"metadata": {"channel": "r", "messageNumber": 1,
+                           "messageTime": "2022-02-02T19:39:05Z", "messageType": "RocketSpeedIncreased"},
+                           "message": {"by": 1}}"#;
+        let message = crate::domain::parse::parse(message.as_slice().to_vec().into()).unwrap();
+        let parcel = if messages == 1 { Parcel::One(message) } else { Parcel::Many(vec![message; messages]) };
+        let room = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
+        Job { parcel, room, queued_at: Instant::now(), answer: tokio::sync::oneshot::channel().0 }
+    }
+
+    #[test]
+    fn single_messages_go_first_and_each_batch_takes_a_part_of_a_stream() {
+        let mut queued = Queued::default();
+        for messages in [700, 1, 600, 1, 0] {
+            queued.add(job(messages));
+        }
+        let mut next = |has_stream, is_full| queued.next(has_stream, is_full).map(|job| job.parcel.len());
+        assert_eq!(next(false, false), Some(1));
+        assert_eq!(next(false, false), Some(1));
+        assert_eq!(next(false, false), Some(0), "a probe");
+        // However full the batch is, one part of a stream goes in.
+        assert_eq!(next(false, true), Some(700));
+        assert_eq!(next(true, true), None);
+        assert_eq!(next(true, false), Some(600));
+        assert_eq!(next(true, false), None);
+    }
 
     #[test]
     fn a_batch_takes_what_can_be_committed_in_time() {

@@ -414,17 +414,19 @@ fn commits_that_never_end_use_no_more_connections_with_each_try() {
                    WHERE application_name = 'monitor' AND wait_event = 'SyncRep'";
         query(&url, sql)[0]["waiting"].as_u64().unwrap()
     };
-    for number in 2..=6 {
-        client.post(&faster("r", number, 1)).problem(503);
+    // Of rockets of their own, or they would wait for one another's locks.
+    let channels: Vec<String> = (0..6).map(|rocket| format!("r{rocket}")).collect();
+    for channel in &channels {
+        client.post(&faster(channel, 1, 1)).problem(503);
         assert!(waiting() <= 2, "one for each committer at most");
     }
     standby("");
-    eventually("messages are taken again", || client.post(&faster("r", 7, 1)).status == 204);
-    for number in 2..=6 {
-        assert_eq!(client.post(&faster("r", number, 1)).status, 204);
+    eventually("messages are taken again", || client.post(&faster("r", 2, 1)).status == 204);
+    for channel in &channels {
+        assert_eq!(client.post(&faster(channel, 1, 1)).status, 204);
+        let rocket = client.get(&format!("/rockets/{channel}")).json();
+        assert_eq!((&rocket["speed"], &rocket["messages"]["processed"]), (&json!(1), &json!(1)));
     }
-    let rocket = client.get("/rockets/r?view=exact").json();
-    assert_eq!((&rocket["speed"], &rocket["messages"]["processed"]), (&json!(7), &json!(7)));
 }
 
 #[test]
