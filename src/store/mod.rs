@@ -82,6 +82,9 @@ pub enum StoreError {
     /// Postgres refuses the login. The text also says why the password may be missing.
     #[error("Postgres: {0}")]
     NotLetIn(String),
+    /// The connection can be neither encrypted, for this reason, nor plain.
+    #[error("Postgres: {0}, and a connection without encryption fails, too")]
+    NotEncrypted(String),
     /// It is not the kind of server that was asked for.
     #[error("this server can't be used: {0}")]
     WrongServer(&'static str),

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -496,7 +497,11 @@ fn fleets_in_two_schemas_hear_nothing_of_each_other() {
 
 /// A service with this log level, which logs to a file.
 pub fn logged(database: &str, level: &str, log: &Path) -> Service {
-    let mut command = program(&["serve", "--listen", "127.0.0.1:0", "--log-level", level, "--database", database]);
+    logged_as(program(&["serve", "--listen", "127.0.0.1:0", "--log-level", level, "--database", database]), log)
+}
+
+/// Starts a service with this command. Its log goes into a file.
+pub fn logged_as(mut command: Command, log: &Path) -> Service {
     let child = command.stderr(File::create(log).unwrap()).spawn().unwrap();
     let mut service = Service { child, address: ([127, 0, 0, 1], 0).into() };
     eventually("it listens", || {

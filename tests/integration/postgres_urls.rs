@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 
 use crate::outages::logged;
 use crate::postgres::{Cluster, TestDatabase, execute};
-use crate::support::{Client, faster, program, run, stderr, stdout};
+use crate::support::{Client, eventually, faster, program, run, stderr, stdout};
 
 /// The password of these tests.
 const SECRET: &str = "hush4711";
@@ -216,12 +216,17 @@ struct Networked {
     cluster: Cluster,
     port: u16,
     /// With the certificates: `server.crt` is for `localhost` and signed by `root.crt`; `other.crt`
-    /// is unrelated.
+    /// is unrelated. `old.crt` has version 1 of X.509, which rustls doesn't read, and Citus's own
+    /// have it too.
     directory: tempfile::TempDir,
 }
 
 impl Networked {
     fn start() -> Self {
+        Self::start_with("server.crt")
+    }
+
+    fn start_with(certificate: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let script = r#"
             cd "$1"
@@ -231,6 +236,7 @@ impl Networked {
             openssl req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr
             echo subjectAltName=DNS:localhost >names
             openssl x509 -req -in server.csr -CA root.crt -CAkey root.key -CAcreateserial -days 2 -extfile names -out server.crt
+            openssl x509 -req -in server.csr -signkey server.key -days 2 -out old.crt
             printf 'local all all trust\nhost all all all scram-sha-256\n' >hba
             chmod 600 server.key; chmod 755 .
             [ "$(id -u)" != 0 ] || chown postgres server.key"#;
@@ -242,7 +248,7 @@ impl Networked {
             "-c fsync=off -c port={port} -c listen_addresses=localhost,127.0.0.1,::1 -c ssl=on -c hba_file={} \
              -c ssl_cert_file={} -c ssl_key_file={}",
             file("hba"),
-            file("server.crt"),
+            file(certificate),
             file("server.key")
         );
         let cluster = Cluster::start_with(&settings);
@@ -405,4 +411,29 @@ fn who_asks_for_encryption_gets_it() {
     let tcp = format!("postgres://postgres@127.0.0.1:{port}/postgres");
     server.is_reached(&format!("{tcp}?sslmode=prefer"), &[]);
     server.is_refused(&format!("{tcp}?sslmode=require"), &[], "does not support TLS");
+}
+
+#[test]
+fn who_only_prefers_encryption_gets_through_without_it() {
+    let server = Networked::start_with("old.crt");
+    let variables = [("PGPASSWORD", SECRET)];
+    let url = |mode: &str| format!("postgres://u@localhost:{}/postgres{mode}", server.port);
+    for mode in ["", "?sslmode=prefer"] {
+        let log = server.directory.path().join("log");
+        let mut serve = program(&["serve", "--listen", "127.0.0.1:0"]);
+        serve.envs(variables).env("ROCKET_MONITOR_DATABASE", url(mode));
+        let service = crate::outages::logged_as(serve, &log);
+        let mut client = Client::new(service.address);
+        // Over connections for reading and for writing.
+        assert_eq!(client.post(&faster("r", 1, 1)).status, 204);
+        assert_eq!(client.get("/rockets/r").status, 200);
+        let said = std::fs::read_to_string(&log).unwrap();
+        assert_eq!(said.matches("are not encrypted").count(), 1, "{said}");
+    }
+    server.is_refused(&url("?sslmode=require"), &variables, "UnsupportedCertVersion");
+    // Where the server refuses plain connections, the reason is what fails the encrypted ones.
+    std::fs::write(server.file("hba"), "local all all trust\nhostssl all all all scram-sha-256\n").unwrap();
+    execute(&server.by_socket(), "SELECT pg_reload_conf()");
+    eventually("the server has read its rules", || !server.migrate(&url(""), &variables).status.success());
+    server.is_refused(&url(""), &variables, "UnsupportedCertVersion");
 }

@@ -41,6 +41,12 @@ pub(super) fn is_not_let_in(error: &Error) -> bool {
     state(error).is_some_and(|state| state.starts_with(INVALID_AUTHORIZATION))
 }
 
+/// Whether the connection could be opened, but not encrypted.
+pub(super) fn is_encryption_failed(error: &Error) -> bool {
+    // The second is what rustls reports of a certificate, or of a server's alert.
+    matches!(error, Error::Tls(_)) || matches!(error, Error::Io(error) if error.kind() == ErrorKind::InvalidData)
+}
+
 /// Whether the error is a timeout.
 pub(in crate::store) fn was_waited_for(error: &Error) -> bool {
     matches!(error, Error::PoolTimedOut)

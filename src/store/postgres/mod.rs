@@ -89,21 +89,22 @@ impl PostgresStore {
             tracing::warn!("{ignored}");
         }
         let opened = runtime.block_on(async {
-            let mut connection = session::connect(url, Work::Long).await?;
+            let (mut connection, url) = session::connect_first(url, Work::Long).await?;
             let opened = schema::open(&mut connection, options.migrate, url.opening_patience()).await?;
             session::close(connection).await;
-            Ok(opened)
+            Ok((opened, url))
         });
-        match opened.map_err(|error| explain(error, url)).map_err(engine)? {
+        let (opened, url) = opened.map_err(|error| explain(error, url)).map_err(engine)?;
+        match opened {
             Opened::Refused(reason) => Err(OpenError::Refused { database: database(), reason }),
             Opened::Ours { schema } => {
                 let pool = {
                     // A pool must be created inside a runtime.
                     let _entered = runtime.enter();
-                    pool(url, url.pool_size)
+                    pool(&url, url.pool_size)
                 };
                 Ok(Self {
-                    url: url.clone(),
+                    url,
                     pool,
                     failures: options.failures.clone(),
                     given_up: GivenUp::default(),

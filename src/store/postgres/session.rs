@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 
+use super::error::{describe, is_encryption_failed};
 use super::url::{PostgresUrl, TargetSession};
 use crate::store::StoreError;
 
@@ -76,6 +77,27 @@ pub(super) async fn connect(url: &PostgresUrl, work: Work) -> Result<PgConnectio
     let mut connection = connected.await?;
     within(url.acquire_timeout, set_up(&mut connection, AssertSqlSafe(url.set_up(work)), url.target)).await?;
     Ok(connection)
+}
+
+/// Opens the first connection, and returns how it was reached. Where encryption is only preferred and
+/// fails, for example because of a certificate in an unsupported format, all connections are plain,
+/// as with libpq.
+pub(super) async fn connect_first(url: &PostgresUrl, work: Work) -> Result<(PgConnection, PostgresUrl), StoreError> {
+    match connect(url, work).await {
+        Ok(connection) => Ok((connection, url.clone())),
+        Err(StoreError::Postgres(error)) if url.prefers_encryption() && is_encryption_failed(&error) => {
+            let plain = url.without_encryption();
+            // Of both errors, only the first one says what is wrong with the certificate.
+            let connection =
+                connect(&plain, work).await.map_err(|_| describe(&error)).map_err(StoreError::NotEncrypted)?;
+            tracing::warn!(
+                error = describe(&error),
+                "the connections to the server are not encrypted, because sslmode=prefer allows that"
+            );
+            Ok((connection, plain))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Prepares a new connection with its first statements, and fails if the server is not suitable.

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use sqlx::ConnectOptions;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::password_file::{self, Account};
 
@@ -100,6 +100,17 @@ impl PostgresUrl {
     /// Whether the URL itself holds a password.
     pub fn has_password(&self) -> bool {
         self.has_password
+    }
+
+    /// Whether connections should be encrypted, but need not be.
+    pub(super) fn prefers_encryption(&self) -> bool {
+        matches!(self.connect.get_ssl_mode(), PgSslMode::Prefer)
+    }
+
+    /// The same database over plain connections.
+    pub(super) fn without_encryption(&self) -> Self {
+        let plain = (*self.connect).clone().ssl_mode(PgSslMode::Disable);
+        Self { connect: Box::new(plain), ..self.clone() }
     }
 
     fn read(url: &str, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, String> {
