@@ -17,10 +17,19 @@ pub(super) struct MigrateArgs {
     #[command(flatten)]
     database: DatabaseArgs,
 
-    /// Distribute the tables by channel over a Citus cluster (only for Postgres with the citus
-    /// extension)
+    /// Distribute the tables over a Citus cluster (only for Postgres with the citus extension)
     #[arg(long, env = "ROCKET_MONITOR_DISTRIBUTE")]
     distribute: bool,
+
+    /// Into how many parts to distribute the rockets: a power of two, and at least the number of nodes
+    /// that the cluster will ever have
+    #[arg(long, env = "ROCKET_MONITOR_BUCKETS", default_value = "16", value_parser = buckets)]
+    buckets: u16,
+}
+
+fn buckets(text: &str) -> Result<u16, String> {
+    let count = text.parse().ok().filter(|count: &u16| (2..=256).contains(count) && count.is_power_of_two());
+    count.ok_or_else(|| "it must be a power of two from 2 to 256".to_owned())
 }
 
 pub(super) fn run(args: &MigrateArgs) -> Result<Finished, Failure> {
@@ -28,7 +37,7 @@ pub(super) fn run(args: &MigrateArgs) -> Result<Finished, Failure> {
     let database = Escaped(&args.database.database);
     say!("{database}: schema version {}, up to date", store.schema_version()?)?;
     if args.distribute {
-        let done = if store.distribute()? { "distributed by channel" } else { "distributed already" };
+        let done = if store.distribute(args.buckets)? { "distributed" } else { "distributed already" };
         say!("{database}: {done}")?;
     }
     Ok(Finished::Well)

@@ -105,6 +105,8 @@ pub(super) struct Observers {
 
 pub(super) struct Committer {
     store: Store,
+    /// The part of the store that its batches are for.
+    partition: usize,
     observers: Observers,
     /// None after a failure: the next batch starts with a fresh one.
     writer: Option<Writer>,
@@ -184,15 +186,16 @@ struct Gathered {
 impl Committer {
     pub(super) fn new(
         store: Store,
-        writer: Writer,
+        partition: usize,
         observers: Observers,
         progress: Arc<Progress>,
         patience: Duration,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, StoreError> {
+        Ok(Self {
+            writer: Some(store.writer()?),
             store,
+            partition,
             observers,
-            writer: Some(writer),
             progress,
             patience,
             queued: Queued::default(),
@@ -202,7 +205,7 @@ impl Committer {
             tidying_failed: false,
             few_callers: false,
             in_a_row: false,
-        }
+        })
     }
 
     /// Commits until told to stop.
@@ -395,7 +398,7 @@ impl Committer {
         // A bug that one batch triggers must not end the thread that all others need.
         let committed = catch_unwind(AssertUnwindSafe(|| {
             if messages.is_empty() {
-                return writer.probe().map(|()| Vec::new());
+                return writer.probe(self.partition).map(|()| Vec::new());
             }
             let outcomes = writer.commit(messages, now)?;
             // Otherwise messages would be acknowledged whose outcome nobody knows.

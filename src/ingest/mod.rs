@@ -1,7 +1,8 @@
 //! Group commit: messages wait in a bounded queue, and everything that is queued when a commit ends
 //! goes into the next one. Each caller is answered after its commit, with its own outcome.
 //!
-//! [`Ingest`] is the entrance of the queue, and a `committer` its exit (a store may want several).
+//! [`Ingest`] is the entrance of the queue, and a `committer` its exit. A store may have several
+//! partitions; then each has its own queue and committer, so that a batch is for one partition.
 //! [`ndjson`] turns bytes into messages, for the HTTP API and for [`file`](mod@file). No HTTP, no
 //! SQL and no rules about messages belong here.
 
@@ -147,10 +148,9 @@ struct Queue {
 /// The entrance for messages. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Ingest {
-    /// One queue per committer. All messages of a channel go into the same queue, so that
-    /// concurrent batches never wait for each other's rows.
+    /// One queue for each partition of the store, with its own committer.
     queues: Arc<[Queue]>,
-    hasher: foldhash::fast::RandomState,
+    store: Store,
     room_for_singles: Arc<Semaphore>,
     room_for_streams: Arc<Semaphore>,
     limits: Limits,
@@ -208,7 +208,7 @@ impl Committers {
 }
 
 impl Ingest {
-    /// Starts as many committers as the store wants, each on its own thread. They end after
+    /// Starts a committer for each partition of the store, each on its own thread. They end after
     /// [`stop`](Self::stop).
     pub fn start(
         store: &Store,
@@ -218,12 +218,12 @@ impl Ingest {
     ) -> Result<(Self, Committers), StoreError> {
         let (mut queues, mut threads) = (Vec::new(), Vec::new());
         let (ends, running) = mpsc::channel::<()>();
-        for _ in 0..store.writers() {
+        for partition in 0..store.partitions() {
             let (queue, entries) = mpsc::channel();
             let observers = Observers { feed: feed.clone(), metrics: metrics.clone() };
             let progress = Arc::<Progress>::default();
             let committer =
-                Committer::new(store.clone(), store.writer()?, observers, Arc::clone(&progress), limits.patience);
+                Committer::new(store.clone(), partition, observers, Arc::clone(&progress), limits.patience)?;
             let thread = std::thread::Builder::new().name("committer".to_owned());
             let end = ends.clone();
             let run = move || {
@@ -235,7 +235,7 @@ impl Ingest {
         }
         let ingest = Self {
             queues: queues.into(),
-            hasher: foldhash::fast::RandomState::default(),
+            store: store.clone(),
             room_for_singles: Arc::new(Semaphore::new(limits.single_bytes as usize)),
             room_for_streams: Arc::new(Semaphore::new(limits.stream_bytes as usize)),
             limits,
@@ -312,11 +312,7 @@ impl Ingest {
 
     /// The queue for a message's channel.
     fn queue_of(&self, message: &Message) -> usize {
-        use std::hash::BuildHasher;
-        match self.queues.len() {
-            1 => 0,
-            queues => usize::try_from(self.hasher.hash_one(&message.channel) % queues as u64).unwrap_or(0),
-        }
+        self.store.partition_of(&message.channel)
     }
 
     /// Commits messages that took `bytes` of input, together with what else is queued.

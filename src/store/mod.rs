@@ -88,6 +88,12 @@ pub enum StoreError {
     /// It is not the kind of server that was asked for.
     #[error("this server can't be used: {0}")]
     WrongServer(&'static str),
+    /// The tables are not distributed as they were when they were opened.
+    #[error("{0}")]
+    Divided(&'static str),
+    /// The tables can't be distributed, for this reason.
+    #[error("the tables can't be distributed: {0}")]
+    NotDistributable(&'static str),
     /// The tables can't be distributed.
     #[error(
         "distributing the tables needs the Postgres extension citus; install it on every node, and \
@@ -252,16 +258,25 @@ impl Store {
         }
     }
 
-    /// The number of writers that keep the engine busy.
-    pub fn writers(&self) -> usize {
+    /// How many parts of the fleet can be written to at the same time. A batch whose channels are all
+    /// in one partition is one transaction.
+    pub fn partitions(&self) -> usize {
         match self {
             Self::Sqlite(_) => 1,
-            Self::Postgres(_) => postgres::WRITERS,
+            Self::Postgres(store) => store.partitions(),
+        }
+    }
+
+    /// The partition of a channel: a number below [`partitions`](Self::partitions).
+    pub fn partition_of(&self, channel: &Channel) -> usize {
+        match self {
+            Self::Sqlite(_) => 0,
+            Self::Postgres(store) => store.partition_of(channel),
         }
     }
 
     /// Creates a writer. Several writers are safe, also in several processes, but only one commits
-    /// at a time.
+    /// to a partition at a time.
     pub fn writer(&self) -> Result<Writer, StoreError> {
         match self {
             Self::Sqlite(store) => store.writer().map(Writer::Sqlite),
@@ -436,11 +451,11 @@ impl Store {
         }
     }
 
-    /// Distributes the tables over a cluster. Returns false if they already were.
-    pub fn distribute(&self) -> Result<bool, StoreError> {
+    /// Distributes the tables over a cluster, in this many parts. Returns false if they already were.
+    pub fn distribute(&self, partitions: u16) -> Result<bool, StoreError> {
         match self {
             Self::Sqlite(_) => Err(StoreError::NotACluster),
-            Self::Postgres(store) => store.distribute(),
+            Self::Postgres(store) => store.distribute(partitions),
         }
     }
 
@@ -473,8 +488,9 @@ pub enum Writer {
 
 impl Writer {
     /// Commits a batch durably, and returns the outcome of each message, in order. `now` becomes
-    /// the `last_received` of the rockets with new messages. After an error nothing is committed,
-    /// or, if the engine can't tell, possibly everything: it is safe to send the batch again.
+    /// the `last_received` of the rockets with new messages. There is one transaction for each
+    /// partition. After an error the transaction of a partition is not committed, or, if the engine
+    /// can't tell, possibly: it is safe to send the batch again.
     pub fn commit(&mut self, messages: &[Message], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
         match self {
             Self::Sqlite(writer) => writer.commit(messages, now),
@@ -501,12 +517,12 @@ impl Writer {
         }
     }
 
-    /// Checks whether a batch could be committed now: takes the write lock, and writes without
-    /// changing anything.
-    pub fn probe(&mut self) -> Result<(), StoreError> {
+    /// Checks whether a batch for a partition could be committed now: takes the write lock, and
+    /// writes without changing anything.
+    pub fn probe(&mut self, partition: usize) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(writer) => writer.probe(),
-            Self::Postgres(writer) => writer.probe(),
+            Self::Postgres(writer) => writer.probe(partition),
         }
     }
 }

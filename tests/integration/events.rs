@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::postgres::{TestDatabase, execute};
-use crate::support::{App, Backend, Client, DEADLINE, Service, conformance, eventually, faster, launched, run};
+use crate::support::{
+    App, Backend, Client, DEADLINE, Service, conformance, divided, eventually, faster, launched, run,
+};
 
 conformance!(
     a_snapshot_comes_first_and_then_each_change,
@@ -363,14 +365,7 @@ fn what_others_write_is_told_whatever_their_clocks_say() {
 
 #[test]
 fn what_others_write_is_told_where_each_node_numbers_its_own_transactions() {
-    let database = TestDatabase::create();
-    assert!(run(&["migrate", "--database", &database.url]).status.success());
-    // As if Citus had distributed the table.
-    execute(
-        &database.url,
-        "CREATE TABLE pg_dist_partition (logicalrelid regclass); INSERT INTO pg_dist_partition VALUES ('rockets')",
-    );
-    tells_what_others_write(&database);
+    tells_what_others_write(&divided());
 }
 
 fn tells_what_others_write(database: &TestDatabase) {
@@ -400,7 +395,7 @@ fn tells_what_others_write(database: &TestDatabase) {
         &database.url,
         &format!(
             "BEGIN; DELETE FROM rockets WHERE channel = 'b'; DELETE FROM processed_ranges WHERE channel = 'b';
-             INSERT INTO rockets_forgotten VALUES ('b', '{OLD_CLOCK}Z'); COMMIT"
+             INSERT INTO rockets_forgotten (channel, forgotten_at, bucket) VALUES ('b', '{OLD_CLOCK}Z', 0); COMMIT"
         ),
     );
     stream.until("b is gone", |event| event.name == "gone" && event.data["channel"] == "b");

@@ -17,7 +17,7 @@ use rocket_monitor::store::{Database, OpenOptions, Store};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::postgres::TestDatabase;
+use crate::postgres::{TestDatabase, execute};
 
 /// The longest time that anything may take in a test.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -143,6 +143,14 @@ impl Drop for App {
         let _ = self.serving.take().map(std::thread::JoinHandle::join);
         let _ = self.committers.get_mut().unwrap().take().map(|committers| committers.wait(DEADLINE));
     }
+}
+
+/// A database whose rockets are divided as in a cluster, but on one server.
+pub fn divided() -> TestDatabase {
+    let database = TestDatabase::create();
+    assert!(run(&["migrate", "--database", &database.url]).status.success());
+    execute(&database.url, "INSERT INTO rocket_buckets SELECT generate_series(3, 45, 3)");
+    database
 }
 
 /// The rocket without `lastReceived`.

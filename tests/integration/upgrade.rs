@@ -19,7 +19,7 @@ struct Latest {
 }
 
 const SQLITE: Latest = Latest { backend: "sqlite", version: 4, sign: "gaps by search" };
-const POSTGRES: Latest = Latest { backend: "postgres", version: 3, sign: "processed_ranges fillfactor=75" };
+const POSTGRES: Latest = Latest { backend: "postgres", version: 4, sign: "rocket_buckets" };
 
 fn fixture(backend: &str, version: u64) -> String {
     let path = format!("{}/tests/upgrade/{backend}-v{version}.sql", env!("CARGO_MANIFEST_DIR"));

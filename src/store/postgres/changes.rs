@@ -4,18 +4,20 @@
 //! within a transaction, every `NOTIFY` would serialize with all others in the database. A
 //! notification has channels, not rows: the receiver reads the rows.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use sqlx::postgres::{PgListener, PgRow};
 use sqlx::{AssertSqlSafe, Executor, PgPool, Row};
 
 use super::PostgresStore;
 use super::rows::{self, PgTime};
-use super::session;
+use super::{cluster, session};
 use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
@@ -40,18 +42,23 @@ struct Notification {
 }
 
 /// The notification channel of the instances that use the tables in a schema, named after the
-/// schema's object identifier, because channel names are shared by the whole database.
-pub(super) fn channel(schema: i64) -> String {
-    format!("rocket_monitor_{schema}")
+/// schema, because channel names are shared by the whole database. Each node of a cluster has other
+/// object identifiers.
+pub(super) fn channel(schema: &str) -> String {
+    // A name may have only 63 bytes.
+    let hash: String = Sha256::digest(schema).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!("rocket_monitor_{hash}")
 }
 
 impl PostgresStore {
     /// See [`Store::rockets_of`](crate::store::Store::rockets_of).
     pub async fn rockets_of(&self, channels: &[Channel]) -> Result<Vec<Rocket>, StoreError> {
+        let buckets: BTreeSet<i16> = channels.iter().map(|channel| self.buckets.of(channel)).collect();
+        let buckets: Vec<i16> = buckets.into_iter().collect();
         let channels: Vec<String> = channels.iter().map(|channel| channel.as_str().to_owned()).collect();
         self.read(move |pool| async move {
-            let sql = format!("SELECT {ROCKET_COLUMNS} FROM rockets WHERE channel = ANY($1)");
-            rockets(&sqlx::query(AssertSqlSafe(sql)).bind(channels).fetch_all(&pool).await?)
+            let sql = format!("SELECT {ROCKET_COLUMNS} FROM rockets WHERE channel = ANY($1) AND bucket = ANY($2)");
+            rockets(&sqlx::query(AssertSqlSafe(sql)).bind(channels).bind(buckets).fetch_all(&pool).await?)
         })
         .await
     }
@@ -60,23 +67,12 @@ impl PostgresStore {
     pub async fn change_scan(&self) -> Result<ChangeScan, StoreError> {
         let since = self.oldest_transaction().await?;
         let mut scan = PostgresScan { store: self.clone(), since, look: None, fingerprints: None };
-        if self.is_distributed().await? {
+        if self.buckets.are_many() {
             scan.fingerprints = Some(Fingerprints::default());
             // The current state of all rockets is the baseline.
             while !matches!(scan.next().await?, Scanned::Done) {}
         }
         Ok(ChangeScan::Postgres(scan))
-    }
-
-    /// Whether the rows are on several nodes of a Citus cluster.
-    async fn is_distributed(&self) -> Result<bool, StoreError> {
-        self.read(|pool| async move {
-            let sql = "SELECT to_regclass('pg_dist_partition') IS NOT NULL";
-            let is_citus: bool = sqlx::query(sql).fetch_one(&pool).await?.try_get(0)?;
-            let sql = "SELECT count(*) FROM pg_dist_partition WHERE logicalrelid = 'rockets'::regclass";
-            Ok(is_citus && sqlx::query(sql).fetch_one(&pool).await?.try_get::<i64, _>(0)? > 0)
-        })
-        .await
     }
 
     /// The oldest transaction that is still running. Everything that earlier ones changed is
@@ -101,27 +97,31 @@ impl PostgresStore {
     /// See [`Store::tell`](crate::store::Store::tell).
     pub async fn tell(&self, touches: Option<&Touches>) -> Result<(), StoreError> {
         let (name, payloads) = (Arc::clone(&self.notifications), payloads(self.instance, touches));
-        self.read(move |pool| async move { notify(&pool, &name, &payloads).await }).await
+        let is_distributed = self.is_distributed;
+        self.read(move |pool| async move { notify(&pool, is_distributed, &name, &payloads).await }).await
     }
 
     /// See [`Store::tell_now`](crate::store::Store::tell_now).
     pub fn tell_now(&self, touches: Option<&Touches>) -> Result<(), StoreError> {
         let runtime = self.runtime.0.as_ref().ok_or(StoreError::BrokenOff)?;
         let payloads = payloads(self.instance, touches);
-        let notified = notify(&self.pool, &self.notifications, &payloads);
+        let notified = notify(&self.pool, self.is_distributed, &self.notifications, &payloads);
         runtime.block_on(session::within(self.url.patience(), notified))
     }
 
     /// See [`Store::watch`](crate::store::Store::watch).
     pub async fn watch(&self) -> Result<Watch, StoreError> {
-        let mut listener = PgListener::connect_with(&super::pool(&self.url, 1)).await?;
+        let mut listener = PgListener::connect_with(&super::pool(&self.url, &self.buckets, 1)).await?;
         let listening = async { Ok(listener.listen(&self.notifications).await?) };
         session::within(self.url.patience(), listening).await?;
         Ok(Watch::Postgres(Box::new(PostgresWatch { instance: self.instance, listener })))
     }
 }
 
-async fn notify(pool: &PgPool, name: &str, payloads: &[String]) -> Result<(), StoreError> {
+async fn notify(pool: &PgPool, is_distributed: bool, name: &str, payloads: &[String]) -> Result<(), StoreError> {
+    if is_distributed {
+        return cluster::notify(pool, name, payloads).await;
+    }
     sqlx::query("SELECT pg_notify($1, payload) FROM unnest($2) AS told (payload)")
         .bind(name)
         .bind(payloads)
@@ -167,8 +167,7 @@ const SCANNED_AT_A_TIME: i64 = 512;
 /// Rows written by a transaction that was running at the previous scan are read again, so that
 /// nothing is missed, but some rows are found twice.
 ///
-/// Each node of a Citus cluster numbers its own transactions. There, rows are compared by
-/// fingerprints.
+/// Each node of a cluster numbers its own transactions. There, rows are compared by fingerprints.
 #[derive(Debug)]
 pub struct PostgresScan {
     store: PostgresStore,
@@ -183,20 +182,28 @@ pub struct PostgresScan {
 struct Look {
     /// Everything before this transaction is scanned at the end of this scan.
     through: i64,
+    /// The index of the bucket that is being read, and the last channel that was read there.
+    bucket: usize,
     after: String,
 }
 
 impl PostgresScan {
     pub(in crate::store) async fn next(&mut self) -> Result<Scanned, StoreError> {
-        let Look { through, after } = match self.look.take() {
+        let Look { through, bucket, after } = match self.look.take() {
             Some(look) => look,
-            None => Look { through: self.store.oldest_transaction().await?, after: String::new() },
+            None => Look { through: self.store.oldest_transaction().await?, bucket: 0, after: String::new() },
         };
         let since = self.fingerprints.is_none().then_some(self.since);
-        let mut rockets = self.store.written_since(since, after).await?;
+        let mut rockets = match self.store.buckets.all().get(bucket) {
+            Some(&bucket) => self.store.written_since(since, bucket, after).await?,
+            None => {
+                self.since = through;
+                return Ok(Scanned::Done);
+            }
+        };
         match rockets.last() {
             Some(last) => {
-                self.look = Some(Look { through, after: last.channel.as_str().to_owned() });
+                self.look = Some(Look { through, bucket, after: last.channel.as_str().to_owned() });
                 if let Some(fingerprints) = &mut self.fingerprints {
                     rockets.retain(|rocket| {
                         let contents = format!("{rocket:?}");
@@ -210,8 +217,8 @@ impl PostgresScan {
                 Ok(Scanned::Rockets(rockets))
             }
             None => {
-                self.since = through;
-                Ok(Scanned::Done)
+                self.look = Some(Look { through, bucket: bucket + 1, after: String::new() });
+                Ok(Scanned::Rockets(rockets))
             }
         }
     }
@@ -220,13 +227,19 @@ impl PostgresScan {
 impl PostgresStore {
     /// The next rockets whose rows were written by this transaction or a later one, if one is
     /// given. The age of a row is counted in transactions.
-    async fn written_since(&self, transaction: Option<i64>, after: String) -> Result<Vec<Rocket>, StoreError> {
+    async fn written_since(
+        &self,
+        transaction: Option<i64>,
+        bucket: i16,
+        after: String,
+    ) -> Result<Vec<Rocket>, StoreError> {
         self.read(move |pool| async move {
-            let is_wanted = if transaction.is_some() { "age(xmin) BETWEEN 0 AND age($3::text::xid)" } else { "true" };
+            let is_wanted = if transaction.is_some() { "age(xmin) BETWEEN 0 AND age($4::text::xid)" } else { "true" };
             let sql = format!(
-                "SELECT {ROCKET_COLUMNS} FROM rockets WHERE channel > $1 AND {is_wanted} ORDER BY channel LIMIT $2"
+                "SELECT {ROCKET_COLUMNS} FROM rockets
+                 WHERE channel > $1 AND bucket = $3 AND {is_wanted} ORDER BY channel LIMIT $2"
             );
-            let found = sqlx::query(AssertSqlSafe(sql)).bind(after).bind(SCANNED_AT_A_TIME);
+            let found = sqlx::query(AssertSqlSafe(sql)).bind(after).bind(SCANNED_AT_A_TIME).bind(bucket);
             let found = match transaction {
                 Some(transaction) => found.bind((transaction & i64::from(u32::MAX)).to_string()),
                 None => found,

@@ -6,13 +6,14 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use tokio::runtime::Handle;
 
+use super::buckets::Buckets;
 use super::session::{self, Work};
 use super::{PostgresStore, rows};
 use crate::domain::ranges::ProcessedRange;
 use crate::domain::rocket::Rocket;
 use crate::store::audit::{self, Found};
 use crate::store::listing::ROCKET_COLUMNS;
-use crate::store::{Audit, StoreError};
+use crate::store::{Audit, Finding, StoreError};
 
 /// How many rows are fetched at a time.
 const FETCHED_ROWS: usize = 2_000;
@@ -21,33 +22,62 @@ impl PostgresStore {
     /// See [`Store::check`](crate::store::Store::check).
     pub fn check(&self, found: Found<'_>) -> Result<Audit, StoreError> {
         let runtime = self.runtime.0.as_ref().ok_or(StoreError::BrokenOff)?;
-        let mut connection = runtime.block_on(self.open_cursors())?;
-        let mut tables = Tables {
-            handle: runtime.handle().clone(),
-            connection: &mut connection,
-            rockets: VecDeque::new(),
-            ranges: VecDeque::new(),
-        };
-        audit::run(&mut tables, found)
+        let mut connection = runtime.block_on(self.connect(Work::Long))?;
+        let mut totals = Audit::default();
+        for &bucket in self.buckets.all() {
+            runtime.block_on(open_cursors(&mut connection, bucket))?;
+            let mut tables = Tables {
+                handle: runtime.handle().clone(),
+                connection: &mut connection,
+                buckets: &self.buckets,
+                bucket,
+                rockets: VecDeque::new(),
+                ranges: VecDeque::new(),
+            };
+            let Audit { channels, ranges } = audit::run(&mut tables, found)?;
+            totals = Audit { channels: totals.channels + channels, ranges: totals.ranges + ranges };
+        }
+        runtime.block_on(find_strays(&mut connection, &self.buckets, found))?;
+        runtime.block_on(session::close(connection));
+        Ok(totals)
     }
+}
 
-    async fn open_cursors(&self) -> Result<PgConnection, StoreError> {
-        let mut connection = session::connect(&self.url, Work::Long).await?;
-        let sql = format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-             DECLARE all_rockets BINARY NO SCROLL CURSOR FOR SELECT {ROCKET_COLUMNS} FROM rockets ORDER BY channel;
-             DECLARE all_ranges BINARY NO SCROLL CURSOR FOR
-                 SELECT {} FROM processed_ranges AS ranges ORDER BY channel, first_msg",
-            rows::RANGE_COLUMNS
-        );
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await?;
-        Ok(connection)
+/// Starts to read both tables in one snapshot. All rows of a bucket are on one node, so it is one
+/// there, too.
+async fn open_cursors(connection: &mut PgConnection, bucket: i16) -> Result<(), StoreError> {
+    let sql = format!(
+        "ROLLBACK; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+         DECLARE all_rockets BINARY NO SCROLL CURSOR FOR
+             SELECT {ROCKET_COLUMNS} FROM rockets WHERE bucket = {bucket} ORDER BY channel;
+         DECLARE all_ranges BINARY NO SCROLL CURSOR FOR
+             SELECT {} FROM processed_ranges AS ranges WHERE bucket = {bucket} ORDER BY channel, first_msg",
+        rows::RANGE_COLUMNS
+    );
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
+    Ok(())
+}
+
+/// Reports rows that are in no bucket.
+async fn find_strays(connection: &mut PgConnection, buckets: &Buckets, found: Found<'_>) -> Result<(), StoreError> {
+    sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
+    for table in ["rockets", "processed_ranges"] {
+        let sql = format!("SELECT channel, bucket FROM {table} WHERE bucket <> ALL($1) ORDER BY channel");
+        for row in sqlx::query(AssertSqlSafe(sql)).bind(buckets.all()).fetch_all(&mut *connection).await? {
+            let bucket: i16 = row.try_get(1)?;
+            let detail = format!("a row in {table} has the bucket {bucket}, which doesn't exist");
+            found(Finding { channel: Some(row.try_get(0)?), detail });
+        }
     }
+    Ok(())
 }
 
 struct Tables<'c> {
     handle: Handle,
     connection: &'c mut PgConnection,
+    buckets: &'c Buckets,
+    /// The bucket that is read.
+    bucket: i16,
     rockets: VecDeque<PgRow>,
     ranges: VecDeque<PgRow>,
 }
@@ -59,6 +89,20 @@ impl Tables<'_> {
         let fetched = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut *self.connection);
         Ok(self.handle.block_on(fetched)?.into())
     }
+
+    fn read<T>(
+        &self,
+        row: &PgRow,
+        read: impl FnOnce(&PgRow) -> Result<T, StoreError>,
+    ) -> Result<audit::Row<T>, StoreError> {
+        let channel: String = row.try_get(0)?;
+        let index = self.buckets.index_of(&channel);
+        if self.buckets.all().get(index) != Some(&self.bucket) {
+            let detail = format!("it is in the bucket {}, where nobody looks for it", self.bucket);
+            return Ok((channel, Err(detail)));
+        }
+        Ok((channel, read(row).map_err(|error| error.to_string())))
+    }
 }
 
 impl audit::Rows for Tables<'_> {
@@ -66,17 +110,13 @@ impl audit::Rows for Tables<'_> {
         if self.rockets.is_empty() {
             self.rockets = self.fetch("all_rockets")?;
         }
-        self.rockets.pop_front().map(|row| read(&row, rows::rocket)).transpose()
+        self.rockets.pop_front().map(|row| self.read(&row, rows::rocket)).transpose()
     }
 
     fn next_range(&mut self) -> Result<Option<audit::Row<ProcessedRange>>, StoreError> {
         if self.ranges.is_empty() {
             self.ranges = self.fetch("all_ranges")?;
         }
-        self.ranges.pop_front().map(|row| read(&row, rows::range)).transpose()
+        self.ranges.pop_front().map(|row| self.read(&row, |row| rows::range(row, 1))).transpose()
     }
-}
-
-fn read<T>(row: &PgRow, read: fn(&PgRow) -> Result<T, StoreError>) -> Result<audit::Row<T>, StoreError> {
-    Ok((row.try_get(0)?, read(row).map_err(|error| error.to_string())))
 }

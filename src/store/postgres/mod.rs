@@ -1,12 +1,14 @@
 //! Postgres: a server that several instances share, and that analysts query.
 //!
 //! It contains the server's location (`url`, `password_file`), connections (`session`), opening and
-//! migrating (`schema` and this file), the write path (`write`, with its SQL in `statements` and
+//! migrating (`schema` and this file), how a cluster divides the rockets (`buckets`), the write path (`write`, with its SQL in `statements` and
 //! values in `literal`), reads (`read`), changes (`changes`), the audit (`check`) and error
 //! classification (`error`). Rules about messages belong to the domain.
 
+mod buckets;
 mod changes;
 mod check;
+mod cluster;
 mod error;
 mod literal;
 mod password_file;
@@ -29,16 +31,13 @@ use tokio::runtime::Runtime;
 use super::failure::Failures;
 use super::{Database, FORGOTTEN_KEPT, OpenError, OpenOptions, StoreError};
 use crate::domain::text::Channel;
+use buckets::Buckets;
 pub use changes::{PostgresScan, PostgresWatch};
 pub(super) use error::{describe, was_waited_for};
 use schema::Opened;
 use session::{GivenUp, Work};
 pub use url::PostgresUrl;
 pub use write::PostgresWriter;
-
-/// The number of concurrent batches: while one waits for its commit, another works. With more, each
-/// batch would be smaller.
-pub(super) const WRITERS: usize = 2;
 
 /// Starts a transaction for writing, whatever the server's defaults. Each statement sees everything
 /// that was committed before it, also by transactions whose locks it waited for.
@@ -51,10 +50,13 @@ pub struct PostgresStore {
     pool: PgPool,
     failures: Failures,
     given_up: GivenUp,
+    buckets: Buckets,
     /// Identifies this instance.
     instance: u64,
     /// The notification channel of the instances on the same tables.
     notifications: Arc<str>,
+    /// The instances may be connected to different nodes of a cluster.
+    is_distributed: bool,
     /// Drives the readers' connections on a thread of its own.
     runtime: Arc<Background>,
 }
@@ -97,19 +99,21 @@ impl PostgresStore {
         let (opened, url) = opened.map_err(|error| explain(error, url)).map_err(engine)?;
         match opened {
             Opened::Refused(reason) => Err(OpenError::Refused { database: database(), reason }),
-            Opened::Ours { schema } => {
+            Opened::Ours { buckets, notifications, is_distributed } => {
                 let pool = {
                     // A pool must be created inside a runtime.
                     let _entered = runtime.enter();
-                    pool(&url, url.pool_size)
+                    pool(&url, &buckets, url.pool_size)
                 };
                 Ok(Self {
                     url,
                     pool,
                     failures: options.failures.clone(),
                     given_up: GivenUp::default(),
+                    buckets,
                     instance: foldhash::fast::RandomState::default().hash_one(std::process::id()),
-                    notifications: changes::channel(schema).into(),
+                    notifications: notifications.into(),
+                    is_distributed,
                     runtime: Arc::new(Background(Some(runtime))),
                 })
             }
@@ -118,7 +122,18 @@ impl PostgresStore {
 
     /// Creates a writer, which opens its own connection when it first needs it.
     pub fn writer(&self) -> Result<PostgresWriter, StoreError> {
-        PostgresWriter::new(self.url.clone(), self.failures.clone(), Arc::clone(&self.given_up))
+        let given_up = Arc::clone(&self.given_up);
+        PostgresWriter::new(self.url.clone(), self.failures.clone(), given_up, self.buckets.clone())
+    }
+
+    /// See [`Store::partitions`](crate::store::Store::partitions).
+    pub fn partitions(&self) -> usize {
+        self.buckets.count()
+    }
+
+    /// See [`Store::partition_of`](crate::store::Store::partition_of).
+    pub fn partition_of(&self, channel: &Channel) -> usize {
+        self.buckets.index_of(channel.as_str())
     }
 
     /// The number of the last migration.
@@ -127,20 +142,23 @@ impl PostgresStore {
     }
 
     /// See [`Store::distribute`](crate::store::Store::distribute).
-    pub fn distribute(&self) -> Result<bool, StoreError> {
-        self.wait(Work::Long, schema::distribute)
+    pub fn distribute(&self, buckets: u16) -> Result<bool, StoreError> {
+        self.wait(Work::Long, async |connection| cluster::distribute(connection, buckets).await)
     }
 
     /// Removes a rocket and the record of its processed messages. Returns whether it existed.
     pub fn forget(&self, channel: &Channel) -> Result<bool, StoreError> {
+        let bucket = self.buckets.of(channel);
         let removed = self.wait(Work::Bounded, async |connection| {
             let mut transaction = connection.begin_with(BEGIN_TO_WRITE).await?;
             // The row of `rockets` first, because every writer of the channel locks it first.
-            let [rocket, ranges] =
-                ["DELETE FROM rockets WHERE channel = $1", "DELETE FROM processed_ranges WHERE channel = $1"];
-            let removed = sqlx::query(rocket).bind(channel.as_str()).execute(&mut *transaction).await?;
-            sqlx::query(ranges).bind(channel.as_str()).execute(&mut *transaction).await?;
-            note_forgotten(&mut transaction, channel).await?;
+            let [rocket, ranges] = [
+                "DELETE FROM rockets WHERE channel = $1 AND bucket = $2",
+                "DELETE FROM processed_ranges WHERE channel = $1 AND bucket = $2",
+            ];
+            let removed = sqlx::query(rocket).bind(channel.as_str()).bind(bucket).execute(&mut *transaction).await?;
+            sqlx::query(ranges).bind(channel.as_str()).bind(bucket).execute(&mut *transaction).await?;
+            note_forgotten(&mut transaction, channel, bucket).await?;
             transaction.commit().await?;
             Ok(removed.rows_affected() > 0)
         })?;
@@ -160,11 +178,20 @@ impl PostgresStore {
     ) -> Result<T, StoreError> {
         let runtime = self.runtime.0.as_ref().ok_or(StoreError::BrokenOff)?;
         runtime.block_on(async {
-            let mut connection = session::connect(&self.url, work).await?;
+            let mut connection = self.connect(work).await?;
             let done = task(&mut connection).await;
             session::close(connection).await;
             done
         })
+    }
+}
+
+impl PostgresStore {
+    /// Opens a connection to the database as it was when it was opened.
+    async fn connect(&self, work: Work) -> Result<PgConnection, StoreError> {
+        let mut connection = session::connect(&self.url, work).await?;
+        session::within(self.url.patience(), self.buckets.hold(&mut connection)).await?;
+        Ok(connection)
     }
 }
 
@@ -180,15 +207,20 @@ fn explain(error: StoreError, url: &PostgresUrl) -> StoreError {
 
 /// A pool of at most `size` connections, each tested before it is reused. An abandoned request
 /// keeps its slot until the server has answered, so there are never more connections.
-fn pool(url: &PostgresUrl, size: u32) -> PgPool {
+fn pool(url: &PostgresUrl, buckets: &Buckets, size: u32) -> PgPool {
     let (set_up, target): (Arc<str>, _) = (url.set_up(Work::Bounded).into(), url.target);
+    let buckets = buckets.clone();
     PgPoolOptions::new()
         .max_connections(size)
         .acquire_timeout(url.acquire_timeout)
         .after_connect(move |connection, _| {
-            let set_up = AssertSqlSafe(set_up.to_string());
+            let (set_up, buckets) = (AssertSqlSafe(set_up.to_string()), buckets.clone());
             Box::pin(async move {
-                session::set_up(connection, set_up, target).await.map_err(|error| match error {
+                let prepared = async {
+                    session::set_up(connection, set_up, target).await?;
+                    buckets.hold(connection).await
+                };
+                prepared.await.map_err(|error| match error {
                     StoreError::Postgres(error) => error,
                     other => sqlx::Error::Configuration(other.into()),
                 })
@@ -201,12 +233,13 @@ fn pool(url: &PostgresUrl, size: u32) -> PgPool {
         .connect_lazy_with((*url.connect).clone())
 }
 
-async fn note_forgotten(connection: &mut PgConnection, channel: &Channel) -> Result<(), StoreError> {
-    // By the server's clock, which is the same for all instances.
-    let old = "DELETE FROM rockets_forgotten WHERE forgotten_at < clock_timestamp() - make_interval(secs => $1)";
-    sqlx::query(old).bind(FORGOTTEN_KEPT.as_secs_f64()).execute(&mut *connection).await?;
-    let note = "INSERT INTO rockets_forgotten (channel, forgotten_at) VALUES ($1, clock_timestamp())
-                ON CONFLICT (channel) DO UPDATE SET forgotten_at = excluded.forgotten_at";
-    sqlx::query(note).bind(channel.as_str()).execute(connection).await?;
+async fn note_forgotten(connection: &mut PgConnection, channel: &Channel, bucket: i16) -> Result<(), StoreError> {
+    // By the server's clock, which is the same for all instances. A cluster can use that only as of
+    // the start of the transaction.
+    let old = "DELETE FROM rockets_forgotten WHERE bucket = $2 AND forgotten_at < now() - make_interval(secs => $1)";
+    sqlx::query(old).bind(FORGOTTEN_KEPT.as_secs_f64()).bind(bucket).execute(&mut *connection).await?;
+    let note = "INSERT INTO rockets_forgotten (channel, bucket, forgotten_at) VALUES ($1, $2, now())
+                ON CONFLICT (channel, bucket) DO UPDATE SET forgotten_at = excluded.forgotten_at";
+    sqlx::query(note).bind(channel.as_str()).bind(bucket).execute(connection).await?;
     Ok(())
 }

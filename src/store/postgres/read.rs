@@ -21,13 +21,13 @@ use crate::store::{GAPS_TOLD, RocketInBothViews, RocketWithGaps, StoreError};
 /// wanted.
 const GAPS: &str = "
     SELECT channel, below + 1, first_msg - 1, after_time
-    FROM (SELECT channel, first_msg,
+    FROM (SELECT channel, bucket, first_msg,
                  coalesce(lag(last_msg) OVER neighbours, 0) AS below,
                  lag(latest_time) OVER neighbours           AS after_time
           FROM processed_ranges
-          WINDOW neighbours AS (PARTITION BY channel ORDER BY first_msg)) AS ranges
+          WINDOW neighbours AS (PARTITION BY channel, bucket ORDER BY first_msg)) AS ranges
     WHERE first_msg > below + 1
-    ORDER BY channel, first_msg LIMIT $1";
+    ORDER BY channel, bucket, first_msg LIMIT $1";
 
 /// Starts a transaction whose statements all see the same snapshot.
 const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -35,17 +35,17 @@ const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 impl PostgresStore {
     /// See [`Store::rocket`](crate::store::Store::rocket).
     pub async fn rocket(&self, channel: &Channel, view: View) -> Result<Option<RocketWithGaps>, StoreError> {
-        let channel = channel.clone();
-        self.read(move |pool| async move { rocket(&mut *pool.acquire().await?, &channel, view).await }).await
+        let (channel, bucket) = (channel.clone(), self.buckets.of(channel));
+        self.read(move |pool| async move { rocket(&mut *pool.acquire().await?, &channel, bucket, view).await }).await
     }
 
     /// See [`Store::rocket_in_both_views`](crate::store::Store::rocket_in_both_views).
     pub async fn rocket_in_both_views(&self, channel: &Channel) -> Result<Option<RocketInBothViews>, StoreError> {
-        let channel = channel.clone();
+        let (channel, bucket) = (channel.clone(), self.buckets.of(channel));
         self.read(move |pool| async move {
             let mut snapshot = pool.begin_with(SNAPSHOT).await?;
-            let best_effort = rocket(&mut snapshot, &channel, View::BestEffort).await?;
-            let exact = rocket(&mut snapshot, &channel, View::Exact).await?;
+            let best_effort = rocket(&mut snapshot, &channel, bucket, View::BestEffort).await?;
+            let exact = rocket(&mut snapshot, &channel, bucket, View::Exact).await?;
             snapshot.commit().await?;
             Ok(best_effort
                 .zip(exact)
@@ -116,20 +116,23 @@ fn cells(row: &PgRow, report: Report) -> Result<Vec<Value>, StoreError> {
 async fn rocket(
     connection: &mut PgConnection,
     channel: &Channel,
+    bucket: i16,
     view: View,
 ) -> Result<Option<RocketWithGaps>, StoreError> {
     // One statement has one snapshot: the gaps are from the same state as the row. Between n ranges
     // there are n - 1 gaps, and there may be one before the first.
     let first_ranges = |column: &str| {
-        format!("ARRAY(SELECT {column} FROM processed_ranges WHERE channel = $1 ORDER BY first_msg LIMIT $2)")
+        format!(
+            "ARRAY(SELECT {column} FROM processed_ranges WHERE channel = $1 AND bucket = $3 ORDER BY first_msg LIMIT $2)"
+        )
     };
     let sql = format!(
-        "SELECT {ROCKET_COLUMNS}, {}, {} FROM {} WHERE channel = $1",
+        "SELECT {ROCKET_COLUMNS}, {}, {} FROM {} WHERE channel = $1 AND bucket = $3",
         first_ranges("first_msg"),
         first_ranges("last_msg"),
         listing::table(view)
     );
-    let found = sqlx::query(AssertSqlSafe(sql)).bind(channel.as_str()).bind(GAPS_TOLD as i64 + 1);
+    let found = sqlx::query(AssertSqlSafe(sql)).bind(channel.as_str()).bind(GAPS_TOLD as i64 + 1).bind(bucket);
     let Some(row) = found.fetch_optional(connection).await? else {
         return Ok(None);
     };

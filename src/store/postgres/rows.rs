@@ -88,17 +88,17 @@ pub(super) fn channel(row: &PgRow, index: usize) -> Result<Channel, StoreError> 
     required(row, index, |text| Channel::new(ByteString::from(text)))
 }
 
-/// Reads the columns of [`RANGE_COLUMNS`] after the channel.
-pub(super) fn range(row: &PgRow) -> Result<ProcessedRange, StoreError> {
+/// Reads the columns of [`RANGE_COLUMNS`] after the channel, the first of which has this index.
+pub(super) fn range(row: &PgRow, index: usize) -> Result<ProcessedRange, StoreError> {
     Ok(ProcessedRange {
-        first: row.try_get(1)?,
-        last: row.try_get(2)?,
+        first: row.try_get(index)?,
+        last: row.try_get(index + 1)?,
         summary: Summary {
-            speed_change: row.try_get(3)?,
-            launch: latest(row, 4)?,
-            mission: latest(row, 6)?,
-            explosion: latest(row, 8)?,
-            latest_time: row.try_get::<PgTime, _>(10)?.0,
+            speed_change: row.try_get(index + 2)?,
+            launch: latest(row, index + 3)?,
+            mission: latest(row, index + 5)?,
+            explosion: latest(row, index + 7)?,
+            latest_time: row.try_get::<PgTime, _>(index + 9)?.0,
         },
     })
 }

@@ -10,10 +10,10 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::BEGIN_TO_WRITE;
+use super::buckets::Buckets;
 use super::error::describe;
 use super::session::within;
-use super::statements::RangeSearch;
+use super::{BEGIN_TO_WRITE, changes, cluster};
 use crate::store::StoreError;
 
 mod migrations {
@@ -22,22 +22,23 @@ mod migrations {
 }
 
 /// The history of our migrations. Another program may have its own history in the same database.
-const HISTORY: &str = "rocket_monitor_schema_history";
+pub(super) const HISTORY: &str = "rocket_monitor_schema_history";
 
 /// The key of the advisory lock that is held while the tables are inspected and migrated:
 /// "rockets!" in ASCII, plus the object identifier of their schema.
 const LOCK: i64 = 0x726f_636b_6574_7321;
 
 /// The tables and views with their columns, after the last migration.
-const SHAPE: [(&str, &str); 9] = [
-    ("rockets_forgotten", "channel text, forgotten_at timestamp with time zone"),
+const SHAPE: [(&str, &str); 10] = [
+    ("rocket_buckets", "bucket smallint"),
+    ("rockets_forgotten", "channel text, forgotten_at timestamp with time zone, bucket smallint"),
     ("rockets", ROCKETS),
     ("rockets_exact", ROCKETS),
     (
         "processed_ranges",
         "channel text, first_msg bigint, last_msg bigint, speed_change bigint, launch_msg bigint, launch_type text, \
          mission_msg bigint, mission text, exploded_msg bigint, exploded_reason text, \
-         latest_time timestamp with time zone",
+         latest_time timestamp with time zone, bucket smallint",
     ),
     ("gaps", "channel text, first_missing bigint, last_missing bigint, after_time timestamp with time zone"),
     (
@@ -59,7 +60,7 @@ const SHAPE: [(&str, &str); 9] = [
 const ROCKETS: &str = "channel text, status text, type text, speed bigint, mission text, exploded_reason text, \
      latest_launch_msg bigint, latest_mission_msg bigint, latest_exploded_msg bigint, \
      latest_update timestamp with time zone, last_received timestamp with time zone, processed bigint, \
-     complete_through bigint, highest bigint";
+     complete_through bigint, highest bigint, bucket smallint";
 
 /// How long another instance may take to migrate.
 const MIGRATION_TIMEOUT: Duration = Duration::from_mins(30);
@@ -73,8 +74,12 @@ pub(super) enum Opened {
     Refused(String),
     /// It is ours, and up to date.
     Ours {
-        /// The object identifier of the tables' schema.
-        schema: i64,
+        /// The parts of the fleet.
+        buckets: Buckets,
+        /// The notification channel of the instances on the same tables.
+        notifications: String,
+        /// The tables are distributed over the nodes of a Citus cluster.
+        is_distributed: bool,
     },
 }
 
@@ -100,8 +105,14 @@ pub(super) async fn open(
             let reason = format!("{difference}, which is not the shape that this program created; restore a backup");
             return Ok(Opened::Refused(reason));
         }
-        let sql = "SELECT relnamespace::bigint FROM pg_class WHERE oid = to_regclass('rockets')";
-        Ok(Opened::Ours { schema: sqlx::query(sql).fetch_one(connection).await?.try_get(0)? })
+        let sql = "SELECT nspname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+                   WHERE pg_class.oid = to_regclass('rockets')";
+        let schema: String = sqlx::query_scalar(sql).fetch_one(&mut *connection).await?;
+        Ok(Opened::Ours {
+            buckets: Buckets::read(connection).await?,
+            notifications: changes::channel(&schema),
+            is_distributed: cluster::is_distributed(connection).await?,
+        })
     })
     .await
 }
@@ -115,7 +126,7 @@ const TRY_LOCK: &str = "SELECT pg_try_advisory_lock($1 + coalesce(
 ///
 /// It is a session lock, because the migration's own transaction would release a transaction lock
 /// too early. It would end with the connection, but a connection pooler may keep that open.
-async fn take_lock(connection: &mut PgConnection, patience: Duration) -> Result<(), StoreError> {
+pub(super) async fn take_lock(connection: &mut PgConnection, patience: Duration) -> Result<(), StoreError> {
     let started = Instant::now();
     let mut is_logged = false;
     loop {
@@ -195,38 +206,6 @@ pub(super) async fn version(connection: &mut PgConnection) -> Result<Option<i64>
     }
     let sql = format!("SELECT max(version)::bigint FROM {HISTORY}");
     Ok(sqlx::query(AssertSqlSafe(sql)).fetch_one(connection).await?.try_get(0)?)
-}
-
-/// How to find ranges: only a cluster has the index on their last numbers.
-pub(super) async fn range_search(connection: &mut PgConnection) -> Result<RangeSearch, StoreError> {
-    let sql = "SELECT EXISTS (SELECT FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
-                              WHERE indrelid = to_regclass('processed_ranges') AND relname = 'processed_ranges_by_last')";
-    let has_index: bool = sqlx::query(sql).fetch_one(connection).await?.try_get(0)?;
-    Ok(if has_index { RangeSearch::ByLast } else { RangeSearch::ByFirst })
-}
-
-/// Distributes both tables by channel over the nodes of a Citus cluster, with each channel's rows
-/// together. Returns false if that was already done.
-pub(super) async fn distribute(connection: &mut PgConnection) -> Result<bool, StoreError> {
-    let installed = "SELECT count(*) FROM pg_extension WHERE extname = 'citus'";
-    if sqlx::query(installed).fetch_one(&mut *connection).await?.try_get::<i64, _>(0)? == 0 {
-        return Err(StoreError::NotACluster);
-    }
-    let distributed = "SELECT count(*) FROM pg_dist_partition WHERE logicalrelid = 'rockets'::regclass";
-    if sqlx::query(distributed).fetch_one(&mut *connection).await?.try_get::<i64, _>(0)? > 0 {
-        return Ok(false);
-    }
-    let mut transaction = connection.begin_with(BEGIN_TO_WRITE).await?;
-    let index = "CREATE INDEX IF NOT EXISTS processed_ranges_by_last ON processed_ranges (channel, last_msg)";
-    sqlx::query(index).execute(&mut *transaction).await?;
-    for table in ["rockets", "processed_ranges"] {
-        let colocated = if table == "rockets" { "default" } else { "rockets" };
-        let distribute =
-            sqlx::query("SELECT create_distributed_table($1::text::regclass, 'channel', colocate_with => $2)");
-        distribute.bind(table).bind(colocated).execute(&mut *transaction).await?;
-    }
-    transaction.commit().await?;
-    Ok(true)
 }
 
 async fn first_of_our_names(connection: &mut PgConnection) -> Result<Option<&'static str>, StoreError> {

@@ -1,10 +1,14 @@
 //! The statements of the write path, and how batches are passed to them.
 //!
 //! Several statements in one message take no parameters, so their values are written into the SQL
-//! by `literal`. They are prepared once per connection, so that they are parsed and planned once. A
-//! cluster with both tables distributed by channel can run them: every join is by channel, and no
-//! function depends on anything but its arguments. Where that would make every message too
-//! expensive, there is a separate form for clusters ([`RangeSearch`]).
+//! by `literal`. They are prepared once per connection, so that a single server parses and plans
+//! them once.
+//!
+//! All rows of a batch are in one bucket, which every statement names: a cluster runs the statement
+//! on the one node that has the bucket, as it is. It would not do so for an INSERT that selects from
+//! the batch alone, so these also select from the row of the bucket in `rocket_buckets`.
+//!
+//! The first column of each row that a statement returns says what the row is.
 
 use std::fmt::Write;
 
@@ -16,226 +20,257 @@ use crate::domain::summary::{Latest, Summary};
 use crate::domain::timestamp::Timestamp;
 use crate::store::merge;
 
-/// The settings of a writer's connection. Plans are made once and kept. All statements look up rows
-/// by a batch's few channels, but the planner doesn't know the contents of arrays and would
-/// sometimes prefer to read whole tables.
-const SET_UP: &str = "
+/// The settings of a writer's connection. All statements look up rows by a batch's few channels, but
+/// the planner doesn't know the contents of arrays and would sometimes prefer to read whole tables.
+const SETTINGS: &str = "
     SET standard_conforming_strings = on;
-    SET plan_cache_mode = force_generic_plan;
     SET enable_seqscan = off;
     SET enable_hashjoin = off;
     SET enable_mergejoin = off;
     SET enable_bitmapscan = off;";
 
-/// The columns of `rockets` that are written, in the order of the parameters.
+/// Plans are made once and kept.
+const PLAN_ONCE: &str = "SET plan_cache_mode = force_generic_plan;";
+
+/// A cluster can plan the statements only when it knows the bucket.
+const PLAN_EACH_TIME: &str = "SET plan_cache_mode = force_custom_plan;";
+
+/// The columns of `rockets` that are written, in the order of the parameters. The bucket comes
+/// before them.
 const ROCKET_COLUMNS: &str = "channel, processed, complete_through, highest, speed, latest_launch_msg, type, \
      latest_mission_msg, mission, latest_exploded_msg, exploded_reason, latest_update, last_received";
 
 const ROCKET_PARAMETERS: &str = "text[], bigint[], bigint[], bigint[], bigint[], bigint[], text[], bigint[], text[], \
      bigint[], text[], timestamptz[], timestamptz[]";
 
-/// Takes the batch's rockets, in order: locks each row, or inserts it if it is missing, and
-/// directly adds what is new to each cached rocket that nobody else has changed. Returns (channel,
-/// `last_received`) of the rows that it has written.
-///
-/// The proposed row encodes the [`Take`]: `highest` says whether there is anything to do but lock,
-/// and `processed` says whether anything is new. `last_received` is that of the cached state. The
-/// last parameter is the time of receipt.
-///
-/// An existing row is locked before the condition is evaluated, whatever its result.
-fn take_rockets() -> String {
+/// Locks the rockets that exist, in the order of the batch, and inserts the others. Returns the
+/// channels of those that were inserted.
+fn insert_or_lock_rockets() -> String {
+    // A row is locked before the condition is evaluated.
     format!(
-        "PREPARE take_rockets ({ROCKET_PARAMETERS}, timestamptz) AS
-         INSERT INTO rockets ({ROCKET_COLUMNS})
-         SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) {}
-         WHERE excluded.highest > 0
-             AND (rockets.last_received = excluded.last_received) = (excluded.processed > 0)
-         RETURNING channel, last_received;",
-        merge::on_conflict("greatest", "$14", true)
+        "PREPARE insert_or_lock_rockets (smallint, {ROCKET_PARAMETERS}) AS
+         INSERT INTO rockets (bucket, {ROCKET_COLUMNS})
+         SELECT buckets.bucket, batch.*
+         FROM rocket_buckets AS buckets
+         CROSS JOIN unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS batch
+         WHERE buckets.bucket = $1
+         ON CONFLICT (channel, bucket) DO UPDATE SET speed = rockets.speed WHERE false
+         RETURNING 'inserted', channel;"
     )
 }
 
-/// The `last_received` of rockets, and their highest numbers.
-const LOAD_ROCKETS: &str = "
-    PREPARE load_rockets (text[]) AS
-    SELECT channel, last_received, highest FROM rockets WHERE channel = ANY($1);";
-
-/// How to find the ranges of many channels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RangeSearch {
-    /// By their first numbers, on a single server.
-    ByFirst,
-    /// By their last numbers, which needs an index that every message writes to. A cluster supports
-    /// nothing else: it refuses subqueries that refer to the batch and have a LIMIT.
-    ByLast,
+/// Adds what is new to rockets, unless they have another version than the given one. Returns the
+/// channels of those that were changed.
+fn update_rockets() -> String {
+    format!(
+        "PREPARE update_rockets (smallint, {ROCKET_PARAMETERS}, timestamptz[]) AS
+         UPDATE rockets SET {}
+         FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS batch ({ROCKET_COLUMNS}, version)
+         WHERE rockets.bucket = $1 AND rockets.channel = batch.channel AND rockets.last_received = batch.version
+         RETURNING 'updated', rockets.channel;",
+        merge::assignments("greatest", "batch", "batch.last_received", true)
+    )
 }
 
+/// The versions of rockets, and their highest numbers.
+const LOAD_ROCKETS: &str = "
+    PREPARE load_rockets (smallint, text[]) AS
+    SELECT 'rocket', channel, last_received, highest FROM rockets WHERE bucket = $1 AND channel = ANY($2);";
+
 /// The ranges that overlap or touch windows of message numbers.
-fn load_ranges(search: RangeSearch) -> String {
+fn load_ranges() -> String {
     // Of the ranges that start at or before the start of a window, only the last can reach into it.
-    let by_first = "
-        CROSS JOIN LATERAL (
-            (SELECT * FROM processed_ranges AS below
-             WHERE below.channel = batch.channel AND below.first_msg <= batch.first_msg
-             ORDER BY below.first_msg DESC LIMIT 1)
-            UNION ALL
-            SELECT * FROM processed_ranges AS others
-            WHERE others.channel = batch.channel AND others.first_msg > batch.first_msg
-                AND others.first_msg <= batch.last_msg + 1
-        ) AS ranges
-        WHERE ranges.last_msg >= batch.first_msg - 1";
-    // Most messages belong near the end of their channel, where few ranges end later. The other
-    // condition is written so that no index is used for it.
-    let by_last = "
-        JOIN processed_ranges AS ranges ON ranges.channel = batch.channel
-            AND ranges.last_msg >= batch.first_msg - 1 AND ranges.first_msg + 0 <= batch.last_msg + 1";
-    let found = match search {
-        RangeSearch::ByFirst => by_first,
-        RangeSearch::ByLast => by_last,
-    };
     format!(
-        "PREPARE load_ranges (text[], bigint[], bigint[]) AS
-         SELECT {} FROM unnest($1, $2, $3) AS batch (channel, first_msg, last_msg) {found}
+        "PREPARE load_ranges (smallint, text[], bigint[], bigint[]) AS
+         SELECT 'range', {}
+         FROM unnest($2, $3, $4) AS batch (channel, first_msg, last_msg)
+         CROSS JOIN LATERAL (
+             (SELECT * FROM processed_ranges AS below
+              WHERE below.bucket = $1 AND below.channel = batch.channel AND below.first_msg <= batch.first_msg
+              ORDER BY below.first_msg DESC LIMIT 1)
+             UNION ALL
+             SELECT * FROM processed_ranges AS others
+             WHERE others.bucket = $1 AND others.channel = batch.channel AND others.first_msg > batch.first_msg
+                 AND others.first_msg <= batch.last_msg + 1
+         ) AS ranges
+         WHERE ranges.last_msg >= batch.first_msg - 1
          ORDER BY ranges.channel, ranges.first_msg;",
         rows::RANGE_COLUMNS
     )
 }
 
 const REMOVE_RANGES: &str = "
-    PREPARE remove_ranges (text[], bigint[]) AS
+    PREPARE remove_ranges (smallint, text[], bigint[]) AS
     DELETE FROM processed_ranges AS ranges
-    USING unnest($1, $2) AS batch (channel, first_msg)
-    WHERE ranges.channel = batch.channel AND ranges.first_msg = batch.first_msg;";
+    USING unnest($2, $3) AS batch (channel, first_msg)
+    WHERE ranges.bucket = $1 AND ranges.channel = batch.channel AND ranges.first_msg = batch.first_msg;";
 
 const WRITE_RANGES: &str = "
-    PREPARE write_ranges (text[], bigint[], bigint[], bigint[], bigint[], text[], bigint[], text[], bigint[], text[],
-                          timestamptz[]) AS
-    INSERT INTO processed_ranges (channel, first_msg, last_msg, speed_change, launch_msg, launch_type, mission_msg,
-                                  mission, exploded_msg, exploded_reason, latest_time)
-    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-    ON CONFLICT (channel, first_msg) DO UPDATE SET
+    PREPARE write_ranges (smallint, text[], bigint[], bigint[], bigint[], bigint[], text[], bigint[], text[], bigint[],
+                          text[], timestamptz[]) AS
+    INSERT INTO processed_ranges (bucket, channel, first_msg, last_msg, speed_change, launch_msg, launch_type,
+                                  mission_msg, mission, exploded_msg, exploded_reason, latest_time)
+    SELECT buckets.bucket, batch.*
+    FROM rocket_buckets AS buckets
+    CROSS JOIN unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) AS batch
+    WHERE buckets.bucket = $1
+    ON CONFLICT (channel, bucket, first_msg) DO UPDATE SET
         last_msg = excluded.last_msg, speed_change = excluded.speed_change,
         launch_msg = excluded.launch_msg, launch_type = excluded.launch_type,
         mission_msg = excluded.mission_msg, mission = excluded.mission,
         exploded_msg = excluded.exploded_msg, exploded_reason = excluded.exploded_reason,
         latest_time = excluded.latest_time;";
 
-/// Adds what is new to rockets whose ranges had to be loaded.
-fn merge_rockets() -> String {
-    format!(
-        "PREPARE merge_rockets ({ROCKET_PARAMETERS}) AS
-         INSERT INTO rockets ({ROCKET_COLUMNS})
-         SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) {};",
-        merge::on_conflict("greatest", "excluded.last_received", true)
-    )
-}
-
 /// The first statements on a new connection.
-pub(super) fn set_up(search: RangeSearch) -> String {
-    [SET_UP, &take_rockets(), LOAD_ROCKETS, &load_ranges(search), REMOVE_RANGES, WRITE_RANGES, &merge_rockets()]
-        .concat()
+pub(super) fn set_up(is_cluster: bool) -> String {
+    let planning = if is_cluster { PLAN_EACH_TIME } else { PLAN_ONCE };
+    [
+        SETTINGS,
+        planning,
+        &insert_or_lock_rockets(),
+        &update_rockets(),
+        LOAD_ROCKETS,
+        &load_ranges(),
+        REMOVE_RANGES,
+        WRITE_RANGES,
+    ]
+    .concat()
 }
 
-/// What to do with a rocket's row.
+/// What new messages add to a rocket.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Take<'a> {
-    /// Not cached: the row is locked, and the result is computed afterwards. A missing rocket gets
-    /// an empty row, which nobody sees before the end of the transaction.
-    Lock,
-    /// Cached as of this instant, and all messages are duplicates: the row is written, without
-    /// effect, only if the cached state is outdated.
-    Verify(Timestamp),
-    /// Cached as of this instant, with new messages: the row is written only if the cached state is
-    /// current.
-    Merge(Timestamp, &'a Applied),
+pub(super) struct Addition<'a> {
+    pub(super) channel: &'a str,
+    pub(super) applied: &'a Applied,
+    /// The rocket's new `last_received`.
+    pub(super) received: Timestamp,
 }
 
-/// An [`Applied`] without effect.
-fn nothing() -> Applied {
-    let summary =
-        Summary { speed_change: 0, launch: None, mission: None, explosion: None, latest_time: Timestamp::FIRST };
-    Applied { processed: 0, highest: 0, complete_through: 0, summary }
+/// A message to the server: statements for the rows of one bucket. A statement without rows is left
+/// out.
+#[derive(Debug)]
+pub(super) struct Statements {
+    sql: String,
+    bucket: i16,
 }
 
-/// Starts the transaction and takes the batch's rockets, given in the order of their channels.
-pub(super) fn begin_and_take(rockets: &[(&str, Take<'_>)], received: Timestamp) -> String {
-    let nothing = nothing();
-    let to_verify = Applied { highest: 1, ..nothing.clone() };
-    let proposed: Vec<_> = rockets
-        .iter()
-        .map(|&(channel, take)| match take {
-            Take::Lock => (channel, &nothing, Timestamp::FIRST),
-            Take::Verify(stamp) => (channel, &to_verify, stamp),
-            Take::Merge(stamp, applied) => (channel, applied, stamp),
-        })
-        .collect();
-    let mut parameters = rocket_columns(&proposed);
-    parameters.push(format!("'{received}'"));
-    let mut sql = format!("{BEGIN_TO_WRITE};");
-    execute(&mut sql, "take_rockets", &parameters);
-    sql
+impl Statements {
+    /// Starts a transaction.
+    pub(super) fn begin(bucket: i16) -> Self {
+        Self { sql: format!("{BEGIN_TO_WRITE};"), bucket }
+    }
+
+    /// Continues a transaction.
+    pub(super) fn go_on(bucket: i16) -> Self {
+        Self { sql: String::new(), bucket }
+    }
+
+    /// Everything that a batch does, without rows and without an end: it fails where a batch would.
+    pub(super) fn attempt(bucket: i16) -> Self {
+        let mut attempt = Self::begin(bucket);
+        let no_channels = || array(std::iter::empty::<&str>());
+        let no_numbers = || array(std::iter::empty::<i64>());
+        let no_times = || array(std::iter::empty::<Timestamp>());
+        attempt.execute("insert_or_lock_rockets", &columns(&[]));
+        attempt.execute("update_rockets", &[columns(&[]), vec![no_times()]].concat());
+        attempt.execute("load_rockets", &[no_channels()]);
+        attempt.execute("load_ranges", &[no_channels(), no_numbers(), no_numbers()]);
+        attempt.execute("remove_ranges", &[no_channels(), no_numbers()]);
+        attempt.execute("write_ranges", &range_columns(&[]));
+        attempt
+    }
+
+    /// Locks the rockets that exist, and inserts the others with what is new. They are given in the
+    /// order of their channels, which is the order of the locks.
+    pub(super) fn insert_or_lock_rockets(&mut self, rockets: &[Addition<'_>]) {
+        if !rockets.is_empty() {
+            self.execute("insert_or_lock_rockets", &columns(rockets));
+        }
+    }
+
+    /// Adds new messages to rockets that have these versions.
+    pub(super) fn update_rockets(&mut self, rockets: &[(Addition<'_>, Timestamp)]) {
+        if !rockets.is_empty() {
+            let additions: Vec<_> = rockets.iter().map(|(addition, _)| *addition).collect();
+            let versions = array(rockets.iter().map(|(_, version)| *version));
+            self.execute("update_rockets", &[columns(&additions), vec![versions]].concat());
+        }
+    }
+
+    /// Loads the versions and highest numbers of rockets.
+    pub(super) fn load_rockets(&mut self, channels: &[&str]) {
+        if !channels.is_empty() {
+            self.execute("load_rockets", &[array(channels.iter().copied())]);
+        }
+    }
+
+    /// Loads the ranges near the messages of groups.
+    pub(super) fn load_ranges(&mut self, groups: &[&Group<'_>]) {
+        if groups.is_empty() {
+            return;
+        }
+        let windows =
+            || groups.iter().flat_map(|group| group.windows().map(|window| (group.channel().as_str(), window)));
+        let parameters = [
+            array(windows().map(|(channel, _)| channel)),
+            array(windows().map(|(_, window)| window.first)),
+            array(windows().map(|(_, window)| window.last)),
+        ];
+        self.execute("load_ranges", &parameters);
+    }
+
+    /// Removes ranges by their channels and first numbers.
+    pub(super) fn remove_ranges(&mut self, ranges: &[(&str, i64)]) {
+        if !ranges.is_empty() {
+            let channels = array(ranges.iter().map(|(channel, _)| *channel));
+            self.execute("remove_ranges", &[channels, array(ranges.iter().map(|(_, first)| *first))]);
+        }
+    }
+
+    /// Writes ranges, new ones or replacements for those with the same first numbers.
+    pub(super) fn write_ranges(&mut self, ranges: &[(&str, &ProcessedRange)]) {
+        if !ranges.is_empty() {
+            self.execute("write_ranges", &range_columns(ranges));
+        }
+    }
+
+    fn execute(&mut self, statement: &str, parameters: &[String]) {
+        // Writing to memory can't fail.
+        let _ = write!(self.sql, "EXECUTE {statement}({}::smallint,{});", self.bucket, parameters.join(","));
+    }
+
+    /// The SQL, without an end of the transaction.
+    pub(super) fn into_sql(self) -> String {
+        self.sql
+    }
+
+    /// The SQL, with the end of the transaction.
+    pub(super) fn and(self, end: &str) -> String {
+        self.sql + end
+    }
 }
 
-/// Everything that a batch does, without rockets and without an end: it fails where a batch would.
-pub(super) fn attempt() -> String {
-    let mut sql = begin_and_take(&[], Timestamp::FIRST);
-    load(&mut sql, &[]);
-    remove_ranges(&mut sql, &[]);
-    write_ranges(&mut sql, &[]);
-    merge_rockets_with(&mut sql, &[]);
-    sql
-}
-
-/// Loads the ranges and rockets of the groups' channels.
-pub(super) fn load(sql: &mut String, groups: &[&Group<'_>]) {
-    let windows = || groups.iter().flat_map(|group| group.windows().map(|window| (group.channel().as_str(), window)));
-    execute(sql, "load_rockets", &[array(groups.iter().map(|group| group.channel().as_str()))]);
-    let parameters = [
-        array(windows().map(|(channel, _)| channel)),
-        array(windows().map(|(_, window)| window.first)),
-        array(windows().map(|(_, window)| window.last)),
+/// One array for each of [`ROCKET_COLUMNS`].
+fn columns(rockets: &[Addition<'_>]) -> Vec<String> {
+    let progress = [
+        array(rockets.iter().map(|rocket| rocket.channel)),
+        array(rockets.iter().map(|rocket| rocket.applied.processed)),
+        array(rockets.iter().map(|rocket| rocket.applied.complete_through)),
+        array(rockets.iter().map(|rocket| rocket.applied.highest)),
     ];
-    execute(sql, "load_ranges", &parameters);
+    let columns = summary_columns(rockets.iter().map(|rocket| &rocket.applied.summary));
+    let received = [array(rockets.iter().map(|rocket| rocket.received))];
+    [&progress[..], &columns, &received].concat()
 }
 
-/// Removes ranges by their channels and first numbers.
-pub(super) fn remove_ranges(sql: &mut String, ranges: &[(&str, i64)]) {
-    let columns = [array(ranges.iter().map(|(channel, _)| *channel)), array(ranges.iter().map(|(_, first)| *first))];
-    execute(sql, "remove_ranges", &columns);
-}
-
-/// Writes ranges, new ones or replacements for those with the same first numbers.
-pub(super) fn write_ranges(sql: &mut String, ranges: &[(&str, &ProcessedRange)]) {
+/// One array for each column of `processed_ranges` but the bucket.
+fn range_columns(ranges: &[(&str, &ProcessedRange)]) -> Vec<String> {
     let keys = [
         array(ranges.iter().map(|(channel, _)| *channel)),
         array(ranges.iter().map(|(_, range)| range.first)),
         array(ranges.iter().map(|(_, range)| range.last)),
     ];
-    let columns = summary_columns(ranges.iter().map(|(_, range)| &range.summary));
-    execute(sql, "write_ranges", &[&keys[..], &columns].concat());
-}
-
-/// Adds new messages to rockets, with the times of receipt.
-pub(super) fn merge_rockets_with(sql: &mut String, rockets: &[(&str, &Applied, Timestamp)]) {
-    execute(sql, "merge_rockets", &rocket_columns(rockets));
-}
-
-fn execute(sql: &mut String, statement: &str, parameters: &[String]) {
-    // Writing to memory can't fail.
-    let _ = write!(sql, "EXECUTE {statement}({});", parameters.join(","));
-}
-
-/// One array for each of [`ROCKET_COLUMNS`].
-fn rocket_columns(rockets: &[(&str, &Applied, Timestamp)]) -> Vec<String> {
-    let progress = [
-        array(rockets.iter().map(|(channel, _, _)| *channel)),
-        array(rockets.iter().map(|(_, applied, _)| applied.processed)),
-        array(rockets.iter().map(|(_, applied, _)| applied.complete_through)),
-        array(rockets.iter().map(|(_, applied, _)| applied.highest)),
-    ];
-    let columns = summary_columns(rockets.iter().map(|(_, applied, _)| &applied.summary));
-    let received = [array(rockets.iter().map(|(_, _, received)| *received))];
-    [&progress[..], &columns, &received].concat()
+    [&keys[..], &summary_columns(ranges.iter().map(|(_, range)| &range.summary))].concat()
 }
 
 /// One array for each column: speed change; number and text of launch, mission and explosion;

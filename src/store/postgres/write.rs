@@ -7,12 +7,13 @@
 //!
 //! Most of a batch's rockets are [cached](crate::store::known) together with their `last_received`.
 //! That grows with every change, whatever the clocks of the instances say, so it serves as the
-//! rocket's version. The first message locks the rows, and adds what is new to each cached rocket
-//! unless its version has changed. If one has, the transaction is rolled back, and the next attempt
-//! doesn't use the cache. The first message also loads the data of the other rockets. The second
-//! message writes the ranges, adds what is new to these other rockets, and commits.
+//! rocket's version. The first message adds what is new to each cached rocket unless its version
+//! has changed. If one has, the transaction is rolled back, and the next attempt doesn't use the
+//! cache. The first message also inserts the rockets that don't exist, and locks and loads the
+//! others. The second message writes the ranges, adds what is new to the loaded rockets, and
+//! commits.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -20,11 +21,11 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use tokio::runtime::Runtime;
 
+use super::buckets::Buckets;
 use super::error::{describe, is_connection_lost, is_to_be_tried_again, was_waited_for};
 use super::rows::{self, PgTime};
-use super::schema;
 use super::session::{self, Backend, GivenUp, Work, within};
-use super::statements::{self, Take};
+use super::statements::{self, Addition, Statements};
 use super::url::PostgresUrl;
 use crate::domain::batch::{Batch, Group, Outcome};
 use crate::domain::message::Message;
@@ -86,6 +87,7 @@ pub struct PostgresWriter {
     runtime: Runtime,
     connection: Option<Open>,
     given_up: GivenUp,
+    buckets: Buckets,
     known: Known<Note>,
 }
 
@@ -98,20 +100,46 @@ struct Open {
 }
 
 impl PostgresWriter {
-    pub(super) fn new(url: PostgresUrl, failures: Failures, given_up: GivenUp) -> Result<Self, StoreError> {
+    pub(super) fn new(
+        url: PostgresUrl,
+        failures: Failures,
+        given_up: GivenUp,
+        buckets: Buckets,
+    ) -> Result<Self, StoreError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
-        Ok(Self { url, failures, runtime, connection: None, given_up, known: Known::default() })
+        Ok(Self { url, failures, runtime, connection: None, given_up, buckets, known: Known::default() })
     }
 
     /// See [`Writer::commit`](crate::store::Writer::commit).
     pub fn commit(&mut self, messages: &[Message], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
+        let mut by_bucket: BTreeMap<i16, Vec<usize>> = BTreeMap::new();
+        for (index, message) in messages.iter().enumerate() {
+            by_bucket.entry(self.buckets.of(&message.channel)).or_default().push(index);
+        }
+        if let (Some((bucket, _)), true) = (by_bucket.first_key_value(), by_bucket.len() == 1) {
+            return self.commit_to(*bucket, messages, now);
+        }
+        let mut outcomes = vec![Outcome::Duplicate; messages.len()];
+        for (bucket, indexes) in by_bucket {
+            let part: Vec<Message> = indexes.iter().filter_map(|index| messages.get(*index)).cloned().collect();
+            for (index, outcome) in indexes.into_iter().zip(self.commit_to(bucket, &part, now)?) {
+                if let Some(place) = outcomes.get_mut(index) {
+                    *place = outcome;
+                }
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Commits messages whose channels are all in this bucket, in one transaction.
+    fn commit_to(&mut self, bucket: i16, messages: &[Message], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
         let batch = Batch::new(messages);
         let mut tries = 1;
         let mut rely = true;
         loop {
             let mut known = std::mem::take(&mut self.known);
             let had_connection = self.connection.is_some();
-            let mut transaction = Transaction::new(&batch, messages.len(), rely.then_some(&mut known), now);
+            let mut transaction = Transaction::new(bucket, &batch, messages.len(), rely.then_some(&mut known), now);
             let work = async |connection: &mut PgConnection, failures: &Failures| {
                 transaction.run(connection, failures, &mut known).await
             };
@@ -137,9 +165,10 @@ impl PostgresWriter {
     }
 
     /// See [`Writer::probe`](crate::store::Writer::probe).
-    pub fn probe(&mut self) -> Result<(), StoreError> {
+    pub fn probe(&mut self, partition: usize) -> Result<(), StoreError> {
+        let bucket = *self.buckets.all().get(partition).expect("a partition is the index of a bucket");
         self.within_time(async |connection, _| {
-            let sql = statements::attempt() + "ROLLBACK";
+            let sql = Statements::attempt(bucket).and("ROLLBACK");
             sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
             Ok(())
         })
@@ -151,11 +180,11 @@ impl PostgresWriter {
         &mut self,
         work: impl AsyncFnOnce(&mut PgConnection, &Failures) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let Self { url, failures, runtime, connection, given_up, .. } = self;
+        let Self { url, failures, runtime, connection, given_up, buckets, .. } = self;
         runtime.block_on(async {
             let mut open = match connection.take() {
-                Some(open) => open.or_another(url, given_up).await?,
-                None => Open::new(url, given_up).await?,
+                Some(open) => open.or_another(url, given_up, buckets).await?,
+                None => Open::new(url, given_up, buckets).await?,
             };
             match within(url.patience(), work(&mut open.connection, failures)).await {
                 Ok(done) => {
@@ -173,13 +202,13 @@ impl PostgresWriter {
 }
 
 impl Open {
-    async fn new(url: &PostgresUrl, given_up: &GivenUp) -> Result<Self, StoreError> {
+    async fn new(url: &PostgresUrl, given_up: &GivenUp, buckets: &Buckets) -> Result<Self, StoreError> {
         let mut connection = session::connect(url, Work::Bounded).await?;
         let prepared = within(url.patience(), async {
             session::end(given_up, &mut connection).await?;
             let backend = Backend::of(&mut connection).await?;
-            let search = schema::range_search(&mut connection).await?;
-            sqlx::raw_sql(AssertSqlSafe(statements::set_up(search))).execute(&mut connection).await?;
+            buckets.hold(&mut connection).await?;
+            sqlx::raw_sql(AssertSqlSafe(statements::set_up(buckets.are_many()))).execute(&mut connection).await?;
             Ok(backend)
         });
         match prepared.await {
@@ -207,25 +236,42 @@ impl Open {
     }
 
     /// This connection, or another one if the server has closed it.
-    async fn or_another(mut self, url: &PostgresUrl, given_up: &GivenUp) -> Result<Self, StoreError> {
+    async fn or_another(
+        mut self,
+        url: &PostgresUrl,
+        given_up: &GivenUp,
+        buckets: &Buckets,
+    ) -> Result<Self, StoreError> {
         if self.used.elapsed() < IDLE || session::is_alive(&mut self.connection).await {
             return Ok(self);
         }
         session::close(self.connection).await;
-        Self::new(url, given_up).await
+        Self::new(url, given_up, buckets).await
     }
 }
 
 /// The part of a batch that concerns one rocket.
 struct Share<'b, 'm> {
     group: &'b Group<'m>,
-    /// The version of the cached state, if it is used; otherwise the state is loaded.
-    known: Option<Timestamp>,
+    stored: Stored,
     /// The rocket's new `last_received`, if anything is new.
     received: Timestamp,
-    /// The result of joining its messages. Empty until the ranges are loaded, unless they are
-    /// cached.
+    /// The result of joining its messages to the stored ranges. As long as nothing is known of
+    /// these, as if there were none.
     joined: Joined,
+}
+
+/// What is known of the stored state of a rocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stored {
+    /// The cached state, which has this version.
+    Cached(Timestamp),
+    /// Nothing yet.
+    Unknown,
+    /// There was none, and this transaction has inserted the rocket.
+    Inserted,
+    /// The loaded state, which has this version. The rocket is locked.
+    Loaded(Timestamp),
 }
 
 impl Share<'_, '_> {
@@ -233,28 +279,16 @@ impl Share<'_, '_> {
         self.group.channel().as_str()
     }
 
-    fn take(&self) -> Take<'_> {
-        match (self.known, &self.joined.applied) {
-            (None, _) => Take::Lock,
-            (Some(stamp), None) => Take::Verify(stamp),
-            (Some(stamp), Some(applied)) => Take::Merge(stamp, applied),
-        }
-    }
-
-    /// Whether the cached state was current, judging by the row that was written, if any.
-    fn is_as_known(&self, written: Option<Timestamp>) -> bool {
-        match self.take() {
-            Take::Lock => true,
-            Take::Verify(_) => written.is_none(),
-            // If the rocket was removed in the meantime, that statement inserts it again, with the
-            // old version.
-            Take::Merge(..) => written == Some(self.received),
-        }
+    /// What its messages add to the rocket, if anything is new.
+    fn addition(&self) -> Option<Addition<'_>> {
+        let applied = self.joined.applied.as_ref()?;
+        Some(Addition { channel: self.channel(), applied, received: self.received })
     }
 }
 
-/// One attempt to commit a batch.
+/// One attempt to commit a batch for one bucket.
 struct Transaction<'b, 'm> {
+    bucket: i16,
     /// In the order of the channels.
     shares: Vec<Share<'b, 'm>>,
     outcomes: Vec<Outcome>,
@@ -265,24 +299,29 @@ struct Transaction<'b, 'm> {
 
 impl<'b, 'm> Transaction<'b, 'm> {
     /// Joins the messages of cached rockets to their cached ranges.
-    fn new(batch: &'b Batch<'m>, messages: usize, mut known: Option<&mut Known<Note>>, now: Timestamp) -> Self {
+    fn new(
+        bucket: i16,
+        batch: &'b Batch<'m>,
+        messages: usize,
+        mut known: Option<&mut Known<Note>>,
+        now: Timestamp,
+    ) -> Self {
         let mut outcomes = vec![Outcome::Duplicate; messages];
         let share = |group: &'b Group<'m>| {
-            let stored = known.as_mut().and_then(|known| {
+            let cached = known.as_mut().and_then(|known| {
                 let mut known = known.entry(group.channel())?;
                 let note = known.note_mut();
-                let stamp = note.is_reliable(now).then_some(note.stamp)?;
-                Some((stamp, known.near(group)?))
+                let version = note.is_reliable(now).then_some(note.stamp)?;
+                Some((version, known.near(group)?))
             });
-            match stored {
-                Some((stamp, ranges)) => {
-                    Share { group, known: Some(stamp), received: now, joined: group.join(ranges, &mut outcomes) }
-                }
-                None => Share { group, known: None, received: now, joined: Joined::default() },
-            }
+            let (stored, ranges) = match cached {
+                Some((version, ranges)) => (Stored::Cached(version), ranges),
+                None => (Stored::Unknown, Vec::new()),
+            };
+            Share { group, stored, received: now, joined: group.join(ranges, &mut outcomes) }
         };
         let shares = batch.groups().iter().map(share).collect();
-        Self { shares, outcomes, now, may_be_committed: false }
+        Self { bucket, shares, outcomes, now, may_be_committed: false }
     }
 
     /// Commits the batch, and returns the outcomes; none if a cached state was outdated, and
@@ -294,7 +333,7 @@ impl<'b, 'm> Transaction<'b, 'm> {
         known: &mut Known<Note>,
     ) -> Result<Option<Vec<Outcome>>, StoreError> {
         failures.check(FailurePoint::BeforeLoad)?;
-        let first = sqlx::raw_sql(AssertSqlSafe(self.first_message()));
+        let first = sqlx::raw_sql(AssertSqlSafe(self.first_message().into_sql()));
         let answer = Answer::read(&first.fetch_all(&mut *connection).await?)?;
         if self.doubt(&answer, known) {
             sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
@@ -302,36 +341,54 @@ impl<'b, 'm> Transaction<'b, 'm> {
         }
         self.join_loaded(answer, known);
         failures.check(FailurePoint::BeforeWrites)?;
-        let mut second = self.second_message();
-        if failures.are_plannable() {
-            sqlx::raw_sql(AssertSqlSafe(std::mem::take(&mut second))).execute(&mut *connection).await?;
-            failures.check(FailurePoint::BeforeCommit)?;
-        }
-        second.push_str("COMMIT");
-        self.may_be_committed = true;
-        sqlx::raw_sql(AssertSqlSafe(second)).execute(&mut *connection).await?;
+        let failure = failures.check(FailurePoint::BeforeCommit);
+        let end = if failure.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        self.may_be_committed = failure.is_ok();
+        sqlx::raw_sql(AssertSqlSafe(self.second_message().and(end))).execute(&mut *connection).await?;
+        failure?;
         self.follow(known);
         failures.check(FailurePoint::AfterCommit)?;
         Ok(Some(std::mem::take(&mut self.outcomes)))
     }
 
-    /// Starts the transaction, takes the rockets, and loads those that are not cached.
-    fn first_message(&self) -> String {
-        let taken: Vec<_> = self.shares.iter().map(|share| (share.channel(), share.take())).collect();
-        let mut sql = statements::begin_and_take(&taken, self.now);
+    /// Starts the transaction. Adds what is new to the cached rockets, inserts those that don't
+    /// exist, and locks and loads the others.
+    fn first_message(&self) -> Statements {
+        let mut statements = Statements::begin(self.bucket);
         let unknown: Vec<_> =
-            self.shares.iter().filter(|share| share.known.is_none()).map(|share| share.group).collect();
+            self.shares.iter().filter(|share| share.stored == Stored::Unknown).map(|share| share.group).collect();
         if !unknown.is_empty() {
-            statements::load(&mut sql, &unknown);
+            // With the cached rockets, so that all are locked in order. If one of these doesn't
+            // exist anymore, its new row is not the cached version.
+            let all: Vec<_> = self.shares.iter().filter_map(Share::addition).collect();
+            statements.insert_or_lock_rockets(&all);
         }
-        sql
+        let (mut new, mut to_load) = (Vec::new(), Vec::new());
+        for share in &self.shares {
+            match (share.stored, share.addition()) {
+                (Stored::Cached(version), Some(addition)) => new.push((addition, version)),
+                // All are duplicates, so only the version is of interest.
+                (Stored::Cached(_), None) | (Stored::Unknown, _) => to_load.push(share.channel()),
+                (Stored::Inserted | Stored::Loaded(_), _) => unreachable!("nothing is known before the first message"),
+            }
+        }
+        statements.update_rockets(&new);
+        statements.load_rockets(&to_load);
+        statements.load_ranges(&unknown);
+        statements
     }
 
     /// Marks the outdated cache entries. Returns whether there are any.
     fn doubt(&self, answer: &Answer, known: &mut Known<Note>) -> bool {
         let mut doubtful = false;
         for share in &self.shares {
-            if !share.is_as_known(answer.written.get(share.channel()).copied()) {
+            let Stored::Cached(version) = share.stored else { continue };
+            let is_current = if share.joined.applied.is_some() {
+                answer.updated.contains(share.channel())
+            } else {
+                answer.rockets.get(share.channel()).is_some_and(|rocket| rocket.version == version)
+            };
+            if !is_current {
                 doubtful = true;
                 if let Some(mut known) = known.entry(share.group.channel()) {
                     known.note_mut().was_wrong();
@@ -341,47 +398,50 @@ impl<'b, 'm> Transaction<'b, 'm> {
         doubtful
     }
 
-    /// Joins the messages of the other rockets to the loaded ranges, and caches these.
+    /// Joins the messages of the loaded rockets to their ranges, and caches these.
     fn join_loaded(&mut self, mut answer: Answer, known: &mut Known<Note>) {
-        for share in self.shares.iter_mut().filter(|share| share.known.is_none()) {
+        for share in self.shares.iter_mut().filter(|share| share.stored == Stored::Unknown) {
             let channel = share.group.channel();
-            let ranges = answer.ranges.remove(channel.as_str()).unwrap_or_default();
-            if let Some(&LoadedRocket { stamp, highest }) = answer.rockets.get(channel.as_str()) {
-                share.received = self.now.max(stamp.next());
-                let note = match known.entry(channel) {
-                    Some(mut known) => Note { stamp, ..*known.note_mut() },
-                    None => Note { stamp, doubt: 0, pause: 0 },
-                };
-                // Always replaces the old entry, which belongs to an earlier version than this
-                // note.
-                let (complete_from, ranges) = match complete_from(share.group, &ranges, highest) {
-                    Some(complete_from) => (complete_from, ranges.clone()),
-                    None => (i64::MAX, Vec::new()),
-                };
-                known.remember(channel, complete_from, ranges, note);
+            if answer.inserted.contains(channel.as_str()) {
+                share.stored = Stored::Inserted;
+                known.remember(channel, 0, Vec::new(), Note { stamp: share.received, doubt: 0, pause: 0 });
+                continue;
             }
+            let LoadedRocket { version, highest } =
+                answer.rockets.remove(channel.as_str()).expect("a rocket that was not inserted is locked");
+            let ranges = answer.ranges.remove(channel.as_str()).unwrap_or_default();
+            share.stored = Stored::Loaded(version);
+            share.received = self.now.max(version.next());
+            let note = match known.entry(channel) {
+                Some(mut known) => Note { stamp: version, ..*known.note_mut() },
+                None => Note { stamp: version, doubt: 0, pause: 0 },
+            };
+            // Always replaces the old entry, which belongs to an earlier version than this note.
+            let (complete_from, cached) = match complete_from(share.group, &ranges, highest) {
+                Some(complete_from) => (complete_from, ranges.clone()),
+                None => (i64::MAX, Vec::new()),
+            };
+            known.remember(channel, complete_from, cached, note);
             share.joined = share.group.join(ranges, &mut self.outcomes);
         }
     }
 
-    /// Writes the ranges, and adds what is new to the rockets that were not cached. Lacks only the
-    /// COMMIT.
-    fn second_message(&self) -> String {
-        let mut sql = String::new();
-        let (mut removed, mut written, mut merged) = (Vec::new(), Vec::new(), Vec::new());
+    /// Writes the ranges, and adds what is new to the loaded rockets. Lacks only the end of the
+    /// transaction.
+    fn second_message(&self) -> Statements {
+        let (mut removed, mut written, mut new) = (Vec::new(), Vec::new(), Vec::new());
         for share in &self.shares {
             removed.extend(share.joined.removed.iter().map(|first| (share.channel(), *first)));
             written.extend(share.joined.written().map(|range| (share.channel(), range)));
-            if let (None, Some(applied)) = (share.known, &share.joined.applied) {
-                merged.push((share.channel(), applied, share.received));
+            if let (Stored::Loaded(version), Some(addition)) = (share.stored, share.addition()) {
+                new.push((addition, version));
             }
         }
-        statements::remove_ranges(&mut sql, &removed);
-        statements::write_ranges(&mut sql, &written);
-        if self.shares.iter().any(|share| share.known.is_none()) {
-            statements::merge_rockets_with(&mut sql, &merged);
-        }
-        sql
+        let mut statements = Statements::go_on(self.bucket);
+        statements.remove_ranges(&removed);
+        statements.write_ranges(&written);
+        statements.update_rockets(&new);
+        statements
     }
 
     /// Updates the cache after a commit.
@@ -393,7 +453,7 @@ impl<'b, 'm> Transaction<'b, 'm> {
             if share.joined.applied.is_some() {
                 note.stamp = share.received;
             }
-            if share.known.is_some() {
+            if matches!(share.stored, Stored::Cached(_)) {
                 note.was_right();
             }
         }
@@ -419,42 +479,45 @@ fn complete_from(group: &Group<'_>, loaded: &[ProcessedRange], highest: i64) -> 
 
 struct LoadedRocket {
     /// Its `last_received`.
-    stamp: Timestamp,
+    version: Timestamp,
     highest: i64,
 }
 
 /// The server's response to the first message, by channel.
 #[derive(Default)]
 struct Answer {
-    /// The `last_received` of the rockets that were written.
-    written: HashMap<String, Timestamp>,
+    inserted: HashSet<String>,
+    updated: HashSet<String>,
     rockets: HashMap<String, LoadedRocket>,
     /// In ascending order.
     ranges: HashMap<String, Vec<ProcessedRange>>,
 }
 
 impl Answer {
-    /// The number of columns tells which statement a row belongs to.
     fn read(rows: &[PgRow]) -> Result<Self, StoreError> {
         let mut answer = Self::default();
         for row in rows {
-            let channel: String = row.try_get(0)?;
-            match row.len() {
-                2 => {
-                    answer.written.insert(channel, row.try_get::<PgTime, _>(1)?.0);
+            let channel: String = row.try_get(1)?;
+            match row.try_get(0)? {
+                "inserted" => {
+                    answer.inserted.insert(channel);
                 }
-                3 => {
-                    let loaded = LoadedRocket { stamp: row.try_get::<PgTime, _>(1)?.0, highest: row.try_get(2)? };
+                "updated" => {
+                    answer.updated.insert(channel);
+                }
+                "rocket" => {
+                    let loaded = LoadedRocket { version: row.try_get::<PgTime, _>(2)?.0, highest: row.try_get(3)? };
                     answer.rockets.insert(channel, loaded);
                 }
-                _ => {
+                "range" => {
                     let ranges = answer.ranges.entry(channel).or_default();
-                    let range = rows::range(row)?;
+                    let range = rows::range(row, 2)?;
                     // A range that reaches into two windows occurs twice.
                     if ranges.last().is_none_or(|last| last.first < range.first) {
                         ranges.push(range);
                     }
                 }
+                other => unreachable!("no statement returns a row {other:?}"),
             }
         }
         Ok(answer)
@@ -479,7 +542,9 @@ mod tests {
     #[test]
     fn a_batch_is_the_same_few_statements_whatever_it_holds() {
         let now = Timestamp::FIRST.next();
-        for (all_known, statements) in [(true, (2, 2)), (false, (4, 3))] {
+        // Begin, and update the rockets; or begin, insert or lock rockets, load rockets and ranges.
+        // Then write the ranges; the end follows.
+        for (all_cached, statements) in [(true, (2, 1)), (false, (4, 2))] {
             for messages in [1, 100, 1_000] {
                 let messages: Vec<Message> = (0..messages).map(|index| message(index % 70, index * 3 + 1)).collect();
                 let mut known = Known::default();
@@ -488,14 +553,18 @@ mod tests {
                     known.remember(&Channel::new(format!("c{channel}")).unwrap(), 0, Vec::new(), note);
                 }
                 let batch = Batch::new(&messages);
-                let mut transaction = Transaction::new(&batch, messages.len(), all_known.then_some(&mut known), now);
+                let cache = all_cached.then_some(&mut known);
+                let mut transaction = Transaction::new(0, &batch, messages.len(), cache, now);
                 let first = transaction.first_message();
-                transaction.join_loaded(Answer::default(), &mut known);
+                let mut answer = Answer::default();
+                for group in batch.groups() {
+                    let loaded = LoadedRocket { version: Timestamp::FIRST, highest: 0 };
+                    answer.rockets.insert(group.channel().to_string(), loaded);
+                }
+                transaction.join_loaded(answer, &mut known);
                 let second = transaction.second_message();
-                let count = |sql: &str| sql.matches(';').count();
-                // Begin, take, and maybe load rockets and ranges; remove and write ranges, maybe
-                // merge; COMMIT follows.
-                assert_eq!((count(&first), count(&second)), statements);
+                let count = |statements: Statements| statements.into_sql().matches(';').count();
+                assert_eq!((count(first), count(second)), statements);
             }
         }
     }

@@ -1,0 +1,121 @@
+//! Citus: distributes the tables over the nodes of a cluster.
+//!
+//! Each bucket is in a shard of its own, so that Citus can place and move each by itself. All tables
+//! with a bucket are divided in the same way, so that the rows of a bucket are on one node.
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+
+use super::buckets::{self, SQL_HASH};
+use super::schema::{self, HISTORY};
+use super::{BEGIN_TO_WRITE, session};
+use crate::store::StoreError;
+
+/// The tables that are distributed like `rocket_buckets`.
+const TABLES: [&str; 3] = ["rockets", "processed_ranges", "rockets_forgotten"];
+
+/// Whether this is a node of a cluster over which the tables are distributed.
+pub(super) async fn is_distributed(connection: &mut PgConnection) -> Result<bool, StoreError> {
+    Ok(distribution_column(connection, "rockets").await?.is_some())
+}
+
+/// The column by which a table is distributed; none if it isn't.
+async fn distribution_column(connection: &mut PgConnection, table: &str) -> Result<Option<String>, StoreError> {
+    if !is_installed(connection).await? {
+        return Ok(None);
+    }
+    let sql = "SELECT distribution_column FROM citus_tables WHERE table_name = to_regclass($1)";
+    Ok(sqlx::query_scalar(sql).bind(table).fetch_optional(connection).await?)
+}
+
+async fn is_installed(connection: &mut PgConnection) -> Result<bool, StoreError> {
+    let sql = "SELECT count(*) > 0 FROM pg_extension WHERE extname = 'citus'";
+    Ok(sqlx::query_scalar(sql).fetch_one(connection).await?)
+}
+
+/// Distributes the tables by buckets over the nodes of a Citus cluster. Returns false if that was
+/// already done.
+pub(super) async fn distribute(connection: &mut PgConnection, count: u16) -> Result<bool, StoreError> {
+    if !is_installed(connection).await? {
+        return Err(StoreError::NotACluster);
+    }
+    schema::take_lock(connection, session::PING_TIMEOUT).await?;
+    if distribution_column(connection, "rockets").await?.as_deref() == Some("bucket") {
+        return Ok(false);
+    }
+    if !buckets::try_lock(connection).await? {
+        return Err(StoreError::NotDistributable("the database is in use; stop all instances and commands first"));
+    }
+    let mut transaction = connection.begin_with(BEGIN_TO_WRITE).await?;
+    // Several tables are changed, each on all nodes.
+    sqlx::query("SET LOCAL citus.multi_shard_modify_mode = sequential").execute(&mut *transaction).await?;
+    gather(&mut transaction).await?;
+    let buckets = divide(&mut transaction, count).await?;
+    for table in TABLES {
+        move_to_buckets(&mut transaction, table, &buckets).await?;
+    }
+    // Instances may be connected to any node.
+    let everywhere = "SELECT create_reference_table($1::text::regclass)";
+    sqlx::query(everywhere).bind(HISTORY).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    // The rows that have been copied are still in the local table.
+    for table in TABLES {
+        let sql = "SELECT truncate_local_data_after_distributing_table($1::text::regclass)";
+        sqlx::query(sql).bind(table).execute(&mut *connection).await?;
+    }
+    Ok(true)
+}
+
+/// Brings tables together that an earlier version has distributed by channel.
+async fn gather(connection: &mut PgConnection) -> Result<(), StoreError> {
+    for table in ["processed_ranges", "rockets"] {
+        if distribution_column(connection, table).await?.is_some() {
+            let sql = "SELECT undistribute_table($1::text::regclass)";
+            sqlx::query(sql).bind(table).execute(&mut *connection).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes this many buckets, one for each shard. Returns them in ascending order.
+async fn divide(connection: &mut PgConnection, count: u16) -> Result<Vec<i16>, StoreError> {
+    sqlx::query("DELETE FROM rocket_buckets").execute(&mut *connection).await?;
+    let distribute = "SELECT create_distributed_table('rocket_buckets', 'bucket', colocate_with => 'none',
+                                                      shard_count => $1)";
+    sqlx::query(distribute).bind(i32::from(count)).execute(&mut *connection).await?;
+    // Citus puts a hash of the value into one of as many equal parts; the first value that is found
+    // for each part becomes its bucket.
+    let choose = "SELECT min(value) AS bucket FROM generate_series(0, 32767) AS value
+                  GROUP BY get_shard_id_for_distribution_column('rocket_buckets', value::smallint) ORDER BY bucket";
+    let buckets: Vec<i32> = sqlx::query_scalar(choose).fetch_all(&mut *connection).await?;
+    let buckets: Vec<i16> = buckets.into_iter().filter_map(|bucket| i16::try_from(bucket).ok()).collect();
+    assert_eq!(buckets.len(), usize::from(count), "each shard has a bucket");
+    for bucket in &buckets {
+        sqlx::query("INSERT INTO rocket_buckets VALUES ($1)").bind(bucket).execute(&mut *connection).await?;
+    }
+    Ok(buckets)
+}
+
+/// Moves the rows of a table to their buckets, and distributes it.
+async fn move_to_buckets(connection: &mut PgConnection, table: &str, buckets: &[i16]) -> Result<(), StoreError> {
+    // The type stays; this writes the table anew, without leaving dead rows.
+    let values: Vec<String> = buckets.iter().map(i16::to_string).collect();
+    let sql = format!(
+        "ALTER TABLE {table} ALTER COLUMN bucket TYPE smallint
+         USING (ARRAY[{}]::smallint[])[1 + {SQL_HASH} % {}]",
+        values.join(","),
+        values.len()
+    );
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *connection).await?;
+    let sql = "SELECT create_distributed_table($1::text::regclass, 'bucket', colocate_with => 'rocket_buckets')";
+    sqlx::query(sql).bind(table).execute(connection).await?;
+    Ok(())
+}
+
+/// Notifies the instances on all nodes: `NOTIFY` reaches only those that are connected to the same
+/// node.
+pub(super) async fn notify(pool: &PgPool, name: &str, payloads: &[String]) -> Result<(), StoreError> {
+    let sql = "SELECT run_command_on_all_nodes(string_agg(format('SELECT pg_notify(%L, %L)', $1, payload), ';'))
+               FROM unnest($2) AS told (payload)";
+    sqlx::query(sql).bind(name).bind(payloads).execute(pool).await?;
+    Ok(())
+}
