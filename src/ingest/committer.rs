@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -30,15 +30,6 @@ const FEWEST_MESSAGES: usize = 256;
 const MOST_MESSAGES: usize = 32_768;
 /// The size of the first batch, before their speed is known.
 const FIRST_MESSAGES: usize = 4_096;
-
-/// Idle times before maintenance runs. The second is longer than the file watcher's poll: by then
-/// the watcher has seen our last commit, and can tell other processes' commits from ours again.
-const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(400)];
-/// After that, maintenance runs this often while idle, because other processes may have written.
-const LONG_PAUSE: Duration = Duration::from_secs(1);
-/// The pause between steps of maintenance, so that another process that waits for the write lock
-/// gets it.
-const SHORT_PAUSE: Duration = Duration::from_millis(1);
 
 /// If the last wait was shorter than this and the last batch had few callers, the thread spins this
 /// long before it sleeps: waking it takes about as long as a sync of the disk. With more callers,
@@ -117,8 +108,6 @@ pub(super) struct Committer {
     last_single: Option<Instant>,
     /// Commit what is queued, and then end.
     is_stopping: bool,
-    /// The last maintenance failed, and that has been logged.
-    tidying_failed: bool,
     /// The last batch had few callers.
     few_callers: bool,
     /// It arrived soon after the previous one.
@@ -199,7 +188,6 @@ impl Committer {
             limit: FIRST_MESSAGES,
             last_single: None,
             is_stopping: false,
-            tidying_failed: false,
             few_callers: false,
             in_a_row: false,
         }
@@ -231,7 +219,6 @@ impl Committer {
             used = batch.messages;
             used.clear();
         }
-        self.tidy();
     }
 
     /// Takes in everything that is queued, and waits if there is nothing. Returns false at the end.
@@ -274,7 +261,7 @@ impl Committer {
     fn wait(&mut self, queue: &Receiver<Entry>) -> Option<Entry> {
         let idle_since = Instant::now();
         let entry = if self.in_a_row && self.few_callers { Self::look_out(queue, idle_since) } else { None };
-        let entry = entry.or_else(|| self.sleep(queue));
+        let entry = entry.or_else(|| queue.recv().ok());
         self.in_a_row = idle_since.elapsed() < LOOKOUT;
         entry
     }
@@ -288,46 +275,6 @@ impl Committer {
             std::thread::yield_now();
         }
         None
-    }
-
-    /// Sleeps until the next entry, and runs maintenance while idle.
-    fn sleep(&mut self, queue: &Receiver<Entry>) -> Option<Entry> {
-        let mut pauses = PAUSES.into_iter();
-        let mut more = false;
-        loop {
-            let pause = if more { SHORT_PAUSE } else { pauses.next().unwrap_or(LONG_PAUSE) };
-            match queue.recv_timeout(pause) {
-                Ok(entry) => return Some(entry),
-                Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => more = self.tidy(),
-            }
-        }
-    }
-
-    /// Returns whether there is more to do.
-    fn tidy(&mut self) -> bool {
-        self.progress.begins();
-        let tidied = self.try_tidy();
-        self.progress.ends();
-        // No caller waits for this, and it is retried later.
-        if let Err(error) = &tidied
-            && !self.tidying_failed
-        {
-            tracing::warn!(%error, "database maintenance failed; it will be retried");
-        }
-        self.tidying_failed = tidied.is_err();
-        if tidied.is_err() {
-            // As after any other failure.
-            self.writer = None;
-        }
-        tidied.unwrap_or(false)
-    }
-
-    fn try_tidy(&mut self) -> Result<bool, StoreError> {
-        if self.tidying_failed && self.writer.is_none() {
-            self.writer = Some(self.store.writer()?);
-        }
-        self.writer.as_mut().map_or(Ok(false), Writer::tidy)
     }
 
     /// Makes a batch of what is queued, in reused memory. It does not wait for more: while this batch
