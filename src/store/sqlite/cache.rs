@@ -164,6 +164,8 @@ impl SqliteStore {
     }
 
     fn try_read_for_cache(&self) -> Result<(), StoreError> {
+        // Not both the old copy and the new one at a time.
+        *self.cache.columns.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.with_reader(|connection| {
             let take = || {
                 let snapshot = connection.unchecked_transaction()?;
@@ -196,5 +198,95 @@ impl SqliteStore {
             }
         }
         Ok(columns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::domain::message::Message;
+    use crate::domain::parse::parse;
+    use crate::store::OpenOptions;
+    use crate::store::report::{Report, ReportRows};
+
+    fn message(rocket: u32, number: u32) -> Message {
+        let json = format!(
+            r#"{{"metadata": {{"channel": "r{rocket}", "messageNumber": {number},
+                "messageTime": "2022-02-02T19:39:05Z", "messageType": "RocketSpeedIncreased"}}, "message": {{"by": 7}}}}"#
+        );
+        parse(json.into()).unwrap()
+    }
+
+    fn fleet(store: &SqliteStore) -> ReportRows {
+        store.report(Report::Fleet, 1).unwrap()
+    }
+
+    /// Forgets the copy, so that the next read makes another.
+    fn drop_copy(store: &SqliteStore) {
+        *store.cache.columns.write().unwrap() = None;
+        lock(&store.cache.reading).not_before = None;
+    }
+
+    fn has_copy(store: &SqliteStore) -> bool {
+        store.read_cache(|_, _| ()).unwrap().is_some()
+    }
+
+    fn stores() -> [(Option<tempfile::TempDir>, SqliteStore); 2] {
+        let directory = tempfile::tempdir().unwrap();
+        let options = OpenOptions { migrate: true, ..OpenOptions::default() };
+        let file = SqliteStore::open(&directory.path().join("rockets.db"), &options).unwrap();
+        [(Some(directory), file), (None, SqliteStore::in_memory(&options).unwrap())]
+    }
+
+    #[test]
+    fn a_copy_that_is_made_while_messages_are_committed_has_each_of_them_once() {
+        for (_directory, store) in stores() {
+            let mut writer = store.writer().unwrap();
+            let many: Vec<_> = (100_000..103_000).map(|rocket| message(rocket, 1)).collect();
+            writer.commit(&many, Timestamp::FIRST).unwrap();
+            let (mut copies, done) = (0, AtomicBool::new(false));
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    for number in 1.. {
+                        let messages: Vec<_> = (0..20).map(|rocket| message(rocket + number, number)).collect();
+                        writer.commit(&messages, Timestamp::FIRST).unwrap();
+                        if done.load(Ordering::Relaxed) {
+                            break;
+                        }
+                    }
+                });
+                while copies < 10 {
+                    drop_copy(&store);
+                    copies += usize::from(has_copy(&store));
+                }
+                done.store(true, Ordering::Relaxed);
+            });
+            let cached = store.read_cache(|columns, _| columns.report(Report::Fleet, 1, &Ok)).unwrap();
+            assert_eq!(cached.unwrap().unwrap(), fleet(&store).rows);
+        }
+    }
+
+    #[test]
+    fn what_was_forgotten_here_is_gone_from_the_copy() {
+        for (_directory, store) in stores() {
+            let mut writer = store.writer().unwrap();
+            writer.commit(&[message(1, 1), message(2, 1)], Timestamp::FIRST).unwrap();
+            assert!(has_copy(&store));
+            assert!(store.forget(&Channel::new("r1").unwrap()).unwrap());
+            writer.commit(&[message(1, 2)], Timestamp::FIRST).unwrap();
+            lock(&store.cache.reading).not_before = Some(Instant::now() + Duration::from_secs(60));
+            let cached = store.read_cache(|columns, _| columns.report(Report::Fleet, 1, &Ok)).unwrap();
+            assert_eq!(cached.unwrap().unwrap(), fleet(&store).rows, "the same copy is right");
+        }
+    }
+
+    #[test]
+    fn a_store_that_is_closed_makes_no_copy() {
+        for (_directory, store) in stores() {
+            store.close().unwrap();
+            assert!(!has_copy(&store));
+            assert_eq!(store.report_at_once(Report::Fleet, 1).unwrap(), fleet(&store));
+        }
     }
 }
