@@ -9,17 +9,17 @@ use std::path::Path;
 use plotters::prelude::*;
 use rocket_monitor::fleet::Fleet;
 
+use crate::dashboard;
 use crate::input::{get_request, post_request};
 use crate::measure::drive;
-use crate::scale::at_rest;
 use crate::servers::{Server, program};
 
-const FLEET: Fleet = Fleet { seed: 6, rockets: 1_000_000, messages: 0, duplicate_percent: 0.0, displacement: 0 };
+pub const FLEET: Fleet = Fleet { seed: 6, rockets: 1_000_000, messages: 0, duplicate_percent: 0.0, displacement: 0 };
 /// How often each figure but `ingest` is measured. The median counts.
 const TIMES: usize = 3;
 const POSTS: usize = 30_000;
 const GETS: usize = 30_000;
-const PAGES: usize = 1_000;
+const PAGES: usize = 300;
 /// The most messages that are written to a file at a time.
 const PART: u64 = 10_000_000;
 
@@ -77,7 +77,7 @@ fn median(mut run: impl FnMut() -> f64) -> f64 {
 }
 
 /// Writes and ingests messages, part by part. Returns the total rate.
-fn ingest(directory: &Path, messages: impl IntoIterator<Item = (u32, u32)>, count: u64) -> f64 {
+pub fn ingest(directory: &Path, messages: impl IntoIterator<Item = (u32, u32)>, count: u64) -> f64 {
     let (file, database) = (directory.join("messages.ndjson"), directory.join("rockets.db"));
     let mut messages = messages.into_iter();
     let (mut seconds, mut left) = (0.0, count);
@@ -117,7 +117,7 @@ impl Channels {
 }
 
 /// Pseudo-random numbers below a bound, the same each time.
-fn scattered(bound: u32) -> impl Iterator<Item = u32> {
+pub fn scattered(bound: u32) -> impl Iterator<Item = u32> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     std::iter::repeat_with(move || {
         // xorshift64, from Marsaglia's "Xorshift RNGs" (2003).
@@ -128,13 +128,11 @@ fn scattered(bound: u32) -> impl Iterator<Item = u32> {
     })
 }
 
-/// The requests to a database with `rockets` rockets, each with `sent` messages.
-fn ask(growth: &mut Growth, directory: &Path, rockets: u32, sent: u32) {
-    let database = directory.join("rockets.db");
+/// The requests to a database with rockets that have sent so many messages.
+fn ask(growth: &mut Growth, directory: &Path, sent: &mut [u32]) {
+    let rockets = sent.len() as u32;
     let (server, mut channels) = (Server::ours(directory), Channels::default());
-    at_rest(&database);
     let mut gets = scattered(rockets);
-    let mut next: Vec<u32> = vec![sent; rockets as usize];
     let rate = median(|| {
         let requests: Vec<_> =
             gets.by_ref().take(GETS).map(|rocket| get_request(&format!("/rockets/{}", channels.of(rocket)))).collect();
@@ -142,18 +140,14 @@ fn ask(growth: &mut Growth, directory: &Path, rockets: u32, sent: u32) {
     });
     growth.add("GET /rockets/{channel}", rate);
     growth.add("first page of GET /rockets", median(|| drive(server.address, &vec![get_request("/rockets"); PAGES])));
-    drop(server);
-    // Restarted: nobody has read lists lately.
-    let server = Server::ours(directory);
     let mut posts = scattered(rockets);
     let rate = median(|| {
-        at_rest(&database);
         let requests: Vec<_> = posts
             .by_ref()
             .take(POSTS)
             .map(|rocket| {
-                next[rocket as usize] += 1;
-                post_request(&FLEET, channels.of(rocket), rocket, next[rocket as usize])
+                sent[rocket as usize] += 1;
+                post_request(&FLEET, channels.of(rocket), rocket, sent[rocket as usize])
             })
             .collect();
         drive(server.address, &requests)
@@ -171,7 +165,7 @@ fn by_channels(directory: &Path) -> Growth {
         let rate = ingest(&directory, messages, MESSAGES.into());
         growth.begin(rockets.into(), &directory.join("rockets.db"));
         growth.add("ingest", rate);
-        ask(&mut growth, &directory, rockets, each);
+        ask(&mut growth, &directory, &mut vec![each; rockets as usize]);
         std::fs::remove_dir_all(directory).unwrap();
     }
     growth
@@ -190,7 +184,7 @@ fn by_messages(directory: &Path) -> Growth {
         growth.add("ingest", rate);
         // What is posted here are the first of the next messages, and duplicates when those are
         // ingested.
-        ask(&mut growth, &directory, ROCKETS, each);
+        ask(&mut growth, &directory, &mut vec![each; ROCKETS as usize]);
         sent = each;
     }
     growth
@@ -208,7 +202,7 @@ fn by_gaps(directory: &Path) -> Growth {
         let messages = numbers.flat_map(|number| (0..ROCKETS).map(move |rocket| (rocket, number)));
         ingest(&directory, messages, u64::from(ROCKETS) * u64::from(gaps + 100));
         growth.begin(gaps.into(), &directory.join("rockets.db"));
-        ask(&mut growth, &directory, ROCKETS, last);
+        ask(&mut growth, &directory, &mut vec![last; ROCKETS as usize]);
         let (server, mut channels) = (Server::ours(&directory), Channels::default());
         // Late messages, in any order; where there are no gaps, they are duplicates.
         let mut late = scattered(gaps.max(50));
@@ -291,8 +285,9 @@ fn plot(path: &Path, growths: &[Growth]) -> Result<(), Box<dyn std::error::Error
 /// The tables of all, and the plot.
 pub fn growth(directory: &Path) -> String {
     let growths = [by_channels(directory), by_messages(directory), by_gaps(directory)];
+    let beside = dashboard::growth(directory);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/growth.svg");
     plot(&path, &growths).unwrap();
     let tables: String = growths.iter().map(Growth::table).collect();
-    format!("\n{tables}The plot of these is in {}.\n\n", path.display())
+    format!("\n{tables}The plot of these is in {}.\n{beside}", path.display())
 }

@@ -14,6 +14,7 @@
     clippy::print_stdout
 )]
 
+mod dashboard;
 mod events;
 mod growth;
 mod input;
@@ -43,7 +44,7 @@ fn main() {
         return;
     }
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let figures: [(&str, Figure); 14] = [
+    let figures: [(&str, Figure); 15] = [
         ("post", writes::post),
         ("few", writes::few_connections),
         ("latency", writes::latency),
@@ -57,6 +58,7 @@ fn main() {
         ("beside", reads::beside_ingestion),
         ("events", events::cost),
         ("postgres", shared::on_postgres),
+        ("dashboard", dashboard::growth),
         ("growth", growth::growth),
     ];
     println!("| figure | median | lowest to highest | how |\n|---|---|---|---|");

@@ -87,6 +87,37 @@ pub fn drive_over(connections: usize, address: SocketAddr, requests: &[Vec<u8>])
     requests.len() as f64 / started.elapsed().as_secs_f64()
 }
 
+/// Sends requests over all connections for this long. Returns the rate of responses, and the time
+/// of each.
+pub fn drive_for(
+    time: Duration,
+    address: SocketAddr,
+    requests: impl Iterator<Item = Vec<u8>> + 'static,
+) -> (f64, Vec<Duration>) {
+    let local = tokio::task::LocalSet::new();
+    let (requests, waits) = (Rc::new(RefCell::new(requests)), Rc::new(RefCell::new(Vec::new())));
+    let started = Instant::now();
+    for _ in 0..CONNECTIONS {
+        let (requests, waits) = (Rc::clone(&requests), Rc::clone(&waits));
+        local.spawn_local(async move {
+            let mut stream = connect(address).await;
+            let mut reader = AnswerReader::default();
+            let next = || requests.borrow_mut().next();
+            while started.elapsed() < time
+                && let Some(request) = next()
+            {
+                let sent = Instant::now();
+                stream.write_all(&request).await.unwrap();
+                reader.read(&mut stream).await;
+                waits.borrow_mut().push(sent.elapsed());
+            }
+        });
+    }
+    runtime().block_on(local);
+    let rate = waits.borrow().len() as f64 / started.elapsed().as_secs_f64();
+    (rate, waits.take())
+}
+
 pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }

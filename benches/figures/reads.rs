@@ -9,7 +9,6 @@ use tokio::net::TcpStream;
 
 use crate::input::{self, CycleTo, fleet, get_request, post_requests, stream_lines, write_file};
 use crate::measure::{AnswerReader, REQUESTS, drive, latencies, pairs, percentile, row, runtime, times_row};
-use crate::scale::at_rest;
 use crate::servers::{Server, program};
 
 pub fn get(directory: &Path) -> String {
@@ -38,7 +37,6 @@ pub fn pages(directory: &Path) -> String {
             .success()
     );
     let (ours, ceiling) = (Server::ours(directory), Server::ceiling());
-    at_rest(&database);
     let posts: Vec<_> = post_requests(input::fleet(REQUESTS as u64)).cycle_to(REQUESTS);
     let mut table = String::new();
     for sort in ["latestUpdate", "channel", "type", "speed", "mission", "status"] {

@@ -1,13 +1,11 @@
 //! Figures of a large fleet.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rocket_monitor::fleet::Fleet;
-use rusqlite::Connection;
 
 use crate::input::{get_request, post_requests, write_file};
 use crate::measure::{REQUESTS, drive, drive_over, pairs, row, times_row};
@@ -15,22 +13,6 @@ use crate::servers::Server;
 use crate::writes::ingest_file;
 
 const MILLION: u32 = 1_000_000;
-/// The longest time to wait for anything.
-const DEADLINE: Duration = Duration::from_secs(300);
-
-/// Waits until a service has finished its background maintenance. Returns for how many seconds that
-/// took.
-pub fn at_rest(database: &Path) -> f64 {
-    let started = Instant::now();
-    let connection = Connection::open(database).unwrap();
-    let sql = "SELECT listed_through IS NULL AND NOT EXISTS (SELECT 1 FROM rockets_unlisted) FROM rockets_listing";
-    while !connection.query_row(sql, [], |row| row.get::<_, bool>(0)).unwrap() {
-        assert!(started.elapsed() < DEADLINE, "the lists are never done");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    started.elapsed().as_secs_f64()
-}
-
 /// Reads a page twice a second, until it is told to end.
 fn read_lists(address: SocketAddr, end: &AtomicBool) {
     while !end.load(Ordering::Relaxed) {
@@ -62,8 +44,6 @@ pub fn million(directory: &Path) -> String {
         times_row("ingest of a message for each of 1,000,000 rockets, over as many for 1,000: time", &ingested);
 
     let servers = [Server::ours(&million), Server::ours(&thousand)];
-    let listed = at_rest(&databases[0]);
-    writeln!(table, "| the lists of 1,000,000 rockets, made in the background | {listed:.1} s | | |").unwrap();
     // The rockets continue, in any order.
     let mut going_on = [one_each, few].map(|fleet| {
         let fleet = Fleet { messages: 4 * u64::from(MILLION), ..fleet };
@@ -72,8 +52,6 @@ pub fn million(directory: &Path) -> String {
     let mut post = |measured: bool, read: bool| {
         let which = usize::from(measured);
         let batch: Vec<Vec<u8>> = going_on[which].by_ref().take(REQUESTS).collect();
-        // The maintenance of one must not disturb the measurement of the other.
-        at_rest(&databases[0]);
         let posted = AtomicBool::new(false);
         std::thread::scope(|scope| {
             if read {
@@ -90,10 +68,8 @@ pub fn million(directory: &Path) -> String {
     );
     table +=
         &row("the same, while somebody reads a page of each twice a second", &pairs(|measured| post(measured, true)));
-    let memory = format!("/proc/{}/status", servers[0].child.id());
-    let memory = std::fs::read_to_string(memory).unwrap();
-    let peak = memory.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().to_owned();
-    table += &format!("| memory with 1,000,000 rockets, after these | {peak} | | the most that was resident |\n");
+    let peak = servers[0].peak_kib();
+    table += &format!("| memory with 1,000,000 rockets, after these | {peak} kB | | the most that was resident |\n");
     drop(servers);
 
     // Each shutdown leaves nothing to recover: an ordinary start is measured.

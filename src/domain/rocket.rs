@@ -45,6 +45,15 @@ impl Status {
     /// Every status, in the order of the names.
     pub const ALL: [Self; 3] = [Self::AwaitingLaunch, Self::Exploded, Self::Launched];
 
+    /// The status of a rocket of which these messages were processed.
+    pub fn of(launched: bool, exploded: bool) -> Self {
+        match (exploded, launched) {
+            (true, _) => Self::Exploded,
+            (false, true) => Self::Launched,
+            (false, false) => Self::AwaitingLaunch,
+        }
+    }
+
     /// Its name in the API and in the tables.
     pub fn name(self) -> &'static str {
         match self {
@@ -93,11 +102,7 @@ impl State {
             summary.as_ref().map_or((0, None), |summary| (summary.speed_change, Some(summary.latest_time)));
         let (launch, mission, explosion) =
             summary.map_or((None, None, None), |summary| (summary.launch, summary.mission, summary.explosion));
-        let status = match (&explosion, &launch) {
-            (Some(_), _) => Status::Exploded,
-            (None, Some(_)) => Status::Launched,
-            (None, None) => Status::AwaitingLaunch,
-        };
+        let status = Status::of(launch.is_some(), explosion.is_some());
         let split = |latest: Option<Latest>| latest.map(|latest| (latest.number, latest.value)).unzip();
         let (latest_launch_message, rocket_type) = split(launch);
         let (latest_mission_message, mission) = split(mission);

@@ -64,8 +64,9 @@ const STOP_TIMEOUT_SECONDS: u64 = 6;
 /// The number of a worker's threads that are left for fast lists while as many slow reads run as
 /// may, all on this worker.
 const FAST_LISTING_THREADS: usize = 4;
-/// Slow reads are of these kinds: pages and reports, totals, and snapshots.
-const SLOW_READS: usize = 3;
+/// Slow reads are of these kinds: reports and pages of the exact view, other pages, totals, and
+/// snapshots.
+const SLOW_READS: usize = 4;
 
 /// The state that handlers share.
 pub struct State {
@@ -75,6 +76,9 @@ pub struct State {
     metrics: Metrics,
     /// The limit for slow reads: as many as there are workers.
     long_reads: Turns,
+    /// The limit for pages for which all rockets may be searched. They are much faster, so they never
+    /// wait for slow reads.
+    searches: Turns,
     /// The limit for reads of the fleet's totals, which never wait for slow reads.
     totals: Turns,
     /// The limit for the pages of snapshots.
@@ -155,6 +159,7 @@ impl Server {
             feed,
             metrics,
             long_reads: slow_reads(),
+            searches: slow_reads(),
             totals: slow_reads(),
             snapshots: slow_reads(),
             readiness: Readiness::default(),

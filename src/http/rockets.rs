@@ -10,7 +10,8 @@ use utoipa::ToSchema;
 use super::lookups::Lookups;
 use super::params::Views;
 use super::problem::Problem;
-use super::{State as Service, answers, cursor, params, turns};
+use super::turns::Reading;
+use super::{State as Service, answers, cursor, params};
 use crate::domain::rocket::{Progress, Rocket, State};
 use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
@@ -46,11 +47,14 @@ use crate::store::{RocketInBothViews, RocketWithGaps};
 )]
 pub(super) async fn list(request: HttpRequest, state: web::Data<Service>) -> Result<HttpResponse, Problem> {
     let query = params::rockets(request.query_string())?;
-    let page = if turns::is_long(&query) || state.store.sorts_all() {
+    let read = {
         let (store, query) = (state.store.clone(), query.clone());
-        state.long_reads.read(async move { store.rockets(query).await }).await?
-    } else {
-        state.store.rockets(query.clone()).await
+        async move { store.rockets(query).await }
+    };
+    let page = match Reading::of(&query) {
+        Reading::Short => read.await,
+        Reading::Search => state.searches.read(read).await?,
+        Reading::Long => state.long_reads.read(read).await?,
     };
     let page = state.read(page)?;
     let next_cursor = page.next.map(|position| cursor::encode(&query, &position));

@@ -8,12 +8,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Problem;
 use crate::domain::rocket::View;
-use crate::store::query::{RocketQuery, Sort};
+use crate::store::query::{Filters, RocketQuery, Sort};
 
 /// How long a request waits for a permit.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A page with more rockets than this needs a permit.
+/// A page with more rockets than this is a large one.
 const SHORT_PAGE: usize = 100;
 
 #[derive(Debug)]
@@ -58,13 +58,31 @@ async fn finish<T: 'static>(permit: OwnedSemaphorePermit, read: impl Future<Outp
     }
 }
 
-/// Whether a page may take long: because it is large, or because the rockets must be sorted for it.
-pub(super) fn is_long(query: &RocketQuery) -> bool {
-    let filters = &query.filters;
-    let one_rocket = filters.channel.is_some();
-    let filtered = filters.rocket_type.is_some() || filters.mission.is_some() || filters.status.is_some();
-    let sorts_matches = filtered && matches!(query.sort, Sort::Speed | Sort::LatestUpdate);
-    query.limit > SHORT_PAGE || !one_rocket && (query.view == View::Exact || sorts_matches)
+/// How long a page may take to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// As long as its rockets: they are next to each other.
+    Short,
+    /// All rockets may have to be searched for it, or it is large.
+    Search,
+    /// Both views of all rockets have to be read for it.
+    Long,
+}
+
+impl Reading {
+    pub(super) fn of(query: &RocketQuery) -> Self {
+        let Filters { channel, rocket_type, mission, status } = &query.filters;
+        let is_filtered = rocket_type.is_some() || mission.is_some() || status.is_some();
+        if channel.is_some() {
+            Self::Short
+        } else if query.view == View::Exact {
+            Self::Long
+        } else if query.sort == Sort::Channel && !is_filtered && query.limit <= SHORT_PAGE {
+            Self::Short
+        } else {
+            Self::Search
+        }
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -31,21 +31,60 @@ const MOST_MESSAGES: usize = 32_768;
 /// The size of the first batch, before their speed is known.
 const FIRST_MESSAGES: usize = 4_096;
 
-/// Idle times before maintenance runs. The second is longer than the file watcher's poll: by then
-/// the watcher has seen our last commit, and can tell other processes' commits from ours again.
-const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(400)];
-/// After that, maintenance runs this often while idle, because other processes may have written.
-const LONG_PAUSE: Duration = Duration::from_secs(1);
-/// The pause between steps of maintenance, so that another process that waits for the write lock
-/// gets it.
-const SHORT_PAUSE: Duration = Duration::from_millis(1);
-
 /// If the last wait was shorter than this and the last batch had few callers, the thread spins this
 /// long before it sleeps: waking it takes about as long as a sync of the disk. With more callers,
 /// other threads need the processor.
 const LOOKOUT: Duration = Duration::from_micros(200);
 /// The most callers that count as few.
 const FEW_CALLERS: usize = 3;
+
+/// How long a batch waits for callers that have just been answered: a little longer than a client on
+/// the same machine takes for its next message.
+const RETURN_TIME: Duration = Duration::from_micros(60);
+/// More callers than this are not waited for: enough of them are there at any time.
+const MOST_RETURNING: usize = 8;
+/// If they don't return, this many batches in a row don't wait, at most.
+const MOST_UNWAITED: u32 = 64;
+
+/// The callers that are expected to send their next messages at once, because they did so before.
+///
+/// Without this, a few callers split into two groups that take turns: one waits while the batch of the
+/// other is committed.
+#[derive(Debug, Default)]
+struct Returning {
+    /// How many callers were answered by the last batch, or were waiting then.
+    expected: usize,
+    answered_at: Option<Instant>,
+    /// How many batches don't wait.
+    unwaited: u32,
+    /// That number after the next time that they don't return.
+    next_unwaited: u32,
+}
+
+impl Returning {
+    /// Until when to wait for how many callers; none if a batch should begin at once.
+    fn wait(&mut self) -> Option<(Instant, usize)> {
+        let until = self.answered_at? + RETURN_TIME;
+        if !(2..=MOST_RETURNING).contains(&self.expected) {
+            return None;
+        }
+        if self.unwaited > 0 {
+            self.unwaited -= 1;
+            return None;
+        }
+        Some((until, self.expected))
+    }
+
+    /// Learns whether they were there in time.
+    fn learn(&mut self, have_returned: bool) {
+        if have_returned {
+            (self.unwaited, self.next_unwaited) = (0, 1);
+        } else {
+            self.unwaited = self.next_unwaited.max(1);
+            self.next_unwaited = (self.unwaited * 2).min(MOST_UNWAITED);
+        }
+    }
+}
 
 /// The size of the next batch that fits into `time`, given that the last batch `took` this long. A
 /// message of a new rocket takes many times as long as one of a known rocket, especially on
@@ -76,6 +115,10 @@ struct Queued {
 impl Queued {
     fn is_empty(&self) -> bool {
         self.singles.is_empty() && self.streams.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.singles.len() + self.streams.len()
     }
 
     fn add(&mut self, job: Job) {
@@ -119,10 +162,9 @@ pub(super) struct Committer {
     last_single: Option<Instant>,
     /// Commit what is queued, and then end.
     is_stopping: bool,
-    /// The last maintenance failed, and that has been logged.
-    tidying_failed: bool,
     /// The last batch had few callers.
     few_callers: bool,
+    returning: Returning,
     /// It arrived soon after the previous one.
     in_a_row: bool,
 }
@@ -202,8 +244,8 @@ impl Committer {
             limit: FIRST_MESSAGES,
             last_single: None,
             is_stopping: false,
-            tidying_failed: false,
             few_callers: false,
+            returning: Returning::default(),
             in_a_row: false,
         })
     }
@@ -228,13 +270,16 @@ impl Committer {
             if outcome.as_ref().is_err_and(StoreError::was_waited_for) {
                 self.give_up_waiting(queue, &mut batch);
             }
+            let answered = batch.waiting.len();
             Self::answer(batch.waiting, outcome);
+            self.drain(queue);
+            self.returning.expected = answered + self.queued.len();
+            self.returning.answered_at = Some(Instant::now());
             // The batch's memory is reused: getting new pages from the system takes longer than
             // filling them.
             used = batch.messages;
             used.clear();
         }
-        self.tidy();
     }
 
     /// Takes in everything that is queued, and waits if there is nothing. Returns false at the end.
@@ -244,7 +289,19 @@ impl Committer {
             self.enqueue(entry.unwrap_or(Entry::Stop));
         }
         self.drain(queue);
+        self.wait_for_returning(queue);
         !self.queued.is_empty()
+    }
+
+    /// Gives callers that have just been answered the time to return, if they are few.
+    fn wait_for_returning(&mut self, queue: &Receiver<Entry>) {
+        let Some((until, expected)) = self.returning.wait() else { return };
+        while self.queued.len() < expected && Instant::now() < until && !self.is_stopping {
+            // Other runnable threads go first.
+            std::thread::yield_now();
+            self.drain(queue);
+        }
+        self.returning.learn(self.queued.len() >= expected);
     }
 
     /// How long a batch may take now.
@@ -277,7 +334,7 @@ impl Committer {
     fn wait(&mut self, queue: &Receiver<Entry>) -> Option<Entry> {
         let idle_since = Instant::now();
         let entry = if self.in_a_row && self.few_callers { Self::look_out(queue, idle_since) } else { None };
-        let entry = entry.or_else(|| self.sleep(queue));
+        let entry = entry.or_else(|| queue.recv().ok());
         self.in_a_row = idle_since.elapsed() < LOOKOUT;
         entry
     }
@@ -291,46 +348,6 @@ impl Committer {
             std::thread::yield_now();
         }
         None
-    }
-
-    /// Sleeps until the next entry, and runs maintenance while idle.
-    fn sleep(&mut self, queue: &Receiver<Entry>) -> Option<Entry> {
-        let mut pauses = PAUSES.into_iter();
-        let mut more = false;
-        loop {
-            let pause = if more { SHORT_PAUSE } else { pauses.next().unwrap_or(LONG_PAUSE) };
-            match queue.recv_timeout(pause) {
-                Ok(entry) => return Some(entry),
-                Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => more = self.tidy(),
-            }
-        }
-    }
-
-    /// Returns whether there is more to do.
-    fn tidy(&mut self) -> bool {
-        self.progress.begins();
-        let tidied = self.try_tidy();
-        self.progress.ends();
-        // No caller waits for this, and it is retried later.
-        if let Err(error) = &tidied
-            && !self.tidying_failed
-        {
-            tracing::warn!(%error, "database maintenance failed; it will be retried");
-        }
-        self.tidying_failed = tidied.is_err();
-        if tidied.is_err() {
-            // As after any other failure.
-            self.writer = None;
-        }
-        tidied.unwrap_or(false)
-    }
-
-    fn try_tidy(&mut self) -> Result<bool, StoreError> {
-        if self.tidying_failed && self.writer.is_none() {
-            self.writer = Some(self.store.writer()?);
-        }
-        self.writer.as_mut().map_or(Ok(false), Writer::tidy)
     }
 
     /// Makes a batch of what is queued, in reused memory. It does not wait for more: while this batch

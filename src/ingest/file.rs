@@ -160,6 +160,5 @@ fn commit(
         // A parser that has reached the end needs no more memory.
         let _ = used.send(batch.into_used());
     }
-    writer.tidy()?;
     Ok(summary)
 }

@@ -54,11 +54,6 @@ impl<N> Known<N> {
         Some(Entry { known, entries: &mut self.entries })
     }
 
-    /// The notes of all channels.
-    pub(super) fn notes_mut(&mut self) -> impl Iterator<Item = &mut N> {
-        self.channels.values_mut().map(|known| &mut known.note)
-    }
-
     /// Stores a channel's ranges, in ascending order and including every range that ends at
     /// `complete_from` or later (0: all of them), and replaces its entry.
     pub(super) fn remember(

@@ -6,6 +6,7 @@
 
 mod audit;
 pub mod changes;
+mod columns;
 mod database;
 pub mod failure;
 mod known;
@@ -323,15 +324,6 @@ impl Store {
         }
     }
 
-    /// Whether every page is currently slow because all rockets must be sorted for it, as of the
-    /// last page that was read.
-    pub fn sorts_all(&self) -> bool {
-        match self {
-            Self::Sqlite(store) => store.sorts_all(),
-            Self::Postgres(_) => false,
-        }
-    }
-
     /// One page of rockets.
     pub async fn rockets(&self, query: RocketQuery) -> Result<Page, StoreError> {
         match self {
@@ -349,7 +341,7 @@ impl Store {
         match self {
             Self::Sqlite(store) => {
                 let store = store.clone();
-                let read = tokio::task::spawn_blocking(move || store.report(report, limit));
+                let read = tokio::task::spawn_blocking(move || store.report_at_once(report, limit));
                 read.await.unwrap_or(Err(StoreError::BrokenOff))
             }
             Self::Postgres(store) => store.report(report, limit).await,
@@ -505,15 +497,6 @@ impl Writer {
         match self {
             Self::Sqlite(_) => 98_304,
             Self::Postgres(_) => 32_768,
-        }
-    }
-
-    /// Runs some of the maintenance that commits have put off, and checks whether other processes
-    /// have written. To be called when idle. Returns whether there is more to do.
-    pub fn tidy(&mut self) -> Result<bool, StoreError> {
-        match self {
-            Self::Sqlite(writer) => writer.tidy(),
-            Self::Postgres(_) => Ok(false),
         }
     }
 

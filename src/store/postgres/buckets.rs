@@ -56,8 +56,15 @@ impl Buckets {
 
     /// The bucket of a channel.
     pub(super) fn of(&self, channel: &Channel) -> i16 {
-        let index = self.index_of(channel.as_str());
-        *self.0.get(index).expect("an index is below the number of buckets")
+        self.at(self.index_of(channel.as_str()))
+    }
+
+    /// The bucket at this index, which must be below their number.
+    pub(super) fn at(&self, index: usize) -> i16 {
+        let Some(bucket) = self.0.get(index) else {
+            unreachable!("there are {} buckets, and none has the index {index}", self.count());
+        };
+        *bucket
     }
 
     /// Makes sure that the database still has these buckets, and will as long as this connection is

@@ -96,8 +96,7 @@ impl Tables<'_> {
         read: impl FnOnce(&PgRow) -> Result<T, StoreError>,
     ) -> Result<audit::Row<T>, StoreError> {
         let channel: String = row.try_get(0)?;
-        let index = self.buckets.index_of(&channel);
-        if self.buckets.all().get(index) != Some(&self.bucket) {
+        if self.buckets.at(self.buckets.index_of(&channel)) != self.bucket {
             let detail = format!("it is in the bucket {}, where nobody looks for it", self.bucket);
             return Ok((channel, Err(detail)));
         }

@@ -97,15 +97,9 @@ async fn divide(connection: &mut PgConnection, count: u16) -> Result<Vec<i16>, S
 
 /// Moves the rows of a table to their buckets, and distributes it.
 async fn move_to_buckets(connection: &mut PgConnection, table: &str, buckets: &[i16]) -> Result<(), StoreError> {
-    // The type stays; this writes the table anew, without leaving dead rows.
-    let values: Vec<String> = buckets.iter().map(i16::to_string).collect();
-    let sql = format!(
-        "ALTER TABLE {table} ALTER COLUMN bucket TYPE smallint
-         USING (ARRAY[{}]::smallint[])[1 + {SQL_HASH} % {}]",
-        values.join(","),
-        values.len()
-    );
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *connection).await?;
+    // The local table is emptied afterwards, with the dead rows.
+    let sql = format!("UPDATE {table} SET bucket = ($1::smallint[])[1 + {SQL_HASH} % cardinality($1)]");
+    sqlx::query(AssertSqlSafe(sql)).bind(buckets).execute(&mut *connection).await?;
     let sql = "SELECT create_distributed_table($1::text::regclass, 'bucket', colocate_with => 'rocket_buckets')";
     sqlx::query(sql).bind(table).execute(connection).await?;
     Ok(())

@@ -166,7 +166,7 @@ impl PostgresWriter {
 
     /// See [`Writer::probe`](crate::store::Writer::probe).
     pub fn probe(&mut self, partition: usize) -> Result<(), StoreError> {
-        let bucket = *self.buckets.all().get(partition).expect("a partition is the index of a bucket");
+        let bucket = self.buckets.at(partition);
         self.within_time(async |connection, _| {
             let sql = Statements::attempt(bucket).and("ROLLBACK");
             sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
@@ -407,8 +407,9 @@ impl<'b, 'm> Transaction<'b, 'm> {
                 known.remember(channel, 0, Vec::new(), Note { stamp: share.received, doubt: 0, pause: 0 });
                 continue;
             }
-            let LoadedRocket { version, highest } =
-                answer.rockets.remove(channel.as_str()).expect("a rocket that was not inserted is locked");
+            let Some(LoadedRocket { version, highest }) = answer.rockets.remove(channel.as_str()) else {
+                unreachable!("a rocket that was not inserted exists, and is locked");
+            };
             let ranges = answer.ranges.remove(channel.as_str()).unwrap_or_default();
             share.stored = Stored::Loaded(version);
             share.received = self.now.max(version.next());

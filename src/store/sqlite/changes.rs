@@ -2,15 +2,16 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Row, params};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::cache::Cache;
+use super::commits::Version;
 use super::database_file::{DatabaseFile, Reader};
-use super::lists::Readers;
 use super::{Connections, SqliteStore, rows, schema};
 use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
@@ -23,17 +24,6 @@ use crate::store::listing::ROCKET_COLUMNS;
 const POLL: Duration = Duration::from_millis(200);
 /// How often a file that can't be held open is scanned for changes.
 const UNHELD_POLL: Duration = Duration::from_secs(1);
-
-/// What the connections of one process share.
-#[derive(Debug, Default)]
-pub(super) struct Writes {
-    /// The number of transactions that this process has committed.
-    pub(super) committed: AtomicU64,
-    /// A writer has found that another process wrote.
-    pub(super) others_wrote: AtomicBool,
-    /// When lists were read.
-    pub(super) list_readers: Readers,
-}
 
 impl SqliteStore {
     /// See [`Store::rockets_of`](crate::store::Store::rockets_of).
@@ -92,9 +82,8 @@ impl SqliteStore {
                     file: Arc::clone(file),
                     reader: None,
                     unheld_look: None,
-                    writes: Arc::clone(&self.writes),
-                    data_version: 0,
-                    committed: 0,
+                    cache: Arc::clone(&self.cache),
+                    by_others: None,
                 };
                 watch.look()?;
                 Ok(Watch::Sqlite(watch))
@@ -109,9 +98,9 @@ pub struct SqliteWatch {
     reader: Option<Reader>,
     /// When a file that is not held open was last reported as changed.
     unheld_look: Option<Instant>,
-    writes: Arc<Writes>,
-    data_version: i64,
-    committed: u64,
+    cache: Arc<Cache>,
+    /// The commits by others at the last check.
+    by_others: Option<u64>,
 }
 
 impl fmt::Debug for SqliteWatch {
@@ -130,9 +119,7 @@ impl SqliteWatch {
         }
     }
 
-    /// Whether another process has written since the last check. If this process has written too,
-    /// only its writer can tell: it checks with its next batch, or in the idle times after it, the
-    /// last of which is later than the next check here.
+    /// Whether another process has written since the last check.
     fn look(&mut self) -> Result<bool, StoreError> {
         if !self.file.is_held() {
             // Nothing keeps the file open, so nothing can tell.
@@ -144,19 +131,14 @@ impl SqliteWatch {
             return Ok(is_due);
         }
         let generation = self.file.generation();
-        let reader = self.reader.take().filter(|reader| reader.generation == generation);
-        let is_new = reader.is_none();
-        let reader = match reader {
+        let reader = match self.reader.take().filter(|reader| reader.generation == generation) {
             Some(reader) => reader,
             None => self.file.reader_connection()?,
         };
-        let committed = self.writes.committed.load(Ordering::SeqCst);
-        let data_version: i64 = reader.connection.query_row("PRAGMA data_version", [], |row| row.get(0))?;
+        let version = || Version::of(Some(generation), &reader.connection);
+        let by_others = Some(self.cache.commits.by_others(version));
         self.reader = Some(reader);
-        // A new connection can't tell what happened before it.
-        let by_others = is_new || data_version != self.data_version && committed == self.committed;
-        (self.data_version, self.committed) = (data_version, committed);
-        Ok(self.writes.others_wrote.swap(false, Ordering::SeqCst) || by_others)
+        Ok(std::mem::replace(&mut self.by_others, by_others) != by_others)
     }
 }
 
@@ -316,17 +298,13 @@ mod tests {
         let other = Connection::open(&path).unwrap();
         let write = || other.execute_batch("PRAGMA user_version = 1").unwrap();
         type Work = fn(&mut super::super::SqliteWriter);
-        let works: [Work; 3] = [
+        let works: [Work; 2] = [
             |writer| writer.probe().unwrap(),
-            |writer| assert!(!writer.tidy().unwrap()),
             |writer| drop(writer.commit(&[], Timestamp::from_unix_micros(0).unwrap()).unwrap()),
         ];
         for work in works {
-            // A writer that has done nothing yet doesn't know what it missed.
             let mut writer = store.writer().unwrap();
             let mut watch = watched(&store);
-            work(&mut writer);
-            assert!(watch.look().unwrap());
             for _ in 0..3 {
                 work(&mut writer);
                 assert!(!watch.look().unwrap(), "only this process has written");

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, ErrorCode, Row, Rows};
 
-use super::{SqliteStore, lists, rows};
+use super::{SqliteStore, rows};
 use crate::domain::ranges::ProcessedRange;
 use crate::domain::rocket::Rocket;
 use crate::store::audit::{self, Found};
@@ -18,7 +18,7 @@ impl SqliteStore {
         self.with_reader(|connection| {
             let snapshot = connection.unchecked_transaction()?;
             check_file(&snapshot, found)?;
-            let checked = check_lists(&snapshot, found).and_then(|()| check_channels(&snapshot, found));
+            let checked = check_channels(&snapshot, found);
             match checked {
                 // Damage that prevents further reading is a result, too.
                 Err(StoreError::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
@@ -40,18 +40,6 @@ fn check_file(connection: &Connection, found: Found<'_>) -> Result<(), StoreErro
         if detail != "ok" {
             found(Finding { channel: None, detail });
         }
-    }
-    Ok(())
-}
-
-/// Every rocket without a backlog entry must be in the sort index with its current values, and
-/// nothing else may be there.
-fn check_lists(connection: &Connection, found: Found<'_>) -> Result<(), StoreError> {
-    let mut statement = connection.prepare(lists::WRONGLY_LISTED)?;
-    let mut wrong = statement.query([])?;
-    while let Some(row) = wrong.next()? {
-        let detail = "its row in rockets_listed or rockets_unlisted is wrong".to_owned();
-        found(Finding { channel: Some(lossy(row.get_ref(0)?)), detail });
     }
     Ok(())
 }

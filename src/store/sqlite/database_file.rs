@@ -339,6 +339,11 @@ impl DatabaseFile {
 }
 
 impl WriterConnection {
+    /// Of the database's file.
+    pub(super) fn generation(&self) -> u64 {
+        self.database.generation()
+    }
+
     /// Checks that nothing would be written over what another process has written: without the
     /// index, neither sees the other's locks.
     pub(super) fn verify_index(&mut self) -> Result<(), StoreError> {

@@ -2,15 +2,17 @@
 //! it, or a database in memory, whose users take turns.
 //!
 //! It contains opening and migrating (`schema`), the write path (`write`, and below it `wal_vfs`),
-//! reads (`read`, and their order in `lists`), changes (`changes`) and the audit (`check`). Rules
-//! about messages belong to the domain.
+//! reads (`read`, and the copy in memory that answers most of them, `cache`), changes (`changes`,
+//! and whose they are, `commits`) and the audit (`check`). Rules about messages belong to the
+//! domain.
 
 mod backup;
+mod cache;
 mod changes;
 mod check;
+mod commits;
 mod database_file;
 mod files;
-mod lists;
 mod read;
 mod rows;
 mod schema;
@@ -29,8 +31,9 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::failure::Failures;
 use super::{Database, OpenError, OpenOptions, StoreError};
-use changes::Writes;
+use cache::Cache;
 pub use changes::{SqliteScan, SqliteWatch};
+use commits::Version;
 use database_file::{DatabaseFile, WriterConnection};
 pub use files::FileChange;
 pub use write::SqliteWriter;
@@ -55,7 +58,7 @@ const OPEN_FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags:
 pub struct SqliteStore {
     connections: Connections,
     failures: Failures,
-    writes: Arc<Writes>,
+    cache: Arc<Cache>,
 }
 
 #[derive(Clone)]
@@ -86,13 +89,13 @@ impl SqliteStore {
         let file = DatabaseFile::new(absolute);
         file.hold().map_err(engine)?;
         let connections = Connections::File(Arc::new(file));
-        Ok(Self { connections, failures: options.failures.clone(), writes: Arc::default() })
+        Ok(Self { connections, failures: options.failures.clone(), cache: Arc::default() })
     }
 
     /// Creates a database in memory.
     pub fn in_memory(options: &OpenOptions) -> Result<Self, OpenError> {
         let connections = Connections::Memory(Arc::new(Mutex::new(schema::new_in_memory()?)));
-        Ok(Self { connections, failures: options.failures.clone(), writes: Arc::default() })
+        Ok(Self { connections, failures: options.failures.clone(), cache: Arc::default() })
     }
 
     /// Creates a writer with its own connection.
@@ -101,7 +104,7 @@ impl SqliteStore {
             Connections::File(file) => Shared::Own(Box::new(file.writer_connection()?)),
             Connections::Memory(connection) => Shared::Common(Arc::clone(connection)),
         };
-        Ok(SqliteWriter::new(connection, self.failures.clone(), Arc::clone(&self.writes)))
+        Ok(SqliteWriter::new(connection, self.failures.clone(), Arc::clone(&self.cache)))
     }
 
     /// Lends a connection for reading.
@@ -112,6 +115,23 @@ impl SqliteStore {
         }
     }
 
+    /// Whether this process would notice commits by others.
+    fn is_held(&self) -> bool {
+        match &self.connections {
+            Connections::Memory(_) => true,
+            Connections::File(file) => file.is_held(),
+        }
+    }
+
+    /// The last commit that a connection sees.
+    fn version(&self, connection: &Connection) -> Version {
+        let generation = match &self.connections {
+            Connections::Memory(_) => None,
+            Connections::File(file) => Some(file.generation()),
+        };
+        Version::of(generation, connection)
+    }
+
     /// The number of the last migration.
     pub fn schema_version(&self) -> Result<i64, StoreError> {
         self.with_reader(|connection| Ok(schema::version(connection)?.unwrap_or(0)))
@@ -119,6 +139,7 @@ impl SqliteStore {
 
     /// See [`Store::close`](crate::store::Store::close).
     pub fn close(&self) -> Result<(), StoreError> {
+        self.cache.close();
         match &self.connections {
             Connections::Memory(_) => Ok(()),
             Connections::File(file) => file.close(),
@@ -139,8 +160,12 @@ enum Lent<'c> {
 }
 
 impl Shared {
-    fn is_own(&self) -> bool {
-        matches!(self, Self::Own(_))
+    /// Of the file; none for a database in memory.
+    fn generation(&self) -> Option<u64> {
+        match self {
+            Self::Own(writer) => Some(writer.generation()),
+            Self::Common(_) => None,
+        }
     }
 
     /// Checks that what was committed is in the files that the database's path names.

@@ -3,14 +3,13 @@
 use std::ops::ControlFlow;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ToSql, params};
+use rusqlite::{Connection, ToSql, params, params_from_iter};
 
-use super::lists::{self, Readers};
 use super::{SqliteStore, rows};
 use crate::domain::rocket::{Rocket, View, gaps};
 use crate::domain::text::Channel;
 use crate::store::listing::{self, Parameter, Part, PartStatement, ROCKET_COLUMNS};
-use crate::store::query::{Page, RocketQuery};
+use crate::store::query::{Filters, Page, RocketQuery, Sort};
 use crate::store::report::{Report, ReportRows, Value};
 use crate::store::{GAPS_TOLD, RocketInBothViews, RocketWithGaps, StoreError};
 
@@ -55,20 +54,20 @@ impl SqliteStore {
         })
     }
 
-    /// See [`Store::sorts_all`](crate::store::Store::sorts_all).
-    pub fn sorts_all(&self) -> bool {
-        self.writes.list_readers.sorts_all()
-    }
-
     /// See [`Store::rockets`](crate::store::Store::rockets).
     pub fn rockets(&self, query: &RocketQuery) -> Result<Page, StoreError> {
+        if is_helped_by_cache(query)
+            && let Some(page) = self.read_cache(|columns, _| columns.page(query))?
+        {
+            return Ok(page);
+        }
         self.with_reader(|connection| {
             let snapshot = connection.unchecked_transaction()?;
             let mut rockets = Vec::with_capacity(query.limit + 1);
             for part in listing::parts(query) {
                 let wanted = listing::wanted(query, rockets.len());
                 if wanted > 0 {
-                    read_part(&snapshot, &self.writes.list_readers, query, part, wanted, &mut rockets)?;
+                    read_part(&snapshot, query, part, wanted, &mut rockets)?;
                 }
             }
             Ok(listing::page(query, rockets))
@@ -76,8 +75,33 @@ impl SqliteStore {
     }
 }
 
+/// Whether all rockets must be searched or sorted for a page. The table is in the order of the
+/// channels.
+fn is_helped_by_cache(query: &RocketQuery) -> bool {
+    let Filters { channel, rocket_type, mission, status } = &query.filters;
+    let filtered = rocket_type.is_some() || mission.is_some() || status.is_some();
+    query.view == View::BestEffort && channel.is_none() && (filtered || query.sort != Sort::Channel)
+}
+
+/// Rounds a mean as the views do.
+fn round(connection: &Connection, mean: f64) -> Result<f64, StoreError> {
+    Ok(connection.prepare_cached("SELECT round(?1, 3)")?.query_row([mean], |row| row.get(0))?)
+}
+
 impl SqliteStore {
-    /// See [`Store::report`](crate::store::Store::report).
+    /// See [`Store::report`](crate::store::Store::report). From the copy in memory, if possible.
+    pub fn report_at_once(&self, report: Report, limit: u32) -> Result<ReportRows, StoreError> {
+        let wanted = limit as usize + 1;
+        if report != Report::Gaps
+            && let Some(rows) =
+                self.read_cache(|columns, connection| columns.report(report, wanted, &|mean| round(connection, mean)))?
+        {
+            return Ok(ReportRows::new(report, rows?, limit));
+        }
+        self.report(report, limit)
+    }
+
+    /// See [`Store::report_now`](crate::store::Store::report_now).
     pub fn report(&self, report: Report, limit: u32) -> Result<ReportRows, StoreError> {
         let mut rows = Vec::new();
         self.each_row(report, i64::from(limit) + 1, &mut |row| {
@@ -142,18 +166,18 @@ fn first_gaps(connection: &Connection, channel: &Channel) -> Result<Vec<(i64, i6
 
 fn read_part(
     connection: &Connection,
-    readers: &Readers,
     query: &RocketQuery,
     part: Part,
     limit: i64,
     rockets: &mut Vec<Rocket>,
 ) -> Result<(), StoreError> {
     let part = PartStatement::new(query, part, limit);
-    if lists::help(query) {
-        lists::read(connection, readers, part, rockets)
-    } else {
-        lists::read_rockets(connection, part, query.view, rockets)
+    let mut statement = connection.prepare_cached(&part.sql(ROCKET_COLUMNS, query.view))?;
+    let mut found = statement.query(params_from_iter(part.parameters))?;
+    while let Some(row) = found.next()? {
+        rockets.push(rows::rocket(row)?);
     }
+    Ok(())
 }
 
 impl ToSql for Parameter {

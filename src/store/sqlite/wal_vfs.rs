@@ -17,6 +17,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, OsStr, c_int, c_void};
+use std::marker::PhantomData;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -336,38 +337,101 @@ impl Checkpoint {
 
 const HEADER_BYTES: usize = 100;
 
+/// Which commit was the last, by any process. Equal only if nothing was committed in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LastCommit {
+    /// Each commit that writes something adds one. It starts again at zero if a crash makes SQLite
+    /// recover the log.
+    number: u32,
+    /// The checksum of the last commit's last page, which covers the whole log before it.
+    checksum: [u32; 2],
+}
+
+impl LastCommit {
+    /// Whether exactly one commit came after the other.
+    pub(super) fn is_next_after(self, other: Self) -> bool {
+        self.number == other.number.wrapping_add(1)
+    }
+}
+
+/// The file that a connection has open, its methods, and the first part of the log's index.
+struct Opened<'c> {
+    file: *mut sqlite3_file,
+    methods: &'static ffi::sqlite3_io_methods,
+    index: *const u32,
+    connection: PhantomData<&'c Connection>,
+}
+
+impl<'c> Opened<'c> {
+    /// None if the connection has no log.
+    fn of(connection: &'c Connection) -> Option<Self> {
+        /// The size of a part of the index.
+        const PART: c_int = 32 * 1024;
+        // SAFETY: the connection is open and used by this thread alone. SQLite gives out the file
+        // that it has open, with its methods, which are static, and the first part of the index,
+        // which is mapped as long as the connection has its log open.
+        unsafe {
+            let mut file: *mut sqlite3_file = std::ptr::null_mut();
+            let into: *mut *mut sqlite3_file = &raw mut file;
+            let operation = ffi::SQLITE_FCNTL_FILE_POINTER;
+            let told = ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), operation, into.cast());
+            let methods = (told == ffi::SQLITE_OK).then(|| file.as_ref()?.pMethods.as_ref()).flatten()?;
+            let mut index: *mut c_void = std::ptr::null_mut();
+            let mapped = methods.xShmMap?(file, 0, PART, 0, (&raw mut index).cast());
+            let index = (mapped == ffi::SQLITE_OK && !index.is_null()).then_some(index.cast())?;
+            Some(Self { file, methods, index, connection: PhantomData })
+        }
+    }
+
+    /// A word of the index, by its place in words of four bytes. Other connections may change it at
+    /// any time.
+    fn word(&self, place: usize) -> u32 {
+        assert!(place < 34, "the header of the index has 136 bytes");
+        // SAFETY: the part is mapped as long as the connection is borrowed, and longer than this.
+        unsafe { self.index.add(place).read_volatile() }
+    }
+}
+
 /// Reads past SQLite's cache and log. None if the file is shorter, or has no log.
 pub(super) fn raw(connection: &Connection) -> Option<Raw> {
-    /// The size of a part of the index.
-    const PART: c_int = 32 * 1024;
-    /// Places in the index, in words of four bytes.
+    /// Places in the index.
     const SALT: usize = 8;
     const DONE: usize = 24;
     const ATTEMPTED: usize = 32;
+    let opened = Opened::of(connection)?;
     let mut header = [0; HEADER_BYTES];
-    // SAFETY: the connection is open and used by this thread alone. SQLite gives out the file that
-    // it has open, with its methods, and the first part of the index, which is mapped as long as
-    // the connection has its log open. Other connections may change the words at any time.
-    unsafe {
-        let mut file: *mut sqlite3_file = std::ptr::null_mut();
-        let into: *mut *mut sqlite3_file = &raw mut file;
-        let operation = ffi::SQLITE_FCNTL_FILE_POINTER;
-        let told = ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), operation, into.cast());
-        let methods = (told == ffi::SQLITE_OK).then(|| file.as_ref()?.pMethods.as_ref()).flatten()?;
-        let length = HEADER_BYTES as c_int;
-        if methods.xRead?(file, header.as_mut_ptr().cast(), length, 0) != ffi::SQLITE_OK {
-            return None;
-        }
-        let mut index: *mut c_void = std::ptr::null_mut();
-        let mapped = methods.xShmMap?(file, 0, PART, 0, (&raw mut index).cast());
-        if mapped != ffi::SQLITE_OK || index.is_null() {
-            return None;
-        }
-        let word = |place: usize| index.cast::<u32>().add(place).read_volatile();
-        let salt = [word(SALT), word(SALT + 1)];
-        let checkpoint = Checkpoint { salt, done: word(DONE), attempted: word(ATTEMPTED) };
-        Some(Raw { header, checkpoint })
+    // SAFETY: the file is open, and the buffer has this length.
+    let read = unsafe { opened.methods.xRead?(opened.file, header.as_mut_ptr().cast(), HEADER_BYTES as c_int, 0) };
+    if read != ffi::SQLITE_OK {
+        return None;
     }
+    let salt = [opened.word(SALT), opened.word(SALT + 1)];
+    let checkpoint = Checkpoint { salt, done: opened.word(DONE), attempted: opened.word(ATTEMPTED) };
+    Some(Raw { header, checkpoint })
+}
+
+/// The last commit, as the log's index has it. None if there is no log, or if the index is being
+/// written for too long, or was never written.
+pub(super) fn last_commit(connection: &Connection) -> Option<LastCommit> {
+    /// A commit writes both copies of the header, one after the other: they are equal unless it is
+    /// just doing so.
+    const COPY: usize = 12;
+    const TRIES: usize = 1_000;
+    const NUMBER: usize = 2;
+    /// Its first byte.
+    const IS_WRITTEN: usize = 3;
+    const CHECKSUM: usize = 6;
+    let opened = Opened::of(connection)?;
+    (0..TRIES).find_map(|_| {
+        let copies = [0, COPY].map(|copy| std::array::from_fn::<u32, COPY, _>(|place| opened.word(copy + place)));
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        let [one, other] = copies;
+        if one == other && one[IS_WRITTEN].to_ne_bytes()[0] != 0 {
+            return Some(LastCommit { number: one[NUMBER], checksum: [one[CHECKSUM], one[CHECKSUM + 1]] });
+        }
+        std::hint::spin_loop();
+        None
+    })
 }
 
 #[cfg(test)]

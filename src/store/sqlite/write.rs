@@ -2,13 +2,12 @@
 //! process can write to the file in between.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
 
-use super::changes::Writes;
-use super::lists::{self, Listed};
+use super::cache::{Cache, Change};
+use super::commits::Version;
 use super::{Shared, SqliteStore, rows};
 use crate::domain::batch::{Batch, Group, Outcome, Window};
 use crate::domain::message::Message;
@@ -52,9 +51,6 @@ const GROW_RANGE: &str = "
 
 const DELETE_RANGE: &str = "DELETE FROM processed_ranges WHERE channel = ?1 AND first_msg = ?2";
 
-/// Adds a rocket to the backlog of the sort index.
-const UNLIST_ROCKET: &str = "INSERT INTO rockets_unlisted (channel) VALUES (?1)";
-
 /// The log's size limit is adjusted to the file after this many commits.
 const LOG_FITTED_AFTER: u64 = 8;
 
@@ -63,13 +59,10 @@ const LOG_FITTED_AFTER: u64 = 8;
 pub struct SqliteWriter {
     connection: Shared,
     failures: Failures,
-    writes: Arc<Writes>,
-    /// The note of a channel is whether it is known to be in the backlog.
-    known: Known<bool>,
-    /// How far the sort index is built, if known.
-    listed: Option<Listed>,
-    /// The caches are valid for this version. It changes when another connection commits.
-    data_version: Option<i64>,
+    cache: Arc<Cache>,
+    known: Known<()>,
+    /// What is known is known of this version.
+    version: Option<Version>,
     /// How many batches it has committed.
     commits: u64,
     statements: Statements,
@@ -100,9 +93,9 @@ impl Default for Statements {
 }
 
 impl SqliteWriter {
-    pub(super) fn new(connection: Shared, failures: Failures, writes: Arc<Writes>) -> Self {
+    pub(super) fn new(connection: Shared, failures: Failures, cache: Arc<Cache>) -> Self {
         let (known, statements) = (Known::default(), Statements::default());
-        Self { connection, failures, writes, known, listed: None, data_version: None, commits: 0, statements }
+        Self { connection, failures, cache, known, version: None, commits: 0, statements }
     }
 
     /// See [`Writer::commit`](crate::store::Writer::commit).
@@ -117,67 +110,35 @@ impl SqliteWriter {
         // Grouped before the lock is taken.
         let batch = Batch::new(messages);
         let mut outcomes = vec![Outcome::Duplicate; messages.len()];
-        // Put back after the commit: after a failure the caches stay empty.
-        let (mut known, listed) = (std::mem::take(&mut self.known), self.listed.take());
-        let is_own = self.connection.is_own();
+        // Put back after the commit: after a failure nothing is known.
+        let (mut known, version) = (std::mem::take(&mut self.known), self.version.take());
+        let generation = self.connection.generation();
         let mut connection = self.connection.lend();
         // On an error it is dropped, and so rolled back.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let running = self.cache.commits.begin(|| Version::of(generation, &transaction));
         self.failures.check(FailurePoint::BeforeLoad)?;
-        let alone = is_own && is_unchanged(&transaction, &mut self.data_version, &self.writes)?;
-        if !alone {
+        if !running.follows(version) {
             known.clear();
         }
-        let mut listed = match listed.filter(|_| alone) {
-            Some(listed) => listed,
-            None => Listed::of(&transaction)?,
-        };
-        let mut tables = Tables::prepare(&transaction, &self.statements, now, &listed)?;
+        let mut tables = Tables::prepare(&transaction, &self.statements, now)?;
+        let mut changes = Vec::with_capacity(batch.groups().len());
         for group in batch.groups() {
-            tables.take(group, &mut known, &mut outcomes)?;
+            let applied = tables.take(group, &mut known, &mut outcomes)?;
+            changes.extend(applied.map(|applied| Change::Messages(group.channel().clone(), applied, now)));
         }
-        let noted = tables.noted;
         drop(tables);
-        if lists::keep_up(&transaction, &self.writes.list_readers, &mut listed, messages.len(), noted)? {
-            known.notes_mut().for_each(|noted| *noted = false);
-        }
         self.failures.check(FailurePoint::BeforeCommit)?;
         transaction.commit()?;
-        self.writes.committed.fetch_add(1, Ordering::SeqCst);
+        self.version =
+            self.cache.apply(running, !changes.is_empty(), &changes, || Version::of(generation, &connection));
+        self.known = known;
         self.commits += 1;
         if self.commits.is_multiple_of(LOG_FITTED_AFTER) {
             super::fit_log(&connection)?;
         }
-        (self.known, self.listed) = (known, Some(listed));
         self.failures.check(FailurePoint::AfterCommit)?;
         Ok(outcomes)
-    }
-
-    /// See [`Writer::tidy`](crate::store::Writer::tidy).
-    pub fn tidy(&mut self) -> Result<bool, StoreError> {
-        self.connection.verify_index()?;
-        let tidied = self.try_tidy();
-        self.connection.verify(tidied)
-    }
-
-    fn try_tidy(&mut self) -> Result<bool, StoreError> {
-        let is_own = self.connection.is_own();
-        let mut connection = self.connection.lend();
-        if is_own && !is_unchanged(&connection, &mut self.data_version, &self.writes)? {
-            self.known.clear();
-            self.listed = None;
-        }
-        if lists::are_current(&connection)? {
-            return Ok(false);
-        }
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut listed = Listed::of(&transaction)?;
-        let more = lists::catch_up(&transaction, &mut listed)?;
-        transaction.commit()?;
-        self.writes.committed.fetch_add(1, Ordering::SeqCst);
-        self.known.notes_mut().for_each(|noted| *noted = false);
-        self.listed = Some(listed);
-        Ok(more)
     }
 
     /// See [`Writer::probe`](crate::store::Writer::probe).
@@ -190,12 +151,13 @@ impl SqliteWriter {
     /// Does what a batch does, with its statements, for a channel that no message can have; rolls
     /// that back; and commits an empty change, so that the log is written and synced.
     fn try_probe(&mut self) -> Result<(), StoreError> {
-        let is_own = self.connection.is_own();
+        let version = self.version.take();
+        let generation = self.connection.generation();
         let mut connection = self.connection.lend();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        if is_own && !is_unchanged(&transaction, &mut self.data_version, &self.writes)? {
+        let running = self.cache.commits.begin(|| Version::of(generation, &transaction));
+        if !running.follows(version) {
             self.known.clear();
-            self.listed = None;
         }
         transaction.execute_batch("SAVEPOINT probe")?;
         let nothing = "0001-01-01T00:00:00.000000Z";
@@ -205,25 +167,13 @@ impl SqliteWriter {
         let no_text = None::<&str>;
         let range = params!["", 1, 1, 0, no_text, no_text, no_text, no_text, no_text, no_text, nothing];
         transaction.prepare_cached(ADD_RANGE)?.execute(range)?;
-        transaction.prepare_cached(UNLIST_ROCKET)?.execute([""])?;
         transaction.execute_batch("ROLLBACK TO probe; RELEASE probe")?;
-        let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        transaction.execute_batch(&format!("PRAGMA user_version = {version}"))?;
+        let user_version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        transaction.execute_batch(&format!("PRAGMA user_version = {user_version}"))?;
         transaction.commit()?;
-        self.writes.committed.fetch_add(1, Ordering::SeqCst);
+        self.version = self.cache.apply(running, true, &[], || Version::of(generation, &connection));
         Ok(())
     }
-}
-
-/// Whether no other connection has committed since the last call. If one has, or at the first call, followers have to look
-/// for what it changed.
-fn is_unchanged(connection: &Connection, data_version: &mut Option<i64>, writes: &Writes) -> Result<bool, StoreError> {
-    let version = connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
-    let is_unchanged = data_version.replace(version) == Some(version);
-    if !is_unchanged {
-        writes.others_wrote.store(true, Ordering::SeqCst);
-    }
-    Ok(is_unchanged)
 }
 
 /// The statements of a batch, in its transaction.
@@ -234,20 +184,11 @@ struct Tables<'t> {
     add_range: CachedStatement<'t>,
     upsert_rocket: CachedStatement<'t>,
     upsert_rocket_speed: CachedStatement<'t>,
-    unlist_rocket: CachedStatement<'t>,
-    listed: &'t Listed,
-    /// How many rockets were added to the backlog.
-    noted: usize,
     now: [u8; 27],
 }
 
 impl<'t> Tables<'t> {
-    fn prepare(
-        transaction: &'t Connection,
-        statements: &Statements,
-        now: Timestamp,
-        listed: &'t Listed,
-    ) -> Result<Self, StoreError> {
+    fn prepare(transaction: &'t Connection, statements: &Statements, now: Timestamp) -> Result<Self, StoreError> {
         Ok(Self {
             load_ranges: transaction.prepare_cached(&statements.load_ranges)?,
             delete_range: transaction.prepare_cached(DELETE_RANGE)?,
@@ -255,20 +196,22 @@ impl<'t> Tables<'t> {
             add_range: transaction.prepare_cached(ADD_RANGE)?,
             upsert_rocket: transaction.prepare_cached(&statements.upsert_rocket)?,
             upsert_rocket_speed: transaction.prepare_cached(&statements.upsert_rocket_speed)?,
-            unlist_rocket: transaction.prepare_cached(UNLIST_ROCKET)?,
-            listed,
-            noted: 0,
             now: now.to_text(),
         })
     }
 
     /// Joins a group's messages to the cached or stored ranges of their channel, and writes the
-    /// result.
-    fn take(&mut self, group: &Group<'_>, known: &mut Known<bool>, outcomes: &mut [Outcome]) -> Result<(), StoreError> {
+    /// result. Returns what they add to the rocket; none if all were duplicates.
+    fn take(
+        &mut self,
+        group: &Group<'_>,
+        known: &mut Known<()>,
+        outcomes: &mut [Outcome],
+    ) -> Result<Option<Applied>, StoreError> {
         let channel = group.channel();
         let mut known = match known.entry(channel) {
             Some(known) => known,
-            None => known.remember(channel, 0, self.load_last(channel)?, false),
+            None => known.remember(channel, 0, self.load_last(channel)?, ()),
         };
         let near = match known.near(group) {
             Some(ranges) => ranges,
@@ -277,13 +220,10 @@ impl<'t> Tables<'t> {
         let joined = group.join(near, outcomes);
         self.store_ranges(channel, &joined)?;
         known.change(&joined);
-        let Some(applied) = &joined.applied else { return Ok(()) };
-        self.store_rocket(channel, applied)?;
-        if self.listed.includes(channel.as_str()) && !*known.note_mut() {
-            self.noted += self.unlist_rocket.execute(params![channel.as_str()])?;
-            *known.note_mut() = true;
+        if let Some(applied) = &joined.applied {
+            self.store_rocket(channel, applied)?;
         }
-        Ok(())
+        Ok(joined.applied)
     }
 
     /// The ranges that overlap or touch the group's windows, in ascending order.
@@ -415,11 +355,11 @@ impl SqliteStore {
 
 impl SqliteWriter {
     fn remove(&mut self, channel: &Channel) -> Result<bool, StoreError> {
+        let generation = self.connection.generation();
         let mut connection = self.connection.lend();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for table in ["processed_ranges", "rockets_listed", "rockets_unlisted"] {
-            transaction.execute(&format!("DELETE FROM {table} WHERE channel = ?1"), params![channel.as_str()])?;
-        }
+        let running = self.cache.commits.begin(|| Version::of(generation, &transaction));
+        transaction.execute("DELETE FROM processed_ranges WHERE channel = ?1", params![channel.as_str()])?;
         let now = Timestamp::from_system_time(SystemTime::now());
         transaction.execute(
             "DELETE FROM rockets_forgotten WHERE forgotten_at < ?1",
@@ -429,6 +369,8 @@ impl SqliteWriter {
         transaction.execute(note, params![channel.as_str(), now.to_string()])?;
         let removed = transaction.execute("DELETE FROM rockets WHERE channel = ?1", params![channel.as_str()])?;
         transaction.commit()?;
+        let changes = [Change::Removed(channel.clone())];
+        self.cache.apply(running, true, &changes, || Version::of(generation, &connection));
         Ok(removed > 0)
     }
 }

@@ -1,0 +1,621 @@
+//! A copy of the table `rockets` in memory, by column, so that a page in any order and with any
+//! filters, and the totals, are found by scanning a few small arrays.
+//!
+//! No order is maintained: a change costs the same whatever its rocket's place is, and a scan keeps
+//! the best rockets that it has seen. Texts are stored once each, and channels one after the other.
+
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, HashMap};
+use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU32;
+
+use hashbrown::HashTable;
+
+use super::StoreError;
+use super::query::{Filters, Order, Page, Position, RocketQuery, Sort, SortKey};
+use super::report::{Report, Value};
+use crate::domain::ranges::Applied;
+use crate::domain::rocket::{Progress, Rocket, State, Status};
+use crate::domain::summary::{Latest, Summary};
+use crate::domain::text::{Channel, Text};
+use crate::domain::timestamp::Timestamp;
+
+/// More rows of removed rockets, or texts that may be unused, than this are too many in a small
+/// fleet, too.
+const WASTE_ALLOWED: usize = 4_096;
+
+/// The rockets. A row is an index into each of the columns.
+#[derive(Debug)]
+pub(super) struct Columns {
+    /// All channels, and where each of them ends.
+    channels: String,
+    channel_ends: Vec<usize>,
+    /// The rows by channel.
+    rows: HashTable<u32>,
+    hasher: RandomState,
+    texts: Texts,
+    /// None in an empty row: its rocket was removed.
+    status: Vec<Option<Status>>,
+    rocket_type: Vec<TextId>,
+    speed: Vec<i64>,
+    mission: Vec<TextId>,
+    latest_update: Vec<Timestamp>,
+    /// What no page is sorted by.
+    rest: Vec<Rest>,
+    /// How many rows have no rocket.
+    empty: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    last_received: Timestamp,
+    exploded_reason: TextId,
+    latest_launch: MessageNumber,
+    latest_mission: MessageNumber,
+    latest_explosion: MessageNumber,
+    processed: u32,
+    complete_through: u32,
+    highest: u32,
+}
+
+/// None where there is no such message.
+type MessageNumber = Option<NonZeroU32>;
+
+/// The number of a text in [`Texts`], plus one; none where there is no text.
+type TextId = Option<NonZeroU32>;
+
+/// Each text once. Unused ones stay until everything is read anew.
+#[derive(Debug, Default)]
+struct Texts {
+    ids: HashMap<Text, NonZeroU32>,
+    texts: Vec<Text>,
+}
+
+impl Texts {
+    fn id(&mut self, text: Option<&Text>) -> TextId {
+        let text = text?;
+        if let Some(id) = self.ids.get(text) {
+            return Some(*id);
+        }
+        let text = text.detached();
+        self.texts.push(text.clone());
+        let id = NonZeroU32::new(index(self.texts.len()))?;
+        self.ids.insert(text, id);
+        Some(id)
+    }
+
+    /// None for an unknown text.
+    fn find(&self, text: &Text) -> TextId {
+        self.ids.get(text).copied()
+    }
+
+    fn get(&self, id: TextId) -> Option<&Text> {
+        self.texts.get(id?.get() as usize - 1)
+    }
+}
+
+impl Default for Columns {
+    fn default() -> Self {
+        Self {
+            channels: String::new(),
+            channel_ends: Vec::new(),
+            rows: HashTable::new(),
+            // The senders choose the channels.
+            hasher: RandomState::new(),
+            texts: Texts::default(),
+            status: Vec::new(),
+            rocket_type: Vec::new(),
+            speed: Vec::new(),
+            mission: Vec::new(),
+            latest_update: Vec::new(),
+            rest: Vec::new(),
+            empty: 0,
+        }
+    }
+}
+
+/// Changes.
+impl Columns {
+    /// Adds a rocket that is not there yet, as it is stored.
+    pub(super) fn insert(&mut self, rocket: &Rocket) -> Result<(), StoreError> {
+        let (state, progress) = (&rocket.state, &rocket.progress);
+        let damaged =
+            || StoreError::Damaged(format!("the row of {} in rockets has impossible numbers", rocket.channel));
+        let number = |number: i64| u32::try_from(number).map_err(|_| damaged());
+        let message = |latest: Option<i64>| -> Result<MessageNumber, StoreError> {
+            Ok(latest.map(number).transpose()?.and_then(NonZeroU32::new))
+        };
+        let latest_update = state.latest_update.ok_or_else(damaged)?;
+        let rest = Rest {
+            last_received: rocket.last_received,
+            exploded_reason: self.texts.id(state.exploded_reason.as_ref()),
+            latest_launch: message(state.latest_launch_message)?,
+            latest_mission: message(state.latest_mission_message)?,
+            latest_explosion: message(state.latest_exploded_message)?,
+            processed: number(progress.processed)?,
+            complete_through: number(progress.complete_through)?,
+            highest: number(progress.highest)?,
+        };
+        let row = self.add_row(&rocket.channel);
+        self.empty -= 1;
+        self.status[row] = Some(state.status);
+        self.rocket_type[row] = self.texts.id(state.rocket_type.as_ref());
+        self.speed[row] = state.speed;
+        self.mission[row] = self.texts.id(state.mission.as_ref());
+        self.latest_update[row] = latest_update;
+        self.rest[row] = rest;
+        Ok(())
+    }
+
+    /// Adds new messages to a rocket, which may be new.
+    pub(super) fn apply(&mut self, channel: &Channel, applied: &Applied, now: Timestamp) {
+        let row = self.find(channel.as_str()).unwrap_or_else(|| self.add_row(channel));
+        let mut summary = applied.summary.clone();
+        if self.status[row].is_some() {
+            summary.combine(self.summary(row));
+        } else {
+            self.empty -= 1;
+        }
+        self.store(row, &summary);
+        let rest = &mut self.rest[row];
+        rest.last_received = rest.last_received.max(now);
+        rest.processed += number(applied.processed);
+        rest.complete_through = rest.complete_through.max(number(applied.complete_through));
+        rest.highest = rest.highest.max(number(applied.highest));
+    }
+
+    /// Removes a rocket, if it is there.
+    pub(super) fn remove(&mut self, channel: &Channel) {
+        if let Some(row) = self.find(channel.as_str())
+            && self.status[row].take().is_some()
+        {
+            self.empty += 1;
+            (self.rocket_type[row], self.mission[row]) = (None, None);
+            self.rest[row] = Rest::EMPTY;
+        }
+    }
+
+    /// Whether more memory is wasted than used, so that it is time to read everything anew.
+    pub(super) fn is_wasteful(&self) -> bool {
+        let rockets = self.status.len() - self.empty;
+        self.empty > rockets + WASTE_ALLOWED || self.texts.texts.len() > 6 * rockets + WASTE_ALLOWED
+    }
+
+    fn find(&self, channel: &str) -> Option<usize> {
+        let found = self.rows.find(self.hasher.hash_one(channel), |row| self.channel(*row as usize) == channel);
+        found.map(|row| *row as usize)
+    }
+
+    fn channel(&self, row: usize) -> &str {
+        channel_of(&self.channels, &self.channel_ends, row)
+    }
+
+    /// Adds an empty row for a channel that has none.
+    fn add_row(&mut self, channel: &Channel) -> usize {
+        let row = self.status.len();
+        self.channels.push_str(channel.as_str());
+        self.channel_ends.push(self.channels.len());
+        self.status.push(None);
+        self.rocket_type.push(None);
+        self.speed.push(0);
+        self.mission.push(None);
+        self.latest_update.push(Timestamp::FIRST);
+        self.rest.push(Rest::EMPTY);
+        self.empty += 1;
+        let Self { channels, channel_ends, hasher, .. } = self;
+        let hash_of = |row: &u32| hasher.hash_one(channel_of(channels, channel_ends, *row as usize));
+        self.rows.insert_unique(hasher.hash_one(channel.as_str()), index(row), hash_of);
+        row
+    }
+
+    fn summary(&self, row: usize) -> Summary {
+        let rest = &self.rest[row];
+        let latest = |number: MessageNumber, text: TextId| {
+            Some(Latest { number: i64::from(number?.get()), value: self.texts.get(text)?.clone() })
+        };
+        Summary {
+            speed_change: self.speed[row],
+            launch: latest(rest.latest_launch, self.rocket_type[row]),
+            mission: latest(rest.latest_mission, self.mission[row]),
+            explosion: latest(rest.latest_explosion, rest.exploded_reason),
+            latest_time: self.latest_update[row],
+        }
+    }
+
+    fn store(&mut self, row: usize, summary: &Summary) {
+        let Summary { speed_change, launch, mission, explosion, latest_time } = summary;
+        let (texts, rest) = (&mut self.texts, &mut self.rest[row]);
+        let mut store = |latest: &Option<Latest>, its_number: &mut MessageNumber, text: &mut TextId| {
+            let latest_number = latest.as_ref().and_then(|latest| NonZeroU32::new(number(latest.number)));
+            if latest_number != *its_number {
+                *its_number = latest_number;
+                *text = texts.id(latest.as_ref().map(|latest| &latest.value));
+            }
+        };
+        store(launch, &mut rest.latest_launch, &mut self.rocket_type[row]);
+        store(mission, &mut rest.latest_mission, &mut self.mission[row]);
+        store(explosion, &mut rest.latest_explosion, &mut rest.exploded_reason);
+        self.status[row] = Some(Status::of(launch.is_some(), explosion.is_some()));
+        (self.speed[row], self.latest_update[row]) = (*speed_change, *latest_time);
+    }
+}
+
+fn channel_of<'c>(channels: &'c str, ends: &[usize], row: usize) -> &'c str {
+    let start = row.checked_sub(1).map_or(0, |before| ends[before]);
+    &channels[start..ends[row]]
+}
+
+/// A message number, or a count of messages of one channel.
+fn number(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or_else(|_| unreachable!("message numbers have 32 bits"))
+}
+
+/// A row, or a text, of which memory holds fewer.
+fn index(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or_else(|_| unreachable!("memory ends before there are 4 billion of them"))
+}
+
+impl Rest {
+    /// Of a rocket without messages.
+    const EMPTY: Self = Self {
+        last_received: Timestamp::FIRST,
+        exploded_reason: None,
+        latest_launch: None,
+        latest_mission: None,
+        latest_explosion: None,
+        processed: 0,
+        complete_through: 0,
+        highest: 0,
+    };
+}
+
+/// Pages.
+impl Columns {
+    /// One page of the best-effort view.
+    pub(super) fn page(&self, query: &RocketQuery) -> Page {
+        let rows = match query.sort {
+            Sort::LatestUpdate => self.first(query, |row| Some(self.latest_update[row]), time_key),
+            Sort::Channel => self.first(query, |_| Some(()), |_| Some(())),
+            Sort::Type => self.first(query, |row| self.text(self.rocket_type[row]), text_key),
+            Sort::Speed => self.first(query, |row| Some(self.speed[row]), integer_key),
+            Sort::Mission => self.first(query, |row| self.text(self.mission[row]), text_key),
+            Sort::Status => self.first(query, |row| self.status[row], status_key),
+        };
+        super::listing::page(query, rows.into_iter().map(|row| self.rocket(row)).collect())
+    }
+
+    fn text(&self, id: TextId) -> Option<&str> {
+        self.texts.get(id).map(Text::as_str)
+    }
+
+    /// The first rows after the query's position, in order: one more than the page holds.
+    fn first<'c, K: Ord + Copy>(
+        &'c self,
+        query: &'c RocketQuery,
+        key: impl Fn(usize) -> Option<K>,
+        key_of: impl Fn(&'c SortKey) -> Option<K>,
+    ) -> Vec<usize> {
+        let descending = query.order == Order::Desc;
+        let after = query.after.as_ref().map(|Position { key, channel }| Place {
+            key: key_of(key),
+            channel: channel.as_str(),
+            descending,
+            row: usize::MAX,
+        });
+        let Some(is_wanted) = self.filter(&query.filters) else { return Vec::new() };
+        let wanted = query.limit + 1;
+        let mut first = BinaryHeap::with_capacity(wanted + 1);
+        for row in (0..self.status.len()).filter(|row| is_wanted(*row)) {
+            let place = Place { key: key(row), channel: self.channel(row), descending, row };
+            if after.as_ref().is_some_and(|after| place <= *after) {
+                continue;
+            }
+            if first.len() < wanted {
+                first.push(place);
+            } else if let Some(mut last) = first.peek_mut()
+                && place < *last
+            {
+                *last = place;
+            }
+        }
+        first.into_sorted_vec().into_iter().map(|place| place.row).collect()
+    }
+
+    /// Tells whether a row matches; none if no row can.
+    fn filter(&self, filters: &Filters) -> Option<impl Fn(usize) -> bool> {
+        let Filters { channel, rocket_type, mission, status } = filters;
+        // A text that is in no row is in no rocket.
+        let id = |text: &Option<Text>| match text {
+            Some(text) => self.texts.find(text).map(Some),
+            None => Some(None),
+        };
+        let (rocket_type, mission, status) = (id(rocket_type)?, id(mission)?, *status);
+        let channel = channel.as_ref().map(Channel::as_str);
+        Some(move |row: usize| {
+            let Some(is) = self.status[row] else { return false };
+            status.is_none_or(|status| status == is)
+                && (rocket_type.is_none() || rocket_type == self.rocket_type[row])
+                && (mission.is_none() || mission == self.mission[row])
+                && channel.is_none_or(|channel| channel == self.channel(row))
+        })
+    }
+
+    fn rocket(&self, row: usize) -> Rocket {
+        let rest = &self.rest[row];
+        let channel = Channel::new(self.channel(row).to_owned());
+        Rocket {
+            channel: channel.unwrap_or_else(|error| panic!("only channels are added: {error}")),
+            state: State::of(Some(self.summary(row))),
+            last_received: rest.last_received,
+            progress: Progress {
+                processed: rest.processed.into(),
+                complete_through: rest.complete_through.into(),
+                highest: rest.highest.into(),
+            },
+        }
+    }
+}
+
+/// The place of a row in an order: the lowest comes first.
+struct Place<'c, K> {
+    key: Option<K>,
+    channel: &'c str,
+    descending: bool,
+    row: usize,
+}
+
+impl<K: Ord> Ord for Place<'_, K> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let directed = |ordering: Ordering| if self.descending { ordering.reverse() } else { ordering };
+        let by_key = match (&self.key, &other.key) {
+            (Some(mine), Some(others)) => directed(mine.cmp(others)),
+            // Nulls come last in both directions.
+            (mine, others) => mine.is_none().cmp(&others.is_none()),
+        };
+        by_key.then_with(|| directed(self.channel.cmp(other.channel)))
+    }
+}
+
+impl<K: Ord> PartialOrd for Place<'_, K> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<K: Ord> PartialEq for Place<'_, K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl<K: Ord> Eq for Place<'_, K> {}
+
+fn time_key(key: &SortKey) -> Option<Timestamp> {
+    text_key(key).and_then(|text| Timestamp::parse(text).ok())
+}
+
+fn text_key(key: &SortKey) -> Option<&str> {
+    match key {
+        SortKey::Text(text) => Some(text),
+        SortKey::Integer(_) | SortKey::Null => None,
+    }
+}
+
+fn status_key(key: &SortKey) -> Option<Status> {
+    text_key(key).and_then(|name| name.parse().ok())
+}
+
+fn integer_key(key: &SortKey) -> Option<i64> {
+    match key {
+        SortKey::Integer(integer) => Some(*integer),
+        SortKey::Text(_) | SortKey::Null => None,
+    }
+}
+
+/// The totals of some rockets.
+#[derive(Clone, Debug, Default)]
+struct Group {
+    rockets: i64,
+    launched: i64,
+    exploded: i64,
+    speed: i128,
+    max_speed: Option<i64>,
+    latest_update: Option<Timestamp>,
+}
+
+/// Reports.
+impl Columns {
+    /// The first rows of a report on rockets, in its order. `round` rounds a mean as the database
+    /// does.
+    pub(super) fn report(
+        &self,
+        report: Report,
+        limit: usize,
+        round: &dyn Fn(f64) -> Result<f64, StoreError>,
+    ) -> Result<Vec<Vec<Value>>, StoreError> {
+        let groups = match report {
+            Report::Missions => self.groups(|row| self.status[row].map(|_| self.mission[row])),
+            Report::Types => self.groups(|row| self.status[row].map(|_| self.rocket_type[row])),
+            Report::Explosions => {
+                self.groups(|row| (self.status[row] == Some(Status::Exploded)).then(|| self.rest[row].exploded_reason))
+            }
+            Report::Fleet => return Ok(vec![self.fleet()]),
+            Report::Gaps => unreachable!("gaps are between ranges, which are not here"),
+        };
+        let cells = |(text, group): (Option<&str>, &Group)| {
+            let text = text.map_or(Value::Null, |text| Value::Text(text.to_owned()));
+            if report == Report::Explosions {
+                return Ok(vec![text, Value::Integer(group.rockets), time(group.latest_update)]);
+            }
+            let mean = group.speed as f64 / group.rockets as f64;
+            Ok(vec![
+                text,
+                Value::Integer(group.rockets),
+                Value::Integer(group.launched),
+                Value::Integer(group.exploded),
+                Value::Real(round(mean)?),
+                group.max_speed.map_or(Value::Null, Value::Integer),
+            ])
+        };
+        let mut named: Vec<_> = groups.iter().map(|(id, group)| (self.text(*id), group)).collect();
+        named.sort_unstable_by_key(|(text, _)| (text.is_none(), *text));
+        named.into_iter().take(limit).map(cells).collect()
+    }
+
+    /// The totals by a text. `text` is none for rows that don't count.
+    fn groups(&self, text: impl Fn(usize) -> Option<TextId>) -> Vec<(TextId, Group)> {
+        let mut groups: Vec<Group> = vec![Group::default(); self.texts.texts.len() + 1];
+        for row in 0..self.status.len() {
+            let Some(id) = text(row) else { continue };
+            let group = &mut groups[id.map_or(0, |id| id.get() as usize)];
+            group.rockets += 1;
+            group.launched += i64::from(self.status[row] == Some(Status::Launched));
+            group.exploded += i64::from(self.status[row] == Some(Status::Exploded));
+            group.speed += i128::from(self.speed[row]);
+            group.max_speed = group.max_speed.max(Some(self.speed[row]));
+            group.latest_update = group.latest_update.max(Some(self.latest_update[row]));
+        }
+        let ids = (0..).map(NonZeroU32::new);
+        ids.zip(groups).filter(|(_, group)| group.rockets > 0).collect()
+    }
+
+    /// The only row of the report on the fleet.
+    fn fleet(&self) -> Vec<Value> {
+        let mut statuses = [0_i64; Status::ALL.len()];
+        let (mut processed, mut missing, mut with_gaps, mut latest_update) = (0_i64, 0_i64, 0_i64, None);
+        for (row, rest) in self.rest.iter().enumerate() {
+            let Some(status) = self.status[row] else { continue };
+            statuses[status as usize] += 1;
+            processed += i64::from(rest.processed);
+            missing += i64::from(rest.highest) - i64::from(rest.processed);
+            with_gaps += i64::from(rest.highest > rest.processed);
+            latest_update = latest_update.max(Some(self.latest_update[row]));
+        }
+        let count = |status: Status| Value::Integer(statuses[status as usize]);
+        vec![
+            Value::Integer(statuses.iter().sum()),
+            count(Status::AwaitingLaunch),
+            count(Status::Launched),
+            count(Status::Exploded),
+            Value::Integer(processed),
+            Value::Integer(missing),
+            Value::Integer(with_gaps),
+            time(latest_update),
+        ]
+    }
+}
+
+fn time(time: Option<Timestamp>) -> Value {
+    time.map_or(Value::Null, Value::Time)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::domain::batch::{Batch, Outcome};
+    use crate::domain::parse::parse;
+    use crate::domain::rocket::View;
+
+    fn channel(name: &str) -> Channel {
+        Channel::new(name.to_owned()).unwrap()
+    }
+
+    /// Applies a message that is new.
+    fn apply(columns: &mut Columns, name: &str, number: u32, kind: &str, body: &str) {
+        let json = format!(
+            r#"{{"metadata": {{"channel": "{name}", "messageNumber": {number},
+                "messageTime": "2022-02-02T19:39:{:02}Z", "messageType": "Rocket{kind}"}}, "message": {body}}}"#,
+            number % 60
+        );
+        let messages = [parse(json.into()).unwrap()];
+        let joined = Batch::new(&messages).groups()[0].join(Vec::new(), &mut [Outcome::Duplicate]);
+        columns.apply(&channel(name), &joined.applied.unwrap(), Timestamp::FIRST);
+    }
+
+    fn launch(columns: &mut Columns, name: &str, number: u32, speed: i32, mission: &str) {
+        let body = format!(r#"{{"type": "T", "launchSpeed": {speed}, "mission": "{mission}"}}"#);
+        apply(columns, name, number, "Launched", &body);
+    }
+
+    fn query(sort: Sort, order: Order) -> RocketQuery {
+        let filters = Filters::default();
+        RocketQuery { view: View::BestEffort, sort, order, filters, after: None, limit: 2 }
+    }
+
+    /// The channels of all pages.
+    fn pages(columns: &Columns, mut query: RocketQuery) -> Vec<String> {
+        let mut found = Vec::new();
+        loop {
+            let page = columns.page(&query);
+            found.extend(page.rockets.iter().map(|rocket| rocket.channel.as_str().to_owned()));
+            let Some(next) = page.next else { return found };
+            query.after = Some(next);
+        }
+    }
+
+    #[test]
+    fn ties_break_by_channel_and_nulls_come_last_in_both_orders() {
+        let mut columns = Columns::default();
+        for (name, mission) in [("d", "x"), ("b", "y"), ("c", "x")] {
+            launch(&mut columns, name, 1, 5, mission);
+        }
+        for name in ["e", "a"] {
+            apply(&mut columns, name, 1, "SpeedIncreased", r#"{"by": 7}"#);
+        }
+        for (sort, order, must) in [
+            (Sort::Mission, Order::Asc, ["c", "d", "b", "a", "e"]),
+            (Sort::Mission, Order::Desc, ["b", "d", "c", "e", "a"]),
+            (Sort::Speed, Order::Desc, ["e", "a", "d", "c", "b"]),
+            (Sort::Status, Order::Asc, ["a", "e", "b", "c", "d"]),
+            (Sort::Channel, Order::Desc, ["e", "d", "c", "b", "a"]),
+            (Sort::LatestUpdate, Order::Asc, ["a", "b", "c", "d", "e"]),
+        ] {
+            assert_eq!(pages(&columns, query(sort, order)), must, "{sort:?} {order:?}");
+        }
+        let mut filtered = query(Sort::Speed, Order::Asc);
+        filtered.filters.mission = Some(Text::new("x".to_owned()).unwrap());
+        assert_eq!(pages(&columns, filtered.clone()), ["c", "d"]);
+        filtered.filters.mission = Some(Text::new("nowhere".to_owned()).unwrap());
+        assert!(pages(&columns, filtered).is_empty());
+    }
+
+    #[test]
+    fn older_messages_overwrite_nothing_and_a_removed_rocket_starts_anew() {
+        let mut columns = Columns::default();
+        launch(&mut columns, "a", 5, 10, "new");
+        launch(&mut columns, "a", 2, 20, "old");
+        apply(&mut columns, "a", 3, "Exploded", r#"{"reason": "R"}"#);
+        let rocket = |columns: &Columns| columns.page(&query(Sort::Speed, Order::Asc)).rockets.pop();
+        let state = rocket(&columns).unwrap().state;
+        assert_eq!((state.speed, state.mission.unwrap().as_str()), (30, "new"));
+        assert_eq!((state.status, state.latest_mission_message), (Status::Exploded, Some(5)));
+        columns.remove(&channel("a"));
+        columns.remove(&channel("a"));
+        columns.remove(&channel("never"));
+        assert_eq!((rocket(&columns), columns.empty), (None, 1));
+        apply(&mut columns, "a", 1, "SpeedIncreased", r#"{"by": 7}"#);
+        let again = rocket(&columns).unwrap();
+        assert_eq!((again.state.speed, again.state.mission, again.state.exploded_reason), (7, None, None));
+        assert_eq!((again.progress.processed, columns.status.len(), columns.empty), (1, 1, 0));
+    }
+
+    #[test]
+    fn what_is_no_longer_used_is_not_kept_forever() {
+        let mut columns = Columns::default();
+        for number in 1..=WASTE_ALLOWED as u32 + 6 {
+            assert!(!columns.is_wasteful());
+            apply(&mut columns, "a", number, "MissionChanged", &format!(r#"{{"newMission": "M{number}"}}"#));
+        }
+        apply(&mut columns, "a", 9_999, "MissionChanged", r#"{"newMission": "last"}"#);
+        assert!(columns.is_wasteful());
+        let mut columns = Columns::default();
+        for index in 0..=WASTE_ALLOWED {
+            assert!(!columns.is_wasteful());
+            let name = index.to_string();
+            apply(&mut columns, &name, 1, "SpeedIncreased", r#"{"by": 7}"#);
+            columns.remove(&channel(&name));
+        }
+        assert!(columns.is_wasteful());
+    }
+}
