@@ -12,7 +12,8 @@ use std::sync::{Mutex, OnceLock};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
-/// The server's location.
+/// A server's location.
+#[derive(Clone)]
 pub struct Server {
     /// The parts of a database's URL before and after its name.
     before: String,
@@ -25,6 +26,9 @@ pub struct Server {
 pub struct TestDatabase {
     pub name: String,
     pub url: String,
+    /// The servers that have it, each with a database from which it can be created and dropped. Of a
+    /// cluster, the first one is the coordinator.
+    pub servers: Vec<Server>,
 }
 
 impl TestDatabase {
@@ -34,11 +38,35 @@ impl TestDatabase {
 
     /// With further options of CREATE DATABASE.
     pub fn create_with(options: &str) -> Self {
+        Self::create_on(vec![server().clone()], options)
+    }
+
+    /// A database of the cluster that `ROCKET_MONITOR_TEST_CITUS` names, on all nodes.
+    pub fn create_on_cluster() -> Self {
+        let database = Self::create_on(nodes(), "");
+        for url in database.urls() {
+            execute(&url, "CREATE EXTENSION citus");
+        }
+        for (place, server) in database.servers.iter().enumerate() {
+            let add = if place == 0 { "citus_set_coordinator_host" } else { "citus_add_node" };
+            let (host, port) = server.host_and_port();
+            execute(&database.url, &format!("SELECT {add}('{host}', {port})"));
+        }
+        database
+    }
+
+    fn create_on(servers: Vec<Server>, options: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("rm_test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let server = server();
-        execute(&server.url(&server.maintenance), &format!("CREATE DATABASE {name} TEMPLATE template0 {options}"));
-        Self { url: server.url(&name), name }
+        for server in &servers {
+            execute(&server.url(&server.maintenance), &format!("CREATE DATABASE {name} TEMPLATE template0 {options}"));
+        }
+        Self { url: servers[0].url(&name), name, servers }
+    }
+
+    /// Its URL on each server.
+    pub fn urls(&self) -> Vec<String> {
+        self.servers.iter().map(|server| server.url(&self.name)).collect()
     }
 }
 
@@ -53,25 +81,58 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        let server = server();
-        execute(&server.url(&server.maintenance), &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
+        // Workers first: the coordinator connects to them.
+        for server in self.servers.iter().rev() {
+            execute(&server.url(&server.maintenance), &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
+        }
     }
 }
 
 impl Server {
+    /// The server, and the database that a URL names.
+    fn named_by(url: &str, variable: &str) -> Self {
+        let (place, after) = url.split_at(url.find('?').unwrap_or(url.len()));
+        let (before, name) = place.rsplit_once('/').unwrap_or_else(|| panic!("{variable} names no database"));
+        Self { before: format!("{before}/"), after: after.to_owned(), maintenance: name.to_owned() }
+    }
+
     fn url(&self, database: &str) -> String {
         format!("{}{database}{}", self.before, self.after)
     }
+
+    /// For servers that are reached over TCP.
+    fn host_and_port(&self) -> (String, String) {
+        let place = self.before.trim_end_matches('/').rsplit(['@', '/']).next().unwrap();
+        let (host, port) = place.rsplit_once(':').unwrap_or((place, "5432"));
+        (host.to_owned(), port.to_owned())
+    }
+
+    /// Another server, with the same user and options.
+    fn at(&self, host: &str, port: i64) -> Self {
+        let (mine, mine_port) = self.host_and_port();
+        let before = self.before.replace(&format!("{mine}:{mine_port}/"), &format!("{host}:{port}/"));
+        Self { before, ..self.clone() }
+    }
+}
+
+/// The nodes of the cluster that `ROCKET_MONITOR_TEST_CITUS` names: the URL of a database on the
+/// coordinator, with its port, in which the workers have been added.
+pub fn nodes() -> Vec<Server> {
+    const VARIABLE: &str = "ROCKET_MONITOR_TEST_CITUS";
+    let url = std::env::var(VARIABLE).unwrap_or_else(|_| panic!("{VARIABLE} names no cluster"));
+    let coordinator = Server::named_by(&url, VARIABLE);
+    let workers = "SELECT nodename, nodeport FROM pg_dist_node WHERE groupid <> 0 ORDER BY nodeport";
+    let workers = query(&url, workers)
+        .into_iter()
+        .map(|node| coordinator.at(node["nodename"].as_str().unwrap(), node["nodeport"].as_i64().unwrap()));
+    let workers: Vec<Server> = workers.collect();
+    [vec![coordinator], workers].concat()
 }
 
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| match std::env::var("ROCKET_MONITOR_TEST_POSTGRES") {
-        Ok(url) => {
-            let (place, after) = url.split_at(url.find('?').unwrap_or(url.len()));
-            let (before, name) = place.rsplit_once('/').expect("ROCKET_MONITOR_TEST_POSTGRES names a database");
-            Server { before: format!("{before}/"), after: after.to_owned(), maintenance: name.to_owned() }
-        }
+        Ok(url) => Server::named_by(&url, "ROCKET_MONITOR_TEST_POSTGRES"),
         Err(_) => {
             static PRIVATE: OnceLock<Mutex<Cluster>> = OnceLock::new();
             let cluster = PRIVATE.get_or_init(|| Mutex::new(Cluster::start())).lock().unwrap();

@@ -233,15 +233,27 @@ fn peak_in(status: &str) -> Option<u64> {
 
 /// Gives a channel a gap below each even number.
 fn make_gaps(app: &App, backend: Backend, gaps: u32) {
-    let insert = format!(
-        "WITH RECURSIVE numbers(n) AS
-             (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {gaps})
-         INSERT INTO processed_ranges (channel, first_msg, last_msg, speed_change, latest_time)
-         SELECT 'g', 2 * n, 2 * n, 1, '2022-02-02T19:39:06.000000Z' FROM numbers"
-    );
+    let values = "2 * n, 2 * n, 1, '2022-02-02T19:39:06.000000Z'";
     match backend {
-        Backend::Postgres => crate::postgres::execute(&app.database_argument(), &insert),
-        _ => sql(&app.database(), &insert),
+        Backend::Postgres | Backend::Citus => {
+            let bucket = "SELECT (array_agg(bucket ORDER BY bucket))[1 + get_byte(sha256('g'), 0) % count(*)] AS bucket
+                          FROM rocket_buckets";
+            let bucket = &crate::postgres::query(&app.database_argument(), bucket)[0]["bucket"];
+            let insert = format!(
+                "INSERT INTO processed_ranges (bucket, channel, first_msg, last_msg, speed_change, latest_time)
+                 SELECT {bucket}, 'g', {values}::timestamptz FROM generate_series(1, {gaps}) AS n"
+            );
+            crate::postgres::execute(&app.database_argument(), &insert);
+        }
+        Backend::SqliteFile | Backend::SqliteMemory => {
+            let insert = format!(
+                "WITH RECURSIVE numbers(n) AS
+                     (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {gaps})
+                 INSERT INTO processed_ranges (channel, first_msg, last_msg, speed_change, latest_time)
+                 SELECT 'g', {values} FROM numbers"
+            );
+            sql(&app.database(), &insert);
+        }
     }
 }
 

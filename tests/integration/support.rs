@@ -27,6 +27,8 @@ pub enum Backend {
     SqliteFile,
     SqliteMemory,
     Postgres,
+    /// A cluster, over which the tables are distributed.
+    Citus,
 }
 
 /// Runs each of the functions as a test on every backend.
@@ -36,6 +38,13 @@ macro_rules! conformance {
         mod sqlite_file { $(#[test] fn $test() { super::$test($crate::support::Backend::SqliteFile); })* }
         mod sqlite_memory { $(#[test] fn $test() { super::$test($crate::support::Backend::SqliteMemory); })* }
         mod postgres { $(#[test] fn $test() { super::$test($crate::support::Backend::Postgres); })* }
+        mod citus {
+            $(
+                #[test]
+                #[ignore = "needs a cluster, named by ROCKET_MONITOR_TEST_CITUS"]
+                fn $test() { super::$test($crate::support::Backend::Citus); }
+            )*
+        }
     };
 }
 #[allow(unused_imports)]
@@ -66,11 +75,15 @@ impl App {
 
     /// With its file, if it has one, in this directory.
     pub fn spawn_in(directory: TempDir, backend: Backend, limits: Limits) -> Self {
-        let postgres = matches!(backend, Backend::Postgres).then(TestDatabase::create);
+        let postgres = match backend {
+            Backend::SqliteFile | Backend::SqliteMemory => None,
+            Backend::Postgres => Some(TestDatabase::create()),
+            Backend::Citus => Some(distributed()),
+        };
         let database = match backend {
             Backend::SqliteFile => Database::File(directory.path().join("rockets.db")),
             Backend::SqliteMemory => Database::Memory,
-            Backend::Postgres => postgres.as_ref().unwrap().url.parse().unwrap(),
+            Backend::Postgres | Backend::Citus => postgres.as_ref().unwrap().url.parse().unwrap(),
         };
         let failures = Failures::plannable();
         let store = Store::open(&database, &OpenOptions { migrate: true, failures: failures.clone() }).unwrap();
@@ -143,6 +156,14 @@ impl Drop for App {
         let _ = self.serving.take().map(std::thread::JoinHandle::join);
         let _ = self.committers.get_mut().unwrap().take().map(|committers| committers.wait(DEADLINE));
     }
+}
+
+/// A database of a cluster, over which its tables are distributed.
+pub fn distributed() -> TestDatabase {
+    let database = TestDatabase::create_on_cluster();
+    let migrated = run(&["migrate", "--distribute", "--database", &database.url]);
+    assert!(migrated.status.success(), "{migrated:?}");
+    database
 }
 
 /// A database whose rockets are divided as in a cluster, but on one server.
