@@ -14,6 +14,7 @@
     clippy::print_stdout
 )]
 
+mod cluster;
 mod dashboard;
 mod events;
 mod growth;
@@ -44,7 +45,7 @@ fn main() {
         return;
     }
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let figures: [(&str, Figure); 15] = [
+    let figures: [(&str, Figure); 16] = [
         ("post", writes::post),
         ("few", writes::few_connections),
         ("latency", writes::latency),
@@ -59,6 +60,7 @@ fn main() {
         ("events", events::cost),
         ("postgres", shared::on_postgres),
         ("dashboard", dashboard::growth),
+        ("cluster", cluster::on_a_cluster),
         ("growth", growth::growth),
     ];
     println!("| figure | median | lowest to highest | how |\n|---|---|---|---|");

@@ -22,9 +22,9 @@ pub(super) struct MigrateArgs {
     distribute: bool,
 
     /// Into how many parts to distribute the rockets: a power of two, and at least the number of nodes
-    /// that the cluster will ever have
-    #[arg(long, env = "ROCKET_MONITOR_BUCKETS", default_value = "16", value_parser = buckets)]
-    buckets: u16,
+    /// that the cluster will ever have. The default is twice the number of workers, or more
+    #[arg(long, env = "ROCKET_MONITOR_BUCKETS", value_parser = buckets)]
+    buckets: Option<u16>,
 }
 
 fn buckets(text: &str) -> Result<u16, String> {

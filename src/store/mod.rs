@@ -443,8 +443,9 @@ impl Store {
         }
     }
 
-    /// Distributes the tables over a cluster, in this many parts. Returns false if they already were.
-    pub fn distribute(&self, partitions: u16) -> Result<bool, StoreError> {
+    /// Distributes the tables over a cluster, in this many parts, or a number that suits its size.
+    /// Returns false if they already were.
+    pub fn distribute(&self, partitions: Option<u16>) -> Result<bool, StoreError> {
         match self {
             Self::Sqlite(_) => Err(StoreError::NotACluster),
             Self::Postgres(store) => store.distribute(partitions),

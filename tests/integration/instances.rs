@@ -10,7 +10,7 @@ use crate::oracle::{Oracle, Sent, arrivals};
 use crate::postgres::{TestDatabase, execute, query};
 use crate::support::{Client, Service, divided, eventually, faster, launched, rocket, run, stderr, stdout};
 
-fn check(database: &TestDatabase) -> (Option<i32>, String) {
+pub fn check(database: &TestDatabase) -> (Option<i32>, String) {
     let checked = run(&["check", "--database", &database.url]);
     (checked.status.code(), stdout(&checked) + &stderr(&checked))
 }
@@ -25,16 +25,19 @@ fn refused(database: &TestDatabase, why: &str) {
 
 #[test]
 fn copies_sent_to_several_instances_count_once() {
-    copies_count_once(&TestDatabase::create());
+    let database = TestDatabase::create();
+    copies_count_once(&database, &[database.url.clone(), database.url.clone()]);
 }
 
 #[test]
 fn they_count_once_too_where_the_fleet_is_divided_as_in_a_cluster() {
-    copies_count_once(&divided());
+    let database = divided();
+    copies_count_once(&database, &[database.url.clone(), database.url.clone()]);
 }
 
-fn copies_count_once(database: &TestDatabase) {
-    let services = [Service::start(&database.url), Service::start(&database.url)];
+/// Starts an instance for each URL of the database.
+pub fn copies_count_once(database: &TestDatabase, urls: &[String]) {
+    let services: Vec<Service> = urls.iter().map(Service::start).collect();
     let mut runner = TestRunner::deterministic();
     // Copies of a message are equal only within one draw, so each draw has its own channels.
     let draw = |number| {
@@ -49,7 +52,7 @@ fn copies_count_once(database: &TestDatabase) {
     let applied: usize = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..4_usize)
             .map(|client| {
-                let (sent, service) = (&sent, &services[client % 2]);
+                let (sent, service) = (&sent, &services[client % services.len()]);
                 scope.spawn(move || send_all(service, sent, client))
             })
             .collect();

@@ -9,6 +9,7 @@
 mod access;
 mod binary;
 mod browser;
+mod citus;
 mod command_line;
 mod crash;
 mod dashboard;

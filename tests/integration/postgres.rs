@@ -55,7 +55,8 @@ impl TestDatabase {
         database
     }
 
-    fn create_on(servers: Vec<Server>, options: &str) -> Self {
+    /// A database on these servers.
+    pub fn create_on(servers: Vec<Server>, options: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("rm_test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         for server in &servers {
@@ -100,8 +101,13 @@ impl Server {
         format!("{}{database}{}", self.before, self.after)
     }
 
+    /// A database on it that is not of a test.
+    pub fn maintenance_url(&self) -> String {
+        self.url(&self.maintenance)
+    }
+
     /// For servers that are reached over TCP.
-    fn host_and_port(&self) -> (String, String) {
+    pub fn host_and_port(&self) -> (String, String) {
         let place = self.before.trim_end_matches('/').rsplit(['@', '/']).next().unwrap();
         let (host, port) = place.rsplit_once(':').unwrap_or((place, "5432"));
         (host.to_owned(), port.to_owned())

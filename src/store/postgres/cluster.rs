@@ -34,7 +34,7 @@ async fn is_installed(connection: &mut PgConnection) -> Result<bool, StoreError>
 
 /// Distributes the tables by buckets over the nodes of a Citus cluster. Returns false if that was
 /// already done.
-pub(super) async fn distribute(connection: &mut PgConnection, count: u16) -> Result<bool, StoreError> {
+pub(super) async fn distribute(connection: &mut PgConnection, count: Option<u16>) -> Result<bool, StoreError> {
     if !is_installed(connection).await? {
         return Err(StoreError::NotACluster);
     }
@@ -45,6 +45,10 @@ pub(super) async fn distribute(connection: &mut PgConnection, count: u16) -> Res
     if !buckets::try_lock(connection).await? {
         return Err(StoreError::NotDistributable("the database is in use; stop all instances and commands first"));
     }
+    let count = match count {
+        Some(count) => count,
+        None => suitable_count(connection).await?,
+    };
     let mut transaction = connection.begin_with(BEGIN_TO_WRITE).await?;
     // Several tables are changed, each on all nodes.
     sqlx::query("SET LOCAL citus.multi_shard_modify_mode = sequential").execute(&mut *transaction).await?;
@@ -63,6 +67,13 @@ pub(super) async fn distribute(connection: &mut PgConnection, count: u16) -> Res
         sqlx::query(sql).bind(table).execute(&mut *connection).await?;
     }
     Ok(true)
+}
+
+/// As few buckets as give each worker two, because a batch for fewer buckets is larger.
+async fn suitable_count(connection: &mut PgConnection) -> Result<u16, StoreError> {
+    let sql = "SELECT count(*)::integer FROM citus_get_active_worker_nodes()";
+    let workers: i32 = sqlx::query_scalar(sql).fetch_one(connection).await?;
+    Ok(u16::try_from(workers).unwrap_or(u16::MAX).clamp(1, 128).next_power_of_two() * 2)
 }
 
 /// Brings tables together that an earlier version has distributed by channel.

@@ -142,7 +142,7 @@ impl PostgresStore {
     }
 
     /// See [`Store::distribute`](crate::store::Store::distribute).
-    pub fn distribute(&self, buckets: u16) -> Result<bool, StoreError> {
+    pub fn distribute(&self, buckets: Option<u16>) -> Result<bool, StoreError> {
         self.wait(Work::Long, async |connection| cluster::distribute(connection, buckets).await)
     }
 

@@ -269,13 +269,33 @@ impl AsyncTransaction for Migrator<'_> {
     ) -> Result<usize, Self::Error> {
         let mut transaction = self.0.begin_with(BEGIN_TO_WRITE).await?;
         let mut count = 0;
-        for query in queries {
-            sqlx::raw_sql(AssertSqlSafe(query)).execute(&mut *transaction).await?;
+        for statement in queries.flat_map(statements) {
+            sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *transaction).await?;
             count += 1;
         }
         transaction.commit().await?;
         Ok(count)
     }
+}
+
+/// The statements of a migration, one by one: Citus passes the whole text on to the other nodes, which
+/// take only one statement at a time. A statement ends with a line that ends with a semicolon.
+fn statements(sql: &str) -> Vec<&str> {
+    let (mut statements, mut rest, mut end, mut is_quoted) = (Vec::new(), sql, 0, false);
+    for line in sql.split_inclusive('\n') {
+        end += line.len();
+        is_quoted ^= line.matches("$$").count() % 2 == 1;
+        let is_comment = line.trim_start().starts_with("--");
+        if line.trim_end().ends_with(';') && !is_comment && !is_quoted {
+            let (statement, others) = rest.split_at(end);
+            statements.push(statement);
+            (rest, end) = (others, 0);
+        }
+    }
+    if !rest.trim().is_empty() {
+        statements.push(rest);
+    }
+    statements
 }
 
 impl AsyncQuery<Vec<Migration>> for Migrator<'_> {
@@ -294,3 +314,16 @@ fn applied_migration(row: &sqlx::postgres::PgRow) -> Result<Migration, sqlx::Err
 }
 
 impl AsyncMigrate for Migrator<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_migration_is_run_statement_by_statement() {
+        let sql = "-- One;\nCREATE TABLE a (\n    b int);\nDO $$\nBEGIN\n    SELECT 1;\nEND\n$$;\n\nSELECT 2";
+        let expected =
+            ["-- One;\nCREATE TABLE a (\n    b int);\n", "DO $$\nBEGIN\n    SELECT 1;\nEND\n$$;\n", "\nSELECT 2"];
+        assert_eq!(statements(sql), expected);
+    }
+}
