@@ -127,10 +127,9 @@ impl<C: Clone> Commits<C> {
         Ok((taken, by_others))
     }
 
-    /// Ends recording. Returns the changes, and the commits by others as far as they are known.
-    pub(super) fn recorded(&self) -> (Vec<C>, u64) {
-        let mut state = lock(&self.state);
-        (state.recorded.take().unwrap_or_default(), state.by_others)
+    /// Ends recording. Returns the changes.
+    pub(super) fn recorded(&self) -> Vec<C> {
+        lock(&self.state).recorded.take().unwrap_or_default()
     }
 
     fn when(&self, is_so: impl Fn(&State<C>) -> bool) -> MutexGuard<'_, State<C>> {
@@ -311,7 +310,7 @@ mod tests {
                 while stored().unwrap() < Some(next + 2) {
                     std::thread::yield_now();
                 }
-                records.push((next, commits.recorded().0));
+                records.push((next, commits.recorded()));
             }
             done.store(true, Ordering::Relaxed);
             for (next, recorded) in records {
