@@ -346,6 +346,12 @@ impl Columns {
         super::listing::page(query, rows.into_iter().map(|row| self.rocket(row)).collect())
     }
 
+    /// A rocket, if it is there.
+    pub(super) fn get(&self, channel: &Channel) -> Option<Rocket> {
+        let row = self.find(channel.as_str())?;
+        self.status[row].map(|_| self.rocket(row))
+    }
+
     fn text(&self, id: TextId) -> Option<&str> {
         self.texts.get(id).map(Text::as_str)
     }

@@ -143,16 +143,24 @@ impl SqliteStore {
             // Nothing keeps the file open, so nothing tells of commits by others.
             return Ok(None);
         }
-        let cached = || {
-            self.with_reader(|connection| {
-                Ok(self.cache.read(|| self.version(connection), |columns| read(columns, connection)))
-            })
-        };
-        if let Some(answer) = cached()? {
+        if let Some(answer) = self.read_current_cache(&read)? {
             return Ok(Some(answer));
         }
         self.request_reading();
-        cached()
+        self.read_current_cache(read)
+    }
+
+    /// The same, but without having the copy read.
+    pub(super) fn read_current_cache<T>(
+        &self,
+        read: impl Fn(&Columns, &Connection) -> T,
+    ) -> Result<Option<T>, StoreError> {
+        if !self.is_held() {
+            return Ok(None);
+        }
+        self.with_reader(|connection| {
+            Ok(self.cache.read(|| self.version(connection), |columns| read(columns, connection)))
+        })
     }
 
     /// Has the copy read by another thread, unless that was done a short time ago, and waits a
@@ -209,8 +217,7 @@ impl SqliteStore {
     }
 
     fn is_cache_current(&self) -> Result<bool, StoreError> {
-        let is_current = |connection: &Connection| self.cache.read(|| self.version(connection), |_| ()).is_some();
-        Ok(self.is_held() && self.with_reader(|connection| Ok(is_current(connection)))?)
+        Ok(self.read_current_cache(|_, _| ())?.is_some())
     }
 
     /// Makes the copy as the file is when `begun` is called. `is_new` takes all rockets as known. The

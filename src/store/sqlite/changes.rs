@@ -17,6 +17,7 @@ use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
 use crate::store::changes::{ChangeScan, Heard, Scanned, Watch};
+use crate::store::columns::Columns;
 use crate::store::listing::ROCKET_COLUMNS;
 
 /// How often a watch polls the file.
@@ -27,6 +28,10 @@ const UNHELD_POLL: Duration = Duration::from_secs(1);
 impl SqliteStore {
     /// See [`Store::rockets_of`](crate::store::Store::rockets_of).
     pub fn rockets_of(&self, channels: &[Channel]) -> Result<Vec<Rocket>, StoreError> {
+        let cached = |columns: &Columns| channels.iter().filter_map(|channel| columns.get(channel)).collect();
+        if let Some(rockets) = self.read_current_cache(|columns, _| cached(columns))? {
+            return Ok(rockets);
+        }
         self.with_reader(|connection| {
             let snapshot = connection.unchecked_transaction()?;
             let sql = format!("SELECT {ROCKET_COLUMNS} FROM rockets WHERE channel = ?1");
