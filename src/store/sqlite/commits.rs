@@ -50,6 +50,12 @@ impl Version {
     }
 }
 
+/// A change that can be recorded.
+pub(super) trait Recorded {
+    /// A copy that doesn't keep the message's input buffer in memory.
+    fn detached(&self) -> Self;
+}
+
 /// The commits to a database, as far as this process knows.
 #[derive(Debug)]
 pub(super) struct Commits<C> {
@@ -68,13 +74,16 @@ struct State<C> {
     is_running: bool,
     /// How many threads wait for a moment without a transaction. They go first.
     waiting: usize,
+    /// Somebody has begun to record: from then on, the changes of all transactions count.
+    is_recorded: bool,
     /// The changes that are committed since recording began.
     recorded: Option<Vec<C>>,
 }
 
 impl<C> Default for Commits<C> {
     fn default() -> Self {
-        let state = State { last: None, by_others: 0, is_running: false, waiting: 0, recorded: None };
+        let state =
+            State { last: None, by_others: 0, is_running: false, waiting: 0, is_recorded: false, recorded: None };
         Self { state: Mutex::new(state), is_free: Condvar::new() }
     }
 }
@@ -91,7 +100,7 @@ impl<C> State<C> {
     }
 }
 
-impl<C: Clone> Commits<C> {
+impl<C: Recorded> Commits<C> {
     /// How often commits by others were found until now. As long as the result is the same, only
     /// this process has committed. `version` reads the current version.
     pub(super) fn by_others(&self, version: impl FnOnce() -> Version) -> u64 {
@@ -106,7 +115,7 @@ impl<C: Clone> Commits<C> {
         let version = version();
         state.look(version);
         state.is_running = true;
-        Running { commits: self, version }
+        Running { commits: self, version, is_recorded: state.is_recorded }
     }
 
     /// Records changes from now on. Calls `snapshot` at a moment at which no transaction of this
@@ -123,14 +132,13 @@ impl<C: Clone> Commits<C> {
         // Before the snapshot: if another process commits in between, the next look finds that.
         let by_others = state.look(version());
         let taken = snapshot()?;
-        state.recorded = Some(Vec::new());
+        (state.is_recorded, state.recorded) = (true, Some(Vec::new()));
         Ok((taken, by_others))
     }
 
-    /// Ends recording. Returns the changes, and the commits by others as far as they are known.
-    pub(super) fn recorded(&self) -> (Vec<C>, u64) {
-        let mut state = lock(&self.state);
-        (state.recorded.take().unwrap_or_default(), state.by_others)
+    /// Ends recording. Returns the changes.
+    pub(super) fn recorded(&self) -> Vec<C> {
+        lock(&self.state).recorded.take().unwrap_or_default()
     }
 
     fn when(&self, is_so: impl Fn(&State<C>) -> bool) -> MutexGuard<'_, State<C>> {
@@ -144,12 +152,18 @@ impl<C: Clone> Commits<C> {
 pub(super) struct Running<'c, C> {
     commits: &'c Commits<C>,
     version: Version,
+    is_recorded: bool,
 }
 
-impl<C: Clone> Running<'_, C> {
+impl<C: Recorded> Running<'_, C> {
     /// Whether nobody has committed since that version.
     pub(super) fn follows(&self, version: Option<Version>) -> bool {
         version.is_some_and(|version| self.version.is(version))
+    }
+
+    /// Whether anybody wants to know the changes.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.is_recorded
     }
 
     /// Notes that it was committed, with these changes. Returns the version that it left, unless
@@ -168,7 +182,7 @@ impl<C: Clone> Running<'_, C> {
         state.is_running = false;
         let by_others = state.look(now);
         if let Some(recorded) = &mut state.recorded {
-            recorded.extend_from_slice(changes);
+            recorded.extend(changes.iter().map(C::detached));
         }
         drop(state);
         self.commits.is_free.notify_all();
@@ -205,6 +219,12 @@ mod tests {
             connection.query_row("PRAGMA user_version", [], |_| Ok(())).unwrap();
         }
         (directory, connections)
+    }
+
+    impl Recorded for u32 {
+        fn detached(&self) -> Self {
+            *self
+        }
     }
 
     fn version(connection: &Connection) -> Version {
@@ -305,13 +325,13 @@ mod tests {
             });
             let stored = || Ok(reader.query_row("SELECT max(n) FROM changes", [], |row| row.get::<_, Option<u32>>(0))?);
             let mut records = Vec::new();
-            while records.len() < 200 {
+            while records.len() < 50 {
                 let Ok((seen, _)) = commits.record(stored, || version(&reader)) else { continue };
                 let next = seen.unwrap_or(0) + 1;
                 while stored().unwrap() < Some(next + 2) {
                     std::thread::yield_now();
                 }
-                records.push((next, commits.recorded().0));
+                records.push((next, commits.recorded()));
             }
             done.store(true, Ordering::Relaxed);
             for (next, recorded) in records {
