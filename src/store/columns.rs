@@ -20,6 +20,9 @@ use crate::domain::summary::{Latest, Summary};
 use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
 
+/// A UUID, which most channels are. Others may take more or less.
+const USUAL_CHANNEL_BYTES: usize = 36;
+
 /// More rows of removed rockets, or texts that may be unused, than this are too many in a small
 /// fleet, too.
 const WASTE_ALLOWED: usize = 4_096;
@@ -42,11 +45,13 @@ pub(super) struct Columns {
     latest_update: Vec<Timestamp>,
     /// What no page is sorted by.
     rest: Vec<Rest>,
+    /// Another process has changed the rocket.
+    is_touched: Vec<bool>,
     /// How many rows have no rocket.
     empty: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rest {
     last_received: Timestamp,
     exploded_reason: TextId,
@@ -109,6 +114,7 @@ impl Default for Columns {
             mission: Vec::new(),
             latest_update: Vec::new(),
             rest: Vec::new(),
+            is_touched: Vec::new(),
             empty: 0,
         }
     }
@@ -116,8 +122,24 @@ impl Default for Columns {
 
 /// Changes.
 impl Columns {
-    /// Adds a rocket that is not there yet, as it is stored.
-    pub(super) fn insert(&mut self, rocket: &Rocket) -> Result<(), StoreError> {
+    /// Without rockets, but with room for so many.
+    pub(super) fn with_room(rockets: usize) -> Self {
+        let mut columns = Self::default();
+        columns.channels.reserve(rockets * USUAL_CHANNEL_BYTES);
+        columns.channel_ends.reserve(rockets);
+        columns.rows.reserve(rockets, |_| unreachable!("there are no rows yet"));
+        columns.status.reserve(rockets);
+        columns.rocket_type.reserve(rockets);
+        columns.speed.reserve(rockets);
+        columns.mission.reserve(rockets);
+        columns.latest_update.reserve(rockets);
+        columns.rest.reserve(rockets);
+        columns.is_touched.reserve(rockets);
+        columns
+    }
+
+    /// Makes a rocket as it is stored. Returns its row, which is touched if it was different.
+    pub(super) fn update(&mut self, rocket: &Rocket) -> Result<usize, StoreError> {
         let (state, progress) = (&rocket.state, &rocket.progress);
         let damaged =
             || StoreError::Damaged(format!("the row of {} in rockets has impossible numbers", rocket.channel));
@@ -136,15 +158,52 @@ impl Columns {
             complete_through: number(progress.complete_through)?,
             highest: number(progress.highest)?,
         };
-        let row = self.add_row(&rocket.channel);
-        self.empty -= 1;
-        self.status[row] = Some(state.status);
-        self.rocket_type[row] = self.texts.id(state.rocket_type.as_ref());
-        self.speed[row] = state.speed;
-        self.mission[row] = self.texts.id(state.mission.as_ref());
-        self.latest_update[row] = latest_update;
-        self.rest[row] = rest;
-        Ok(())
+        let rocket_type = self.texts.id(state.rocket_type.as_ref());
+        let mission = self.texts.id(state.mission.as_ref());
+        let stored = (Some(state.status), rocket_type, state.speed, mission, latest_update, rest);
+        let row = self.find(rocket.channel.as_str()).unwrap_or_else(|| self.add_row(&rocket.channel));
+        let is = (
+            self.status[row],
+            self.rocket_type[row],
+            self.speed[row],
+            self.mission[row],
+            self.latest_update[row],
+            self.rest[row],
+        );
+        if is != stored {
+            self.is_touched[row] = true;
+            self.empty -= usize::from(is.0.is_none());
+            (
+                self.status[row],
+                self.rocket_type[row],
+                self.speed[row],
+                self.mission[row],
+                self.latest_update[row],
+                self.rest[row],
+            ) = stored;
+        }
+        Ok(row)
+    }
+
+    /// Removes the rockets of all rows that are not kept.
+    pub(super) fn retain(&mut self, is_kept: impl Fn(usize) -> bool) {
+        (0..self.status.len()).filter(|row| !is_kept(*row)).for_each(|row| self.clear(row));
+    }
+
+    /// Touched rockets from a row on, and the row to go on at; none at the end. They are no longer
+    /// touched then.
+    pub(super) fn take_touched(&mut self, from: usize, limit: usize) -> (Vec<Rocket>, Option<usize>) {
+        let touched = (from..self.is_touched.len()).filter(|row| self.is_touched[*row]);
+        let rows: Vec<usize> = touched.take(limit).collect();
+        rows.iter().for_each(|row| self.is_touched[*row] = false);
+        let next = rows.last().filter(|_| rows.len() == limit).map(|last| last + 1);
+        let rockets = rows.into_iter().filter(|row| self.status[*row].is_some()).map(|row| self.rocket(row));
+        (rockets.collect(), next)
+    }
+
+    /// Takes all rockets as known.
+    pub(super) fn forget_touched(&mut self) {
+        self.is_touched.fill(false);
     }
 
     /// Adds new messages to a rocket, which may be new.
@@ -159,20 +218,22 @@ impl Columns {
         self.store(row, &summary);
         let rest = &mut self.rest[row];
         rest.last_received = rest.last_received.max(now);
-        rest.processed += number(applied.processed);
+        rest.processed = rest.processed.saturating_add(number(applied.processed));
         rest.complete_through = rest.complete_through.max(number(applied.complete_through));
         rest.highest = rest.highest.max(number(applied.highest));
     }
 
     /// Removes a rocket, if it is there.
     pub(super) fn remove(&mut self, channel: &Channel) {
-        if let Some(row) = self.find(channel.as_str())
-            && self.status[row].take().is_some()
-        {
-            self.empty += 1;
-            (self.rocket_type[row], self.mission[row]) = (None, None);
-            self.rest[row] = Rest::EMPTY;
+        if let Some(row) = self.find(channel.as_str()) {
+            self.clear(row);
         }
+    }
+
+    fn clear(&mut self, row: usize) {
+        self.empty += usize::from(self.status[row].take().is_some());
+        (self.rocket_type[row], self.mission[row]) = (None, None);
+        self.rest[row] = Rest::EMPTY;
     }
 
     /// Whether more memory is wasted than used, so that it is time to read everything anew.
@@ -201,6 +262,7 @@ impl Columns {
         self.mission.push(None);
         self.latest_update.push(Timestamp::FIRST);
         self.rest.push(Rest::EMPTY);
+        self.is_touched.push(false);
         self.empty += 1;
         let Self { channels, channel_ends, hasher, .. } = self;
         let hash_of = |row: &u32| hasher.hash_one(channel_of(channels, channel_ends, *row as usize));
@@ -282,6 +344,12 @@ impl Columns {
             Sort::Status => self.first(query, |row| self.status[row], status_key),
         };
         super::listing::page(query, rows.into_iter().map(|row| self.rocket(row)).collect())
+    }
+
+    /// A rocket, if it is there.
+    pub(super) fn get(&self, channel: &Channel) -> Option<Rocket> {
+        let row = self.find(channel.as_str())?;
+        self.status[row].map(|_| self.rocket(row))
     }
 
     fn text(&self, id: TextId) -> Option<&str> {
@@ -598,6 +666,30 @@ mod tests {
         let again = rocket(&columns).unwrap();
         assert_eq!((again.state.speed, again.state.mission, again.state.exploded_reason), (7, None, None));
         assert_eq!((again.progress.processed, columns.status.len(), columns.empty), (1, 1, 0));
+    }
+
+    #[test]
+    fn what_is_stored_otherwise_is_touched_once() {
+        let mut columns = Columns::default();
+        for (name, speed) in [("a", 1), ("b", 2), ("c", 3)] {
+            launch(&mut columns, name, 1, speed, "x");
+        }
+        let mut stored = columns.page(&RocketQuery { limit: 3, ..query(Sort::Channel, Order::Asc) }).rockets;
+        for rocket in &stored {
+            columns.update(rocket).unwrap();
+        }
+        assert_eq!(columns.take_touched(0, 9), (vec![], None));
+        stored[0].last_received = stored[0].last_received.next();
+        stored[2].state.mission = Some(Text::new("y".to_owned()).unwrap());
+        stored[2].channel = channel("new");
+        let rows: Vec<usize> = stored.iter().map(|rocket| columns.update(rocket).unwrap()).collect();
+        columns.retain(|row| rows.contains(&row));
+        assert_eq!(columns.take_touched(0, 1), (vec![stored[0].clone()], Some(1)));
+        assert_eq!(columns.take_touched(1, 1), (vec![stored[2].clone()], Some(4)));
+        assert_eq!(columns.take_touched(4, 1), (vec![], None));
+        assert_eq!(pages(&columns, query(Sort::Channel, Order::Asc)), ["a", "b", "new"]);
+        columns.update(&stored[0]).unwrap();
+        assert_eq!(columns.take_touched(0, 9), (vec![], None));
     }
 
     #[test]

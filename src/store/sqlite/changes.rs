@@ -2,22 +2,22 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::params;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::cache::Cache;
 use super::commits::Version;
 use super::database_file::{DatabaseFile, Reader};
-use super::{Connections, SqliteStore, rows, schema};
+use super::{Connections, SqliteStore, rows};
 use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
-use crate::store::changes::{ChangeScan, Fingerprints, Heard, Scanned, Watch};
+use crate::store::changes::{ChangeScan, Heard, Scanned, Watch};
+use crate::store::columns::Columns;
 use crate::store::listing::ROCKET_COLUMNS;
 
 /// How often a watch polls the file.
@@ -28,6 +28,10 @@ const UNHELD_POLL: Duration = Duration::from_secs(1);
 impl SqliteStore {
     /// See [`Store::rockets_of`](crate::store::Store::rockets_of).
     pub fn rockets_of(&self, channels: &[Channel]) -> Result<Vec<Rocket>, StoreError> {
+        let cached = |columns: &Columns| channels.iter().filter_map(|channel| columns.get(channel)).collect();
+        if let Some(rockets) = self.read_current_cache(|columns, _| cached(columns))? {
+            return Ok(rockets);
+        }
         self.with_reader(|connection| {
             let snapshot = connection.unchecked_transaction()?;
             let sql = format!("SELECT {ROCKET_COLUMNS} FROM rockets WHERE channel = ?1");
@@ -48,14 +52,15 @@ impl SqliteStore {
             // A database in memory has no other users.
             return Ok(ChangeScan::Nobody);
         };
-        let generation = file.generation();
+        let generation = Some(file.generation());
+        let baseline = Some(Baseline::begin(self).await?);
         Ok(ChangeScan::Sqlite(SqliteScan {
             store: self.clone(),
             file: Arc::clone(file),
-            generation: Some(generation),
-            baseline: Some(Baseline::begin(self).await?),
-            fingerprints: Fingerprints::default(),
-            after: String::new(),
+            generation,
+            baseline,
+            copy: 0,
+            next_row: None,
         }))
     }
 
@@ -142,20 +147,21 @@ impl SqliteWatch {
     }
 }
 
-/// How many rockets are read at a time.
-const SCANNED_AT_A_TIME: i64 = 1_024;
+/// How many rockets are found at a time.
+const FOUND_AT_A_TIME: usize = 1_024;
 
-/// Finds changed rockets by comparing rows with their fingerprints at the last scan.
+/// Finds rockets that other processes have changed, by comparing the file with the copy in memory.
 pub struct SqliteScan {
     store: SqliteStore,
     file: Arc<DatabaseFile>,
-    /// Of the file that the fingerprints are of; none if they could not be read.
+    /// Of the file that the copy is of; none if it could not be read.
     generation: Option<u64>,
-    /// Where the fingerprints come from before the first look.
+    /// The copy as it was when the scan was created, while it is being read.
     baseline: Option<Baseline>,
-    fingerprints: Fingerprints,
-    /// The last channel that this scan has read.
-    after: String,
+    /// The number of the copy.
+    copy: u64,
+    /// The next row of the copy to search; none if the file is to be compared first.
+    next_row: Option<usize>,
 }
 
 impl fmt::Debug for SqliteScan {
@@ -169,117 +175,56 @@ impl SqliteScan {
         let generation = self.file.generation();
         if self.generation != Some(generation) {
             self.baseline = Some(Baseline::begin(&self.store).await?);
-            self.after.clear();
-            self.generation = Some(generation);
+            (self.generation, self.next_row) = (Some(generation), None);
             return Ok(Scanned::AnotherDatabase);
         }
         if let Some(baseline) = self.baseline.take() {
-            self.fingerprints = baseline.finish().await.inspect_err(|_| self.generation = None)?;
+            self.copy = baseline.finish().await.inspect_err(|_| self.generation = None)?;
         }
-        loop {
-            let (rockets, is_end) = self.read_part()?;
-            if !rockets.is_empty() {
-                return Ok(Scanned::Rockets(rockets));
-            }
-            if is_end {
-                return Ok(Scanned::Done);
-            }
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// Reads the next rockets; gives those that have changed, and whether these were the last.
-    fn read_part(&mut self) -> Result<(Vec<Rocket>, bool), StoreError> {
-        let Self { store, fingerprints, after, .. } = self;
-        let (mut changed, mut seen) = (Vec::new(), 0);
-        let last = store.with_reader(|connection| {
-            let sql = format!("SELECT {ROCKET_COLUMNS} FROM rockets WHERE channel > ?1 ORDER BY channel LIMIT ?2");
-            let mut statement = connection.prepare_cached(&sql)?;
-            let mut found = statement.query(params![*after, SCANNED_AT_A_TIME])?;
-            let mut last = String::new();
-            while let Some(row) = found.next()? {
-                if has_changed(row, fingerprints)? {
-                    changed.push(rows::rocket(row)?);
-                }
-                last = rows::text(row, 0)?.to_owned();
-                seen += 1;
-            }
-            Ok(last)
-        })?;
-        let is_end = seen < SCANNED_AT_A_TIME;
-        *after = if is_end { String::new() } else { last };
-        Ok((changed, is_end))
+        let (store, number, from) = (self.store.clone(), self.copy, self.next_row.take());
+        let touched = tokio::task::spawn_blocking(move || store.touched(number, from, FOUND_AT_A_TIME)).await;
+        let Some((rockets, next)) = touched.unwrap_or_else(|error| Err(StoreError::Thread(error.into())))? else {
+            // It was made anew, and what has changed meanwhile is not known.
+            self.generation = None;
+            return Box::pin(self.next()).await;
+        };
+        self.next_row = next;
+        Ok(if rockets.is_empty() && next.is_none() { Scanned::Done } else { Scanned::Rockets(rockets) })
     }
 }
 
-fn has_changed(row: &Row<'_>, fingerprints: &mut Fingerprints) -> Result<bool, StoreError> {
-    let columns = row.as_ref().column_count();
-    let has_changed = fingerprints.has_changed(rows::text(row, 0)?, |hasher| {
-        (0..columns).try_for_each(|column| row.get_ref(column).map(|cell| rows::hash(cell, hasher)))
-    })?;
-    Ok(has_changed)
-}
-
-/// The fingerprints of all rows as they were when it began. A thread of its own reads them from one snapshot, because
-/// nobody needs them before another process writes.
-struct Baseline {
-    reading: JoinHandle<Result<Fingerprints, StoreError>>,
-    is_cancelled: Arc<AtomicBool>,
-}
+/// The copy as it is when this begins. A thread of its own reads it, because nobody needs it before
+/// another process writes.
+struct Baseline(JoinHandle<Result<u64, StoreError>>);
 
 impl Baseline {
-    /// Returns when the snapshot is taken.
+    /// Returns when what others commit later will be found.
     async fn begin(store: &SqliteStore) -> Result<Self, StoreError> {
-        let (store, is_cancelled) = (store.clone(), Arc::<AtomicBool>::default());
-        let (snapshot_taken, taken) = oneshot::channel();
-        let cancelled = Arc::clone(&is_cancelled);
-        let reading = tokio::task::spawn_blocking(move || {
-            store.with_reader(|connection| {
-                let snapshot = connection.unchecked_transaction()?;
-                // SQLite takes the snapshot at the first read.
-                schema::version(&snapshot)?;
-                // Nobody waits for it if the scan was given up meanwhile.
-                let _ = snapshot_taken.send(());
-                read_fingerprints(&snapshot, &cancelled)
-            })
-        });
-        let baseline = Self { reading, is_cancelled };
-        match taken.await {
+        let store = store.clone();
+        let (begun, has_begun) = oneshot::channel();
+        // Nobody waits for it if the scan was given up meanwhile.
+        let begun = move || begun.send(()).unwrap_or_default();
+        let baseline = Self(tokio::task::spawn_blocking(move || store.watch_from_now(begun)));
+        match has_begun.await {
             Ok(()) => Ok(baseline),
             Err(_) => match baseline.finish().await {
                 Err(error) => Err(error),
-                Ok(_) => unreachable!("nothing is read before it is said that the snapshot is taken"),
+                Ok(_) => unreachable!("nothing is read before it is said that it begins"),
             },
         }
     }
 
-    async fn finish(mut self) -> Result<Fingerprints, StoreError> {
-        (&mut self.reading).await.unwrap_or_else(|error| Err(StoreError::Thread(error.into())))
+    /// The number of the copy.
+    async fn finish(self) -> Result<u64, StoreError> {
+        self.0.await.unwrap_or_else(|error| Err(StoreError::Thread(error.into())))
     }
-}
-
-impl Drop for Baseline {
-    fn drop(&mut self) {
-        self.is_cancelled.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Stops early if it is cancelled.
-fn read_fingerprints(snapshot: &Connection, is_cancelled: &AtomicBool) -> Result<Fingerprints, StoreError> {
-    let mut fingerprints = Fingerprints::default();
-    let mut statement = snapshot.prepare_cached(&format!("SELECT {ROCKET_COLUMNS} FROM rockets"))?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()?
-        && !is_cancelled.load(Ordering::Relaxed)
-    {
-        has_changed(row, &mut fingerprints)?;
-    }
-    Ok(fingerprints)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
+    use rusqlite::Connection;
+
     use super::*;
     use crate::store::OpenOptions;
 

@@ -14,9 +14,6 @@ use super::lock;
 use super::wal_vfs::{self, LastCommit};
 use crate::store::StoreError;
 
-/// How often to try to take a snapshot at whose moment nobody commits.
-const SNAPSHOT_TRIES: usize = 100;
-
 /// A mark of the last commit to a database, as a connection sees it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Version {
@@ -116,30 +113,23 @@ impl<C: Clone> Commits<C> {
     /// process is running, and returns its result and the commits by others at that moment.
     pub(super) fn record<T>(
         &self,
-        snapshot: impl Fn() -> Result<T, StoreError>,
-        version: impl Fn() -> Version,
+        snapshot: impl FnOnce() -> Result<T, StoreError>,
+        version: impl FnOnce() -> Version,
     ) -> Result<(T, u64), StoreError> {
         lock(&self.state).waiting += 1;
         let mut state = self.when(|state| !state.is_running);
         state.waiting -= 1;
         self.is_free.notify_all();
-        for _ in 0..SNAPSHOT_TRIES {
-            let before = version();
-            let taken = snapshot()?;
-            // Another process may have committed meanwhile.
-            if version().is(before) {
-                let by_others = state.look(before);
-                state.recorded = Some(Vec::new());
-                return Ok((taken, by_others));
-            }
-        }
-        Err(StoreError::TimedOut)
+        // Before the snapshot: if another process commits in between, the next look finds that.
+        let by_others = state.look(version());
+        let taken = snapshot()?;
+        state.recorded = Some(Vec::new());
+        Ok((taken, by_others))
     }
 
-    /// Ends recording. Returns the changes, and the commits by others as far as they are known.
-    pub(super) fn recorded(&self) -> (Vec<C>, u64) {
-        let mut state = lock(&self.state);
-        (state.recorded.take().unwrap_or_default(), state.by_others)
+    /// Ends recording. Returns the changes.
+    pub(super) fn recorded(&self) -> Vec<C> {
+        lock(&self.state).recorded.take().unwrap_or_default()
     }
 
     fn when(&self, is_so: impl Fn(&State<C>) -> bool) -> MutexGuard<'_, State<C>> {
@@ -304,6 +294,8 @@ mod tests {
                     let running = commits.begin(|| version(&transaction));
                     transaction.execute("INSERT INTO changes VALUES (?1)", [change]).unwrap();
                     transaction.commit().unwrap();
+                    // It is not noted at once.
+                    (0..50).for_each(|_| std::thread::yield_now());
                     running.finish(true, &[change], || version(&mine));
                     if done.load(Ordering::Relaxed) {
                         break;
@@ -311,17 +303,20 @@ mod tests {
                 }
             });
             let stored = || Ok(reader.query_row("SELECT max(n) FROM changes", [], |row| row.get::<_, Option<u32>>(0))?);
-            for _ in 0..200 {
+            let mut records = Vec::new();
+            while records.len() < 200 {
                 let Ok((seen, _)) = commits.record(stored, || version(&reader)) else { continue };
                 let next = seen.unwrap_or(0) + 1;
                 while stored().unwrap() < Some(next + 2) {
                     std::thread::yield_now();
                 }
-                let (recorded, _) = commits.recorded();
-                assert!(recorded.len() >= 2, "{recorded:?}");
-                assert!(recorded.iter().copied().eq((next..).take(recorded.len())), "{seen:?} {recorded:?}");
+                records.push((next, commits.recorded()));
             }
             done.store(true, Ordering::Relaxed);
+            for (next, recorded) in records {
+                assert!(recorded.len() >= 2, "{recorded:?}");
+                assert!(recorded.iter().copied().eq((next..).take(recorded.len())), "{next} {recorded:?}");
+            }
         });
     }
 }

@@ -1,8 +1,6 @@
 //! Converts rows to domain values. Values are checked when they are read, because another program
 //! may have written to the file.
 
-use std::hash::{Hash, Hasher};
-
 use bytestring::ByteString;
 use rusqlite::Row;
 use rusqlite::types::{Type, ValueRef};
@@ -60,22 +58,6 @@ pub(super) fn range(row: &Row<'_>) -> Result<ProcessedRange, StoreError> {
 
 pub(super) fn time(row: &Row<'_>, index: usize) -> Result<Timestamp, StoreError> {
     parsed(row, index, Timestamp::parse)
-}
-
-/// A text that need not be valid by our rules.
-pub(super) fn text<'r>(row: &'r Row<'_>, index: usize) -> Result<&'r str, StoreError> {
-    row.get_ref(index)?.as_str().map_err(|error| damaged(row, index, &error.to_string()))
-}
-
-/// Adds a value to a hash.
-pub(super) fn hash(value: ValueRef<'_>, into: &mut impl Hasher) {
-    match value {
-        ValueRef::Null => 0_u8.hash(into),
-        ValueRef::Integer(integer) => (1_u8, integer).hash(into),
-        ValueRef::Real(real) => (2_u8, real.to_bits()).hash(into),
-        ValueRef::Text(bytes) => (3_u8, bytes).hash(into),
-        ValueRef::Blob(bytes) => (4_u8, bytes).hash(into),
-    }
 }
 
 /// A number and the text that its message set, from two adjacent columns.
