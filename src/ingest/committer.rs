@@ -2,6 +2,7 @@
 //! answers.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,15 +19,20 @@ use crate::feed::Feed;
 use crate::metrics::{Metrics, StoreOperation};
 use crate::store::{Store, StoreError, Writer};
 
-/// How long a batch may take while single messages arrive, because they wait for its end.
-const BATCH_TIME: Duration = Duration::from_millis(100);
+/// While single messages arrive, a batch may take this many times as long as a small one does: they
+/// wait for its end, and then for the end of their own.
+const SMALL_BATCHES: u32 = 4;
+/// The bounds of that time.
+const BATCH_TIME: RangeInclusive<Duration> = Duration::from_millis(2)..=Duration::from_secs(1);
+/// How long a small batch is taken to be before there was one.
+const FIRST_SMALL_BATCH: Duration = Duration::from_millis(1);
 /// How long a batch may take if no single message has arrived lately. Large batches of new rockets
 /// are more efficient, because they share more pages.
 const BATCH_TIME_OF_STREAMS: Duration = Duration::from_secs(1);
 /// The meaning of "lately".
 const LATELY: Duration = Duration::from_secs(2);
 /// The bounds of a batch's size, however long the messages take.
-const FEWEST_MESSAGES: usize = 256;
+const FEWEST_MESSAGES: usize = 64;
 const MOST_MESSAGES: usize = 32_768;
 /// The size of the first batch, before their speed is known.
 const FIRST_MESSAGES: usize = 4_096;
@@ -156,6 +162,8 @@ pub(super) struct Committer {
     queued: Queued,
     /// The current size limit of a batch.
     limit: usize,
+    /// How long small batches take, on average over the last few. Most of it is the sync of the disk.
+    small_batch: Duration,
     /// When the last single message was queued.
     last_single: Option<Instant>,
     /// Commit what is queued, and then end.
@@ -239,6 +247,7 @@ impl Committer {
             patience,
             queued: Queued::default(),
             limit: FIRST_MESSAGES,
+            small_batch: FIRST_SMALL_BATCH,
             last_single: None,
             is_stopping: false,
             few_callers: false,
@@ -261,7 +270,7 @@ impl Committer {
             self.progress.begins();
             let started = Instant::now();
             let outcome = self.commit(&batch.messages);
-            self.limit = next_limit(self.limit, self.batch_time(), batch.messages.len(), started.elapsed());
+            self.learn(batch.messages.len(), started.elapsed());
             self.progress.ends();
             self.progress.has_failed.store(outcome.is_err(), Ordering::Relaxed);
             if outcome.as_ref().is_err_and(StoreError::was_waited_for) {
@@ -304,7 +313,18 @@ impl Committer {
     /// How long a batch may take now.
     fn batch_time(&self) -> Duration {
         let is_recent = |single: Instant| single.elapsed() < LATELY;
-        if self.last_single.is_some_and(is_recent) { BATCH_TIME } else { BATCH_TIME_OF_STREAMS }
+        if !self.last_single.is_some_and(is_recent) {
+            return BATCH_TIME_OF_STREAMS;
+        }
+        (self.small_batch * SMALL_BATCHES).clamp(*BATCH_TIME.start(), *BATCH_TIME.end())
+    }
+
+    /// Sets the size of the next batch by the time that the last one took.
+    fn learn(&mut self, messages: usize, took: Duration) {
+        if messages < FEWEST_MESSAGES {
+            self.small_batch = (self.small_batch * 7 + took) / 8;
+        }
+        self.limit = next_limit(self.limit, self.batch_time(), messages, took);
     }
 
     fn drain(&mut self, queue: &Receiver<Entry>) {
@@ -496,7 +516,11 @@ mod tests {
             (4_096, 4_096, 80, 4_096),
         ] {
             let took = Duration::from_millis(millis);
-            assert_eq!(next_limit(limit, BATCH_TIME, messages, took), next, "{limit} {messages} {millis}");
+            assert_eq!(
+                next_limit(limit, Duration::from_millis(100), messages, took),
+                next,
+                "{limit} {messages} {millis}"
+            );
         }
         // Without single messages, a batch may take longer.
         let took = Duration::from_millis(400);

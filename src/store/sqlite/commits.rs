@@ -68,13 +68,16 @@ struct State<C> {
     is_running: bool,
     /// How many threads wait for a moment without a transaction. They go first.
     waiting: usize,
+    /// Somebody has begun to record: from then on, the changes of all transactions count.
+    is_recorded: bool,
     /// The changes that are committed since recording began.
     recorded: Option<Vec<C>>,
 }
 
 impl<C> Default for Commits<C> {
     fn default() -> Self {
-        let state = State { last: None, by_others: 0, is_running: false, waiting: 0, recorded: None };
+        let state =
+            State { last: None, by_others: 0, is_running: false, waiting: 0, is_recorded: false, recorded: None };
         Self { state: Mutex::new(state), is_free: Condvar::new() }
     }
 }
@@ -106,7 +109,7 @@ impl<C: Clone> Commits<C> {
         let version = version();
         state.look(version);
         state.is_running = true;
-        Running { commits: self, version }
+        Running { commits: self, version, is_recorded: state.is_recorded }
     }
 
     /// Records changes from now on. Calls `snapshot` at a moment at which no transaction of this
@@ -123,7 +126,7 @@ impl<C: Clone> Commits<C> {
         // Before the snapshot: if another process commits in between, the next look finds that.
         let by_others = state.look(version());
         let taken = snapshot()?;
-        state.recorded = Some(Vec::new());
+        (state.is_recorded, state.recorded) = (true, Some(Vec::new()));
         Ok((taken, by_others))
     }
 
@@ -143,12 +146,18 @@ impl<C: Clone> Commits<C> {
 pub(super) struct Running<'c, C> {
     commits: &'c Commits<C>,
     version: Version,
+    is_recorded: bool,
 }
 
 impl<C: Clone> Running<'_, C> {
     /// Whether nobody has committed since that version.
     pub(super) fn follows(&self, version: Option<Version>) -> bool {
         version.is_some_and(|version| self.version.is(version))
+    }
+
+    /// Whether anybody wants to know the changes.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.is_recorded
     }
 
     /// Notes that it was committed, with these changes. Returns the version that it left, unless
@@ -304,7 +313,7 @@ mod tests {
             });
             let stored = || Ok(reader.query_row("SELECT max(n) FROM changes", [], |row| row.get::<_, Option<u32>>(0))?);
             let mut records = Vec::new();
-            while records.len() < 200 {
+            while records.len() < 50 {
                 let Ok((seen, _)) = commits.record(stored, || version(&reader)) else { continue };
                 let next = seen.unwrap_or(0) + 1;
                 while stored().unwrap() < Some(next + 2) {

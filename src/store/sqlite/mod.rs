@@ -271,6 +271,8 @@ fn connect_reader(path: &Path) -> Result<Connection, StoreError> {
     let mut connection = Connection::open_with_flags(path, OPEN_FLAGS)?;
     configure(&mut connection)?;
     connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -8192;")?;
+    // A connection uses the log and its index only after a read, and the version is in the index.
+    connection.query_row("PRAGMA schema_version", [], |_| Ok(()))?;
     Ok(connection)
 }
 

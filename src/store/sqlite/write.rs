@@ -127,16 +127,18 @@ impl SqliteWriter {
             known.clear();
         }
         let mut tables = Tables::prepare(&transaction, &self.statements, now)?;
-        let mut changes = Vec::with_capacity(batch.groups().len());
+        let (mut changes, mut has_written) = (Vec::new(), false);
         for group in batch.groups() {
-            let applied = tables.take(group, &mut known, &mut outcomes)?;
-            changes.extend(applied.map(|applied| Change::Messages(group.channel().clone(), applied, now)));
+            let Some(applied) = tables.take(group, &mut known, &mut outcomes)? else { continue };
+            has_written = true;
+            if running.is_recorded() {
+                changes.push(Change::Messages(group.channel().clone(), applied, now));
+            }
         }
         drop(tables);
         self.failures.check(FailurePoint::BeforeCommit)?;
         transaction.commit()?;
-        self.version =
-            self.cache.apply(running, !changes.is_empty(), &changes, || Version::of(generation, &connection));
+        self.version = self.cache.apply(running, has_written, &changes, || Version::of(generation, &connection));
         self.known = known;
         self.failures.check(FailurePoint::AfterCommit)?;
         Ok(outcomes)
