@@ -6,10 +6,14 @@
 //! continues there is always something that isn't. So the thread copies until little is left, and
 //! the writer copies that, after a commit.
 
+use std::fmt;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
+
+use rusqlite::InterruptHandle;
 
 use super::database_file::{DatabaseFile, WriterConnection};
 use super::wal_vfs::{self, Log};
@@ -31,7 +35,49 @@ pub(super) struct Checkpoints {
     due: u32,
     /// The other thread has copied most of the log.
     is_copied: bool,
-    copying: Option<JoinHandle<bool>>,
+    copying: Option<Copying>,
+}
+
+/// A thread that copies the log.
+#[derive(Debug)]
+struct Copying {
+    thread: JoinHandle<bool>,
+    interrupt: Arc<Interrupt>,
+}
+
+/// Ends a copy early. The next one begins where the last whole one ended.
+#[derive(Default)]
+struct Interrupt {
+    is_wanted: AtomicBool,
+    handle: OnceLock<InterruptHandle>,
+}
+
+impl fmt::Debug for Interrupt {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Interrupt").field("is_wanted", &self.is_wanted).finish_non_exhaustive()
+    }
+}
+
+impl Copying {
+    fn start(database: &Arc<DatabaseFile>, limit: Limit) -> std::io::Result<Self> {
+        let (database, interrupt) = (Arc::clone(database), Arc::<Interrupt>::default());
+        let wanted = Arc::clone(&interrupt);
+        let copy = move || {
+            let copied = database.writer_connection().and_then(|mut own| copy_most(&mut own, limit, &wanted));
+            if wanted.is_wanted.load(Ordering::SeqCst) { false } else { report(copied) }
+        };
+        let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(copy)?;
+        Ok(Self { thread, interrupt })
+    }
+
+    fn interrupt(self) {
+        self.interrupt.is_wanted.store(true, Ordering::SeqCst);
+        if let Some(handle) = self.interrupt.handle.get() {
+            handle.interrupt();
+        }
+        // It has reported its failures.
+        let _ = self.thread.join();
+    }
 }
 
 /// The log may become as long as the file, within these bounds. A checkpoint writes each changed page
@@ -80,8 +126,8 @@ impl Checkpoints {
     /// To be called after a commit. Failures are not the commit's: its messages are in the log.
     pub(super) fn after_commit(&mut self, writer: &mut WriterConnection) {
         let Some(log) = wal_vfs::log(&writer.connection) else { return };
-        if let Some(ended) = self.copying.take_if(|copying| copying.is_finished()) {
-            self.is_copied = ended.join().unwrap_or(false);
+        if let Some(ended) = self.copying.take_if(|copying| copying.thread.is_finished()) {
+            self.is_copied = ended.thread.join().unwrap_or(false);
             self.postpone(log);
         }
         match self.next_step(log) {
@@ -119,9 +165,7 @@ impl Checkpoints {
     }
 
     fn copy(&mut self, database: &Arc<DatabaseFile>, log: Log) {
-        let (database, limit) = (Arc::clone(database), self.limit);
-        let copy = move || report(database.writer_connection().and_then(|mut own| copy_most(&mut own, limit)));
-        match std::thread::Builder::new().name("checkpoint".to_owned()).spawn(copy) {
+        match Copying::start(database, self.limit) {
             Ok(copying) => self.copying = Some(copying),
             Err(error) => {
                 tracing::warn!(%error, "there is no thread for a checkpoint; it will be retried");
@@ -132,21 +176,23 @@ impl Checkpoints {
 }
 
 impl Drop for Checkpoints {
-    /// A program that ends now would leave the log beside the file.
+    /// A program that ended before the thread would leave the log beside the file. Whoever closes the
+    /// file copies all of it anyway.
     fn drop(&mut self) {
         if let Some(copying) = self.copying.take() {
-            // It has reported its failures.
-            let _ = copying.join();
+            copying.interrupt();
         }
     }
 }
 
 /// Copies what is in the log until little is added meanwhile. Returns whether that is so; not if
 /// readers or another process prevent it.
-fn copy_most(own: &mut WriterConnection, limit: Limit) -> Result<bool, StoreError> {
+fn copy_most(own: &mut WriterConnection, limit: Limit, interrupt: &Interrupt) -> Result<bool, StoreError> {
+    // Nobody else has set it.
+    let _ = interrupt.handle.set(own.connection.get_interrupt_handle());
     let mut left_before = u32::MAX;
     loop {
-        if !own.checkpoint_and_sync()? {
+        if interrupt.is_wanted.load(Ordering::SeqCst) || !own.checkpoint_and_sync()? {
             return Ok(false);
         }
         let Some(log) = wal_vfs::log(&own.connection) else { return Ok(false) };

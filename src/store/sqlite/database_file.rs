@@ -433,7 +433,8 @@ fn is_cut_short(error: &StoreError) -> bool {
 fn apply_log(connection: &Connection) -> Result<bool, StoreError> {
     let (frames, copied): (i64, i64) =
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;
-    Ok(frames == copied)
+    // Both are negative while another connection copies the log.
+    Ok(frames >= 0 && frames == copied)
 }
 
 /// Fails unless the pages of the database are in order.
