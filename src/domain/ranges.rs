@@ -62,6 +62,11 @@ pub struct Applied {
 }
 
 impl Applied {
+    /// A copy whose texts don't keep the messages' input buffers in memory.
+    pub fn detached(&self) -> Self {
+        Self { summary: self.summary.detached(), ..*self }
+    }
+
     /// What one message adds. `complete_through` is set later.
     fn of(message: &Message) -> Self {
         let summary = Summary::of(message);

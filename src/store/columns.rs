@@ -45,7 +45,7 @@ pub(super) struct Columns {
     latest_update: Vec<Timestamp>,
     /// What no page is sorted by.
     rest: Vec<Rest>,
-    /// Another process has changed the rocket.
+    /// The rocket has changed since the touched ones were last taken.
     is_touched: Vec<bool>,
     /// How many rows have no rocket.
     empty: usize,
@@ -216,6 +216,7 @@ impl Columns {
             self.empty -= 1;
         }
         self.store(row, &summary);
+        self.is_touched[row] = true;
         let rest = &mut self.rest[row];
         rest.last_received = rest.last_received.max(now);
         rest.processed = rest.processed.saturating_add(number(applied.processed));
@@ -669,12 +670,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_otherwise_is_touched_once() {
+    fn what_has_changed_is_touched_once() {
         let mut columns = Columns::default();
         for (name, speed) in [("a", 1), ("b", 2), ("c", 3)] {
             launch(&mut columns, name, 1, speed, "x");
         }
         let mut stored = columns.page(&RocketQuery { limit: 3, ..query(Sort::Channel, Order::Asc) }).rockets;
+        assert_eq!(columns.take_touched(0, 9), (stored.clone(), None));
         for rocket in &stored {
             columns.update(rocket).unwrap();
         }

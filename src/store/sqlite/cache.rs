@@ -1,7 +1,8 @@
 //! The copy of `rockets` in memory that answers pages and totals, and how it is kept equal to the
 //! file: each commit of this process is applied to it before the commit is acknowledged. After a
 //! commit by another process it is not used until it has been compared with the file again, which
-//! also finds the rockets that the other process has changed.
+//! also finds the rockets that the other process has changed. The copy notes which rockets have
+//! changed, for followers.
 //!
 //! It is read in the background when somebody first asks. Until then, and whenever it can't be
 //! used, the answers come from the file, and are the same.
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::commits::{Commits, Running, Version};
+use super::commits::{Commits, Recorded, Running, Version};
 use super::{SqliteStore, lock, rows, schema};
 use crate::domain::ranges::Applied;
 use crate::domain::rocket::Rocket;
@@ -30,12 +31,21 @@ const PATIENCE: Duration = Duration::from_millis(50);
 const PAUSE: u32 = 4;
 
 /// What a commit did to one rocket.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum Change {
     /// New messages, and when they were received.
     Messages(Channel, Applied, Timestamp),
     /// It was removed.
     Removed(Channel),
+}
+
+impl Recorded for Change {
+    fn detached(&self) -> Self {
+        match self {
+            Self::Messages(channel, applied, now) => Self::Messages(channel.detached(), applied.detached(), *now),
+            Self::Removed(channel) => Self::Removed(channel.detached()),
+        }
+    }
 }
 
 /// See the module.
@@ -182,7 +192,7 @@ impl SqliteStore {
         drop(self.cache.has_read.wait_timeout_while(reading, PATIENCE, |reading| reading.is_running));
     }
 
-    /// Takes all rockets as known, so that [`touched`](Self::touched) finds what others commit after
+    /// Takes all rockets as known, so that [`touched`](Self::touched) finds what is committed after
     /// `begun` is called. Returns the number of the copy.
     pub(super) fn watch_from_now(&self, begun: impl FnOnce()) -> Result<u64, StoreError> {
         let _right = self.cache.right_to_read();
@@ -198,7 +208,7 @@ impl SqliteStore {
         copy.as_ref().map(|copy| copy.number).ok_or(StoreError::BrokenOff)
     }
 
-    /// Rockets that others have changed, from a row of the copy with this number on, and the row to
+    /// Rockets that have changed, by whichever process, from a row of the copy with this number on, and the row to
     /// go on at; none at the end. Without a row, the copy is compared with the file first. None at
     /// all if there is another copy.
     pub(super) fn touched(

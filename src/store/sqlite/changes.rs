@@ -150,7 +150,7 @@ impl SqliteWatch {
 /// How many rockets are found at a time.
 const FOUND_AT_A_TIME: usize = 1_024;
 
-/// Finds rockets that other processes have changed, by comparing the file with the copy in memory.
+/// Finds rockets that have changed, by whichever process, with the copy in memory.
 pub struct SqliteScan {
     store: SqliteStore,
     file: Arc<DatabaseFile>,
@@ -226,6 +226,8 @@ mod tests {
     use rusqlite::Connection;
 
     use super::*;
+    use crate::domain::message::Message;
+    use crate::domain::parse::parse;
     use crate::store::OpenOptions;
 
     fn watched(store: &SqliteStore) -> SqliteWatch {
@@ -233,6 +235,50 @@ mod tests {
             Watch::Sqlite(watch) => watch,
             other => panic!("{other:?}"),
         }
+    }
+
+    fn message(channel: &str) -> Message {
+        let json = format!(
+            r#"{{"metadata": {{"channel": "{channel}", "messageNumber": 1,
+                "messageTime": "2022-02-02T19:39:05Z", "messageType": "RocketSpeedIncreased"}}, "message": {{"by": 7}}}}"#
+        );
+        parse(json.into()).unwrap()
+    }
+
+    #[test]
+    fn a_scan_finds_what_this_process_and_others_have_changed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rockets.db");
+        let options = OpenOptions { migrate: true, ..OpenOptions::default() };
+        let [mine, other] = [(); 2].map(|()| SqliteStore::open(&path, &options).unwrap());
+        let commit = |store: &SqliteStore, channel: &str| {
+            store.writer().unwrap().commit(&[message(channel)], Timestamp::FIRST).unwrap();
+        };
+        commit(&mine, "before");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let ChangeScan::Sqlite(mut scan) = mine.change_scan().await.unwrap() else { panic!("another scan") };
+            for (stores, must) in [
+                (vec![], vec![]),
+                (vec![(&mine, "a")], vec!["a"]),
+                (vec![(&other, "b")], vec!["b"]),
+                (vec![(&mine, "c"), (&other, "d"), (&mine, "e")], vec!["c", "d", "e"]),
+                (vec![(&mine, "a")], vec![]),
+            ] {
+                stores.into_iter().for_each(|(store, channel)| commit(store, channel));
+                let mut found = Vec::new();
+                loop {
+                    match scan.next().await.unwrap() {
+                        Scanned::Rockets(rockets) => found.extend(rockets),
+                        Scanned::Done => break,
+                        Scanned::AnotherDatabase => panic!("it is the same"),
+                    }
+                }
+                let mut found: Vec<_> = found.iter().map(|rocket| rocket.channel.as_str()).collect();
+                found.sort_unstable();
+                assert_eq!(found, must);
+            }
+        });
     }
 
     #[test]

@@ -50,6 +50,12 @@ impl Version {
     }
 }
 
+/// A change that can be recorded.
+pub(super) trait Recorded {
+    /// A copy that doesn't keep the message's input buffer in memory.
+    fn detached(&self) -> Self;
+}
+
 /// The commits to a database, as far as this process knows.
 #[derive(Debug)]
 pub(super) struct Commits<C> {
@@ -94,7 +100,7 @@ impl<C> State<C> {
     }
 }
 
-impl<C: Clone> Commits<C> {
+impl<C: Recorded> Commits<C> {
     /// How often commits by others were found until now. As long as the result is the same, only
     /// this process has committed. `version` reads the current version.
     pub(super) fn by_others(&self, version: impl FnOnce() -> Version) -> u64 {
@@ -149,7 +155,7 @@ pub(super) struct Running<'c, C> {
     is_recorded: bool,
 }
 
-impl<C: Clone> Running<'_, C> {
+impl<C: Recorded> Running<'_, C> {
     /// Whether nobody has committed since that version.
     pub(super) fn follows(&self, version: Option<Version>) -> bool {
         version.is_some_and(|version| self.version.is(version))
@@ -176,7 +182,7 @@ impl<C: Clone> Running<'_, C> {
         state.is_running = false;
         let by_others = state.look(now);
         if let Some(recorded) = &mut state.recorded {
-            recorded.extend_from_slice(changes);
+            recorded.extend(changes.iter().map(C::detached));
         }
         drop(state);
         self.commits.is_free.notify_all();
@@ -213,6 +219,12 @@ mod tests {
             connection.query_row("PRAGMA user_version", [], |_| Ok(())).unwrap();
         }
         (directory, connections)
+    }
+
+    impl Recorded for u32 {
+        fn detached(&self) -> Self {
+            *self
+        }
     }
 
     fn version(connection: &Connection) -> Version {
