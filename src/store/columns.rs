@@ -27,6 +27,9 @@ const USUAL_CHANNEL_BYTES: usize = 36;
 /// fleet, too.
 const WASTE_ALLOWED: usize = 4_096;
 
+/// Rockets, and the row to go on at; none at the end.
+pub(super) type SomeRockets = (Vec<Rocket>, Option<usize>);
+
 /// The rockets. A row is an index into each of the columns.
 #[derive(Debug)]
 pub(super) struct Columns {
@@ -190,9 +193,8 @@ impl Columns {
         (0..self.status.len()).filter(|row| !is_kept(*row)).for_each(|row| self.clear(row));
     }
 
-    /// Touched rockets from a row on, and the row to go on at; none at the end. They are no longer
-    /// touched then.
-    pub(super) fn take_touched(&mut self, from: usize, limit: usize) -> (Vec<Rocket>, Option<usize>) {
+    /// Touched rockets from a row on. They are no longer touched then.
+    pub(super) fn take_touched(&mut self, from: usize, limit: usize) -> SomeRockets {
         let touched = (from..self.is_touched.len()).filter(|row| self.is_touched[*row]);
         let rows: Vec<usize> = touched.take(limit).collect();
         rows.iter().for_each(|row| self.is_touched[*row] = false);
@@ -413,7 +415,7 @@ impl Columns {
         let rest = &self.rest[row];
         let channel = Channel::new(self.channel(row).to_owned());
         Rocket {
-            channel: channel.unwrap_or_else(|error| panic!("only channels are added: {error}")),
+            channel: channel.unwrap_or_else(|error| unreachable!("only channels are added: {error}")),
             state: State::of(Some(self.summary(row))),
             last_received: rest.last_received,
             progress: Progress {

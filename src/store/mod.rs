@@ -17,7 +17,7 @@ pub mod query;
 pub mod report;
 pub mod sqlite;
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,6 +34,9 @@ use query::{Page, RocketQuery};
 use report::{Report, ReportRows, Value};
 use sqlite::{SqliteStore, SqliteWriter};
 
+const MIB: u64 = 1024 * 1024;
+const LOG_BYTES: RangeInclusive<u64> = 32 * MIB..=256 * MIB;
+
 /// How to open a database.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
@@ -42,11 +45,13 @@ pub struct OpenOptions {
     pub migrate: bool,
     /// Where writes fail, for tests.
     pub failures: Failures,
+    /// SQLite's log is copied into the database when it is as long as that, within these bounds.
+    pub log_bytes: RangeInclusive<u64>,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { migrate: true, failures: Failures::default() }
+        Self { migrate: true, failures: Failures::default(), log_bytes: LOG_BYTES }
     }
 }
 

@@ -235,7 +235,7 @@ fn no_interleaving_loses_an_update_or_counts_twice() {
         .map(|writer| {
             let scheduler = Arc::clone(&scheduler);
             let failures = Failures::decided_by(move |point| scheduler.reach(writer, point));
-            Store::open(&url.parse().unwrap(), &OpenOptions { migrate: true, failures }).unwrap()
+            Store::open(&url.parse().unwrap(), &OpenOptions { failures, ..OpenOptions::default() }).unwrap()
         })
         .collect();
     let (mut turns, mut messages) = (0, 0);

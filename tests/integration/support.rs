@@ -70,11 +70,11 @@ impl App {
     }
 
     pub fn spawn_with(backend: Backend, limits: Limits) -> Self {
-        Self::spawn_in(tempfile::tempdir().unwrap(), backend, limits)
+        Self::spawn_in(tempfile::tempdir().unwrap(), backend, limits, OpenOptions::default())
     }
 
     /// With its file, if it has one, in this directory.
-    pub fn spawn_in(directory: TempDir, backend: Backend, limits: Limits) -> Self {
+    pub fn spawn_in(directory: TempDir, backend: Backend, limits: Limits, options: OpenOptions) -> Self {
         let postgres = match backend {
             Backend::SqliteFile | Backend::SqliteMemory => None,
             Backend::Postgres => Some(TestDatabase::create()),
@@ -86,7 +86,7 @@ impl App {
             Backend::Postgres | Backend::Citus => postgres.as_ref().unwrap().url.parse().unwrap(),
         };
         let failures = Failures::plannable();
-        let store = Store::open(&database, &OpenOptions { migrate: true, failures: failures.clone() }).unwrap();
+        let store = Store::open(&database, &OpenOptions { failures: failures.clone(), ..options }).unwrap();
         let metrics = Metrics::new().unwrap();
         let (feed, feeding) = Feed::start(&store).unwrap();
         let (ingest, committers) = Ingest::start(&store, &feed, &metrics, limits).unwrap();

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -14,14 +15,14 @@ use rocket_monitor::store::{Database, OpenOptions, Store};
 use crate::disk::{Disk, Kind, Platter, Unsynced, lay_out};
 use crate::figures;
 use crate::fleet::{arrivals, json, judge};
-use crate::power::{cut, judge_files};
+use crate::power::{cut, judge_files, with_a_short_log};
 use crate::support::{Answer, App, Backend, Client, eventually, faster, launched, query};
 
 /// A service on a disk that is recorded from its first byte.
 fn on_a_disk() -> (App, Disk) {
     let directory = tempfile::tempdir().unwrap();
     let disk = Disk::under(directory.path());
-    (App::spawn_in(directory, Backend::SqliteFile, Limits::default()), disk)
+    (App::spawn_in(directory, Backend::SqliteFile, Limits::default(), with_a_short_log()), disk)
 }
 
 fn told_to_come_later(answer: &Answer) {
@@ -166,6 +167,30 @@ fn send_until_acknowledged(app: &App, disk: &Disk, seed: u64) {
             });
         }
     });
+}
+
+/// The system reports a failed sync once and treats the pages as written, so a later sync succeeds.
+/// And SQLite doesn't copy again what it has copied from its log.
+#[test]
+fn what_a_checkpoint_could_not_sync_is_copied_again() {
+    let mut failures = 0;
+    for seed in 0..figures::times(3, 20) {
+        let (app, disk) = on_a_disk();
+        // So that messages arrive while another thread copies the log.
+        disk.slow_down(Duration::from_millis(2));
+        let failed = Arc::new(AtomicUsize::new(0));
+        let (counted, mut random) = (Arc::clone(&failed), StdRng::seed_from_u64(seed));
+        disk.plan(move |kind, file| {
+            let fails = kind == Kind::Sync && file == "rockets.db" && random.random_bool(0.3);
+            counted.fetch_add(usize::from(fails), Ordering::SeqCst);
+            fails.then_some(libc::EIO)
+        });
+        send_until_acknowledged(&app, &disk, seed);
+        let losses = cut(&disk.calls(), seed, 0.05);
+        assert!(losses.bad.is_empty(), "seed {seed}: {:?}", &losses.bad[..1]);
+        failures += failed.load(Ordering::SeqCst);
+    }
+    assert!(failures > 3, "{failures}");
 }
 
 /// A migration that fails at any of its calls, once or from there on, leaves no schema or a

@@ -31,13 +31,26 @@ fn record(seed: u64) -> Vec<Call> {
     let mut random = StdRng::seed_from_u64(seed);
     let order = arrivals(MESSAGES, &mut random);
     for part in order.chunks(order.len().div_ceil(STARTS)) {
-        serve(&disk, &path, part, || ["PASSIVE", "RESTART", "TRUNCATE", ""][random.random_range(0..4)]);
+        serve(&disk, &path, part, &with_a_short_log(), || {
+            ["PASSIVE", "RESTART", "TRUNCATE", ""][random.random_range(0..4)]
+        });
     }
     disk.calls()
 }
 
-fn serve(disk: &Disk, path: &Path, part: &[u32], mut next_checkpoint: impl FnMut() -> &'static str) {
-    let store = Store::open(&Database::File(path.to_owned()), &OpenOptions::default()).unwrap();
+/// The log is checkpointed after every few commits.
+pub fn with_a_short_log() -> OpenOptions {
+    OpenOptions { log_bytes: 64 * 1024..=64 * 1024, ..OpenOptions::default() }
+}
+
+fn serve(
+    disk: &Disk,
+    path: &Path,
+    part: &[u32],
+    options: &OpenOptions,
+    mut next_checkpoint: impl FnMut() -> &'static str,
+) {
+    let store = Store::open(&Database::File(path.to_owned()), options).unwrap();
     let (feed, feeding) = Feed::start(&store).unwrap();
     let (ingest, committers) = Ingest::start(&store, &feed, &Metrics::new().unwrap(), Limits::default()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -135,7 +148,7 @@ fn with_synchronous_off_the_same_test_finds_losses() {
         let disk = Disk::under(directory.path());
         // Nobody else reads the log in the meantime: the writer passes it on when it syncs it, and
         // now it doesn't sync.
-        synchronous_off::during(|| serve(&disk, &path, &(0..200).collect::<Vec<_>>(), || ""));
+        synchronous_off::during(|| serve(&disk, &path, &(0..200).collect::<Vec<_>>(), &OpenOptions::default(), || ""));
         disk.calls()
     };
     assert!(!calls.iter().any(|call| matches!(call, Call::Sync { .. })), "nothing was synced");

@@ -16,11 +16,10 @@ use rusqlite::Connection;
 use super::commits::{Commits, Recorded, Running, Version};
 use super::{SqliteStore, lock, rows, schema};
 use crate::domain::ranges::Applied;
-use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
-use crate::store::columns::Columns;
+use crate::store::columns::{Columns, SomeRockets};
 use crate::store::listing::ROCKET_COLUMNS;
 
 /// How long who asks waits while the copy is being read. A fleet of 30,000 is read in this time, and
@@ -208,15 +207,14 @@ impl SqliteStore {
         copy.as_ref().map(|copy| copy.number).ok_or(StoreError::BrokenOff)
     }
 
-    /// Rockets that have changed, by whichever process, from a row of the copy with this number on, and the row to
-    /// go on at; none at the end. Without a row, the copy is compared with the file first. None at
-    /// all if there is another copy.
+    /// Rockets that have changed, by whichever process, from a row of the copy with this number on.
+    /// Without a row, the copy is compared with the file first. None if there is another copy.
     pub(super) fn touched(
         &self,
         number: u64,
         from: Option<usize>,
         limit: usize,
-    ) -> Result<Option<(Vec<Rocket>, Option<usize>)>, StoreError> {
+    ) -> Result<Option<SomeRockets>, StoreError> {
         let _right = self.cache.right_to_read();
         if from.is_none() && !self.is_cache_current()? {
             self.refresh(|| {}, false)?;

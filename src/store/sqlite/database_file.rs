@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, ffi};
 
 use super::files::{FileChange, FileId, OpenFiles};
 use super::{OPEN_FLAGS, connect, connect_reader, lock, schema, sync_log, wal_vfs};
@@ -90,6 +90,7 @@ pub(super) struct WriterConnection {
     pub(super) connection: Connection,
     files: OpenFiles,
     database: Arc<DatabaseFile>,
+    generation: u64,
     _users: Users,
 }
 
@@ -186,13 +187,14 @@ impl DatabaseFile {
     /// Opens a connection for writing.
     pub(super) fn writer_connection(self: &Arc<Self>) -> Result<WriterConnection, StoreError> {
         self.hold()?;
-        let (before, users) = (FileId::of(&self.path)?, self.users()?);
+        let (generation, users) = (self.generation(), self.users()?);
+        let before = FileId::of(&self.path)?;
         let connection = connect(&self.path)?;
         let files = OpenFiles::of(&self.path, &connection)?;
         if files.database() != before {
             return Err(FileChange::Replaced.into());
         }
-        Ok(WriterConnection { connection, files, database: Arc::clone(self), _users: users })
+        Ok(WriterConnection { connection, files, database: Arc::clone(self), generation, _users: users })
     }
 
     /// Opens a connection for reading what the path names.
@@ -344,9 +346,17 @@ impl WriterConnection {
         self.database.generation()
     }
 
+    pub(super) fn database(&self) -> &Arc<DatabaseFile> {
+        &self.database
+    }
+
     /// Checks that nothing would be written over what another process has written: without the
-    /// index, neither sees the other's locks.
+    /// index, neither sees the other's locks. And that no other connection has found that the files
+    /// are lost.
     pub(super) fn verify_index(&mut self) -> Result<(), StoreError> {
+        if self.generation != self.database.generation() {
+            self.database.users()?;
+        }
         if self.files.has_index() { Ok(()) } else { self.verify(Ok(())) }
     }
 
@@ -358,13 +368,59 @@ impl WriterConnection {
             (Ok(()), Err(error)) if is_cut_short(error) => FileChange::LogCutShort,
             (Ok(()), _) => return committed,
         };
+        Err(self.lose(change))
+    }
+
+    /// Opens no more connections to files that have changed.
+    fn lose(&mut self, change: FileChange) -> StoreError {
         keep_log_apart(&self.connection, change);
         let mut held = lock(&self.database.held);
         if matches!(*held, Held::Yes(_)) {
             self.database.let_go(&mut held, change);
         }
-        Err(change.into())
+        change.into()
     }
+
+    /// Copies the log into the file, as far as nobody reads from it. Neither waits for others, nor
+    /// makes them wait. Returns whether everything was copied that was in the log at the beginning.
+    pub(super) fn checkpoint(&mut self) -> Result<bool, StoreError> {
+        self.checkpoint_with(|_| Ok(()))
+    }
+
+    /// The same, and syncs the file. By itself, SQLite does that only when all of the log is in the
+    /// file.
+    pub(super) fn checkpoint_and_sync(&mut self) -> Result<bool, StoreError> {
+        self.checkpoint_with(wal_vfs::sync_database)
+    }
+
+    fn checkpoint_with(
+        &mut self,
+        sync: impl FnOnce(&Connection) -> Result<(), rusqlite::Error>,
+    ) -> Result<bool, StoreError> {
+        self.verify_index()?;
+        self.verify(Ok(()))?;
+        let copied = copy_log(&self.connection).and_then(|copied| sync(&self.connection).map(|()| copied));
+        match copied {
+            Err(error) if is_not_synced(&error) => {
+                tracing::warn!(%error, "a checkpoint failed");
+                Err(self.lose(FileChange::NotSynced))
+            }
+            copied => self.verify(copied.map_err(Into::into)),
+        }
+    }
+}
+
+fn copy_log(connection: &Connection) -> Result<bool, rusqlite::Error> {
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+        let (is_busy, frames, copied) = (row.get::<_, bool>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?);
+        Ok(!is_busy && frames == copied)
+    })
+}
+
+/// Whether a file was not synced. What had been copied by earlier checkpoints may be lost then, and
+/// the next one would not copy it again.
+fn is_not_synced(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_FSYNC)
 }
 
 fn is_cut_short(error: &StoreError) -> bool {
@@ -377,7 +433,8 @@ fn is_cut_short(error: &StoreError) -> bool {
 fn apply_log(connection: &Connection) -> Result<bool, StoreError> {
     let (frames, copied): (i64, i64) =
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;
-    Ok(frames == copied)
+    // Both are negative while another connection copies the log.
+    Ok(frames >= 0 && frames == copied)
 }
 
 /// Fails unless the pages of the database are in order.

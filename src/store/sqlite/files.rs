@@ -114,6 +114,9 @@ pub enum FileChange {
          it was in use"
     )]
     IndexRemoved,
+    /// A checkpoint could not be synced.
+    #[error("the database's file could not be synced; its write-ahead log will be copied again from the beginning")]
+    NotSynced,
 }
 
 impl FileChange {
@@ -124,6 +127,8 @@ impl FileChange {
             Self::Removed | Self::Replaced | Self::LogRemoved => true,
             // The next connection reads the log; another process may be using it already.
             Self::IndexRemoved => false,
+            // SQLite would only copy what it has not copied before.
+            Self::NotSynced => false,
             Self::CutShort | Self::LogCutShort => false,
         }
     }
@@ -204,13 +209,7 @@ impl OpenFiles {
     fn verify_header(&mut self, connection: &Connection) -> Result<(), FileChange> {
         let before = std::mem::replace(&mut self.raw, wal_vfs::raw(connection));
         match (before, &self.raw) {
-            (Some(before), Some(now))
-                if before.header != now.header
-                    && before.checkpoint == now.checkpoint
-                    && !now.checkpoint.is_under_way() =>
-            {
-                Err(FileChange::CutShort)
-            }
+            (Some(before), Some(now)) if now.was_written_over(&before) => Err(FileChange::CutShort),
             _ => Ok(()),
         }
     }

@@ -1,15 +1,16 @@
 //! SQLite, embedded: a file in WAL mode with one writer at a time and readers that never wait for
 //! it, or a database in memory, whose users take turns.
 //!
-//! It contains opening and migrating (`schema`), the write path (`write`, and below it `wal_vfs`),
-//! reads (`read`, and the copy in memory that answers most of them, `cache`), changes (`changes`,
-//! and whose they are, `commits`) and the audit (`check`). Rules about messages belong to the
-//! domain.
+//! It contains opening and migrating (`schema`), the write path (`write`, below it `wal_vfs`, and
+//! beside it `checkpoints`), reads (`read`, and the copy in memory that answers most of them,
+//! `cache`), changes (`changes`, and whose they are, `commits`) and the audit (`check`). Rules about
+//! messages belong to the domain.
 
 mod backup;
 mod cache;
 mod changes;
 mod check;
+mod checkpoints;
 mod commits;
 mod database_file;
 mod files;
@@ -21,7 +22,7 @@ mod write;
 
 use std::cell::Cell;
 use std::fmt;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,6 +34,7 @@ use super::failure::Failures;
 use super::{Database, OpenError, OpenOptions, StoreError};
 use cache::Cache;
 pub use changes::{SqliteScan, SqliteWatch};
+use checkpoints::Checkpoints;
 use commits::Version;
 use database_file::{DatabaseFile, WriterConnection};
 pub use files::FileChange;
@@ -46,9 +48,6 @@ const WRITE_LOCK_POLL: Duration = Duration::from_micros(200);
 /// How many prepared statements a connection caches: all that exist, including the orders and
 /// filters of lists.
 const STATEMENTS_KEPT: usize = 128;
-/// The log is checkpointed when it is as large as the file, within these bounds.
-const FEWEST_LOG_BYTES: i64 = 32 * 1024 * 1024;
-const MOST_LOG_BYTES: i64 = 256 * 1024 * 1024;
 /// Opens an existing file for reading and writing, without SQLite's mutexes, because only one
 /// thread at a time uses a connection.
 const OPEN_FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
@@ -59,6 +58,7 @@ pub struct SqliteStore {
     connections: Connections,
     failures: Failures,
     cache: Arc<Cache>,
+    log_bytes: RangeInclusive<u64>,
 }
 
 #[derive(Clone)]
@@ -89,22 +89,31 @@ impl SqliteStore {
         let file = DatabaseFile::new(absolute);
         file.hold().map_err(engine)?;
         let connections = Connections::File(Arc::new(file));
-        Ok(Self { connections, failures: options.failures.clone(), cache: Arc::default() })
+        Ok(Self::new(connections, options))
     }
 
     /// Creates a database in memory.
     pub fn in_memory(options: &OpenOptions) -> Result<Self, OpenError> {
         let connections = Connections::Memory(Arc::new(Mutex::new(schema::new_in_memory()?)));
-        Ok(Self { connections, failures: options.failures.clone(), cache: Arc::default() })
+        Ok(Self::new(connections, options))
+    }
+
+    fn new(connections: Connections, options: &OpenOptions) -> Self {
+        let OpenOptions { failures, log_bytes, .. } = options.clone();
+        Self { connections, failures, cache: Arc::default(), log_bytes }
     }
 
     /// Creates a writer with its own connection.
     pub fn writer(&self) -> Result<SqliteWriter, StoreError> {
-        let connection = match &self.connections {
-            Connections::File(file) => Shared::Own(Box::new(file.writer_connection()?)),
-            Connections::Memory(connection) => Shared::Common(Arc::clone(connection)),
+        let (connection, checkpoints) = match &self.connections {
+            Connections::File(file) => {
+                let writer = file.writer_connection()?;
+                let checkpoints = Checkpoints::new(&writer, &self.log_bytes)?;
+                (Shared::Own(Box::new(writer)), Some(checkpoints))
+            }
+            Connections::Memory(connection) => (Shared::Common(Arc::clone(connection)), None),
         };
-        Ok(SqliteWriter::new(connection, self.failures.clone(), Arc::clone(&self.cache)))
+        Ok(SqliteWriter::new(connection, checkpoints, self.failures.clone(), Arc::clone(&self.cache)))
     }
 
     /// Lends a connection for reading.
@@ -176,6 +185,13 @@ impl Shared {
         }
     }
 
+    /// Keeps the log short.
+    fn after_commit(&mut self, checkpoints: Option<&mut Checkpoints>) {
+        if let (Self::Own(writer), Some(checkpoints)) = (self, checkpoints) {
+            checkpoints.after_commit(writer);
+        }
+    }
+
     /// Whether other processes see what this connection locks.
     fn verify_index(&mut self) -> Result<(), StoreError> {
         match self {
@@ -242,21 +258,12 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     };
     configure(&mut connection)?;
     // The VFS relies on FULL. The system's page cache backs SQLite's cache. A writer's few sorts
-    // are small.
-    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -24576; PRAGMA temp_store = MEMORY;")?;
-    fit_log(&connection)?;
+    // are small. Checkpoints are made by us, see `checkpoints`.
+    connection.execute_batch(
+        "PRAGMA synchronous = FULL; PRAGMA cache_size = -24576; PRAGMA temp_store = MEMORY;
+         PRAGMA wal_autocheckpoint = 0;",
+    )?;
     Ok(connection)
-}
-
-/// Lets the log grow with the file before it is checkpointed. A checkpoint writes each changed page
-/// once, however often it is in the log, and syncs twice: the less often, the better. But after a
-/// crash the log must be read.
-fn fit_log(connection: &Connection) -> Result<(), StoreError> {
-    let one = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
-    let (page, pages) = (one("page_size")?, one("page_count")?);
-    let pages = pages.clamp(FEWEST_LOG_BYTES / page, MOST_LOG_BYTES / page);
-    connection.execute_batch(&format!("PRAGMA wal_autocheckpoint = {pages}"))?;
-    Ok(())
 }
 
 fn connect_reader(path: &Path) -> Result<Connection, StoreError> {

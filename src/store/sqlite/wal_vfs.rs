@@ -314,14 +314,23 @@ static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Raw {
     /// The first bytes of the file, not as SQLite sees them through the log.
-    pub(super) header: [u8; HEADER_BYTES],
-    pub(super) checkpoint: Checkpoint,
+    header: [u8; HEADER_BYTES],
+    /// Before the header was read, and after: a checkpoint may run meanwhile.
+    before: Checkpoint,
+    after: Checkpoint,
+}
+
+impl Raw {
+    /// Whether the header has changed since then without a checkpoint.
+    pub(super) fn was_written_over(&self, then: &Self) -> bool {
+        self.header != then.header && self.after == then.before && !self.after.is_under_way()
+    }
 }
 
 /// How much of which log has been copied into the file
 /// (<https://www.sqlite.org/walformat.html#the_wal_index_file_format>).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Checkpoint {
+struct Checkpoint {
     salt: [u32; 2],
     /// The frames that are in the file.
     done: u32,
@@ -330,12 +339,22 @@ pub(super) struct Checkpoint {
 }
 
 impl Checkpoint {
-    pub(super) fn is_under_way(self) -> bool {
+    fn of(opened: &Opened<'_>) -> Self {
+        const SALT: usize = 8;
+        const ATTEMPTED: usize = 32;
+        let salt = [opened.word(SALT), opened.word(SALT + 1)];
+        Self { salt, done: opened.word(DONE), attempted: opened.word(ATTEMPTED) }
+    }
+
+    fn is_under_way(self) -> bool {
         self.done != self.attempted
     }
 }
 
 const HEADER_BYTES: usize = 100;
+
+/// The place in the log's index of the number of frames that are in the file.
+const DONE: usize = 24;
 
 /// Which commit was the last, by any process. Equal only if nothing was committed in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -394,20 +413,55 @@ impl<'c> Opened<'c> {
 
 /// Reads past SQLite's cache and log. None if the file is shorter, or has no log.
 pub(super) fn raw(connection: &Connection) -> Option<Raw> {
-    /// Places in the index.
-    const SALT: usize = 8;
-    const DONE: usize = 24;
-    const ATTEMPTED: usize = 32;
     let opened = Opened::of(connection)?;
+    let before = Checkpoint::of(&opened);
     let mut header = [0; HEADER_BYTES];
     // SAFETY: the file is open, and the buffer has this length.
     let read = unsafe { opened.methods.xRead?(opened.file, header.as_mut_ptr().cast(), HEADER_BYTES as c_int, 0) };
     if read != ffi::SQLITE_OK {
         return None;
     }
-    let salt = [opened.word(SALT), opened.word(SALT + 1)];
-    let checkpoint = Checkpoint { salt, done: opened.word(DONE), attempted: opened.word(ATTEMPTED) };
-    Some(Raw { header, checkpoint })
+    Some(Raw { header, before, after: Checkpoint::of(&opened) })
+}
+
+/// The length of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Log {
+    /// How many pages are in it, each as often as it was committed.
+    pub(super) frames: u32,
+    /// How many of these are in the file.
+    pub(super) done: u32,
+    /// How many pages the database has.
+    pub(super) pages: u32,
+}
+
+impl Log {
+    /// How many frames are yet to be copied.
+    pub(super) fn left(self) -> u32 {
+        self.frames.saturating_sub(self.done)
+    }
+}
+
+/// Reads the index as it is now; another process may just be writing to it. None if there is no log.
+pub(super) fn log(connection: &Connection) -> Option<Log> {
+    const FRAMES: usize = 4;
+    const PAGES: usize = 5;
+    let opened = Opened::of(connection)?;
+    Some(Log { frames: opened.word(FRAMES), done: opened.word(DONE), pages: opened.word(PAGES) })
+}
+
+/// Syncs the database's file. Nobody else can: closing another handle of the file would release all
+/// locks that the process has on it.
+pub(super) fn sync_database(connection: &Connection) -> rusqlite::Result<()> {
+    let opened = Opened::of(connection);
+    let synced = opened.and_then(|opened| {
+        // SAFETY: the file is open.
+        Some(unsafe { opened.methods.xSync?(opened.file, ffi::SQLITE_SYNC_NORMAL) })
+    });
+    match synced.unwrap_or(ffi::SQLITE_IOERR) {
+        ffi::SQLITE_OK => Ok(()),
+        failed => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(failed), None)),
+    }
 }
 
 /// The last commit, as the log's index has it. None if there is no log, or if the index is being
@@ -448,6 +502,26 @@ mod tests {
                    INSERT INTO t SELECT n, hex(randomblob(400)) FROM numbers";
         assert_eq!(connection.execute(sql, [from]).unwrap(), 5_000);
         connection.execute("UPDATE t SET text = text || 'x' WHERE id % 7 = 0", []).unwrap();
+    }
+
+    #[test]
+    fn a_header_changes_with_checkpoints_alone() {
+        let checkpoint = |done, attempted| Checkpoint { salt: [1, 2], done, attempted };
+        let raw = |first, before, after| Raw { header: [first; HEADER_BYTES], before, after };
+        let (none, under_way, done) = (checkpoint(0, 0), checkpoint(0, 9), checkpoint(9, 9));
+        for (then, now, is_written_over) in [
+            (raw(1, none, none), raw(1, none, none), false),
+            (raw(1, none, none), raw(2, none, none), true),
+            (raw(1, done, done), raw(2, done, done), true),
+            // A checkpoint between them, or while one of them is read.
+            (raw(1, none, none), raw(2, done, done), false),
+            (raw(1, none, done), raw(2, done, done), false),
+            (raw(1, none, none), raw(2, none, done), false),
+            (raw(1, none, none), raw(2, none, under_way), false),
+            (raw(1, none, under_way), raw(2, under_way, under_way), false),
+        ] {
+            assert_eq!(now.was_written_over(&then), is_written_over, "{then:?} {now:?}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
 
 use super::cache::{Cache, Change};
+use super::checkpoints::Checkpoints;
 use super::commits::Version;
 use super::{Shared, SqliteStore, rows};
 use crate::domain::batch::{Batch, Group, Outcome, Window};
@@ -51,20 +52,17 @@ const GROW_RANGE: &str = "
 
 const DELETE_RANGE: &str = "DELETE FROM processed_ranges WHERE channel = ?1 AND first_msg = ?2";
 
-/// The log's size limit is adjusted to the file after this many commits.
-const LOG_FITTED_AFTER: u64 = 8;
-
 /// Commits batches to SQLite.
 #[derive(Debug)]
 pub struct SqliteWriter {
-    connection: Shared,
+    /// None for a database in memory. Dropped, and so ended, before the connection.
+    pub(super) checkpoints: Option<Checkpoints>,
+    pub(super) connection: Shared,
     failures: Failures,
     cache: Arc<Cache>,
     known: Known<()>,
     /// What is known is known of this version.
     version: Option<Version>,
-    /// How many batches it has committed.
-    commits: u64,
     statements: Statements,
 }
 
@@ -93,9 +91,14 @@ impl Default for Statements {
 }
 
 impl SqliteWriter {
-    pub(super) fn new(connection: Shared, failures: Failures, cache: Arc<Cache>) -> Self {
+    pub(super) fn new(
+        connection: Shared,
+        checkpoints: Option<Checkpoints>,
+        failures: Failures,
+        cache: Arc<Cache>,
+    ) -> Self {
         let (known, statements) = (Known::default(), Statements::default());
-        Self { connection, failures, cache, known, version: None, commits: 0, statements }
+        Self { checkpoints, connection, failures, cache, known, version: None, statements }
     }
 
     /// See [`Writer::commit`](crate::store::Writer::commit).
@@ -103,7 +106,9 @@ impl SqliteWriter {
         self.connection.verify_index()?;
         let committed = self.try_commit(messages, now);
         // What was committed is acknowledged only if it is in the file that the path names. And a failure may come of that.
-        self.connection.verify(committed)
+        let outcomes = self.connection.verify(committed)?;
+        self.connection.after_commit(self.checkpoints.as_mut());
+        Ok(outcomes)
     }
 
     fn try_commit(&mut self, messages: &[Message], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
@@ -135,10 +140,6 @@ impl SqliteWriter {
         transaction.commit()?;
         self.version = self.cache.apply(running, has_written, &changes, || Version::of(generation, &connection));
         self.known = known;
-        self.commits += 1;
-        if self.commits.is_multiple_of(LOG_FITTED_AFTER) {
-            super::fit_log(&connection)?;
-        }
         self.failures.check(FailurePoint::AfterCommit)?;
         Ok(outcomes)
     }
