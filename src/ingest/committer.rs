@@ -44,54 +44,6 @@ const LOOKOUT: Duration = Duration::from_micros(200);
 /// The most callers that count as few.
 const FEW_CALLERS: usize = 3;
 
-/// How long a batch waits for callers that have just been answered: a little longer than a client on
-/// the same machine takes for its next message.
-const RETURN_TIME: Duration = Duration::from_micros(60);
-/// More callers than this are not waited for: enough of them are there at any time.
-const MOST_RETURNING: usize = 8;
-/// If they don't return, this many batches in a row don't wait, at most.
-const MOST_UNWAITED: u32 = 64;
-
-/// The callers that are expected to send their next messages at once, because they did so before.
-///
-/// Without this, a few callers split into two groups that take turns: one waits while the batch of the
-/// other is committed.
-#[derive(Debug, Default)]
-struct Returning {
-    /// How many callers were answered by the last batch, or were waiting then.
-    expected: usize,
-    answered_at: Option<Instant>,
-    /// How many batches don't wait.
-    unwaited: u32,
-    /// That number after the next time that they don't return.
-    next_unwaited: u32,
-}
-
-impl Returning {
-    /// Until when to wait for how many callers; none if a batch should begin at once.
-    fn wait(&mut self) -> Option<(Instant, usize)> {
-        let until = self.answered_at? + RETURN_TIME;
-        if !(2..=MOST_RETURNING).contains(&self.expected) {
-            return None;
-        }
-        if self.unwaited > 0 {
-            self.unwaited -= 1;
-            return None;
-        }
-        Some((until, self.expected))
-    }
-
-    /// Learns whether they were there in time.
-    fn learn(&mut self, have_returned: bool) {
-        if have_returned {
-            (self.unwaited, self.next_unwaited) = (0, 1);
-        } else {
-            self.unwaited = self.next_unwaited.max(1);
-            self.next_unwaited = (self.unwaited * 2).min(MOST_UNWAITED);
-        }
-    }
-}
-
 /// The size of the next batch that fits into `time`, given that the last batch `took` this long. A
 /// message of a new rocket takes many times as long as one of a known rocket, especially on
 /// Postgres. Small batches say nothing about that: most of their time is the sync of the disk.
@@ -121,10 +73,6 @@ struct Queued {
 impl Queued {
     fn is_empty(&self) -> bool {
         self.singles.is_empty() && self.streams.is_empty()
-    }
-
-    fn len(&self) -> usize {
-        self.singles.len() + self.streams.len()
     }
 
     fn add(&mut self, job: Job) {
@@ -172,7 +120,6 @@ pub(super) struct Committer {
     is_stopping: bool,
     /// The last batch had few callers.
     few_callers: bool,
-    returning: Returning,
     /// It arrived soon after the previous one.
     in_a_row: bool,
 }
@@ -254,7 +201,6 @@ impl Committer {
             last_single: None,
             is_stopping: false,
             few_callers: false,
-            returning: Returning::default(),
             in_a_row: false,
         })
     }
@@ -279,11 +225,7 @@ impl Committer {
             if outcome.as_ref().is_err_and(StoreError::was_waited_for) {
                 self.give_up_waiting(queue, &mut batch);
             }
-            let answered = batch.waiting.len();
             Self::answer(batch.waiting, outcome);
-            self.drain(queue);
-            self.returning.expected = answered + self.queued.len();
-            self.returning.answered_at = Some(Instant::now());
             // The batch's memory is reused: getting new pages from the system takes longer than
             // filling them.
             used = batch.messages;
@@ -298,19 +240,7 @@ impl Committer {
             self.enqueue(entry.unwrap_or(Entry::Stop));
         }
         self.drain(queue);
-        self.wait_for_returning(queue);
         !self.queued.is_empty()
-    }
-
-    /// Gives callers that have just been answered the time to return, if they are few.
-    fn wait_for_returning(&mut self, queue: &Receiver<Entry>) {
-        let Some((until, expected)) = self.returning.wait() else { return };
-        while self.queued.len() < expected && Instant::now() < until && !self.is_stopping {
-            // Other runnable threads go first.
-            std::thread::yield_now();
-            self.drain(queue);
-        }
-        self.returning.learn(self.queued.len() >= expected);
     }
 
     /// How long a batch may take now.
