@@ -416,6 +416,11 @@ fn commits_that_never_end_use_no_more_connections_with_each_try() {
         query(&url, sql)[0]["waiting"].as_u64().unwrap()
     };
     // Of rockets of their own, or they would wait for one another's locks.
+    let mut early = 0;
+    eventually("the setting is in force", || {
+        early += 1;
+        client.post(&faster(&format!("early{early}"), 1, 1)).status == 503
+    });
     let channels: Vec<String> = (0..6).map(|rocket| format!("r{rocket}")).collect();
     for channel in &channels {
         client.post(&faster(channel, 1, 1)).problem(503);
