@@ -156,6 +156,20 @@ pub struct Ingest {
     limits: Limits,
 }
 
+/// The most messages of a stream that go into a batch together: single messages wait for a batch that
+/// holds at least that many, if there is a stream.
+const PIECE: usize = 64;
+
+/// Divides messages in their order; none are one piece.
+fn in_pieces(messages: Vec<Message>) -> Vec<Vec<Message>> {
+    if messages.len() <= PIECE {
+        return vec![messages];
+    }
+    let mut rest = messages.into_iter();
+    std::iter::from_fn(|| Some(rest.by_ref().take(PIECE).collect::<Vec<_>>()).filter(|piece| !piece.is_empty()))
+        .collect()
+}
+
 /// The receipt for queued messages; their outcomes arrive later.
 #[derive(Debug)]
 pub struct Pending {
@@ -287,7 +301,9 @@ impl Ingest {
                 }
             }
         }
-        let mut parts: Vec<_> = self.queues.iter().zip(parts).filter(|(_, part)| asking || !part.is_empty()).collect();
+        let parts = self.queues.iter().zip(parts).filter(|(_, part)| asking || !part.is_empty());
+        let mut parts: Vec<_> =
+            parts.flat_map(|(queue, part)| in_pieces(part).into_iter().map(move |piece| (queue, piece))).collect();
         // Each part holds its share of the room; the first also holds the remainder.
         let share = room.num_permits() / parts.len().max(1);
         let mut others = Vec::new();
@@ -350,4 +366,24 @@ impl Ingest {
 
 fn at_most(bytes: usize, most: u32) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX).min(most)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn pieces_are_small() {
+        let message = br#"{"metadata": {"channel": "r", "messageNumber": 1,
+                           "messageTime": "2022-02-02T19:39:05Z", "messageType": "RocketSpeedIncreased"},
+                           "message": {"by": 1}}"#;
+        let message = crate::domain::parse::parse(message.as_slice().to_vec().into()).unwrap();
+        for (count, sizes) in
+            [(0, vec![0]), (PIECE, vec![PIECE]), (PIECE + 1, vec![PIECE, 1]), (3 * PIECE, vec![PIECE; 3])]
+        {
+            let pieces = in_pieces(vec![message.clone(); count]);
+            assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), sizes);
+        }
+    }
 }

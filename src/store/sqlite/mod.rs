@@ -270,7 +270,7 @@ fn connect_reader(path: &Path) -> Result<Connection, StoreError> {
     // Not SQLITE_OPEN_READ_ONLY: the first reader after a crash may have to recover the WAL's index.
     let mut connection = Connection::open_with_flags(path, OPEN_FLAGS)?;
     configure(&mut connection)?;
-    connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -8192;")?;
+    connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -2048;")?;
     // A connection uses the log and its index only after a read, and the version is in the index.
     connection.query_row("PRAGMA schema_version", [], |_| Ok(()))?;
     Ok(connection)
