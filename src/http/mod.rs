@@ -64,8 +64,7 @@ const STOP_TIMEOUT_SECONDS: u64 = 6;
 /// The number of a worker's threads that are left for fast lists while as many slow reads run as
 /// may, all on this worker.
 const FAST_LISTING_THREADS: usize = 4;
-/// Slow reads are of these kinds: reports and pages of the exact view, other pages, totals, and
-/// snapshots.
+/// Slow reads are of these kinds: reports and large pages, other pages, totals, and snapshots.
 const SLOW_READS: usize = 4;
 
 /// The state that handlers share.

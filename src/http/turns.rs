@@ -63,9 +63,9 @@ async fn finish<T: 'static>(permit: OwnedSemaphorePermit, read: impl Future<Outp
 pub(super) enum Reading {
     /// As long as its rockets: they are next to each other.
     Short,
-    /// All rockets may have to be searched for it, or it is large.
+    /// All rockets may have to be searched for it.
     Search,
-    /// Both views of all rockets have to be read for it.
+    /// It is large, or both views of all rockets have to be read for it.
     Long,
 }
 
@@ -75,9 +75,9 @@ impl Reading {
         let is_filtered = rocket_type.is_some() || mission.is_some() || status.is_some();
         if channel.is_some() {
             Self::Short
-        } else if query.view == View::Exact {
+        } else if query.view == View::Exact || query.limit > SHORT_PAGE {
             Self::Long
-        } else if query.sort == Sort::Channel && !is_filtered && query.limit <= SHORT_PAGE {
+        } else if query.sort == Sort::Channel && !is_filtered {
             Self::Short
         } else {
             Self::Search
