@@ -41,7 +41,7 @@ fn a_batch_is_one_transaction_on_one_node() {
     let known = batch(&lines(21));
     assert_eq!(known, [4, 1, 1, 0]);
     // A stream is divided by buckets, in one transaction each.
-    let many: String = (0..300).map(|rocket| launched(&format!("r{rocket}"), 1).to_string() + "\n").collect();
+    let many: String = (0..80).map(|rocket| launched(&format!("r{rocket}"), 1).to_string() + "\n").collect();
     let divided = batch(&many);
     let buckets = query(&database.url, "SELECT bucket FROM rocket_buckets").len();
     assert_eq!(divided[1..], [buckets, buckets, 0]);
