@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Problem;
 use crate::domain::rocket::View;
-use crate::store::query::{Filters, RocketQuery, Sort};
+use crate::store::query::RocketQuery;
 
 /// How long a request waits for a permit.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -65,22 +65,19 @@ pub(super) enum Reading {
     Short,
     /// All rockets may have to be searched for it.
     Search,
-    /// It is large, or both views of all rockets have to be read for it.
+    /// It is large, or the exact view of all rockets has to be read for it.
     Long,
 }
 
 impl Reading {
     pub(super) fn of(query: &RocketQuery) -> Self {
-        let Filters { channel, rocket_type, mission, status } = &query.filters;
-        let is_filtered = rocket_type.is_some() || mission.is_some() || status.is_some();
-        if channel.is_some() {
-            Self::Short
-        } else if query.view == View::Exact || query.limit > SHORT_PAGE {
+        let is_one_rocket = query.filters.channel.is_some();
+        if !is_one_rocket && (query.view == View::Exact || query.limit > SHORT_PAGE) {
             Self::Long
-        } else if query.sort == Sort::Channel && !is_filtered {
-            Self::Short
-        } else {
+        } else if query.searches_fleet() {
             Self::Search
+        } else {
+            Self::Short
         }
     }
 }

@@ -169,6 +169,16 @@ pub struct RocketQuery {
     pub limit: usize,
 }
 
+impl RocketQuery {
+    /// Whether all rockets must be searched or sorted for a page. They are stored in the order of
+    /// their channels.
+    pub fn searches_fleet(&self) -> bool {
+        let Filters { channel, rocket_type, mission, status } = &self.filters;
+        let is_filtered = rocket_type.is_some() || mission.is_some() || status.is_some();
+        channel.is_none() && (is_filtered || self.sort != Sort::Channel)
+    }
+}
+
 /// A page of rockets.
 #[derive(Clone, Debug)]
 pub struct Page {

@@ -9,7 +9,7 @@ use super::{SqliteStore, rows};
 use crate::domain::rocket::{Rocket, View, gaps};
 use crate::domain::text::Channel;
 use crate::store::listing::{self, Parameter, Part, PartStatement, ROCKET_COLUMNS};
-use crate::store::query::{Filters, Page, RocketQuery, Sort};
+use crate::store::query::{Page, RocketQuery};
 use crate::store::report::{Report, ReportRows, Value};
 use crate::store::{GAPS_TOLD, RocketInBothViews, RocketWithGaps, StoreError};
 
@@ -56,7 +56,8 @@ impl SqliteStore {
 
     /// See [`Store::rockets`](crate::store::Store::rockets).
     pub fn rockets(&self, query: &RocketQuery) -> Result<Page, StoreError> {
-        if is_helped_by_cache(query)
+        if query.view == View::BestEffort
+            && query.searches_fleet()
             && let Some(page) = self.read_cache(|columns, _| columns.page(query))?
         {
             return Ok(page);
@@ -73,14 +74,6 @@ impl SqliteStore {
             Ok(listing::page(query, rockets))
         })
     }
-}
-
-/// Whether all rockets must be searched or sorted for a page. The table is in the order of the
-/// channels.
-fn is_helped_by_cache(query: &RocketQuery) -> bool {
-    let Filters { channel, rocket_type, mission, status } = &query.filters;
-    let filtered = rocket_type.is_some() || mission.is_some() || status.is_some();
-    query.view == View::BestEffort && channel.is_none() && (filtered || query.sort != Sort::Channel)
 }
 
 /// Rounds a mean as the views do.
