@@ -23,11 +23,10 @@ use crate::domain::timestamp::Timestamp;
 /// A UUID, which most channels are. Others may take more or less.
 const USUAL_CHANNEL_BYTES: usize = 36;
 
-/// More rows of removed rockets, or texts that may be unused, than this are too many in a small
-/// fleet, too.
+/// How many rows of removed rockets, or texts that may be unused, are kept even in a small fleet.
 const WASTE_ALLOWED: usize = 4_096;
 
-/// Rockets, and the row to go on at; none at the end.
+/// Rockets, and the row to continue from; none at the end.
 pub(super) type SomeRockets = (Vec<Rocket>, Option<usize>);
 
 /// The rockets. A row is an index into each of the columns.
@@ -72,7 +71,7 @@ type MessageNumber = Option<NonZeroU32>;
 /// The number of a text in [`Texts`], plus one; none where there is no text.
 type TextId = Option<NonZeroU32>;
 
-/// Each text once. Unused ones stay until everything is read anew.
+/// Each text once. Unused ones stay until the copy is rebuilt.
 #[derive(Debug, Default)]
 struct Texts {
     ids: HashMap<Text, NonZeroU32>,
@@ -125,8 +124,8 @@ impl Default for Columns {
 
 /// Changes.
 impl Columns {
-    /// Without rockets, but with room for so many.
-    pub(super) fn with_room(rockets: usize) -> Self {
+    /// No rockets, but with capacity for this many.
+    pub(super) fn with_capacity(rockets: usize) -> Self {
         let mut columns = Self::default();
         columns.channels.reserve(rockets * USUAL_CHANNEL_BYTES);
         columns.channel_ends.reserve(rockets);
@@ -141,7 +140,8 @@ impl Columns {
         columns
     }
 
-    /// Makes a rocket as it is stored. Returns its row, which is touched if it was different.
+    /// Inserts or overwrites a rocket with what is stored. Returns its row, which is marked as touched
+    /// if it has changed.
     pub(super) fn update(&mut self, rocket: &Rocket) -> Result<usize, StoreError> {
         let (state, progress) = (&rocket.state, &rocket.progress);
         let damaged =
@@ -239,7 +239,7 @@ impl Columns {
         self.rest[row] = Rest::EMPTY;
     }
 
-    /// Whether more memory is wasted than used, so that it is time to read everything anew.
+    /// Whether more memory is wasted than used, so that the copy should be rebuilt.
     pub(super) fn is_wasteful(&self) -> bool {
         let rockets = self.status.len() - self.empty;
         self.empty > rockets + WASTE_ALLOWED || self.texts.texts.len() > 6 * rockets + WASTE_ALLOWED
@@ -485,7 +485,7 @@ fn integer_key(key: &SortKey) -> Option<i64> {
 
 /// The totals of some rockets.
 #[derive(Clone, Debug, Default)]
-struct Group {
+struct Totals {
     rockets: i64,
     launched: i64,
     exploded: i64,
@@ -513,7 +513,7 @@ impl Columns {
             Report::Fleet => return Ok(vec![self.fleet()]),
             Report::Gaps => unreachable!("gaps are between ranges, which are not here"),
         };
-        let cells = |(text, group): (Option<&str>, &Group)| {
+        let cells = |(text, group): (Option<&str>, &Totals)| {
             let text = text.map_or(Value::Null, |text| Value::Text(text.to_owned()));
             if report == Report::Explosions {
                 return Ok(vec![text, Value::Integer(group.rockets), time(group.latest_update)]);
@@ -534,8 +534,8 @@ impl Columns {
     }
 
     /// The totals by a text. `text` is none for rows that don't count.
-    fn groups(&self, text: impl Fn(usize) -> Option<TextId>) -> Vec<(TextId, Group)> {
-        let mut groups: Vec<Group> = vec![Group::default(); self.texts.texts.len() + 1];
+    fn groups(&self, text: impl Fn(usize) -> Option<TextId>) -> Vec<(TextId, Totals)> {
+        let mut groups: Vec<Totals> = vec![Totals::default(); self.texts.texts.len() + 1];
         for row in 0..self.status.len() {
             let Some(id) = text(row) else { continue };
             let group = &mut groups[id.map_or(0, |id| id.get() as usize)];
@@ -652,7 +652,7 @@ mod tests {
     }
 
     #[test]
-    fn older_messages_overwrite_nothing_and_a_removed_rocket_starts_anew() {
+    fn older_messages_overwrite_nothing_and_a_removed_rocket_starts_over() {
         let mut columns = Columns::default();
         launch(&mut columns, "a", 5, 10, "new");
         launch(&mut columns, "a", 2, 20, "old");

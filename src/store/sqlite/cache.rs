@@ -64,7 +64,7 @@ struct Copy {
     columns: Columns,
     /// The commits by others that it includes; none if that is not known.
     includes: Option<u64>,
-    /// Another number for each copy that was made from nothing.
+    /// A new number for each copy that is built from scratch.
     number: u64,
 }
 
@@ -73,7 +73,7 @@ struct Copy {
 struct Reading {
     is_running: bool,
     not_before: Option<Instant>,
-    /// How many copies were made from nothing.
+    /// How many copies were built from scratch.
     copies: u64,
 }
 
@@ -244,26 +244,31 @@ impl SqliteStore {
                 Ok(snapshot)
             };
             let recording = self.cache.commits.record(take, || self.version(connection));
-            let compared = recording.and_then(|(snapshot, includes)| {
+            let compared = recording.and_then(|(snapshot, includes, recording)| {
                 begun();
                 self.compare(&snapshot, &mut copy.columns)?;
-                Ok(includes)
+                Ok((includes, recording))
             });
             if is_new {
                 copy.columns.forget_touched();
             }
             let mut place = self.cache.copy_mut();
-            // What is recorded of a failed reading is found by the next.
-            apply(&mut copy.columns, &self.cache.commits.recorded());
-            copy.includes = compared.as_ref().ok().copied();
+            // After a failure, the next comparison finds what was committed meanwhile.
+            let compared = compared.map(|(includes, recording)| {
+                apply(&mut copy.columns, &recording.finish());
+                copy.includes = Some(includes);
+            });
+            if compared.is_err() {
+                copy.includes = None;
+            }
             *place = Some(copy);
-            compared.map(drop)
+            compared
         })
     }
 
     fn new_copy(&self, connection: &Connection) -> Result<Copy, StoreError> {
         let rockets: i64 = connection.query_row("SELECT count(*) FROM rockets", [], |row| row.get(0))?;
-        let columns = Columns::with_room(usize::try_from(rockets).unwrap_or(0));
+        let columns = Columns::with_capacity(usize::try_from(rockets).unwrap_or(0));
         let mut reading = lock(&self.cache.reading);
         reading.copies += 1;
         Ok(Copy { columns, includes: None, number: reading.copies })

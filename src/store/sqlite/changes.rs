@@ -184,7 +184,7 @@ impl SqliteScan {
         let (store, number, from) = (self.store.clone(), self.copy, self.next_row.take());
         let touched = tokio::task::spawn_blocking(move || store.touched(number, from, FOUND_AT_A_TIME)).await;
         let Some((rockets, next)) = touched.unwrap_or_else(|error| Err(StoreError::Thread(error.into())))? else {
-            // It was made anew, and what has changed meanwhile is not known.
+            // The copy was rebuilt, and what has changed meanwhile is not known.
             self.generation = None;
             return Box::pin(self.next()).await;
         };
@@ -203,7 +203,9 @@ impl Baseline {
         let store = store.clone();
         let (begun, has_begun) = oneshot::channel();
         // Nobody waits for it if the scan was given up meanwhile.
-        let begun = move || begun.send(()).unwrap_or_default();
+        let begun = move || {
+            let _ = begun.send(());
+        };
         let baseline = Self(tokio::task::spawn_blocking(move || store.watch_from_now(begun)));
         match has_begun.await {
             Ok(()) => Ok(baseline),

@@ -124,7 +124,7 @@ impl<C: Recorded> Commits<C> {
         &self,
         snapshot: impl FnOnce() -> Result<T, StoreError>,
         version: impl FnOnce() -> Version,
-    ) -> Result<(T, u64), StoreError> {
+    ) -> Result<(T, u64, Recording<'_, C>), StoreError> {
         lock(&self.state).waiting += 1;
         let mut state = self.when(|state| !state.is_running);
         state.waiting -= 1;
@@ -133,17 +133,32 @@ impl<C: Recorded> Commits<C> {
         let by_others = state.look(version());
         let taken = snapshot()?;
         (state.is_recorded, state.recorded) = (true, Some(Vec::new()));
-        Ok((taken, by_others))
-    }
-
-    /// Ends recording. Returns the changes.
-    pub(super) fn recorded(&self) -> Vec<C> {
-        lock(&self.state).recorded.take().unwrap_or_default()
+        Ok((taken, by_others, Recording { commits: self }))
     }
 
     fn when(&self, is_so: impl Fn(&State<C>) -> bool) -> MutexGuard<'_, State<C>> {
         let state = lock(&self.state);
         self.is_free.wait_while(state, |state| !is_so(state)).unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Changes are recorded until this is dropped. There is one at a time.
+#[derive(Debug)]
+pub(super) struct Recording<'c, C> {
+    commits: &'c Commits<C>,
+}
+
+impl<C> Recording<'_, C> {
+    /// Ends recording. Returns the changes.
+    pub(super) fn finish(self) -> Vec<C> {
+        let recorded = lock(&self.commits.state).recorded.take();
+        recorded.unwrap_or_else(|| unreachable!("nothing else ends a recording"))
+    }
+}
+
+impl<C> Drop for Recording<'_, C> {
+    fn drop(&mut self) {
+        lock(&self.commits.state).recorded = None;
     }
 }
 
@@ -326,12 +341,12 @@ mod tests {
             let stored = || Ok(reader.query_row("SELECT max(n) FROM changes", [], |row| row.get::<_, Option<u32>>(0))?);
             let mut records = Vec::new();
             while records.len() < 50 {
-                let Ok((seen, _)) = commits.record(stored, || version(&reader)) else { continue };
+                let Ok((seen, _, recording)) = commits.record(stored, || version(&reader)) else { continue };
                 let next = seen.unwrap_or(0) + 1;
                 while stored().unwrap() < Some(next + 2) {
                     std::thread::yield_now();
                 }
-                records.push((next, commits.recorded()));
+                records.push((next, recording.finish()));
             }
             done.store(true, Ordering::Relaxed);
             for (next, recorded) in records {
