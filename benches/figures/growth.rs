@@ -128,11 +128,11 @@ pub fn scattered(bound: u32) -> impl Iterator<Item = u32> {
     })
 }
 
-/// The requests to a database with rockets that have sent so many messages.
-fn ask(growth: &mut Growth, directory: &Path, sent: &mut [u32]) {
-    let rockets = sent.len() as u32;
+/// Measures requests to a database with `rockets` rockets, each with `sent` messages.
+fn ask(growth: &mut Growth, directory: &Path, rockets: u32, sent: u32) {
     let (server, mut channels) = (Server::ours(directory), Channels::default());
     let mut gets = scattered(rockets);
+    let mut next: Vec<u32> = vec![sent; rockets as usize];
     let rate = median(|| {
         let requests: Vec<_> =
             gets.by_ref().take(GETS).map(|rocket| get_request(&format!("/rockets/{}", channels.of(rocket)))).collect();
@@ -146,8 +146,8 @@ fn ask(growth: &mut Growth, directory: &Path, sent: &mut [u32]) {
             .by_ref()
             .take(POSTS)
             .map(|rocket| {
-                sent[rocket as usize] += 1;
-                post_request(&FLEET, channels.of(rocket), rocket, sent[rocket as usize])
+                next[rocket as usize] += 1;
+                post_request(&FLEET, channels.of(rocket), rocket, next[rocket as usize])
             })
             .collect();
         drive(server.address, &requests)
@@ -165,7 +165,7 @@ fn by_channels(directory: &Path) -> Growth {
         let rate = ingest(&directory, messages, MESSAGES.into());
         growth.begin(rockets.into(), &directory.join("rockets.db"));
         growth.add("ingest", rate);
-        ask(&mut growth, &directory, &mut vec![each; rockets as usize]);
+        ask(&mut growth, &directory, rockets, each);
         std::fs::remove_dir_all(directory).unwrap();
     }
     growth
@@ -184,7 +184,7 @@ fn by_messages(directory: &Path) -> Growth {
         growth.add("ingest", rate);
         // What is posted here are the first of the next messages, and duplicates when those are
         // ingested.
-        ask(&mut growth, &directory, &mut vec![each; ROCKETS as usize]);
+        ask(&mut growth, &directory, ROCKETS, each);
         sent = each;
     }
     growth
@@ -202,7 +202,7 @@ fn by_gaps(directory: &Path) -> Growth {
         let messages = numbers.flat_map(|number| (0..ROCKETS).map(move |rocket| (rocket, number)));
         ingest(&directory, messages, u64::from(ROCKETS) * u64::from(gaps + 100));
         growth.begin(gaps.into(), &directory.join("rockets.db"));
-        ask(&mut growth, &directory, &mut vec![last; ROCKETS as usize]);
+        ask(&mut growth, &directory, ROCKETS, last);
         let (server, mut channels) = (Server::ours(&directory), Channels::default());
         // Late messages, in any order; where there are no gaps, they are duplicates.
         let mut late = scattered(gaps.max(50));

@@ -1,8 +1,8 @@
 -- Over a cluster, rockets are distributed by a small hash of the channel, their bucket, so that a batch of messages for one
 -- bucket is one transaction on one node. On a single server there is only the bucket 0.
 --
--- Keys begin with the channel, so that whoever knows only the channel finds its rows, too. The column is added without rewriting
--- the tables; the indexes of the primary keys are made anew.
+-- Primary keys start with the channel, so that a query by channel alone can use them. Adding the column doesn't rewrite the
+-- tables; only the indexes of the primary keys are rebuilt.
 CREATE TABLE rocket_buckets (
     bucket smallint NOT NULL PRIMARY KEY
 );

@@ -96,7 +96,7 @@ pub(super) async fn try_lock(connection: &mut PgConnection) -> Result<bool, Stor
 
 /// The first byte of SHA-256, which Postgres can compute, too ([`SQL_HASH`]).
 fn hash(channel: &str) -> usize {
-    Sha256::digest(channel.as_bytes()).first().copied().unwrap_or_default().into()
+    Sha256::digest(channel.as_bytes())[0].into()
 }
 
 /// The same hash in SQL.

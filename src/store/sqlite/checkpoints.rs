@@ -2,7 +2,7 @@
 //!
 //! By itself, SQLite copies the log in the commit that makes it long enough, and syncs the file: all
 //! senders wait for that, 100 ms and more in a large fleet. So another thread copies, while the
-//! writer continues. But the log begins anew only when all of it is in the file, and while the writer
+//! writer continues. But the log restarts only when all of it is in the file, and while the writer
 //! continues there is always something that isn't. So the thread copies until little is left, and
 //! the writer copies that, after a commit.
 
@@ -23,7 +23,7 @@ use crate::store::StoreError;
 const MOST_LEFT: u32 = 2_048;
 /// In a short log, it copies up to this share.
 const LEFT_SHARE: u32 = 8;
-/// If the log can't begin anew, because somebody reads from it or another process copies it, the next
+/// If the log can't restart, because somebody reads from it or another process copies it, the next
 /// attempt is made when it has grown by this share of its limit.
 const RETRY_SHARE: u32 = 4;
 
@@ -112,7 +112,7 @@ enum Step {
     Nothing,
     /// Copy most of it, in another thread.
     Copy,
-    /// Copy the rest, so that the log begins anew.
+    /// Copy the rest, so that the log restarts.
     Finish,
 }
 
@@ -257,7 +257,7 @@ mod tests {
         checkpoints.is_copied = true;
         checkpoints.postpone(log(20_000, 16_384, 100));
         assert_eq!(checkpoints.next_step(log(20_001, 16_384, 100)), Step::Finish);
-        // It didn't begin anew: the next attempt is made later.
+        // It didn't restart: the next attempt is made later.
         checkpoints.is_copied = false;
         checkpoints.postpone(log(20_000, 20_000, 100));
         assert_eq!(checkpoints.next_step(log(20_100, 20_000, 100)), Step::Nothing);
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_begins_anew_while_the_writer_continues() {
+    fn the_log_restarts_while_the_writer_continues() {
         let (_directory, store) = with_a_short_log();
         let mut writer = store.writer().unwrap();
         let mut numbers = 1..;
