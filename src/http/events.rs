@@ -213,6 +213,8 @@ impl Events {
                     let text = change.text.get_or_init(|| {
                         let mut text = String::new();
                         write_rocket(&mut text, rocket, Some(cursor));
+                        // Thousands of them are kept.
+                        text.shrink_to_fit();
                         text.into()
                     });
                     chunk.extend_from_slice(text);

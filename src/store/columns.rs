@@ -4,13 +4,13 @@
 //! No order is maintained: a change costs the same whatever its rocket's place is, and a scan keeps
 //! the best rockets that it has seen. Texts are stored once each, and channels one after the other.
 
+mod column;
+
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
-use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
 
-use hashbrown::HashTable;
-
+use self::column::{Channels, Column};
 use super::StoreError;
 use super::query::{Filters, Order, Page, Position, RocketQuery, Sort, SortKey};
 use super::report::{Report, Value};
@@ -20,9 +20,6 @@ use crate::domain::summary::{Latest, Summary};
 use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
 
-/// A UUID, which most channels are. Others may take more or less.
-const USUAL_CHANNEL_BYTES: usize = 36;
-
 /// How many rows of removed rockets, or texts that may be unused, are kept even in a small fleet.
 const WASTE_ALLOWED: usize = 4_096;
 
@@ -30,32 +27,27 @@ const WASTE_ALLOWED: usize = 4_096;
 pub(super) type SomeRockets = (Vec<Rocket>, Option<usize>);
 
 /// The rockets. A row is an index into each of the columns.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Columns {
-    /// All channels, and where each of them ends.
-    channels: String,
-    channel_ends: Vec<usize>,
-    /// The rows by channel.
-    rows: HashTable<u32>,
-    hasher: RandomState,
+    channels: Channels,
     texts: Texts,
     /// None in an empty row: its rocket was removed.
-    status: Vec<Option<Status>>,
-    rocket_type: Vec<TextId>,
-    speed: Vec<i64>,
-    mission: Vec<TextId>,
-    latest_update: Vec<Timestamp>,
+    status: Column<Option<Status>>,
+    rocket_type: Column<TextId>,
+    speed: Column<i64>,
+    mission: Column<TextId>,
+    latest_update: Column<Timestamp>,
+    last_received: Column<Timestamp>,
     /// What no page is sorted by.
-    rest: Vec<Rest>,
+    rest: Column<Rest>,
     /// The rocket has changed since the touched ones were last taken.
-    is_touched: Vec<bool>,
+    is_touched: Column<bool>,
     /// How many rows have no rocket.
     empty: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rest {
-    last_received: Timestamp,
     exploded_reason: TextId,
     latest_launch: MessageNumber,
     latest_mission: MessageNumber,
@@ -101,45 +93,8 @@ impl Texts {
     }
 }
 
-impl Default for Columns {
-    fn default() -> Self {
-        Self {
-            channels: String::new(),
-            channel_ends: Vec::new(),
-            rows: HashTable::new(),
-            // The senders choose the channels.
-            hasher: RandomState::new(),
-            texts: Texts::default(),
-            status: Vec::new(),
-            rocket_type: Vec::new(),
-            speed: Vec::new(),
-            mission: Vec::new(),
-            latest_update: Vec::new(),
-            rest: Vec::new(),
-            is_touched: Vec::new(),
-            empty: 0,
-        }
-    }
-}
-
 /// Changes.
 impl Columns {
-    /// No rockets, but with capacity for this many.
-    pub(super) fn with_capacity(rockets: usize) -> Self {
-        let mut columns = Self::default();
-        columns.channels.reserve(rockets * USUAL_CHANNEL_BYTES);
-        columns.channel_ends.reserve(rockets);
-        columns.rows.reserve(rockets, |_| unreachable!("there are no rows yet"));
-        columns.status.reserve(rockets);
-        columns.rocket_type.reserve(rockets);
-        columns.speed.reserve(rockets);
-        columns.mission.reserve(rockets);
-        columns.latest_update.reserve(rockets);
-        columns.rest.reserve(rockets);
-        columns.is_touched.reserve(rockets);
-        columns
-    }
-
     /// Inserts or overwrites a rocket with what is stored. Returns its row, which is marked as touched
     /// if it has changed.
     pub(super) fn update(&mut self, rocket: &Rocket) -> Result<usize, StoreError> {
@@ -152,7 +107,6 @@ impl Columns {
         };
         let latest_update = state.latest_update.ok_or_else(damaged)?;
         let rest = Rest {
-            last_received: rocket.last_received,
             exploded_reason: self.texts.id(state.exploded_reason.as_ref()),
             latest_launch: message(state.latest_launch_message)?,
             latest_mission: message(state.latest_mission_message)?,
@@ -163,7 +117,7 @@ impl Columns {
         };
         let rocket_type = self.texts.id(state.rocket_type.as_ref());
         let mission = self.texts.id(state.mission.as_ref());
-        let stored = (Some(state.status), rocket_type, state.speed, mission, latest_update, rest);
+        let stored = (Some(state.status), rocket_type, state.speed, mission, latest_update, rocket.last_received, rest);
         let row = self.find(rocket.channel.as_str()).unwrap_or_else(|| self.add_row(&rocket.channel));
         let is = (
             self.status[row],
@@ -171,6 +125,7 @@ impl Columns {
             self.speed[row],
             self.mission[row],
             self.latest_update[row],
+            self.last_received[row],
             self.rest[row],
         );
         if is != stored {
@@ -182,6 +137,7 @@ impl Columns {
                 self.speed[row],
                 self.mission[row],
                 self.latest_update[row],
+                self.last_received[row],
                 self.rest[row],
             ) = stored;
         }
@@ -205,7 +161,7 @@ impl Columns {
 
     /// Takes all rockets as known.
     pub(super) fn forget_touched(&mut self) {
-        self.is_touched.fill(false);
+        self.is_touched.iter_mut().for_each(|is_touched| *is_touched = false);
     }
 
     /// Adds new messages to a rocket, which may be new.
@@ -219,8 +175,8 @@ impl Columns {
         }
         self.store(row, &summary);
         self.is_touched[row] = true;
+        self.last_received[row] = self.last_received[row].max(now);
         let rest = &mut self.rest[row];
-        rest.last_received = rest.last_received.max(now);
         rest.processed = rest.processed.saturating_add(number(applied.processed));
         rest.complete_through = rest.complete_through.max(number(applied.complete_through));
         rest.highest = rest.highest.max(number(applied.highest));
@@ -235,7 +191,7 @@ impl Columns {
 
     fn clear(&mut self, row: usize) {
         self.empty += usize::from(self.status[row].take().is_some());
-        (self.rocket_type[row], self.mission[row]) = (None, None);
+        (self.rocket_type[row], self.mission[row], self.last_received[row]) = (None, None, Timestamp::FIRST);
         self.rest[row] = Rest::EMPTY;
     }
 
@@ -246,31 +202,21 @@ impl Columns {
     }
 
     fn find(&self, channel: &str) -> Option<usize> {
-        let found = self.rows.find(self.hasher.hash_one(channel), |row| self.channel(*row as usize) == channel);
-        found.map(|row| *row as usize)
-    }
-
-    fn channel(&self, row: usize) -> &str {
-        channel_of(&self.channels, &self.channel_ends, row)
+        self.channels.find(channel)
     }
 
     /// Adds an empty row for a channel that has none.
     fn add_row(&mut self, channel: &Channel) -> usize {
-        let row = self.status.len();
-        self.channels.push_str(channel.as_str());
-        self.channel_ends.push(self.channels.len());
         self.status.push(None);
         self.rocket_type.push(None);
         self.speed.push(0);
         self.mission.push(None);
         self.latest_update.push(Timestamp::FIRST);
+        self.last_received.push(Timestamp::FIRST);
         self.rest.push(Rest::EMPTY);
         self.is_touched.push(false);
         self.empty += 1;
-        let Self { channels, channel_ends, hasher, .. } = self;
-        let hash_of = |row: &u32| hasher.hash_one(channel_of(channels, channel_ends, *row as usize));
-        self.rows.insert_unique(hasher.hash_one(channel.as_str()), index(row), hash_of);
-        row
+        self.channels.push(channel)
     }
 
     fn summary(&self, row: usize) -> Summary {
@@ -305,11 +251,6 @@ impl Columns {
     }
 }
 
-fn channel_of<'c>(channels: &'c str, ends: &[usize], row: usize) -> &'c str {
-    let start = row.checked_sub(1).map_or(0, |before| ends[before]);
-    &channels[start..ends[row]]
-}
-
 /// A message number, or a count of messages of one channel.
 fn number(number: i64) -> u32 {
     u32::try_from(number).unwrap_or_else(|_| unreachable!("message numbers have 32 bits"))
@@ -323,7 +264,6 @@ fn index(index: usize) -> u32 {
 impl Rest {
     /// Of a rocket without messages.
     const EMPTY: Self = Self {
-        last_received: Timestamp::FIRST,
         exploded_reason: None,
         latest_launch: None,
         latest_mission: None,
@@ -377,7 +317,7 @@ impl Columns {
         let wanted = query.limit + 1;
         let mut first = BinaryHeap::with_capacity(wanted + 1);
         for row in (0..self.status.len()).filter(|row| is_wanted(*row)) {
-            let place = Place { key: key(row), channel: self.channel(row), descending, row };
+            let place = Place { key: key(row), channel: self.channels.name(row), descending, row };
             if after.as_ref().is_some_and(|after| place <= *after) {
                 continue;
             }
@@ -407,17 +347,17 @@ impl Columns {
             status.is_none_or(|status| status == is)
                 && (rocket_type.is_none() || rocket_type == self.rocket_type[row])
                 && (mission.is_none() || mission == self.mission[row])
-                && channel.is_none_or(|channel| channel == self.channel(row))
+                && channel.is_none_or(|channel| channel == self.channels.name(row))
         })
     }
 
     fn rocket(&self, row: usize) -> Rocket {
         let rest = &self.rest[row];
-        let channel = Channel::new(self.channel(row).to_owned());
+        let channel = Channel::new(self.channels.name(row).to_owned());
         Rocket {
             channel: channel.unwrap_or_else(|error| unreachable!("only channels are added: {error}")),
             state: State::of(Some(self.summary(row))),
-            last_received: rest.last_received,
+            last_received: self.last_received[row],
             progress: Progress {
                 processed: rest.processed.into(),
                 complete_through: rest.complete_through.into(),

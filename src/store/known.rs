@@ -64,6 +64,7 @@ impl<N> Known<N> {
         note: N,
     ) -> Entry<'_, N> {
         let mut known = KnownChannel { ranges, complete_from, note };
+        known.ranges.shrink_to_fit();
         known.trim();
         let entries = known.entries();
         if self.entries + entries > MOST_ENTRIES {
@@ -129,7 +130,11 @@ impl<N> KnownChannel<N> {
             match place.map(|place| self.ranges.get_mut(place)) {
                 Ok(Some(there)) => follow(there, range),
                 Ok(None) => {}
-                Err(place) => self.ranges.insert(place, range.detached()),
+                Err(place) => {
+                    // Most channels have one range. A vector would make room for four.
+                    self.ranges.reserve_exact(1);
+                    self.ranges.insert(place, range.detached());
+                }
             }
         }
         self.trim();

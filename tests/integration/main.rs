@@ -32,6 +32,7 @@ mod oracle;
 mod outages;
 mod output;
 mod overload;
+mod plans;
 mod postgres;
 mod postgres_urls;
 mod reporting;

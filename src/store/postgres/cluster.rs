@@ -3,6 +3,8 @@
 //! Each bucket is in a shard of its own, so that Citus can place and move each by itself. All tables
 //! with a bucket are divided in the same way, so that the rows of a bucket are on one node.
 
+use std::time::{Duration, Instant};
+
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
 use super::buckets::{self, SQL_HASH};
@@ -12,6 +14,10 @@ use crate::store::StoreError;
 
 /// The tables that are distributed like `rocket_buckets`.
 const TABLES: [&str; 3] = ["rockets", "processed_ranges", "rockets_forgotten"];
+
+/// How long the server may take to notice that a connection was closed.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const DISCONNECT_POLL: Duration = Duration::from_millis(50);
 
 /// Whether this is a node of a cluster over which the tables are distributed.
 pub(super) async fn is_distributed(connection: &mut PgConnection) -> Result<bool, StoreError> {
@@ -42,7 +48,7 @@ pub(super) async fn distribute(connection: &mut PgConnection, count: Option<u16>
     if distribution_column(connection, "rockets").await?.as_deref() == Some("bucket") {
         return Ok(false);
     }
-    if !buckets::try_lock(connection).await? {
+    if !has_exclusive_use(connection).await? {
         return Err(StoreError::NotDistributable("the database is in use; stop all instances and commands first"));
     }
     let count = match count {
@@ -65,6 +71,19 @@ pub(super) async fn distribute(connection: &mut PgConnection, count: Option<u16>
     for table in TABLES {
         let sql = "SELECT truncate_local_data_after_distributing_table($1::text::regclass)";
         sqlx::query(sql).bind(table).execute(&mut *connection).await?;
+    }
+    Ok(true)
+}
+
+/// Whether nobody else uses the database. A server notices a little late that a program, perhaps the
+/// one that has just migrated, has closed its connections.
+async fn has_exclusive_use(connection: &mut PgConnection) -> Result<bool, StoreError> {
+    let started = Instant::now();
+    while !buckets::try_lock(connection).await? {
+        if started.elapsed() > DISCONNECT_TIMEOUT {
+            return Ok(false);
+        }
+        tokio::time::sleep(DISCONNECT_POLL).await;
     }
     Ok(true)
 }

@@ -8,6 +8,11 @@
 //! on the one node that has the bucket, as it is. It would not do so for an INSERT that selects from
 //! the batch alone, so these also select from the row of the bucket in `rocket_buckets`.
 //!
+//! Statements that join stored rows to the batch compare the bucket with a column of the batch. With
+//! a constant, the planner could read the whole index and look through the batch for each row, which
+//! it takes for cheap while the tables are empty, and plans are kept. `OFFSET 0` keeps it from
+//! replacing the column by the constant. A cluster needs the constant, too: to choose the node.
+//!
 //! The first column of each row that a statement returns says what the row is.
 
 use std::fmt::Write;
@@ -61,14 +66,18 @@ fn insert_or_lock_rockets() -> String {
 
 /// Adds what is new to rockets, unless they have another version than the given one. Returns the
 /// channels of those that were changed.
-fn update_rockets() -> String {
+fn update_rockets(is_cluster: bool) -> String {
     format!(
         "PREPARE update_rockets (smallint, {ROCKET_PARAMETERS}, timestamptz[]) AS
          UPDATE rockets SET {}
-         FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS batch ({ROCKET_COLUMNS}, version)
-         WHERE rockets.bucket = $1 AND rockets.channel = batch.channel AND rockets.last_received = batch.version
+         FROM (SELECT $1 AS bucket, *
+               FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS batch ({ROCKET_COLUMNS}, version)
+               OFFSET 0) AS batch
+         WHERE rockets.bucket = batch.bucket AND rockets.channel = batch.channel AND rockets.last_received = batch.version
+             {}
          RETURNING 'updated', rockets.channel;",
-        merge::assignments("greatest", "batch", "batch.last_received", true)
+        merge::assignments("greatest", "batch", "batch.last_received", true),
+        if is_cluster { "AND rockets.bucket = $1" } else { "" }
     )
 }
 
@@ -99,11 +108,17 @@ fn load_ranges() -> String {
     )
 }
 
-const REMOVE_RANGES: &str = "
-    PREPARE remove_ranges (smallint, text[], bigint[]) AS
-    DELETE FROM processed_ranges AS ranges
-    USING unnest($2, $3) AS batch (channel, first_msg)
-    WHERE ranges.bucket = $1 AND ranges.channel = batch.channel AND ranges.first_msg = batch.first_msg;";
+/// Removes ranges by their channels and first numbers.
+fn remove_ranges(is_cluster: bool) -> String {
+    format!(
+        "PREPARE remove_ranges (smallint, text[], bigint[]) AS
+         DELETE FROM processed_ranges AS ranges
+         USING (SELECT $1 AS bucket, * FROM unnest($2, $3) AS batch (channel, first_msg) OFFSET 0) AS batch
+         WHERE ranges.bucket = batch.bucket AND ranges.channel = batch.channel AND ranges.first_msg = batch.first_msg
+             {};",
+        if is_cluster { "AND ranges.bucket = $1" } else { "" }
+    )
+}
 
 const WRITE_RANGES: &str = "
     PREPARE write_ranges (smallint, text[], bigint[], bigint[], bigint[], bigint[], text[], bigint[], text[], bigint[],
@@ -128,10 +143,10 @@ pub(super) fn set_up(is_cluster: bool) -> String {
         SETTINGS,
         planning,
         &insert_or_lock_rockets(),
-        &update_rockets(),
+        &update_rockets(is_cluster),
         LOAD_ROCKETS,
         &load_ranges(),
-        REMOVE_RANGES,
+        &remove_ranges(is_cluster),
         WRITE_RANGES,
     ]
     .concat()

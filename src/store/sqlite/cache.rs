@@ -235,7 +235,7 @@ impl SqliteStore {
             let before = self.cache.copy_mut().take().filter(|copy| !copy.columns.is_wasteful());
             let mut copy = match before {
                 Some(copy) => copy,
-                None => self.new_copy(connection)?,
+                None => self.new_copy(),
             };
             let take = || {
                 let snapshot = connection.unchecked_transaction()?;
@@ -266,12 +266,10 @@ impl SqliteStore {
         })
     }
 
-    fn new_copy(&self, connection: &Connection) -> Result<Copy, StoreError> {
-        let rockets: i64 = connection.query_row("SELECT count(*) FROM rockets", [], |row| row.get(0))?;
-        let columns = Columns::with_capacity(usize::try_from(rockets).unwrap_or(0));
+    fn new_copy(&self) -> Copy {
         let mut reading = lock(&self.cache.reading);
         reading.copies += 1;
-        Ok(Copy { columns, includes: None, number: reading.copies })
+        Copy { columns: Columns::default(), includes: None, number: reading.copies }
     }
 
     /// Makes the copy as a snapshot is. Stops early if the store is being closed.

@@ -260,7 +260,7 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     // The VFS relies on FULL. The system's page cache backs SQLite's cache. A writer's few sorts
     // are small. Checkpoints are made by us, see `checkpoints`.
     connection.execute_batch(
-        "PRAGMA synchronous = FULL; PRAGMA cache_size = -24576; PRAGMA temp_store = MEMORY;
+        "PRAGMA synchronous = FULL; PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY;
          PRAGMA wal_autocheckpoint = 0;",
     )?;
     Ok(connection)
