@@ -44,6 +44,45 @@ const LOOKOUT: Duration = Duration::from_micros(200);
 /// The most callers that count as few.
 const FEW_CALLERS: usize = 3;
 
+/// How large batches may be.
+struct Pace {
+    /// The current size limit of a batch.
+    limit: usize,
+    /// How long small batches of single messages take; it follows their median. Most of it is the sync
+    /// of the disk.
+    small_batch: Duration,
+    /// When the last single message was queued.
+    last_single: Option<Instant>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { limit: FIRST_MESSAGES, small_batch: FIRST_SMALL_BATCH, last_single: None }
+    }
+}
+
+impl Pace {
+    /// How long a batch may take now.
+    fn batch_time(&self) -> Duration {
+        let is_recent = |single: Instant| single.elapsed() < LATELY;
+        if !self.last_single.is_some_and(is_recent) {
+            return BATCH_TIME_OF_STREAMS;
+        }
+        (self.small_batch * SMALL_BATCHES).clamp(*BATCH_TIME.start(), *BATCH_TIME.end())
+    }
+
+    /// Sets the size of the next batch by the time that the last one took.
+    fn learn(&mut self, messages: usize, has_stream: bool, took: Duration) {
+        // The new rockets of a stream take much longer than the sync, even if there are few.
+        if messages < FEWEST_MESSAGES && !has_stream {
+            // By steps, so that a few that a checkpoint has held up count as little as others.
+            let step = self.small_batch / 8;
+            self.small_batch = took.clamp(self.small_batch - step, self.small_batch + step);
+        }
+        self.limit = next_limit(self.limit, self.batch_time(), messages, took);
+    }
+}
+
 /// The size of the next batch that fits into `time`, given that the last batch `took` this long. A
 /// message of a new rocket takes many times as long as one of a known rocket, especially on
 /// Postgres. Small batches say nothing about that: most of their time is the sync of the disk.
@@ -110,12 +149,7 @@ pub(super) struct Committer {
     progress: Arc<Progress>,
     patience: Duration,
     queued: Queued,
-    /// The current size limit of a batch.
-    limit: usize,
-    /// How long small batches take, on average over the last few. Most of it is the sync of the disk.
-    small_batch: Duration,
-    /// When the last single message was queued.
-    last_single: Option<Instant>,
+    pace: Pace,
     /// Commit what is queued, and then end.
     is_stopping: bool,
     /// The last batch had few callers.
@@ -178,6 +212,8 @@ struct Waiting {
 struct Gathered {
     messages: Vec<Message>,
     waiting: Vec<Waiting>,
+    /// Some of the messages are from a stream.
+    has_stream: bool,
 }
 
 impl Committer {
@@ -196,9 +232,7 @@ impl Committer {
             progress,
             patience,
             queued: Queued::default(),
-            limit: FIRST_MESSAGES,
-            small_batch: FIRST_SMALL_BATCH,
-            last_single: None,
+            pace: Pace::default(),
             is_stopping: false,
             few_callers: false,
             in_a_row: false,
@@ -219,7 +253,7 @@ impl Committer {
             self.progress.begins();
             let started = Instant::now();
             let outcome = self.commit(&batch.messages);
-            self.learn(batch.messages.len(), started.elapsed());
+            self.pace.learn(batch.messages.len(), batch.has_stream, started.elapsed());
             self.progress.ends();
             self.progress.has_failed.store(outcome.is_err(), Ordering::Relaxed);
             if outcome.as_ref().is_err_and(StoreError::was_waited_for) {
@@ -243,23 +277,6 @@ impl Committer {
         !self.queued.is_empty()
     }
 
-    /// How long a batch may take now.
-    fn batch_time(&self) -> Duration {
-        let is_recent = |single: Instant| single.elapsed() < LATELY;
-        if !self.last_single.is_some_and(is_recent) {
-            return BATCH_TIME_OF_STREAMS;
-        }
-        (self.small_batch * SMALL_BATCHES).clamp(*BATCH_TIME.start(), *BATCH_TIME.end())
-    }
-
-    /// Sets the size of the next batch by the time that the last one took.
-    fn learn(&mut self, messages: usize, took: Duration) {
-        if messages < FEWEST_MESSAGES {
-            self.small_batch = (self.small_batch * 7 + took) / 8;
-        }
-        self.limit = next_limit(self.limit, self.batch_time(), messages, took);
-    }
-
     fn drain(&mut self, queue: &Receiver<Entry>) {
         while !self.is_stopping
             && let Ok(entry) = queue.try_recv()
@@ -272,7 +289,7 @@ impl Committer {
         match entry {
             Entry::Job(job) => {
                 if matches!(job.parcel, Parcel::One(_)) {
-                    self.last_single = Some(job.queued_at);
+                    self.pace.last_single = Some(job.queued_at);
                 }
                 self.queued.add(job);
             }
@@ -303,12 +320,11 @@ impl Committer {
     /// Makes a batch of what is queued, in reused memory. It does not wait for more: while this batch
     /// commits, the next one gathers.
     fn gather(&mut self, used: Vec<Message>) -> Gathered {
-        let mut batch = Gathered { messages: used, waiting: Vec::new() };
-        let mut has_stream = false;
+        let mut batch = Gathered { messages: used, ..Gathered::default() };
         loop {
-            let is_full = batch.messages.len() >= self.limit;
-            let Some(job) = self.queued.next(has_stream, is_full) else { return batch };
-            has_stream |= !job.is_single();
+            let is_full = batch.messages.len() >= self.pace.limit;
+            let Some(job) = self.queued.next(batch.has_stream, is_full) else { return batch };
+            batch.has_stream |= !job.is_single();
             self.take(job, &mut batch);
         }
     }
@@ -428,6 +444,21 @@ mod tests {
         assert_eq!(next(true, true), None);
         assert_eq!(next(true, false), Some(600));
         assert_eq!(next(true, false), None);
+    }
+
+    #[test]
+    fn only_batches_of_single_messages_tell_how_long_a_small_one_takes() {
+        let mut pace = Pace { last_single: Some(Instant::now()), ..Pace::default() };
+        for _ in 0..100 {
+            pace.learn(3, false, Duration::from_millis(2));
+            pace.learn(3, false, Duration::from_millis(2));
+            pace.learn(3, false, Duration::from_millis(500));
+            pace.learn(3, false, Duration::from_millis(2));
+            pace.learn(FEWEST_MESSAGES, false, Duration::from_millis(50));
+            pace.learn(FEWEST_MESSAGES - 1, true, Duration::from_millis(50));
+        }
+        let time = pace.batch_time();
+        assert!(time.abs_diff(Duration::from_millis(8)) < Duration::from_millis(2), "{time:?}");
     }
 
     #[test]
