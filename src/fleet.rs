@@ -148,10 +148,8 @@ impl Fleet {
 
     fn message(&self, rocket: u32, number: u32) -> (Timestamp, Saying) {
         let random = self.random(rocket, number, 3);
-        let pick = |from: &[&'static str], random: u64| {
-            usize::try_from(random % from.len() as u64).ok().and_then(|index| from.get(index)).copied().unwrap_or("")
-        };
-        let by = i32::try_from(random >> 32 & 0xfff).unwrap_or(0) + 1;
+        let pick = |from: &[&'static str], random: u64| from[(random % from.len() as u64) as usize];
+        let by = (random >> 32 & 0xfff) as i32 + 1;
         let saying = match random % 100 {
             _ if number == 1 => Saying::Launched {
                 rocket_type: pick(&TYPES, random >> 8),

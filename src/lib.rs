@@ -18,7 +18,7 @@
 //! | [`feed`] | recent changes, for event streams | anything that a committer would wait for |
 //! | [`store`] | opening, migrating, committing, reading, auditing | rules about messages |
 //! | [`http`] | extract, call, answer | SQL, folding, batching |
-//! | [`access`] | write and read tokens | HTTP |
+//! | [`tokens`] | write and read tokens | HTTP |
 //! | [`metrics`] | counters, timings and gauges of the service | labels with many values |
 //! | [`terminal`] | escaping of text from senders and files | printing itself |
 //! | [`report_text`] | reports as CSV, tables and JSON | the definition of the reports (in the store) |
@@ -33,7 +33,7 @@
 //! 2. [`ingest::Ingest`] queues it. If the queue is full or the store is stuck, the message is
 //!    rejected at once; parts of a stream wait for room, for a limited time.
 //! 3. A committer, which is a thread, takes everything that is queued. While it commits one batch,
-//!    the next one gathers. SQLite has one committer; Postgres has two, each for its own channels.
+//!    the next one gathers. There is one committer; on a cluster, one for each bucket of channels.
 //! 4. The store opens a write transaction. For each channel of the
 //!    [`Batch`](domain::batch::Batch), in key order, it gets the few processed ranges around the
 //!    new numbers, from its cache or from the tables. The domain [joins](domain::ranges::join) the
@@ -52,11 +52,10 @@
 //!   touch. There is no row without ranges, and there are no ranges without a row. `check` audits
 //!   all of this.
 //! - Everything that a batch's result depends on is read inside its own write transaction, under
-//!   its locks, or comes from a cache that the transaction finds to be current: by the file's
-//!   `data_version` in SQLite, and by the rocket's `last_received`, which grows with every change,
+//!   its locks, or comes from a cache that the transaction finds to be current: by the mark
+//!   of the last commit in the index of SQLite's log, and by the rocket's `last_received`, which grows with every change,
 //!   in Postgres. So any number of processes can write to one file, or to one server.
-//! - Every statement's keys and joins include the channel, so that Postgres's tables can be
-//!   distributed by it.
+//! - Every statement of a batch on Postgres names one bucket, so that a cluster runs it on one node.
 //! - Memory is bounded: the queue by bytes, lines and bodies by 64 KiB, connections by the limit on
 //!   open files, large responses by a common budget. The record of processed numbers grows with the
 //!   gaps, not with the messages.
@@ -64,7 +63,6 @@
 //! - Nothing of a failed commit is ever visible: an SQLite file is held open, so that no new reader
 //!   of the log treats as committed what could not be synced.
 
-pub mod access;
 pub mod cli;
 pub mod domain;
 pub mod feed;
@@ -78,3 +76,4 @@ pub mod report_text;
 mod shorten;
 pub mod store;
 pub mod terminal;
+pub mod tokens;

@@ -82,7 +82,7 @@ pub(super) fn run(args: &IngestArgs) -> Result<Finished, Failure> {
 
 /// Notifies instances on the same server that there are new messages.
 fn tell_others(store: &Store) {
-    if let Err(error) = store.tell_now(None) {
+    if let Err(error) = store.notify_blocking(None) {
         // They poll, too.
         tracing::debug!(%error, "could not notify other instances");
     }

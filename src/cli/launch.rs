@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 
 use super::output::{self, complain, say};
 use super::{Failure, Finished, TokenArgs};
-use crate::access::{Token, Tokens};
 use crate::domain::rocket::View;
 use crate::fleet::{Arrivals, Expected, Fleet};
 use crate::terminal::Escaped;
+use crate::tokens::{Token, Tokens};
 
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -202,19 +202,19 @@ struct Seen {
 }
 
 /// An HTTP response. Statuses that ask to retry later are handled by [`Sender::ask`].
-struct Answer {
+struct Response {
     status: StatusCode,
     replayed: bool,
     body: Bytes,
 }
 
-impl Answer {
+impl Response {
     fn is_not_now(&self) -> bool {
         self.status.is_server_error() || self.status == StatusCode::TOO_MANY_REQUESTS
     }
 }
 
-impl std::fmt::Display for Answer {
+impl std::fmt::Display for Response {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{} {}", self.status, Escaped(String::from_utf8_lossy(&self.body)))
     }
@@ -281,7 +281,7 @@ impl Sender {
 
     /// Retries a request until the response is something other than "try again later". Also returns
     /// the number of retries.
-    async fn ask(&self, url: &str, request: impl Fn() -> awc::SendClientRequest) -> Result<(Answer, u64), String> {
+    async fn ask(&self, url: &str, request: impl Fn() -> awc::SendClientRequest) -> Result<(Response, u64), String> {
         let first_sent = Instant::now();
         let mut repeated = 0;
         loop {
@@ -317,7 +317,7 @@ impl Sender {
         }
     }
 
-    async fn ask_once(&self, request: awc::SendClientRequest) -> Result<Answer, String> {
+    async fn ask_once(&self, request: awc::SendClientRequest) -> Result<Response, String> {
         let response = request.await;
         // A timeout counts as reached: something accepted the connection.
         if matches!(response, Ok(_) | Err(SendRequestError::Timeout)) {
@@ -327,7 +327,7 @@ impl Sender {
         let status = response.status();
         let replayed = response.headers().contains_key("idempotent-replayed");
         let body = response.body().limit(MAX_ANSWER_BYTES).await.map_err(|error| error.to_string())?;
-        Ok(Answer { status, replayed, body })
+        Ok(Response { status, replayed, body })
     }
 
     fn taken(&self, replayed: bool, resent: u64, latency: Duration) -> Result<(), String> {

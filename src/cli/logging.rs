@@ -125,9 +125,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
+    struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Log {
+    impl Write for CapturedLog {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().map_or(Ok(0), |mut log| log.write(bytes))
         }
@@ -138,8 +138,8 @@ mod tests {
     }
 
     /// What is logged if a sender's text is the message, a field, or a displayed field.
-    fn logged(layer: impl Fn(Log) -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync>) -> String {
-        let log = Log::default();
+    fn logged(layer: impl Fn(CapturedLog) -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync>) -> String {
+        let log = CapturedLog::default();
         let hostile = "\u{1b}[2J\n2026 INFO forged\u{202e}\u{200b}\u{9b}é";
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer(log.clone())), || {
             tracing::warn!(hostile, shown = %hostile, "{hostile}");

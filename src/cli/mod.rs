@@ -22,9 +22,9 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::output::complain;
-use crate::access::{TokenError, Tokens};
 use crate::store::{Database, OpenError, OpenOptions, Store};
 use crate::terminal::escape;
+use crate::tokens::{TokenError, Tokens};
 
 /// The error of a failed command, for people. The exit status is 1 unless the command's help says
 /// otherwise.

@@ -72,7 +72,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<Finished, Failure> {
 }
 
 fn print_table(store: &Store, report: Report) -> Result<(), Failure> {
-    let rows = store.report_now(report, MAX_TABLE_ROWS)?;
+    let rows = store.report_blocking(report, MAX_TABLE_ROWS)?;
     say!("{}", report_text::table(&rows))?;
     if rows.truncated {
         complain(format_args!(

@@ -12,12 +12,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::logging::{self, LogLevel};
 use super::{DatabaseArgs, Failure, Finished, TokenArgs};
-use crate::access::Tokens;
 use crate::feed::Feed;
 use crate::http::{Access, Capacity, Server, Stopper};
 use crate::ingest::{Ingest, Limits};
 use crate::metrics::Metrics;
 use crate::store::Store;
+use crate::tokens::Tokens;
 
 /// The accept backlog: connections the kernel queues until they are accepted.
 const BACKLOG: i32 = 4_096;

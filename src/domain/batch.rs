@@ -30,9 +30,9 @@ impl<'m> Batch<'m> {
     pub fn new(messages: &'m [Message]) -> Self {
         // Senders choose the channels, so the map uses the standard hash, which resists collisions
         // (SipHash with a random key).
-        let mut by_channel: HashMap<&Channel, Vec<Place>> = HashMap::new();
+        let mut by_channel: HashMap<&Channel, Vec<MessagePosition>> = HashMap::new();
         for (index, message) in messages.iter().enumerate() {
-            by_channel.entry(&message.channel).or_default().push(Place { number: message.number, index });
+            by_channel.entry(&message.channel).or_default().push(MessagePosition { number: message.number, index });
         }
         let mut groups: Vec<_> =
             by_channel.into_iter().map(|(channel, order)| Group::new(channel, messages, order)).collect();
@@ -52,13 +52,13 @@ pub struct Group<'m> {
     channel: &'m Channel,
     messages: &'m [Message],
     /// By message number and then by arrival.
-    order: Vec<Place>,
+    order: Vec<MessagePosition>,
 }
 
 /// Where a message is in its batch. The number is copied here, because the messages of a channel
 /// lie far apart in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct MessagePosition {
     number: MessageNumber,
     /// The index in the batch's messages.
     index: usize,
@@ -80,7 +80,7 @@ pub struct Window {
 const WINDOW_SPACING: i64 = 64;
 
 impl<'m> Group<'m> {
-    fn new(channel: &'m Channel, messages: &'m [Message], mut order: Vec<Place>) -> Self {
+    fn new(channel: &'m Channel, messages: &'m [Message], mut order: Vec<MessagePosition>) -> Self {
         order.sort_unstable();
         Self { channel, messages, order }
     }
@@ -108,7 +108,7 @@ impl<'m> Group<'m> {
         let mut near = Vec::new();
         let mut rest = ranges;
         for window in self.windows() {
-            rest = rest.get(rest.partition_point(|range| range.last < window.first - 1)..).unwrap_or_default();
+            (_, rest) = rest.split_at(rest.partition_point(|range| range.last < window.first - 1));
             let (these, others) = rest.split_at(rest.partition_point(|range| range.first <= window.last + 1));
             near.extend_from_slice(these);
             rest = others;
@@ -121,14 +121,13 @@ impl<'m> Group<'m> {
     pub fn join(&self, stored: Vec<ProcessedRange>, outcomes: &mut [Outcome]) -> Joined {
         let mut places = self.order.iter();
         join(stored, self.in_order(), |new| {
-            if let Some(outcome) = places.next().and_then(|place| outcomes.get_mut(place.index)) {
-                *outcome = if new { Outcome::Applied } else { Outcome::Duplicate };
-            }
+            let Some(place) = places.next() else { unreachable!("each message is joined once") };
+            outcomes[place.index] = if new { Outcome::Applied } else { Outcome::Duplicate };
         })
     }
 
     fn in_order(&self) -> impl Iterator<Item = &'m Message> {
         let messages = self.messages;
-        self.order.iter().filter_map(move |place| messages.get(place.index))
+        self.order.iter().map(move |place| &messages[place.index])
     }
 }

@@ -16,7 +16,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use serde_json::value::RawValue;
 
 use super::message::{Event, Message, MessageNumber, SpeedChange};
-use super::scan::{Scanned, scan};
+use super::scan::{ScannedMembers, scan};
 use super::text::{Channel, Text};
 use super::timestamp::Timestamp;
 use crate::shorten::shorten;
@@ -82,7 +82,7 @@ pub fn parse(json: Bytes) -> Result<Message, Rejection> {
     let json = ByteString::try_from(json).map_err(|error| Rejection::NotJson(error.to_string()))?;
     let mut faults = Faults::default();
     let members = read_members(&json, &mut faults)?;
-    match members.and_then(|members| Reader { json: &json, faults: &mut faults }.message(&members)) {
+    match members.and_then(|members| MessageReader { json: &json, faults: &mut faults }.message(&members)) {
         Some(message) if faults.0.is_empty() => Ok(message),
         _ => Err(Rejection::Invalid(faults.0)),
     }
@@ -91,7 +91,7 @@ pub fn parse(json: Bytes) -> Result<Message, Rejection> {
 /// Whether the fast path, where it succeeds, finds the same members as serde_json.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn ways_agree(json: &str) -> bool {
-    scan(json, &METADATA, &MESSAGE).is_none_or(|Scanned { metadata, message }| {
+    scan(json, &METADATA, &MESSAGE).is_none_or(|ScannedMembers { metadata, message }| {
         let mut faults = Faults::default();
         let scanned = MessageMembers { metadata: Some(metadata), message: Some(message) };
         read_any_members(json, &mut faults).is_ok_and(|read| read == Some(scanned)) && faults.0.is_empty()
@@ -123,7 +123,7 @@ struct MessageMembers<'j> {
 
 fn read_members<'j>(json: &'j str, faults: &mut Faults) -> Result<Option<MessageMembers<'j>>, Rejection> {
     match scan(json, &METADATA, &MESSAGE) {
-        Some(Scanned { metadata, message }) => {
+        Some(ScannedMembers { metadata, message }) => {
             Ok(Some(MessageMembers { metadata: Some(metadata), message: Some(message) }))
         }
         None => read_any_members(json, faults),
@@ -335,12 +335,12 @@ impl<'j> Visitor<'j> for EscapedName {
 
 /// Converts members to their types. Each method adds its own faults, so that reading can continue
 /// after them.
-struct Reader<'r> {
+struct MessageReader<'r> {
     json: &'r ByteString,
     faults: &'r mut Faults,
 }
 
-impl Reader<'_> {
+impl MessageReader<'_> {
     fn message(&mut self, members: &MessageMembers<'_>) -> Option<Message> {
         let mut event_type = None;
         let mut identity = None;

@@ -74,7 +74,7 @@ impl FromStr for Status {
 
 /// A rocket's state in one view.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct State {
+pub struct RocketState {
     /// The status.
     pub status: Status,
     /// The type, known from the latest launch.
@@ -95,7 +95,7 @@ pub struct State {
     pub latest_update: Option<Timestamp>,
 }
 
-impl State {
+impl RocketState {
     /// The state for the summary of some messages; none for no messages.
     pub fn of(summary: Option<Summary>) -> Self {
         let (speed, latest_update) =
@@ -145,7 +145,7 @@ pub struct Rocket {
     /// Its identity.
     pub channel: Channel,
     /// Its state in the view.
-    pub state: State,
+    pub state: RocketState,
     /// When the service last received a new message of the rocket, by its own clock.
     pub last_received: Timestamp,
     /// How far its messages have been processed.
@@ -178,8 +178,8 @@ impl RangeFold {
     }
 
     /// The state in a view.
-    pub fn state(&self, view: View) -> State {
-        State::of(match view {
+    pub fn state(&self, view: View) -> RocketState {
+        RocketState::of(match view {
             View::BestEffort => self.all.clone(),
             View::Exact => self.exact.clone(),
         })

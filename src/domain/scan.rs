@@ -7,7 +7,7 @@
 
 /// The JSON texts of the members of `metadata` and of `message`, in the order of their names; none
 /// where one is missing.
-pub(super) struct Scanned<'j, const M: usize, const N: usize> {
+pub(super) struct ScannedMembers<'j, const M: usize, const N: usize> {
     pub(super) metadata: [Option<&'j str>; M],
     pub(super) message: [Option<&'j str>; N],
 }
@@ -17,7 +17,7 @@ pub(super) fn scan<'j, const M: usize, const N: usize>(
     json: &'j str,
     metadata_names: &[&str; M],
     message_names: &[&str; N],
-) -> Option<Scanned<'j, M, N>> {
+) -> Option<ScannedMembers<'j, M, N>> {
     let mut scanner = Scanner { json, at: 0 };
     let (mut metadata, mut message) = (None, None);
     scanner.take(b'{')?;
@@ -32,7 +32,7 @@ pub(super) fn scan<'j, const M: usize, const N: usize>(
         }
     }
     scanner.skip_space();
-    (scanner.at == json.len()).then_some(Scanned { metadata: metadata?, message: message? })
+    (scanner.at == json.len()).then_some(ScannedMembers { metadata: metadata?, message: message? })
 }
 
 struct Scanner<'j> {
@@ -178,7 +178,7 @@ mod tests {
     }
 
     fn found(json: &str) -> Option<[Option<&str>; 2]> {
-        scan(json, &["a"], &["b"]).map(|Scanned { metadata: [a], message: [b] }| [a, b])
+        scan(json, &["a"], &["b"]).map(|ScannedMembers { metadata: [a], message: [b] }| [a, b])
     }
 
     #[test]

@@ -155,7 +155,7 @@ fn digits(text: &[u8]) -> Option<i64> {
 fn write_digits(place: &mut [u8], number: i64) {
     let mut rest = number;
     for byte in place.iter_mut().rev() {
-        *byte = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+        *byte = b'0' + u8::try_from(rest % 10).unwrap_or_else(|_| unreachable!("no field is negative"));
         rest /= 10;
     }
 }

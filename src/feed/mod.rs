@@ -7,8 +7,8 @@
 //! followers, nothing is read. `recent` keeps the changes, `reader` is the thread. No HTTP and no
 //! SQL belong here.
 
+mod change_log;
 mod reader;
-mod recent;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,11 +20,11 @@ use tokio::sync::{Notify, watch};
 use crate::domain::batch::Outcome;
 use crate::domain::message::Message;
 use crate::domain::text::Channel;
-use crate::store::changes::{Touch, Touches};
+use crate::store::changes::{ChangeHint, ChangeHints};
 use crate::store::{Store, StoreError};
-use reader::Reader;
-use recent::Recent;
-pub use recent::{Change, Cursor, Told};
+use change_log::ChangeLog;
+pub use change_log::{Cursor, Delivery, RocketChange};
+use reader::ChangeReader;
 
 /// The most changed rockets that may wait to be read. If there are more, all recently changed
 /// rockets are scanned.
@@ -37,67 +37,67 @@ const LISTENING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why nobody can start to follow now.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-pub enum NotNow {
+pub enum FollowError {
     /// There are too many followers.
     #[error("too many clients are following changes")]
     TooMany,
     /// Other processes' changes can't be received.
     #[error("changes can't be read from the database now")]
-    Deaf,
+    Unavailable,
 }
 
 /// Receives and distributes changes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Feed {
-    shared: Arc<Shared>,
+    shared: Arc<FeedState>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct FeedState {
     /// Whether changes are collected: there is a follower, or there was one recently.
     is_followed: AtomicBool,
     /// Whether changes must be reported to other instances, even without followers here.
-    is_to_tell: bool,
+    notifies_others: bool,
     followers: AtomicUsize,
     /// When there last was a follower; none if that is so long ago that changes are no longer
     /// collected.
     followed: Mutex<Option<Instant>>,
-    touched: Mutex<Touched>,
+    pending: Mutex<PendingChanges>,
     wake_reader: Notify,
-    wake_teller: Notify,
+    wake_notifier: Notify,
     stop: Notify,
-    recent: Mutex<Recent>,
+    recent: Mutex<ChangeLog>,
     /// Whether other processes' changes are received.
-    listening: watch::Sender<bool>,
+    is_subscribed: watch::Sender<bool>,
     /// The position of the latest change.
     end: watch::Sender<u64>,
 }
 
 /// Changes that have been reported and not yet read.
 #[derive(Debug, Default)]
-struct Touched {
-    touches: Touches,
+struct PendingChanges {
+    hints: ChangeHints,
     /// There were too many, or the rockets are not known.
     others: bool,
     /// What other instances have not been notified of.
-    untold: Touches,
+    unsent: ChangeHints,
 }
 
-impl Touched {
-    fn add(&mut self, channel: &Channel, touch: Touch) {
-        self.others |= !add(&mut self.touches, channel, touch);
+impl PendingChanges {
+    fn add(&mut self, channel: &Channel, hint: ChangeHint) {
+        self.others |= !add(&mut self.hints, channel, hint);
     }
 }
 
 /// Adds a change, if there is room for it.
-fn add(touches: &mut Touches, channel: &Channel, touch: Touch) -> bool {
-    if let Some(before) = touches.get_mut(channel) {
-        before.add(touch);
+fn add(hints: &mut ChangeHints, channel: &Channel, hint: ChangeHint) -> bool {
+    if let Some(before) = hints.get_mut(channel) {
+        before.add(hint);
         return true;
     }
-    let has_room = touches.len() < MOST_TOUCHED;
+    let has_room = hints.len() < MOST_TOUCHED;
     if has_room {
-        touches.insert(channel.detached(), touch);
+        hints.insert(channel.detached(), hint);
     }
     has_room
 }
@@ -110,20 +110,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Feed {
     /// Starts the thread. It ends after [`stop`](Self::stop).
     pub fn start(store: &Store) -> Result<(Self, JoinHandle<()>), StoreError> {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(FeedState {
             is_followed: AtomicBool::new(false),
-            is_to_tell: store.is_to_tell(),
+            notifies_others: store.notifies_others(),
             followers: AtomicUsize::new(0),
             followed: Mutex::default(),
-            touched: Mutex::default(),
+            pending: Mutex::default(),
             wake_reader: Notify::new(),
-            wake_teller: Notify::new(),
+            wake_notifier: Notify::new(),
             stop: Notify::new(),
-            recent: Mutex::new(Recent::new(reader::new_epoch())),
-            listening: watch::Sender::new(false),
+            recent: Mutex::new(ChangeLog::new(reader::new_epoch())),
+            is_subscribed: watch::Sender::new(false),
             end: watch::Sender::new(0),
         });
-        let reader = Reader::new(store.clone(), Arc::clone(&shared))?;
+        let reader = ChangeReader::new(store.clone(), Arc::clone(&shared))?;
         let thread = std::thread::Builder::new().name("feed".to_owned());
         let thread = thread.spawn(move || reader.run()).map_err(StoreError::Thread)?;
         Ok((Self { shared }, thread))
@@ -131,40 +131,40 @@ impl Feed {
 
     /// Reports committed messages. Without outcomes, after a failure, all of them may have been
     /// committed.
-    pub fn touch(&self, messages: &[Message], outcomes: Option<&[Outcome]>) {
+    pub fn report(&self, messages: &[Message], outcomes: Option<&[Outcome]>) {
         let shared = &self.shared;
         let is_followed = shared.is_followed.load(Ordering::SeqCst);
-        if !is_followed && !shared.is_to_tell {
+        if !is_followed && !shared.notifies_others {
             return;
         }
-        let mut touched = lock(&shared.touched);
+        let mut pending = lock(&shared.pending);
         for (index, message) in messages.iter().enumerate() {
-            let touch = match outcomes.map(|outcomes| outcomes.get(index)) {
-                Some(Some(Outcome::Applied)) => Touch::of(message),
+            let hint = match outcomes.map(|outcomes| outcomes.get(index)) {
+                Some(Some(Outcome::Applied)) => ChangeHint::of(message),
                 Some(_) => continue,
-                None => Touch::UNKNOWN,
+                None => ChangeHint::UNKNOWN,
             };
             if is_followed {
-                touched.add(&message.channel, touch);
+                pending.add(&message.channel, hint);
             }
-            if shared.is_to_tell {
-                // If there are too many, other instances are told so instead.
-                add(&mut touched.untold, &message.channel, touch);
+            if shared.notifies_others {
+                // If there are too many, other instances learn only that there were changes.
+                add(&mut pending.unsent, &message.channel, hint);
             }
         }
-        drop(touched);
+        drop(pending);
         shared.wake_reader.notify_one();
-        shared.wake_teller.notify_one();
+        shared.wake_notifier.notify_one();
     }
 
     /// Starts to follow: at `from` if the changes since then are retained, or else at the end.
     /// Delivers everything that is committed from now on, here or elsewhere.
-    pub async fn follow(&self, from: Option<Cursor>) -> Result<Follower, NotNow> {
-        let mut follower = self.register().ok_or(NotNow::TooMany)?;
-        let mut listening = self.shared.listening.subscribe();
+    pub async fn follow(&self, from: Option<Cursor>) -> Result<Follower, FollowError> {
+        let mut follower = self.register().ok_or(FollowError::TooMany)?;
+        let mut listening = self.shared.is_subscribed.subscribe();
         match tokio::time::timeout(LISTENING_TIMEOUT, listening.wait_for(|listening| *listening)).await {
             Ok(Ok(_)) => {}
-            Ok(Err(_)) | Err(_) => return Err(NotNow::Deaf),
+            Ok(Err(_)) | Err(_) => return Err(FollowError::Unavailable),
         }
         let recent = lock(&self.shared.recent);
         follower.cursor = from.filter(|cursor| recent.knows(*cursor)).unwrap_or(recent.cursor());
@@ -204,7 +204,7 @@ impl Feed {
 /// Follows the changes.
 #[derive(Debug)]
 pub struct Follower {
-    shared: Arc<Shared>,
+    shared: Arc<FeedState>,
     end: watch::Receiver<u64>,
     cursor: Cursor,
 }
@@ -217,7 +217,7 @@ impl Follower {
 
     /// Takes the next changes, at most `limit`; none if the follower was too slow and some are no
     /// longer retained.
-    pub fn take(&mut self, limit: usize) -> Option<Vec<Arc<Change>>> {
+    pub fn take(&mut self, limit: usize) -> Option<Vec<Arc<RocketChange>>> {
         // Marked as seen first, so that any later change wakes the follower.
         self.end.borrow_and_update();
         let changes = lock(&self.shared.recent).since(self.cursor, limit)?;

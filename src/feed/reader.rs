@@ -13,11 +13,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::recent::Recent;
-use super::{MOST_TOUCHED, Shared, lock};
+use super::change_log::ChangeLog;
+use super::{FeedState, MOST_TOUCHED, lock};
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
-use crate::store::changes::{ChangeScan, Heard, Scanned, Touch, Touches};
+use crate::store::changes::{ChangeHint, ChangeHints, ChangeScan, Notified, ScanProgress};
 use crate::store::{Store, StoreError};
 
 /// The shortest time between two events of a rocket.
@@ -42,9 +42,9 @@ pub(super) fn new_epoch() -> u64 {
     foldhash::fast::RandomState::default().hash_one((std::process::id(), now.as_nanos()))
 }
 
-pub(super) struct Reader {
+pub(super) struct ChangeReader {
     store: Store,
-    shared: Arc<Shared>,
+    shared: Arc<FeedState>,
     runtime: Runtime,
     /// How many changes were added since the last check.
     kept: Cell<u64>,
@@ -56,42 +56,42 @@ pub(super) struct Reader {
 #[derive(Default)]
 struct Following {
     /// None if other processes' changes can't be received now.
-    listening: Option<Listening>,
+    subscription: Option<Subscription>,
     /// Kept across failures, because it finds what was missed in the meantime.
-    looking: Option<Looking>,
+    scan_state: Option<ScanState>,
 }
 
 /// How other processes' changes are found, with or without a notification.
-struct Looking {
+struct ScanState {
     scan: ChangeScan,
     /// The removed rockets at the last scan.
     forgotten: HashSet<(Channel, Timestamp)>,
 }
 
 /// The subscription to other processes' changes, while there are followers.
-struct Listening {
-    heard: mpsc::Receiver<Heard>,
+struct Subscription {
+    notified: mpsc::Receiver<Notified>,
     task: JoinHandle<()>,
-    look_every: Option<Duration>,
-    look_at: Option<Instant>,
+    scan_interval: Option<Duration>,
+    next_scan: Option<Instant>,
 }
 
 /// Why the reader wakes up.
-enum Awoken {
+enum WakeReason {
     /// Something was changed here, or it is time to check for followers.
     Locally,
     /// Other processes changed something; none if the subscription failed.
-    By(Option<Heard>),
+    By(Option<Notified>),
 }
 
-impl Drop for Listening {
+impl Drop for Subscription {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Reader {
-    pub(super) fn new(store: Store, shared: Arc<Shared>) -> Result<Self, StoreError> {
+impl ChangeReader {
+    pub(super) fn new(store: Store, shared: Arc<FeedState>) -> Result<Self, StoreError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
         Ok(Self { store, shared, runtime, kept: Cell::new(0), failing: Cell::new(false) })
     }
@@ -99,18 +99,18 @@ impl Reader {
     pub(super) fn run(self) {
         self.runtime.block_on(async {
             tokio::select! {
-                () = self.read_for_ever() => {}
-                () = self.tell_for_ever() => {}
+                () = self.read_forever() => {}
+                () = self.notify_forever() => {}
                 () = self.shared.stop.notified() => {}
             }
         });
     }
 
-    async fn read_for_ever(&self) {
+    async fn read_forever(&self) {
         let mut following = Following::default();
         let mut next_round = Instant::now();
         loop {
-            self.wait(&mut following.listening).await;
+            self.wait(&mut following.subscription).await;
             let listened = self.keep_listening(&mut following).await;
             tokio::time::sleep_until(next_round).await;
             let started = Instant::now();
@@ -118,7 +118,7 @@ impl Reader {
                 Ok(()) => self.round(&mut following).await,
                 Err(error) => Err(error),
             };
-            if done.is_ok() && following.listening.is_some() && self.failing.replace(false) {
+            if done.is_ok() && following.subscription.is_some() && self.failing.replace(false) {
                 tracing::info!("changes can be read again");
             }
             let pause = match done {
@@ -131,7 +131,7 @@ impl Reader {
                         tracing::warn!(%error, "changes can't be read; event streams are \
                                                 unavailable");
                     }
-                    self.stop_listening(&mut following.listening);
+                    self.stop_listening(&mut following.subscription);
                     AFTER_FAILURE
                 }
             };
@@ -148,104 +148,106 @@ impl Reader {
     /// Subscribes to other processes' changes once there is a follower, and scans for changes
     /// missed before.
     async fn keep_listening(&self, following: &mut Following) -> Result<(), StoreError> {
-        if following.listening.is_none() && self.shared.followers.load(Ordering::SeqCst) > 0 {
-            let listening = self.listen().await?;
+        if following.subscription.is_none() && self.shared.followers.load(Ordering::SeqCst) > 0 {
+            let subscription = self.listen().await?;
             // New followers read the current state, so only changes from here on must be found.
-            if following.looking.is_some() {
+            if following.scan_state.is_some() {
                 // Changes may have been missed while nobody listened.
-                lock(&self.shared.touched).others = true;
+                lock(&self.shared.pending).others = true;
             } else {
                 let scan = self.store.change_scan().await?;
                 let forgotten = self.store.forgotten().await?.into_iter().collect();
-                following.looking = Some(Looking { scan, forgotten });
+                following.scan_state = Some(ScanState { scan, forgotten });
             }
-            following.listening = Some(listening);
-            self.shared.listening.send_replace(true);
+            following.subscription = Some(subscription);
+            self.shared.is_subscribed.send_replace(true);
         }
         Ok(())
     }
 
     /// After a failure it is unknown what was missed. A scan finds it once the store works again.
-    fn stop_listening(&self, listening: &mut Option<Listening>) {
-        *listening = None;
-        self.shared.listening.send_replace(false);
-        lock(&self.shared.touched).others = true;
+    fn stop_listening(&self, subscription: &mut Option<Subscription>) {
+        *subscription = None;
+        self.shared.is_subscribed.send_replace(false);
+        lock(&self.shared.pending).others = true;
         self.shared.wake_reader.notify_one();
     }
 
     /// Waits until there is something to do.
-    async fn wait(&self, listening: &mut Option<Listening>) {
-        let heard = async {
-            match listening {
-                Some(listening) => {
-                    let look = async {
-                        match listening.look_at {
+    async fn wait(&self, subscription: &mut Option<Subscription>) {
+        let notified = async {
+            match subscription {
+                Some(subscription) => {
+                    let scan_for_changes = async {
+                        match subscription.next_scan {
                             Some(time) => tokio::time::sleep_until(time).await,
                             None => std::future::pending().await,
                         }
                     };
                     tokio::select! {
-                        heard = listening.heard.recv() => Awoken::By(heard),
-                        () = look => Awoken::By(Some(Heard::Something)),
+                        notified = subscription.notified.recv() => WakeReason::By(notified),
+                        () = scan_for_changes => WakeReason::By(Some(Notified::Something)),
                     }
                 }
                 None => std::future::pending().await,
             }
         };
-        let heard = tokio::select! {
-            heard = heard => heard,
-            () = self.shared.wake_reader.notified() => Awoken::Locally,
+        let notified = tokio::select! {
+            notified = notified => notified,
+            () = self.shared.wake_reader.notified() => WakeReason::Locally,
             // Checks whether there are still followers.
-            () = tokio::time::sleep(KEPT), if self.shared.is_followed.load(Ordering::SeqCst) => Awoken::Locally,
+            () = tokio::time::sleep(KEPT), if self.shared.is_followed.load(Ordering::SeqCst) => WakeReason::Locally,
         };
-        match heard {
-            Awoken::Locally => {}
-            Awoken::By(Some(heard)) => self.note(heard),
-            Awoken::By(None) => self.stop_listening(listening),
+        match notified {
+            WakeReason::Locally => {}
+            WakeReason::By(Some(notified)) => self.note(notified),
+            WakeReason::By(None) => self.stop_listening(subscription),
         }
         // Notifications may arrive faster than rounds follow one another.
-        if let Some(listening) = listening {
-            while let Ok(heard) = listening.heard.try_recv() {
-                self.note(heard);
+        if let Some(subscription) = subscription {
+            while let Ok(notified) = subscription.notified.try_recv() {
+                self.note(notified);
             }
         }
     }
 
     /// Notes what another process has reported.
-    fn note(&self, heard: Heard) {
-        let mut touched = lock(&self.shared.touched);
-        match heard {
-            Heard::Touches(touches) => touches.iter().for_each(|(channel, touch)| touched.add(channel, *touch)),
-            Heard::Something => touched.others = true,
+    fn note(&self, notified: Notified) {
+        let mut pending = lock(&self.shared.pending);
+        match notified {
+            Notified::ChangeHints(hints) => hints.iter().for_each(|(channel, hint)| pending.add(channel, *hint)),
+            Notified::Something => pending.others = true,
         }
     }
 
     /// Reads and keeps the changed rockets.
     async fn round(&self, following: &mut Following) -> Result<(), StoreError> {
-        let Some((touches, others)) = self.take() else {
+        let Some((hints, others)) = self.take() else {
             *following = Following::default();
             return Ok(());
         };
-        self.read(touches).await?;
-        let Following { listening: Some(listening), looking: Some(looking) } = following else { return Ok(()) };
+        self.read(hints).await?;
+        let Following { subscription: Some(subscription), scan_state: Some(scan_state) } = following else {
+            return Ok(());
+        };
         if others {
-            self.look(looking).await?;
-            listening.look_at = listening.look_every.map(|time| Instant::now() + time);
+            self.scan_for_changes(scan_state).await?;
+            subscription.next_scan = subscription.scan_interval.map(|time| Instant::now() + time);
         }
         Ok(())
     }
 
     /// Notifies other instances of changes, with or without followers here.
-    async fn tell_for_ever(&self) {
+    async fn notify_forever(&self) {
         loop {
-            self.shared.wake_teller.notified().await;
-            let touches = std::mem::take(&mut lock(&self.shared.touched).untold);
-            if touches.is_empty() {
+            self.shared.wake_notifier.notified().await;
+            let hints = std::mem::take(&mut lock(&self.shared.pending).unsent);
+            if hints.is_empty() {
                 continue;
             }
-            let told = Some(&touches).filter(|touches| touches.len() < MOST_TOUCHED);
+            let told = Some(&hints).filter(|hints| hints.len() < MOST_TOUCHED);
             // An instance that misses this finds the changes by a scan.
-            if let Err(error) = self.store.tell(told).await {
+            if let Err(error) = self.store.notify(told).await {
                 tracing::debug!(%error, "could not notify other instances");
             }
             tokio::time::sleep(SHORTEST_PAUSE).await;
@@ -254,39 +256,39 @@ impl Reader {
 
     /// Takes the reported changes; none if there have been no followers for a while. From then on
     /// changes are not collected, and a client that reconnects later starts again.
-    fn take(&self) -> Option<(Touches, bool)> {
+    fn take(&self) -> Option<(ChangeHints, bool)> {
         let shared = &self.shared;
         let mut followed = lock(&shared.followed);
         let is_followed = shared.followers.load(Ordering::SeqCst) > 0 || followed.is_some_and(|at| at.elapsed() < KEPT);
         if !is_followed && followed.take().is_some() {
             shared.is_followed.store(false, Ordering::SeqCst);
-            shared.listening.send_replace(false);
-            *lock(&shared.recent) = Recent::new(new_epoch());
+            shared.is_subscribed.send_replace(false);
+            *lock(&shared.recent) = ChangeLog::new(new_epoch());
         }
-        let mut touched = lock(&shared.touched);
-        let taken = (std::mem::take(&mut touched.touches), std::mem::take(&mut touched.others));
+        let mut pending = lock(&shared.pending);
+        let taken = (std::mem::take(&mut pending.hints), std::mem::take(&mut pending.others));
         is_followed.then_some(taken)
     }
 
-    async fn listen(&self) -> Result<Listening, StoreError> {
+    async fn listen(&self) -> Result<Subscription, StoreError> {
         let mut watch = self.store.watch().await?;
-        let look_every = watch.look_every();
-        let (sender, heard) = mpsc::channel(64);
+        let scan_interval = watch.scan_interval();
+        let (sender, notified) = mpsc::channel(64);
         let task = tokio::spawn(async move {
             // After the first error the channel closes, and a new watch is created.
-            while let Ok(heard) = watch.hear().await {
-                if sender.send(heard).await.is_err() {
+            while let Ok(notified) = watch.recv().await {
+                if sender.send(notified).await.is_err() {
                     break;
                 }
             }
         });
-        let look_at = look_every.map(|time| Instant::now() + time);
-        Ok(Listening { heard, task, look_every, look_at })
+        let next_scan = scan_interval.map(|time| Instant::now() + time);
+        Ok(Subscription { notified, task, scan_interval, next_scan })
     }
 
     /// Reads the current state of changed rockets.
-    async fn read(&self, touches: Touches) -> Result<(), StoreError> {
-        let channels: Vec<Channel> = touches.keys().cloned().collect();
+    async fn read(&self, hints: ChangeHints) -> Result<(), StoreError> {
+        let channels: Vec<Channel> = hints.keys().cloned().collect();
         for part in channels.chunks(READ) {
             let rockets = self.store.rockets_of(part).await?;
             let found: HashSet<Channel> = rockets.iter().map(|rocket| rocket.channel.clone()).collect();
@@ -296,14 +298,14 @@ impl Reader {
                     if recent.has(&rocket) {
                         continue;
                     }
-                    let touch = touches.get(&rocket.channel).copied().unwrap_or(Touch::UNKNOWN);
-                    recent.add(rocket.channel.clone(), Some(rocket), touch);
+                    let hint = hints.get(&rocket.channel).copied().unwrap_or(ChangeHint::UNKNOWN);
+                    recent.add(rocket.channel.clone(), Some(rocket), hint);
                 }
                 // The others were removed, which a scan also finds, or were never stored: followers
                 // must not see those.
                 for channel in part.iter().filter(|channel| !found.contains(channel)) {
                     if recent.has_rocket(channel) {
-                        recent.add(channel.clone(), None, Touch::UNKNOWN);
+                        recent.add(channel.clone(), None, ChangeHint::UNKNOWN);
                     }
                 }
             });
@@ -315,48 +317,49 @@ impl Reader {
 
     /// Scans for everything that has changed or was removed since the last scan, by whichever
     /// process.
-    async fn look(&self, looking: &mut Looking) -> Result<(), StoreError> {
+    async fn scan_for_changes(&self, scan_state: &mut ScanState) -> Result<(), StoreError> {
         loop {
-            match looking.scan.next().await? {
-                Scanned::Done => break,
-                Scanned::AnotherDatabase => {
+            match scan_state.scan.next().await? {
+                ScanProgress::Done => break,
+                ScanProgress::AnotherDatabase => {
                     // Followers are disconnected, and start with a new snapshot.
-                    *lock(&self.shared.recent) = Recent::new(new_epoch());
+                    *lock(&self.shared.recent) = ChangeLog::new(new_epoch());
                     self.shared.end.send_replace(0);
                 }
-                Scanned::Rockets(rockets) => self.keep(|recent| {
+                ScanProgress::Rockets(rockets) => self.keep(|recent| {
                     for rocket in rockets {
                         if !recent.has(&rocket) {
-                            recent.add(rocket.channel.clone(), Some(rocket), Touch::UNKNOWN);
+                            recent.add(rocket.channel.clone(), Some(rocket), ChangeHint::UNKNOWN);
                         }
                     }
                 }),
             }
             tokio::task::yield_now().await;
         }
-        self.look_for_forgotten(looking).await
+        self.find_forgotten(scan_state).await
     }
 
-    async fn look_for_forgotten(&self, looking: &mut Looking) -> Result<(), StoreError> {
+    async fn find_forgotten(&self, scan_state: &mut ScanState) -> Result<(), StoreError> {
         let forgotten: HashSet<_> = self.store.forgotten().await?.into_iter().collect();
-        let new: Vec<Channel> = forgotten.difference(&looking.forgotten).map(|(channel, _)| channel.clone()).collect();
+        let new: Vec<Channel> =
+            forgotten.difference(&scan_state.forgotten).map(|(channel, _)| channel.clone()).collect();
         for part in new.chunks(READ) {
             let there: HashSet<Channel> =
                 self.store.rockets_of(part).await?.into_iter().map(|rocket| rocket.channel).collect();
             self.keep(|recent| {
                 for channel in part.iter().filter(|channel| !there.contains(channel)) {
                     if !recent.is_forgotten(channel) {
-                        recent.add(channel.clone(), None, Touch::UNKNOWN);
+                        recent.add(channel.clone(), None, ChangeHint::UNKNOWN);
                     }
                 }
             });
         }
-        looking.forgotten = forgotten;
+        scan_state.forgotten = forgotten;
         Ok(())
     }
 
     /// Applies a change, and wakes followers.
-    fn keep(&self, change: impl FnOnce(&mut Recent)) {
+    fn keep(&self, change: impl FnOnce(&mut ChangeLog)) {
         let mut recent = lock(&self.shared.recent);
         let before = recent.cursor().position;
         change(&mut recent);

@@ -33,7 +33,7 @@ const HEAD_SECONDS: u32 = 10;
 /// the next head started before the last response ended. Then it is enforced here, after both
 /// timeouts together.
 const KEEP_ALIVE_SECONDS: u32 = 75;
-/// The same as a [`Duration`].
+/// As a [`Duration`].
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(KEEP_ALIVE_SECONDS as u64);
 /// How long a client may read nothing of a response.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -52,15 +52,15 @@ const TICK: Duration = Duration::from_secs(1);
 /// The connections of a worker, and its clock. A timer per connection would have to be reset for
 /// each request.
 #[derive(Debug)]
-pub(super) struct Connections {
+pub(super) struct ConnectionTimers {
     ids: Arc<RequestIds>,
     second: Cell<u32>,
     /// Whether the task that checks them is running.
     watched: Cell<bool>,
-    waiting: RefCell<Vec<Weak<Waiting>>>,
+    waiting: RefCell<Vec<Weak<ConnectionState>>>,
 }
 
-impl Connections {
+impl ConnectionTimers {
     pub(super) fn new(ids: Arc<RequestIds>) -> Self {
         Self { ids, second: Cell::new(0), watched: Cell::new(false), waiting: RefCell::default() }
     }
@@ -77,12 +77,12 @@ impl Connections {
             tracing::debug!(%error, "can't set the send buffer of a connection");
         }
         let peer = stream.peer_addr().ok();
-        let waiting = Rc::new(Waiting {
+        let waiting = Rc::new(ConnectionState {
             connections: Rc::clone(self),
             answering: Cell::new(0),
             head_begun: Cell::new(true),
             deadline: Cell::new(Some(self.after(HEAD_SECONDS))),
-            turn: Cell::new(Turn::Reading),
+            turn: Cell::new(Turn::ReadCost),
             has_more: Cell::new(false),
             is_behind: Cell::new(false),
             patience: Cell::new(PATIENCE_SECONDS * LEAST_RATE),
@@ -120,8 +120,8 @@ impl Connections {
 }
 
 /// The state of a connection.
-struct Waiting {
-    connections: Rc<Connections>,
+struct ConnectionState {
+    connections: Rc<ConnectionTimers>,
     /// How many of its requests are being answered.
     answering: Cell<u32>,
     /// Whether part of the next head has arrived.
@@ -143,14 +143,14 @@ struct Waiting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
     /// A request is being read.
-    Reading,
+    ReadCost,
     /// The request was read to its end, and must be answered before the next.
-    Answering,
+    RequestInProgress,
     /// The request was answered before it was read to its end.
     AnsweredEarly,
 }
 
-impl Waiting {
+impl ConnectionState {
     fn received(&self) {
         if self.answering.get() == 0 && !self.head_begun.replace(true) {
             self.deadline.set(Some(self.connections.after(HEAD_SECONDS)));
@@ -198,15 +198,15 @@ impl Waiting {
     /// A request was read to its end.
     fn read(&self) {
         self.turn.set(match self.turn.get() {
-            Turn::AnsweredEarly => Turn::Reading,
-            Turn::Reading | Turn::Answering => Turn::Answering,
+            Turn::AnsweredEarly => Turn::ReadCost,
+            Turn::ReadCost | Turn::RequestInProgress => Turn::RequestInProgress,
         });
     }
 
     /// A request was answered or abandoned.
     fn answered(&self) {
-        if self.turn.get() == Turn::Answering {
-            self.turn.set(Turn::Reading);
+        if self.turn.get() == Turn::RequestInProgress {
+            self.turn.set(Turn::ReadCost);
             // Data that has not been read yet wakes the task by itself.
             if self.has_more.get() {
                 self.wake();
@@ -218,24 +218,24 @@ impl Waiting {
 }
 
 /// A request that is being answered. Until it is dropped, its connection expects no head.
-pub(super) struct Answering(Rc<Waiting>);
+pub(super) struct RequestInProgress(Rc<ConnectionState>);
 
-impl Answering {
+impl RequestInProgress {
     /// Starts to answer a request. None if it did not come over a [`Connection`].
     pub(super) fn begin(request: &ServiceRequest) -> Option<Self> {
-        let waiting = Rc::clone(request.conn_data::<Rc<Waiting>>()?);
+        let waiting = Rc::clone(request.conn_data::<Rc<ConnectionState>>()?);
         waiting.answering.set(waiting.answering.get() + 1);
         waiting.deadline.set(None);
         Some(Self(waiting))
     }
 
     /// Wraps the response body. The request counts as answered at the end of the body.
-    pub(super) fn until_end<B>(answering: Option<Self>, body: B) -> Answer<B> {
-        Answer { body, _answering: answering }
+    pub(super) fn until_end<B>(answering: Option<Self>, body: B) -> TrackedBody<B> {
+        TrackedBody { body, _answering: answering }
     }
 }
 
-impl Drop for Answering {
+impl Drop for RequestInProgress {
     fn drop(&mut self) {
         let Self(waiting) = self;
         waiting.answering.set(waiting.answering.get() - 1);
@@ -248,12 +248,12 @@ impl Drop for Answering {
 }
 
 /// A response body that ends its request when it is dropped.
-pub(super) struct Answer<B> {
+pub(super) struct TrackedBody<B> {
     body: B,
-    _answering: Option<Answering>,
+    _answering: Option<RequestInProgress>,
 }
 
-impl<B: MessageBody + Unpin> MessageBody for Answer<B> {
+impl<B: MessageBody + Unpin> MessageBody for TrackedBody<B> {
     type Error = B::Error;
 
     fn size(&self) -> BodySize {
@@ -268,7 +268,7 @@ impl<B: MessageBody + Unpin> MessageBody for Answer<B> {
 /// A connection that ends if a head doesn't arrive, or a response isn't read, in time.
 pub(super) struct Connection {
     stream: TcpStream,
-    waiting: Rc<Waiting>,
+    waiting: Rc<ConnectionState>,
     framing: Framing,
     /// Bytes read beyond the current request.
     ahead: BytesMut,
@@ -281,7 +281,7 @@ impl Connection {
     fn poll_request(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         // Nor is another request read for a client that doesn't read its responses.
         let is_behind = self.waiting.is_behind.get() && !self.framing.is_within_request();
-        if self.waiting.turn.get() == Turn::Answering || is_behind {
+        if self.waiting.turn.get() == Turn::RequestInProgress || is_behind {
             return self.poll_ahead(context);
         }
         let before = buffer.filled().len();

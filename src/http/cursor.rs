@@ -48,7 +48,7 @@ pub(super) fn encode(query: &RocketQuery, position: &Position) -> String {
         SortKey::Text(text) => Key::Text(text.clone()),
     };
     let json = serde_json::to_vec(&(question(query), key, position.channel.as_str()));
-    URL_SAFE_NO_PAD.encode(json.unwrap_or_default())
+    URL_SAFE_NO_PAD.encode(json.unwrap_or_else(|error| unreachable!("texts and numbers are JSON: {error}")))
 }
 
 /// The position that a cursor encodes, if it belongs to the query.

@@ -20,7 +20,7 @@ use super::problem::Problem;
 use super::rockets::{RocketJson, StatusName};
 use super::{State, params};
 use crate::domain::rocket::{Rocket, View};
-use crate::feed::{Change, Cursor, Follower, Told};
+use crate::feed::{Cursor, Delivery, Follower, RocketChange};
 use crate::store::query::{Filters, Order, Position, RocketQuery, Sort};
 
 /// After this long without an event, a comment shows that the connection is alive.
@@ -158,7 +158,7 @@ impl Events {
         // With permits of their own: many clients that connect at once must not delay pages and
         // reports.
         let store = self.state.store.clone();
-        let page = self.state.snapshots.read_patiently(async move { store.rockets(query).await }).await;
+        let page = self.state.snapshots.read_when_free(async move { store.rockets(query).await }).await;
         let page = self.state.read(page)?;
         self.phase = match page.next {
             Some(next) => Phase::Snapshot(Some(next)),
@@ -204,12 +204,12 @@ impl Events {
         }
     }
 
-    fn write(&self, changes: &[Arc<Change>], before: Cursor) -> Bytes {
+    fn write(&self, changes: &[Arc<RocketChange>], before: Cursor) -> Bytes {
         let mut chunk = BytesMut::new();
         for change in changes {
             let cursor = Cursor { position: change.position, ..before };
-            match (change.told(&self.filters, before.position), &change.rocket) {
-                (Told::Rocket, Some(rocket)) => {
+            match (change.delivery(&self.filters, before.position), &change.rocket) {
+                (Delivery::Rocket, Some(rocket)) => {
                     let text = change.text.get_or_init(|| {
                         let mut text = String::new();
                         write_rocket(&mut text, rocket, Some(cursor));
@@ -219,12 +219,12 @@ impl Events {
                     });
                     chunk.extend_from_slice(text);
                 }
-                (Told::Rocket | Told::Gone, _) => {
+                (Delivery::Rocket | Delivery::Gone, _) => {
                     let data = json!({ "channel": change.channel.as_str() });
                     let text = format!("event: gone\nid: {}\ndata: {data}\n\n", write_id(cursor));
                     chunk.extend_from_slice(text.as_bytes());
                 }
-                (Told::Nothing, _) => {}
+                (Delivery::Nothing, _) => {}
             }
         }
         chunk.freeze()

@@ -14,14 +14,14 @@ const MAX_HEADERS: usize = 96;
 /// Tracks the bytes of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Framing {
-    place: Place,
+    place: ParsePosition,
     /// The start of a head whose end has not arrived.
     head: Vec<u8>,
 }
 
 /// What the next byte belongs to.
 #[derive(Debug, Default)]
-enum Place {
+enum ParsePosition {
     #[default]
     Head,
     /// A body with this many bytes left.
@@ -56,7 +56,7 @@ impl Framing {
             let (more, ends) = self.take_some(rest);
             taken += more;
             if ends {
-                self.place = Place::Head;
+                self.place = ParsePosition::Head;
                 return (taken, true);
             }
         }
@@ -65,28 +65,28 @@ impl Framing {
 
     fn take_some(&mut self, bytes: &[u8]) -> (usize, bool) {
         match &mut self.place {
-            Place::Head => self.take_head(bytes),
-            Place::Body(left) => {
+            ParsePosition::Head => self.take_head(bytes),
+            ParsePosition::Body(left) => {
                 let taken = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= taken as u64;
                 (taken, *left == 0)
             }
-            Place::Chunked(chunk) => match chunk.take(bytes) {
+            ParsePosition::Chunked(chunk) => match chunk.take(bytes) {
                 Some(taken) => taken,
                 None => self.give_up(bytes),
             },
-            Place::Unknown => (bytes.len(), false),
+            ParsePosition::Unknown => (bytes.len(), false),
         }
     }
 
     fn give_up(&mut self, bytes: &[u8]) -> (usize, bool) {
-        self.place = Place::Unknown;
+        self.place = ParsePosition::Unknown;
         (bytes.len(), false)
     }
 
     /// Whether part of a request has arrived, but not its end.
     pub(super) fn is_within_request(&self) -> bool {
-        !matches!(self.place, Place::Head) || !self.head.is_empty()
+        !matches!(self.place, ParsePosition::Head) || !self.head.is_empty()
     }
 
     fn take_head(&mut self, bytes: &[u8]) -> (usize, bool) {
@@ -105,7 +105,7 @@ impl Framing {
         });
         match end_of_head(joined.as_deref().unwrap_or(bytes)) {
             Ok(Some((length, place))) => {
-                let ends = matches!(place, Place::Head);
+                let ends = matches!(place, ParsePosition::Head);
                 self.place = place;
                 // The earlier bytes were not a whole head, so this one ends beyond them.
                 (length - before, ends)
@@ -120,38 +120,38 @@ impl Framing {
 }
 
 /// The length of a head, and what follows it; none if its end has not arrived.
-fn end_of_head(bytes: &[u8]) -> Result<Option<(usize, Place)>, httparse::Error> {
+fn end_of_head(bytes: &[u8]) -> Result<Option<(usize, ParsePosition)>, httparse::Error> {
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut request = Request::new(&mut headers);
     let Status::Complete(length) = request.parse(bytes)? else { return Ok(None) };
     let is_tunnel = request.method == Some("CONNECT");
-    Ok(Some((length, if is_tunnel { Place::Unknown } else { body_of(request.headers) })))
+    Ok(Some((length, if is_tunnel { ParsePosition::Unknown } else { body_of(request.headers) })))
 }
 
-fn body_of(headers: &[Header<'_>]) -> Place {
+fn body_of(headers: &[Header<'_>]) -> ParsePosition {
     let mut length = None;
     let mut is_chunked = false;
     for Header { name, value } in headers {
         if name.eq_ignore_ascii_case("upgrade") {
-            return Place::Unknown;
+            return ParsePosition::Unknown;
         } else if name.eq_ignore_ascii_case("content-length") {
             let text = std::str::from_utf8(value).map(str::trim).unwrap_or_default();
             match text.parse::<u64>() {
                 Ok(bytes) if length.is_none() => length = Some(bytes),
-                _ => return Place::Unknown,
+                _ => return ParsePosition::Unknown,
             }
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
             if is_chunked || !value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
-                return Place::Unknown;
+                return ParsePosition::Unknown;
             }
             is_chunked = true;
         }
     }
     match (is_chunked, length) {
-        (true, Some(_)) => Place::Unknown,
-        (true, None) => Place::Chunked(Chunk::Size(0)),
-        (false, None | Some(0)) => Place::Head,
-        (false, Some(length)) => Place::Body(length),
+        (true, Some(_)) => ParsePosition::Unknown,
+        (true, None) => ParsePosition::Chunked(Chunk::Size(0)),
+        (false, None | Some(0)) => ParsePosition::Head,
+        (false, Some(length)) => ParsePosition::Body(length),
     }
 }
 

@@ -51,7 +51,7 @@ pub fn query(input: &[u8]) {
     }
     params::events(text).err().iter().for_each(is_a_decent_answer);
     params::rocket(text).err().iter().for_each(is_a_decent_answer);
-    params::none(text).err().iter().for_each(is_a_decent_answer);
+    params::expect_none(text).err().iter().for_each(is_a_decent_answer);
 }
 
 fn is_a_decent_answer(problem: &super::problem::Problem) {

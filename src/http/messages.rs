@@ -13,7 +13,7 @@ use super::schema::MessageBody;
 use super::{State, body};
 use crate::domain::parse::{Reject, parse};
 use crate::ingest::ndjson::{BadLine, LineReader, Lines};
-use crate::ingest::{IngestError, Parcel, Pending};
+use crate::ingest::{IngestError, Receipt, Submission};
 
 static IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
@@ -70,7 +70,7 @@ pub(super) async fn post(
     })?;
     let bytes = json.len();
     let message = parse(json).inspect_err(|rejection| counted(Reject::from(rejection)))?;
-    let tally = state.ingest.commit(Parcel::One(message), bytes).await?;
+    let tally = state.ingest.commit(Submission::One(message), bytes).await?;
     let mut response = HttpResponse::NoContent();
     if tally.duplicates > 0 {
         response.insert_header((IDEMPOTENT_REPLAYED.clone(), "true"));
@@ -110,7 +110,7 @@ struct Counts {
 struct Stream<'s> {
     state: &'s State,
     reader: LineReader,
-    pending: VecDeque<Pending>,
+    pending: VecDeque<Receipt>,
     counts: Counts,
 }
 
@@ -142,7 +142,7 @@ impl Stream<'_> {
             return Ok(());
         }
         self.settle(PARTS_PENDING - 1).await?;
-        self.pending.push_back(self.state.ingest.queue(Parcel::Many(lines.messages), lines.bytes).await?);
+        self.pending.push_back(self.state.ingest.queue(Submission::Many(lines.messages), lines.bytes).await?);
         Ok(())
     }
 

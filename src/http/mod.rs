@@ -1,15 +1,14 @@
 //! The HTTP API: extract, call, answer. No SQL and no fold here; what handlers need is in
 //! [`State`].
 //!
-//! `connection` and `around` handle every request. `messages` writes, `rockets` (through `lookups`)
-//! and `reports` read, `events` streams. `params`, `cursor` and `body` parse requests, `problem`
+//! `connection` and `middleware` handle every request. `messages` writes, `rockets` (through
+//! `coalesced_reads`) and `reports` read, `events` streams. `params`, `cursor` and `body` parse requests, `problem`
 //! formats errors.
 
-mod access;
-mod answers;
-mod around;
 mod assets;
+mod auth;
 mod body;
+mod coalesced_reads;
 mod connection;
 mod cursor;
 mod events;
@@ -17,17 +16,18 @@ mod framing;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod health;
-mod lookups;
 mod messages;
 mod metrics;
+mod middleware;
 mod openapi;
 mod params;
 mod problem;
+mod read_limit;
 mod reports;
 mod request_id;
+mod response_budget;
 mod rockets;
 mod schema;
-mod turns;
 mod upgrade;
 
 use std::net::{SocketAddr, TcpListener};
@@ -49,14 +49,14 @@ use crate::feed::Feed;
 use crate::ingest::Ingest;
 use crate::metrics::{Metrics, StoreOperation};
 use crate::store::{Store, StoreError};
-pub use access::Access;
-use answers::Answers;
-use around::Around;
-use connection::{Connection, Connections, KEEP_ALIVE};
+pub use auth::Access;
+use coalesced_reads::CoalescedReads;
+use connection::{Connection, ConnectionTimers, KEEP_ALIVE};
 use health::Readiness;
-use lookups::Lookups;
+use middleware::Middleware;
 use problem::Problem;
-use turns::Turns;
+use read_limit::ReadLimit;
+use response_budget::ResponseBudget;
 
 /// How long a stop waits for requests in progress.
 const STOP_TIMEOUT_SECONDS: u64 = 6;
@@ -74,14 +74,14 @@ pub struct State {
     feed: Feed,
     metrics: Metrics,
     /// The limit for slow reads: as many as there are workers.
-    long_reads: Turns,
+    long_reads: ReadLimit,
     /// The limit for pages for which all rockets may be searched. They are much faster, so they never
     /// wait for slow reads.
-    searches: Turns,
+    searches: ReadLimit,
     /// The limit for reads of the fleet's totals, which never wait for slow reads.
-    totals: Turns,
+    totals: ReadLimit,
     /// The limit for the pages of snapshots.
-    snapshots: Turns,
+    snapshots: ReadLimit,
     readiness: Readiness,
     /// Becomes true when the service stops.
     stopping: watch::Receiver<bool>,
@@ -144,14 +144,14 @@ impl Server {
         let listening: Vec<_> = listeners.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?;
         let addresses = listening.clone();
         let (stop, stopping) = watch::channel(false);
-        let around = Around {
+        let around = Middleware {
             access: web::Data::new(access),
             listening: listening.into(),
             ids: Arc::default(),
-            answers: Answers::default(),
+            answers: ResponseBudget::default(),
             metrics: metrics.clone(),
         };
-        let slow_reads = || Turns::new(workers);
+        let slow_reads = || ReadLimit::new(workers);
         let state = web::Data::new(State {
             store,
             ingest,
@@ -176,7 +176,7 @@ impl Server {
             let (app, stopping) = (app.clone(), server.graceful_shutdown_signal());
             let ids = Arc::clone(&ids);
             server = server.listen("http", listener, move || {
-                let (connections, stopping) = (Rc::new(Connections::new(Arc::clone(&ids))), stopping.clone());
+                let (connections, stopping) = (Rc::new(ConnectionTimers::new(Arc::clone(&ids))), stopping.clone());
                 let http = HttpService::build()
                     .graceful_shutdown_signal(move || {
                         let stopping = stopping.clone();
@@ -211,7 +211,7 @@ impl Server {
 /// The application of one worker.
 fn application(
     state: web::Data<State>,
-    around: Around,
+    around: Middleware,
 ) -> App<
     impl ServiceFactory<
         ServiceRequest,
@@ -222,7 +222,7 @@ fn application(
     >,
 > {
     App::new()
-        .app_data(web::Data::new(Lookups::new(state.store.clone())))
+        .app_data(web::Data::new(CoalescedReads::new(state.store.clone())))
         .app_data(around.access.clone())
         .app_data(state)
         .wrap_fn(move |request, service| around.answer(request, service))
@@ -241,13 +241,8 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(read("/metrics", web::route().to(metrics::show)))
         .service(read("/", web::route().to(assets::page)))
         .service(
-            resource(
-                "/session",
-                "POST, DELETE",
-                &[Method::POST, Method::DELETE],
-                web::post().to(access::begin_session),
-            )
-            .route(web::delete().to(access::end_session)),
+            resource("/session", "POST, DELETE", &[Method::POST, Method::DELETE], web::post().to(auth::begin_session))
+                .route(web::delete().to(auth::end_session)),
         )
         .service(read("/assets/{name}", web::route().to(assets::asset)))
         .service(read("/openapi.json", web::route().to(openapi::description)))

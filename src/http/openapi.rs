@@ -16,10 +16,10 @@ use utoipa::openapi::{ContentBuilder, Header, ObjectBuilder, RefOr, Response, Ty
 use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::Config;
 
-use super::access::Needed;
 use super::assets;
+use super::auth::Needed;
 use super::problem::{Problem, ProblemJson};
-use super::{access, events, health, messages, metrics, reports, rockets};
+use super::{auth, events, health, messages, metrics, reports, rockets};
 
 /// The description of the API.
 #[derive(OpenApi)]
@@ -42,8 +42,8 @@ use super::{access, events, health, messages, metrics, reports, rockets};
         metrics::show,
         health::live,
         health::ready,
-        access::begin_session,
-        access::end_session,
+        auth::begin_session,
+        auth::end_session,
         assets::page,
         assets::asset,
         description,
@@ -158,7 +158,7 @@ fn security_schemes() -> [(&'static str, SecurityScheme); 3] {
     [
         (WRITE_TOKEN, bearer("A write token, from the service's --write-token-file. It does not allow reading.")),
         (READ_TOKEN, bearer("A read token, from the service's --read-token-file.")),
-        (SESSION, SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(access::COOKIE, cookie)))),
+        (SESSION, SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(auth::COOKIE, cookie)))),
     ]
 }
 

@@ -53,7 +53,7 @@ pub(super) fn events(query_string: &str) -> Result<EventsQuery, Problem> {
 }
 
 /// Accepts no parameters.
-pub(super) fn none(query_string: &str) -> Result<(), Problem> {
+pub(super) fn expect_none(query_string: &str) -> Result<(), Problem> {
     Params::read(query_string, &[]).finish()
 }
 

@@ -124,7 +124,7 @@ impl Problem {
             errors: &self.errors,
             members: &self.members,
         };
-        serde_json::to_string(&json).unwrap_or_default()
+        serde_json::to_string(&json).unwrap_or_else(|error| unreachable!("a problem is plain JSON: {error}"))
     }
 
     fn with_retry(self) -> Self {

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::problem::Problem;
 use super::rockets::json;
 use super::schema::{FleetTotals, ReportJson};
-use super::{State, answers, params};
+use super::{State, params, response_budget};
 use crate::report_text;
 use crate::store::report::{Report, ReportRows, camel_case};
 
@@ -32,7 +32,7 @@ const MOST_ROWS: u32 = 10_000;
     )
 )]
 pub(super) async fn stats(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
-    params::none(request.query_string())?;
+    params::expect_none(request.query_string())?;
     let report = totals(&state).await?;
     let row = report.objects().next().ok_or_else(|| Problem::unavailable("the fleet has no totals"))?;
     Ok(json(HttpResponse::Ok(), &row))
@@ -50,7 +50,7 @@ pub(super) async fn stats(request: HttpRequest, state: web::Data<State>) -> Resu
     )
 )]
 pub(super) async fn list(request: HttpRequest) -> Result<HttpResponse, Problem> {
-    params::none(request.query_string())?;
+    params::expect_none(request.query_string())?;
     let reports = Report::ALL.map(|report| ReportInfo {
         name: report.name(),
         description: report.description(),
@@ -84,7 +84,7 @@ pub(super) async fn one(
     name: web::Path<String>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, Problem> {
-    params::none(request.query_string())?;
+    params::expect_none(request.query_string())?;
     let report = Report::ALL.into_iter().find(|report| report.name() == *name);
     let report = report.ok_or_else(|| Problem::not_found("There is no such report; GET /reports lists them."))?;
     let report = read(&state, report).await?;
@@ -95,10 +95,10 @@ pub(super) async fn one(
     }
     if wants_csv(&request) {
         let csv = report_text::csv(&report).map_err(Problem::unavailable)?;
-        return Ok(response.content_type("text/csv; charset=utf-8").body(answers::exact(csv)));
+        return Ok(response.content_type("text/csv; charset=utf-8").body(response_budget::into_bytes(csv)));
     }
     let body = report_text::json(&report).map_err(Problem::unavailable)?;
-    Ok(response.content_type("application/json").body(answers::exact(body)))
+    Ok(response.content_type("application/json").body(response_budget::into_bytes(body)))
 }
 
 /// The totals of the fleet. Dashboards and Prometheus read them often, so they don't queue behind

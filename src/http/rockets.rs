@@ -7,12 +7,12 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::lookups::Lookups;
+use super::coalesced_reads::CoalescedReads;
 use super::params::Views;
 use super::problem::Problem;
-use super::turns::Reading;
-use super::{State as Service, answers, cursor, params};
-use crate::domain::rocket::{Progress, Rocket, State};
+use super::read_limit::ReadCost;
+use super::{State as Service, cursor, params, response_budget};
+use crate::domain::rocket::{Progress, Rocket, RocketState};
 use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
 use crate::store::{RocketInBothViews, RocketWithGaps};
@@ -51,10 +51,10 @@ pub(super) async fn list(request: HttpRequest, state: web::Data<Service>) -> Res
         let (store, query) = (state.store.clone(), query.clone());
         async move { store.rockets(query).await }
     };
-    let page = match Reading::of(&query) {
-        Reading::Short => read.await,
-        Reading::Search => state.searches.read(read).await?,
-        Reading::Long => state.long_reads.read(read).await?,
+    let page = match ReadCost::of(&query) {
+        ReadCost::Short => read.await,
+        ReadCost::Search => state.searches.read(read).await?,
+        ReadCost::Long => state.long_reads.read(read).await?,
     };
     let page = state.read(page)?;
     let next_cursor = page.next.map(|position| cursor::encode(&query, &position));
@@ -88,7 +88,7 @@ pub(super) async fn one(
     request: HttpRequest,
     channel: web::Path<String>,
     state: web::Data<Service>,
-    lookups: web::Data<Lookups>,
+    lookups: web::Data<CoalescedReads>,
 ) -> Result<HttpResponse, Problem> {
     let views = params::rocket(request.query_string())?;
     let never_heard_of = || Problem::not_found("No message of this channel has been processed.");
@@ -112,7 +112,7 @@ pub(super) async fn one(
 
 pub(super) fn json(mut response: actix_web::HttpResponseBuilder, body: &impl Serialize) -> HttpResponse {
     match serde_json::to_vec(body) {
-        Ok(body) => response.content_type("application/json").body(answers::exact(body)),
+        Ok(body) => response.content_type("application/json").body(response_budget::into_bytes(body)),
         Err(_) => HttpResponse::InternalServerError().finish(),
     }
 }
@@ -213,7 +213,7 @@ struct StateJson<'r> {
 }
 
 impl<'r> StateJson<'r> {
-    fn new(state: &'r State) -> Self {
+    fn new(state: &'r RocketState) -> Self {
         Self {
             status: state.status.name(),
             rocket_type: state.rocket_type.as_ref().map(Text::as_str),

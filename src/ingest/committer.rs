@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Answer, Entry, IngestError, Job, Parcel, Tally};
+use super::{CommitResult, IngestError, QueueEntry, QueuedSubmission, Submission, Tally};
 use crate::domain::batch::Outcome;
 use crate::domain::message::Message;
 use crate::domain::timestamp::Timestamp;
@@ -40,7 +40,7 @@ const FIRST_MESSAGES: usize = 4_096;
 /// If the last wait was shorter than this and the last batch had few callers, the thread spins this
 /// long before it sleeps: waking it takes about as long as a sync of the disk. With more callers,
 /// other threads need the processor.
-const LOOKOUT: Duration = Duration::from_micros(200);
+const SPIN_TIME: Duration = Duration::from_micros(200);
 /// The most callers that count as few.
 const FEW_CALLERS: usize = 3;
 
@@ -105,8 +105,8 @@ fn next_limit(limit: usize, time: Duration, messages: usize, took: Duration) -> 
 /// answer.
 #[derive(Default)]
 struct Queued {
-    singles: VecDeque<Job>,
-    streams: VecDeque<Job>,
+    singles: VecDeque<QueuedSubmission>,
+    streams: VecDeque<QueuedSubmission>,
 }
 
 impl Queued {
@@ -114,13 +114,13 @@ impl Queued {
         self.singles.is_empty() && self.streams.is_empty()
     }
 
-    fn add(&mut self, job: Job) {
+    fn add(&mut self, job: QueuedSubmission) {
         if job.is_single() { self.singles.push_back(job) } else { self.streams.push_back(job) }
     }
 
     /// The next job for a batch. Each batch takes at least one part of a stream, so that streams
     /// make progress.
-    fn next(&mut self, batch_has_stream: bool, is_full: bool) -> Option<Job> {
+    fn next(&mut self, batch_has_stream: bool, is_full: bool) -> Option<QueuedSubmission> {
         match (is_full, batch_has_stream) {
             (true, true) => None,
             (true, false) => self.streams.pop_front(),
@@ -128,12 +128,12 @@ impl Queued {
         }
     }
 
-    fn take_all(&mut self) -> impl Iterator<Item = Job> {
+    fn take_all(&mut self) -> impl Iterator<Item = QueuedSubmission> {
         self.singles.drain(..).chain(self.streams.drain(..))
     }
 }
 
-/// Who is notified of the outcome of batches.
+/// What is notified of the outcome of batches.
 pub(super) struct Observers {
     pub(super) feed: Feed,
     pub(super) metrics: Metrics,
@@ -146,7 +146,7 @@ pub(super) struct Committer {
     observers: Observers,
     /// None after a failure: the next batch starts with a fresh one.
     writer: Option<Writer>,
-    progress: Arc<Progress>,
+    progress: Arc<CommitterHealth>,
     patience: Duration,
     queued: Queued,
     pace: Pace,
@@ -160,7 +160,7 @@ pub(super) struct Committer {
 
 /// Since when a committer has been busy with its current batch, and whether the last one failed.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct CommitterHealth {
     started: Instant,
     /// In microseconds after `started`, plus one; zero when idle.
     busy_since: AtomicU64,
@@ -168,13 +168,13 @@ pub(super) struct Progress {
     has_failed: AtomicBool,
 }
 
-impl Default for Progress {
+impl Default for CommitterHealth {
     fn default() -> Self {
         Self { started: Instant::now(), busy_since: AtomicU64::new(0), has_failed: AtomicBool::new(false) }
     }
 }
 
-impl Progress {
+impl CommitterHealth {
     fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
@@ -202,16 +202,16 @@ impl Progress {
 }
 
 /// A caller that waits for its part of a batch.
-struct Waiting {
+struct Caller {
     messages: usize,
     room: OwnedSemaphorePermit,
-    answer: tokio::sync::oneshot::Sender<Answer>,
+    answer: tokio::sync::oneshot::Sender<CommitResult>,
 }
 
 #[derive(Default)]
-struct Gathered {
+struct PendingBatch {
     messages: Vec<Message>,
-    waiting: Vec<Waiting>,
+    waiting: Vec<Caller>,
     /// Some of the messages are from a stream.
     has_stream: bool,
 }
@@ -221,7 +221,7 @@ impl Committer {
         store: Store,
         partition: usize,
         observers: Observers,
-        progress: Arc<Progress>,
+        progress: Arc<CommitterHealth>,
         patience: Duration,
     ) -> Result<Self, StoreError> {
         Ok(Self {
@@ -239,8 +239,8 @@ impl Committer {
         })
     }
 
-    /// Commits until told to stop.
-    pub(super) fn run(mut self, queue: &Receiver<Entry>) {
+    /// Commits until it is asked to stop.
+    pub(super) fn run(mut self, queue: &Receiver<QueueEntry>) {
         let mut used = Vec::new();
         while self.fill(queue) {
             let mut batch = self.gather(used);
@@ -256,8 +256,8 @@ impl Committer {
             self.pace.learn(batch.messages.len(), batch.has_stream, started.elapsed());
             self.progress.ends();
             self.progress.has_failed.store(outcome.is_err(), Ordering::Relaxed);
-            if outcome.as_ref().is_err_and(StoreError::was_waited_for) {
-                self.give_up_waiting(queue, &mut batch);
+            if outcome.as_ref().is_err_and(StoreError::is_timeout) {
+                self.fail_queued(queue, &mut batch);
             }
             Self::answer(batch.waiting, outcome);
             // The batch's memory is reused: getting new pages from the system takes longer than
@@ -268,16 +268,16 @@ impl Committer {
     }
 
     /// Takes in everything that is queued, and waits if there is nothing. Returns false at the end.
-    fn fill(&mut self, queue: &Receiver<Entry>) -> bool {
+    fn fill(&mut self, queue: &Receiver<QueueEntry>) -> bool {
         while self.queued.is_empty() && !self.is_stopping {
             let entry = self.wait(queue);
-            self.enqueue(entry.unwrap_or(Entry::Stop));
+            self.enqueue(entry.unwrap_or(QueueEntry::Stop));
         }
         self.drain(queue);
         !self.queued.is_empty()
     }
 
-    fn drain(&mut self, queue: &Receiver<Entry>) {
+    fn drain(&mut self, queue: &Receiver<QueueEntry>) {
         while !self.is_stopping
             && let Ok(entry) = queue.try_recv()
         {
@@ -285,29 +285,29 @@ impl Committer {
         }
     }
 
-    fn enqueue(&mut self, entry: Entry) {
+    fn enqueue(&mut self, entry: QueueEntry) {
         match entry {
-            Entry::Job(job) => {
-                if matches!(job.parcel, Parcel::One(_)) {
+            QueueEntry::Submission(job) => {
+                if matches!(job.submission, Submission::One(_)) {
                     self.pace.last_single = Some(job.queued_at);
                 }
                 self.queued.add(job);
             }
-            Entry::Stop => self.is_stopping = true,
+            QueueEntry::Stop => self.is_stopping = true,
         }
     }
 
     /// Waits for the next entry.
-    fn wait(&mut self, queue: &Receiver<Entry>) -> Option<Entry> {
+    fn wait(&mut self, queue: &Receiver<QueueEntry>) -> Option<QueueEntry> {
         let idle_since = Instant::now();
-        let entry = if self.in_a_row && self.few_callers { Self::look_out(queue, idle_since) } else { None };
+        let entry = if self.in_a_row && self.few_callers { Self::spin(queue, idle_since) } else { None };
         let entry = entry.or_else(|| queue.recv().ok());
-        self.in_a_row = idle_since.elapsed() < LOOKOUT;
+        self.in_a_row = idle_since.elapsed() < SPIN_TIME;
         entry
     }
 
-    fn look_out(queue: &Receiver<Entry>, since: Instant) -> Option<Entry> {
-        while since.elapsed() < LOOKOUT {
+    fn spin(queue: &Receiver<QueueEntry>, since: Instant) -> Option<QueueEntry> {
+        while since.elapsed() < SPIN_TIME {
             if let Ok(entry) = queue.try_recv() {
                 return Some(entry);
             }
@@ -319,8 +319,8 @@ impl Committer {
 
     /// Makes a batch of what is queued, in reused memory. It does not wait for more: while this batch
     /// commits, the next one gathers.
-    fn gather(&mut self, used: Vec<Message>) -> Gathered {
-        let mut batch = Gathered { messages: used, ..Gathered::default() };
+    fn gather(&mut self, used: Vec<Message>) -> PendingBatch {
+        let mut batch = PendingBatch { messages: used, ..PendingBatch::default() };
         loop {
             let is_full = batch.messages.len() >= self.pace.limit;
             let Some(job) = self.queued.next(batch.has_stream, is_full) else { return batch };
@@ -331,18 +331,18 @@ impl Committer {
 
     /// Fails everything queued behind a batch that has failed by a timeout: it would wait as long,
     /// and then fail too.
-    fn give_up_waiting(&mut self, queue: &Receiver<Entry>, batch: &mut Gathered) {
+    fn fail_queued(&mut self, queue: &Receiver<QueueEntry>, batch: &mut PendingBatch) {
         self.drain(queue);
-        for Job { parcel, room, answer, .. } in self.queued.take_all() {
-            batch.waiting.push(Waiting { messages: parcel.len(), room, answer });
+        for QueuedSubmission { submission, room, answer, .. } in self.queued.take_all() {
+            batch.waiting.push(Caller { messages: submission.len(), room, answer });
         }
     }
 
     /// Adds a job to the batch, or rejects it if its caller has waited too long. Stream parts are
     /// never rejected here.
-    fn take(&self, job: Job, batch: &mut Gathered) {
+    fn take(&self, job: QueuedSubmission, batch: &mut PendingBatch) {
         let has_waited_too_long = job.is_single() && job.queued_at.elapsed() > self.patience;
-        let Job { parcel, room, queued_at, answer } = job;
+        let QueuedSubmission { submission, room, queued_at, answer } = job;
         if has_waited_too_long {
             drop(room);
             // The caller may be gone.
@@ -350,10 +350,10 @@ impl Committer {
             return;
         }
         self.observers.metrics.waited(queued_at);
-        batch.waiting.push(Waiting { messages: parcel.len(), room, answer });
-        match parcel {
-            Parcel::One(message) => batch.messages.push(message),
-            Parcel::Many(messages) => batch.messages.extend(messages),
+        batch.waiting.push(Caller { messages: submission.len(), room, answer });
+        match submission {
+            Submission::One(message) => batch.messages.push(message),
+            Submission::Many(messages) => batch.messages.extend(messages),
         }
     }
 
@@ -366,7 +366,7 @@ impl Committer {
             metrics.store_failed(StoreOperation::Commit);
         }
         if !messages.is_empty() {
-            feed.touch(messages, outcomes.as_deref().ok());
+            feed.report(messages, outcomes.as_deref().ok());
             metrics.committed(messages, outcomes.as_deref().ok(), started.elapsed());
         }
         outcomes
@@ -393,13 +393,13 @@ impl Committer {
         Ok(outcomes)
     }
 
-    fn answer(waiting: Vec<Waiting>, outcome: Result<Vec<Outcome>, StoreError>) {
+    fn answer(waiting: Vec<Caller>, outcome: Result<Vec<Outcome>, StoreError>) {
         let outcome = outcome.map_err(|error| {
             tracing::error!(%error, callers = waiting.len(), "a batch was not committed");
             IngestError::Store(error.to_string().into())
         });
         let mut from = 0;
-        for Waiting { messages, room, answer } in waiting {
+        for Caller { messages, room, answer } in waiting {
             drop(room);
             let tally = outcome.as_ref().map(|outcomes| {
                 let (_, rest) = outcomes.split_at(from);
@@ -419,14 +419,15 @@ mod tests {
     use super::*;
 
     /// A job of this many messages.
-    fn job(messages: usize) -> Job {
+    fn job(messages: usize) -> QueuedSubmission {
         let message = br#"{"metadata": {"channel": "r", "messageNumber": 1,
                            "messageTime": "2022-02-02T19:39:05Z", "messageType": "RocketSpeedIncreased"},
                            "message": {"by": 1}}"#;
         let message = crate::domain::parse::parse(message.as_slice().to_vec().into()).unwrap();
-        let parcel = if messages == 1 { Parcel::One(message) } else { Parcel::Many(vec![message; messages]) };
+        let submission =
+            if messages == 1 { Submission::One(message) } else { Submission::Many(vec![message; messages]) };
         let room = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
-        Job { parcel, room, queued_at: Instant::now(), answer: tokio::sync::oneshot::channel().0 }
+        QueuedSubmission { submission, room, queued_at: Instant::now(), answer: tokio::sync::oneshot::channel().0 }
     }
 
     #[test]
@@ -435,7 +436,7 @@ mod tests {
         for messages in [700, 1, 600, 1, 0] {
             queued.add(job(messages));
         }
-        let mut next = |has_stream, is_full| queued.next(has_stream, is_full).map(|job| job.parcel.len());
+        let mut next = |has_stream, is_full| queued.next(has_stream, is_full).map(|job| job.submission.len());
         assert_eq!(next(false, false), Some(1));
         assert_eq!(next(false, false), Some(1));
         assert_eq!(next(false, false), Some(0), "a probe");

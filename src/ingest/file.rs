@@ -32,7 +32,7 @@ pub enum FileError {
 
 /// The totals of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
+pub struct FileSummary {
     /// The outcomes of the committed messages.
     pub tally: Tally,
     /// The number of lines that are not valid messages.
@@ -45,12 +45,12 @@ pub fn ingest(
     mut writer: Writer,
     mut bad_line: impl FnMut(BadLine),
     mut committed_bytes: impl FnMut(usize),
-) -> Result<Summary, FileError> {
+) -> Result<FileSummary, FileError> {
     std::thread::scope(|scope| {
         // No buffer: batches in it would need memory of their own.
         let (batches, receiver) = sync_channel(0);
         let (used, again) = channel();
-        let most = writer.large_batch();
+        let most = writer.max_batch();
         let parser = scope.spawn(move || parse(input, most, &batches, &again));
         let committed = commit(&receiver, &used, &mut writer, &mut bad_line, &mut committed_bytes);
         // Without the receiver, a parser that still has batches ends.
@@ -68,7 +68,7 @@ pub fn ingest(
 
 /// Lines, and the blocks that they were read from.
 #[derive(Default)]
-struct Batch {
+struct LineBatch {
     lines: Lines,
     blocks: Vec<Bytes>,
 }
@@ -81,7 +81,7 @@ struct Used {
     blocks: Vec<Bytes>,
 }
 
-impl Batch {
+impl LineBatch {
     /// The reusable memory of a committed batch.
     fn into_used(self) -> Used {
         let mut messages = self.lines.messages;
@@ -94,11 +94,11 @@ impl Batch {
 fn parse(
     mut input: impl Read,
     batch_messages: usize,
-    batches: &SyncSender<Batch>,
+    batches: &SyncSender<LineBatch>,
     again: &Receiver<Used>,
 ) -> io::Result<()> {
     let mut reader = LineReader::default();
-    let (mut batch, mut blocks) = (Batch::default(), Vec::new());
+    let (mut batch, mut blocks) = (LineBatch::default(), Vec::new());
     loop {
         let block = read_block(&mut input, blocks.pop())?;
         let ended = block.is_empty();
@@ -140,13 +140,13 @@ fn read_block(input: &mut impl Read, used: Option<Bytes>) -> io::Result<Bytes> {
 }
 
 fn commit(
-    batches: &Receiver<Batch>,
+    batches: &Receiver<LineBatch>,
     used: &Sender<Used>,
     writer: &mut Writer,
     bad_line: &mut impl FnMut(BadLine),
     committed_bytes: &mut impl FnMut(usize),
-) -> Result<Summary, StoreError> {
-    let mut summary = Summary::default();
+) -> Result<FileSummary, StoreError> {
+    let mut summary = FileSummary::default();
     for mut batch in batches {
         let lines = &mut batch.lines;
         summary.rejected += lines.bad.len() as u64;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use self::committer::{Committer, Observers, Progress};
+use self::committer::{Committer, CommitterHealth, Observers};
 use crate::domain::batch::Outcome;
 use crate::domain::message::Message;
 use crate::feed::Feed;
@@ -30,7 +30,7 @@ pub struct Limits {
     /// The most bytes of single messages that may be queued or being committed. When they are used
     /// up, new single messages are rejected at once.
     pub single_bytes: u32,
-    /// The same limit for streams, which wait for room, and with them their senders. It is
+    /// The limit for streams, which wait for room, and with them their senders. It is
     /// separate, so that a stream neither takes the room of single messages nor makes them wait
     /// long behind it.
     pub stream_bytes: u32,
@@ -94,14 +94,14 @@ impl Tally {
 
 /// One or many messages of one caller, committed together.
 #[derive(Debug)]
-pub enum Parcel {
+pub enum Submission {
     /// One message, without an extra allocation.
     One(Message),
     /// Any number of messages. An empty list probes whether the store can commit.
     Many(Vec<Message>),
 }
 
-impl Parcel {
+impl Submission {
     fn len(&self) -> usize {
         match self {
             Self::One(_) => 1,
@@ -110,30 +110,30 @@ impl Parcel {
     }
 }
 
-type Answer = Result<Tally, IngestError>;
+type CommitResult = Result<Tally, IngestError>;
 
 /// An entry of the queue.
-enum Entry {
-    Job(Job),
+enum QueueEntry {
+    Submission(QueuedSubmission),
     /// Commit everything that was queued before, and nothing after.
     Stop,
 }
 
 /// A parcel in the queue.
-struct Job {
-    parcel: Parcel,
+struct QueuedSubmission {
+    submission: Submission,
     /// Its share of the queue's capacity, held until it is answered.
     room: OwnedSemaphorePermit,
     queued_at: Instant,
-    answer: oneshot::Sender<Answer>,
+    answer: oneshot::Sender<CommitResult>,
 }
 
-impl Job {
+impl QueuedSubmission {
     /// Whether its sender waits for this answer alone. That is also true for a probe.
     fn is_single(&self) -> bool {
-        match &self.parcel {
-            Parcel::One(_) => true,
-            Parcel::Many(messages) => messages.is_empty(),
+        match &self.submission {
+            Submission::One(_) => true,
+            Submission::Many(messages) => messages.is_empty(),
         }
     }
 }
@@ -141,8 +141,8 @@ impl Job {
 /// A committer's queue and progress.
 #[derive(Debug)]
 struct Queue {
-    entries: mpsc::Sender<Entry>,
-    progress: Arc<Progress>,
+    entries: mpsc::Sender<QueueEntry>,
+    progress: Arc<CommitterHealth>,
 }
 
 /// The entrance for messages. Cheap to clone.
@@ -158,30 +158,32 @@ pub struct Ingest {
 
 /// The most messages of a stream that go into a batch together: single messages wait for a batch that
 /// holds at least that many, if there is a stream.
-const PIECE: usize = 64;
+const MAX_STREAM_PART: usize = 64;
 
 /// Divides messages in their order; none are one piece.
-fn in_pieces(messages: Vec<Message>) -> Vec<Vec<Message>> {
-    if messages.len() <= PIECE {
+fn split_stream(messages: Vec<Message>) -> Vec<Vec<Message>> {
+    if messages.len() <= MAX_STREAM_PART {
         return vec![messages];
     }
     let mut rest = messages.into_iter();
-    std::iter::from_fn(|| Some(rest.by_ref().take(PIECE).collect::<Vec<_>>()).filter(|piece| !piece.is_empty()))
-        .collect()
+    std::iter::from_fn(|| {
+        Some(rest.by_ref().take(MAX_STREAM_PART).collect::<Vec<_>>()).filter(|piece| !piece.is_empty())
+    })
+    .collect()
 }
 
 /// The receipt for queued messages; their outcomes arrive later.
 #[derive(Debug)]
-pub struct Pending {
-    first: oneshot::Receiver<Answer>,
+pub struct Receipt {
+    first: oneshot::Receiver<CommitResult>,
     /// The answers of the other queues, if the messages were divided.
-    others: Vec<oneshot::Receiver<Answer>>,
+    others: Vec<oneshot::Receiver<CommitResult>>,
 }
 
-impl Pending {
+impl Receipt {
     /// Waits until the messages are committed or have failed. If a part failed, the result is that
     /// failure.
-    pub async fn answer(self) -> Answer {
+    pub async fn answer(self) -> CommitResult {
         let mut tally = answer_of(self.first).await;
         for other in self.others {
             let answer = answer_of(other).await;
@@ -194,7 +196,7 @@ impl Pending {
     }
 }
 
-async fn answer_of(pending: oneshot::Receiver<Answer>) -> Answer {
+async fn answer_of(pending: oneshot::Receiver<CommitResult>) -> CommitResult {
     pending.await.unwrap_or(Err(IngestError::Stopping))
 }
 
@@ -235,7 +237,7 @@ impl Ingest {
         for partition in 0..store.partitions() {
             let (queue, entries) = mpsc::channel();
             let observers = Observers { feed: feed.clone(), metrics: metrics.clone() };
-            let progress = Arc::<Progress>::default();
+            let progress = Arc::<CommitterHealth>::default();
             let committer =
                 Committer::new(store.clone(), partition, observers, Arc::clone(&progress), limits.patience)?;
             let thread = std::thread::Builder::new().name("committer".to_owned());
@@ -259,25 +261,25 @@ impl Ingest {
 
     /// Queues messages that took `bytes` of input. Without room, a single message is rejected, and
     /// a stream's messages wait.
-    pub async fn queue(&self, parcel: Parcel, bytes: usize) -> Result<Pending, IngestError> {
-        match parcel {
-            Parcel::One(message) => self.queue_one(message, bytes),
-            Parcel::Many(messages) => {
+    pub async fn queue(&self, submission: Submission, bytes: usize) -> Result<Receipt, IngestError> {
+        match submission {
+            Submission::One(message) => self.queue_one(message, bytes),
+            Submission::Many(messages) => {
                 let room = self.wait_for_room(bytes).await?;
                 self.send_divided(messages, room)
             }
         }
     }
 
-    fn queue_one(&self, message: Message, bytes: usize) -> Result<Pending, IngestError> {
-        let queue = self.queues.get(self.queue_of(&message)).ok_or(IngestError::Stopping)?;
+    fn queue_one(&self, message: Message, bytes: usize) -> Result<Receipt, IngestError> {
+        let queue = &self.queues[self.queue_of(&message)];
         if queue.progress.is_stalled(self.limits.stall) {
             return Err(IngestError::Stalled);
         }
         let bytes = at_most(bytes, self.limits.single_bytes);
         let room = Arc::clone(&self.room_for_singles).try_acquire_many_owned(bytes);
         let room = room.map_err(|_| IngestError::Overloaded)?;
-        Ok(Pending { first: Self::send(queue, Parcel::One(message), room)?, others: Vec::new() })
+        Ok(Receipt { first: Self::send(queue, Submission::One(message), room)?, others: Vec::new() })
     }
 
     async fn wait_for_room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, IngestError> {
@@ -289,40 +291,38 @@ impl Ingest {
     }
 
     /// Divides messages among the queues. An empty list probes each committer.
-    fn send_divided(&self, messages: Vec<Message>, mut room: OwnedSemaphorePermit) -> Result<Pending, IngestError> {
+    fn send_divided(&self, messages: Vec<Message>, mut room: OwnedSemaphorePermit) -> Result<Receipt, IngestError> {
         let asking = messages.is_empty();
         let mut parts: Vec<Vec<Message>> = self.queues.iter().map(|_| Vec::new()).collect();
         if let [only] = &mut *parts {
             *only = messages;
         } else {
             for message in messages {
-                if let Some(part) = parts.get_mut(self.queue_of(&message)) {
-                    part.push(message);
-                }
+                parts[self.queue_of(&message)].push(message);
             }
         }
         let parts = self.queues.iter().zip(parts).filter(|(_, part)| asking || !part.is_empty());
         let mut parts: Vec<_> =
-            parts.flat_map(|(queue, part)| in_pieces(part).into_iter().map(move |piece| (queue, piece))).collect();
+            parts.flat_map(|(queue, part)| split_stream(part).into_iter().map(move |piece| (queue, piece))).collect();
         // Each part holds its share of the room; the first also holds the remainder.
         let share = room.num_permits() / parts.len().max(1);
         let mut others = Vec::new();
         for (queue, part) in parts.split_off(parts.len().min(1)) {
-            let room = room.split(share).ok_or(IngestError::Stopping)?;
-            others.push(Self::send(queue, Parcel::Many(part), room)?);
+            let Some(room) = room.split(share) else { unreachable!("the shares are no more than the whole") };
+            others.push(Self::send(queue, Submission::Many(part), room)?);
         }
-        let (queue, part) = parts.pop().ok_or(IngestError::Stopping)?;
-        Ok(Pending { first: Self::send(queue, Parcel::Many(part), room)?, others })
+        let Some((queue, part)) = parts.pop() else { unreachable!("no messages are a part, too") };
+        Ok(Receipt { first: Self::send(queue, Submission::Many(part), room)?, others })
     }
 
     fn send(
         queue: &Queue,
-        parcel: Parcel,
+        submission: Submission,
         room: OwnedSemaphorePermit,
-    ) -> Result<oneshot::Receiver<Answer>, IngestError> {
+    ) -> Result<oneshot::Receiver<CommitResult>, IngestError> {
         let (answer, pending) = oneshot::channel();
-        let job = Job { parcel, room, queued_at: Instant::now(), answer };
-        queue.entries.send(Entry::Job(job)).map_err(|_| IngestError::Stopping)?;
+        let job = QueuedSubmission { submission, room, queued_at: Instant::now(), answer };
+        queue.entries.send(QueueEntry::Submission(job)).map_err(|_| IngestError::Stopping)?;
         Ok(pending)
     }
 
@@ -332,8 +332,8 @@ impl Ingest {
     }
 
     /// Commits messages that took `bytes` of input, together with what else is queued.
-    pub async fn commit(&self, parcel: Parcel, bytes: usize) -> Answer {
-        self.queue(parcel, bytes).await?.answer().await
+    pub async fn commit(&self, submission: Submission, bytes: usize) -> CommitResult {
+        self.queue(submission, bytes).await?.answer().await
     }
 
     /// Tells the committers to end once everything queued now is committed and answered. Later
@@ -341,7 +341,7 @@ impl Ingest {
     pub fn stop(&self) {
         for queue in &*self.queues {
             // The committer may have ended already.
-            let _ = queue.entries.send(Entry::Stop);
+            let _ = queue.entries.send(QueueEntry::Stop);
         }
     }
 
@@ -360,7 +360,7 @@ impl Ingest {
 
     /// Whether a message can be committed now.
     pub async fn probe(&self) -> Result<(), IngestError> {
-        self.commit(Parcel::Many(Vec::new()), 0).await.map(|_| ())
+        self.commit(Submission::Many(Vec::new()), 0).await.map(|_| ())
     }
 }
 
@@ -379,10 +379,13 @@ mod tests {
                            "messageTime": "2022-02-02T19:39:05Z", "messageType": "RocketSpeedIncreased"},
                            "message": {"by": 1}}"#;
         let message = crate::domain::parse::parse(message.as_slice().to_vec().into()).unwrap();
-        for (count, sizes) in
-            [(0, vec![0]), (PIECE, vec![PIECE]), (PIECE + 1, vec![PIECE, 1]), (3 * PIECE, vec![PIECE; 3])]
-        {
-            let pieces = in_pieces(vec![message.clone(); count]);
+        for (count, sizes) in [
+            (0, vec![0]),
+            (MAX_STREAM_PART, vec![MAX_STREAM_PART]),
+            (MAX_STREAM_PART + 1, vec![MAX_STREAM_PART, 1]),
+            (3 * MAX_STREAM_PART, vec![MAX_STREAM_PART; 3]),
+        ] {
+            let pieces = split_stream(vec![message.clone(); count]);
             assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), sizes);
         }
     }

@@ -58,12 +58,12 @@ impl LineReader {
             if self.begun.is_empty() && !self.overlong {
                 self.end_line(chunk.slice(start..end), lines);
             } else {
-                self.begin(chunk.get(start..end).unwrap_or_default());
+                self.begin(&chunk[start..end]);
                 self.end_begun(lines);
             }
             start = end + 1;
         }
-        self.begin(chunk.get(start..).unwrap_or_default());
+        self.begin(&chunk[start..]);
     }
 
     /// Reads the last line, if its line end is missing.

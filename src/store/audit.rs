@@ -12,7 +12,7 @@ use crate::domain::text::Text;
 use crate::domain::timestamp::Timestamp;
 
 /// Receives each problem that is found.
-pub(super) type Found<'f> = &'f mut dyn FnMut(Finding);
+pub(super) type OnFinding<'f> = &'f mut dyn FnMut(Finding);
 
 /// A value read from a row, or why it can't be read.
 pub(super) type Readable<T> = Result<T, String>;
@@ -30,7 +30,7 @@ pub(super) trait Rows {
 }
 
 /// Goes through all rows, and reports each problem.
-pub(super) fn run(rows: &mut dyn Rows, found: Found<'_>) -> Result<Audit, StoreError> {
+pub(super) fn run(rows: &mut dyn Rows, found: OnFinding<'_>) -> Result<Audit, StoreError> {
     let mut audit = Audit::default();
     let (mut next_rocket, mut next_range) = (rows.next_rocket()?, rows.next_range()?);
     loop {
@@ -74,7 +74,7 @@ fn fold_channel(
     rows: &mut dyn Rows,
     first: Row<ProcessedRange>,
     audit: &mut Audit,
-    found: Found<'_>,
+    found: OnFinding<'_>,
 ) -> Result<(Option<RangeFold>, Option<Row<ProcessedRange>>), StoreError> {
     let channel = first.0.clone();
     let mut fold = Some(RangeFold::default());
@@ -82,17 +82,17 @@ fn fold_channel(
     let mut next = Some(first);
     while let Some((_, range)) = next.take_if(|(next, _)| *next == channel) {
         audit.ranges += 1;
-        let mut tell = |detail| found(Finding { channel: Some(channel.clone()), detail });
+        let mut notify = |detail| found(Finding { channel: Some(channel.clone()), detail });
         match range {
             Ok(range) => {
-                problems(&range, below).into_iter().for_each(&mut tell);
+                problems(&range, below).into_iter().for_each(&mut notify);
                 below = Some((range.first, range.last));
                 if let Some(fold) = &mut fold {
                     fold.add(range);
                 }
             }
             Err(detail) => {
-                tell(format!("one of its processed ranges can't be read: {detail}"));
+                notify(format!("one of its processed ranges can't be read: {detail}"));
                 fold = None;
             }
         }

@@ -19,7 +19,7 @@ use crate::domain::text::Channel;
 
 /// What new messages changed in one rocket, as far as filters care.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Touch {
+pub struct ChangeHint {
     /// The number of new messages; 0 if unknown.
     pub applied: u32,
     /// There was a launch: type, mission and status may have changed.
@@ -30,7 +30,7 @@ pub struct Touch {
     pub exploded: bool,
 }
 
-impl Touch {
+impl ChangeHint {
     /// An unknown change of a rocket.
     pub const UNKNOWN: Self = Self { applied: 0, launched: true, mission_changed: true, exploded: true };
 
@@ -55,13 +55,13 @@ impl Touch {
 }
 
 /// The changed rockets.
-pub type Touches = HashMap<Channel, Touch>;
+pub type ChangeHints = HashMap<Channel, ChangeHint>;
 
 /// A notification.
 #[derive(Debug)]
-pub enum Heard {
+pub enum Notified {
     /// Other processes have changed these rockets.
-    Touches(Touches),
+    ChangeHints(ChangeHints),
     /// Other processes have changed something; a scan must find it.
     Something,
 }
@@ -102,7 +102,7 @@ impl Fingerprints {
 
 /// A result of a scan.
 #[derive(Debug)]
-pub enum Scanned {
+pub enum ScanProgress {
     /// The current state of some rockets that have changed, or may have. There may be more.
     Rockets(Vec<Rocket>),
     /// No more rockets had changed before the start of this scan.
@@ -112,11 +112,11 @@ pub enum Scanned {
 }
 
 impl ChangeScan {
-    /// The next changed rockets. After [`Scanned::Done`], the next call starts another scan. After
+    /// The next changed rockets. After [`ScanProgress::Done`], the next call starts another scan. After
     /// an error, the scan is repeated.
-    pub async fn next(&mut self) -> Result<Scanned, StoreError> {
+    pub async fn next(&mut self) -> Result<ScanProgress, StoreError> {
         match self {
-            Self::Nobody => Ok(Scanned::Done),
+            Self::Nobody => Ok(ScanProgress::Done),
             Self::Sqlite(scan) => scan.next().await,
             Self::Postgres(scan) => scan.next().await,
         }
@@ -136,17 +136,17 @@ pub enum Watch {
 
 impl Watch {
     /// Waits for the next notification. After an error, create another watch.
-    pub async fn hear(&mut self) -> Result<Heard, StoreError> {
+    pub async fn recv(&mut self) -> Result<Notified, StoreError> {
         match self {
             Self::Nobody => std::future::pending().await,
-            Self::Sqlite(watch) => watch.hear().await,
-            Self::Postgres(watch) => watch.hear().await,
+            Self::Sqlite(watch) => watch.recv().await,
+            Self::Postgres(watch) => watch.recv().await,
         }
     }
 
     /// How often to scan without a notification, because a process may die after its commit and
     /// before its notification.
-    pub fn look_every(&self) -> Option<Duration> {
+    pub fn scan_interval(&self) -> Option<Duration> {
         match self {
             Self::Nobody | Self::Sqlite(_) => None,
             Self::Postgres(_) => Some(Duration::from_secs(5)),

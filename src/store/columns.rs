@@ -15,7 +15,7 @@ use super::StoreError;
 use super::query::{Filters, Order, Page, Position, RocketQuery, Sort, SortKey};
 use super::report::{Report, Value};
 use crate::domain::ranges::Applied;
-use crate::domain::rocket::{Progress, Rocket, State, Status};
+use crate::domain::rocket::{Progress, Rocket, RocketState, Status};
 use crate::domain::summary::{Latest, Summary};
 use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
@@ -24,7 +24,7 @@ use crate::domain::timestamp::Timestamp;
 const WASTE_ALLOWED: usize = 4_096;
 
 /// Rockets, and the row to continue from; none at the end.
-pub(super) type SomeRockets = (Vec<Rocket>, Option<usize>);
+pub(super) type RocketsAndNext = (Vec<Rocket>, Option<usize>);
 
 /// The rockets. A row is an index into each of the columns.
 #[derive(Debug, Default)]
@@ -40,8 +40,8 @@ pub(super) struct Columns {
     last_received: Column<Timestamp>,
     /// What no page is sorted by.
     rest: Column<Rest>,
-    /// The rocket has changed since the touched ones were last taken.
-    is_touched: Column<bool>,
+    /// The rocket has changed since the changed ones were last taken.
+    is_changed: Column<bool>,
     /// How many rows have no rocket.
     empty: usize,
 }
@@ -49,16 +49,16 @@ pub(super) struct Columns {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rest {
     exploded_reason: TextId,
-    latest_launch: MessageNumber,
-    latest_mission: MessageNumber,
-    latest_explosion: MessageNumber,
+    latest_launch: OptionalNumber,
+    latest_mission: OptionalNumber,
+    latest_explosion: OptionalNumber,
     processed: u32,
     complete_through: u32,
     highest: u32,
 }
 
 /// None where there is no such message.
-type MessageNumber = Option<NonZeroU32>;
+type OptionalNumber = Option<NonZeroU32>;
 
 /// The number of a text in [`Texts`], plus one; none where there is no text.
 type TextId = Option<NonZeroU32>;
@@ -95,14 +95,14 @@ impl Texts {
 
 /// Changes.
 impl Columns {
-    /// Inserts or overwrites a rocket with what is stored. Returns its row, which is marked as touched
+    /// Inserts or overwrites a rocket with what is stored. Returns its row, which is marked as changed
     /// if it has changed.
     pub(super) fn update(&mut self, rocket: &Rocket) -> Result<usize, StoreError> {
         let (state, progress) = (&rocket.state, &rocket.progress);
         let damaged =
             || StoreError::Damaged(format!("the row of {} in rockets has impossible numbers", rocket.channel));
         let number = |number: i64| u32::try_from(number).map_err(|_| damaged());
-        let message = |latest: Option<i64>| -> Result<MessageNumber, StoreError> {
+        let message = |latest: Option<i64>| -> Result<OptionalNumber, StoreError> {
             Ok(latest.map(number).transpose()?.and_then(NonZeroU32::new))
         };
         let latest_update = state.latest_update.ok_or_else(damaged)?;
@@ -129,7 +129,7 @@ impl Columns {
             self.rest[row],
         );
         if is != stored {
-            self.is_touched[row] = true;
+            self.is_changed[row] = true;
             self.empty -= usize::from(is.0.is_none());
             (
                 self.status[row],
@@ -149,19 +149,19 @@ impl Columns {
         (0..self.status.len()).filter(|row| !is_kept(*row)).for_each(|row| self.clear(row));
     }
 
-    /// Touched rockets from a row on. They are no longer touched then.
-    pub(super) fn take_touched(&mut self, from: usize, limit: usize) -> SomeRockets {
-        let touched = (from..self.is_touched.len()).filter(|row| self.is_touched[*row]);
-        let rows: Vec<usize> = touched.take(limit).collect();
-        rows.iter().for_each(|row| self.is_touched[*row] = false);
+    /// Changed rockets from a row on. They are no longer marked then.
+    pub(super) fn take_changed(&mut self, from: usize, limit: usize) -> RocketsAndNext {
+        let changed = (from..self.is_changed.len()).filter(|row| self.is_changed[*row]);
+        let rows: Vec<usize> = changed.take(limit).collect();
+        rows.iter().for_each(|row| self.is_changed[*row] = false);
         let next = rows.last().filter(|_| rows.len() == limit).map(|last| last + 1);
         let rockets = rows.into_iter().filter(|row| self.status[*row].is_some()).map(|row| self.rocket(row));
         (rockets.collect(), next)
     }
 
-    /// Takes all rockets as known.
-    pub(super) fn forget_touched(&mut self) {
-        self.is_touched.iter_mut().for_each(|is_touched| *is_touched = false);
+    /// Marks all rockets as unchanged.
+    pub(super) fn clear_changed(&mut self) {
+        self.is_changed.iter_mut().for_each(|is_changed| *is_changed = false);
     }
 
     /// Adds new messages to a rocket, which may be new.
@@ -174,7 +174,7 @@ impl Columns {
             self.empty -= 1;
         }
         self.store(row, &summary);
-        self.is_touched[row] = true;
+        self.is_changed[row] = true;
         self.last_received[row] = self.last_received[row].max(now);
         let rest = &mut self.rest[row];
         rest.processed = rest.processed.saturating_add(number(applied.processed));
@@ -196,7 +196,7 @@ impl Columns {
     }
 
     /// Whether more memory is wasted than used, so that the copy should be rebuilt.
-    pub(super) fn is_wasteful(&self) -> bool {
+    pub(super) fn needs_rebuild(&self) -> bool {
         let rockets = self.status.len() - self.empty;
         self.empty > rockets + WASTE_ALLOWED || self.texts.texts.len() > 6 * rockets + WASTE_ALLOWED
     }
@@ -214,14 +214,14 @@ impl Columns {
         self.latest_update.push(Timestamp::FIRST);
         self.last_received.push(Timestamp::FIRST);
         self.rest.push(Rest::EMPTY);
-        self.is_touched.push(false);
+        self.is_changed.push(false);
         self.empty += 1;
         self.channels.push(channel)
     }
 
     fn summary(&self, row: usize) -> Summary {
         let rest = &self.rest[row];
-        let latest = |number: MessageNumber, text: TextId| {
+        let latest = |number: OptionalNumber, text: TextId| {
             Some(Latest { number: i64::from(number?.get()), value: self.texts.get(text)?.clone() })
         };
         Summary {
@@ -236,7 +236,7 @@ impl Columns {
     fn store(&mut self, row: usize, summary: &Summary) {
         let Summary { speed_change, launch, mission, explosion, latest_time } = summary;
         let (texts, rest) = (&mut self.texts, &mut self.rest[row]);
-        let mut store = |latest: &Option<Latest>, its_number: &mut MessageNumber, text: &mut TextId| {
+        let mut store = |latest: &Option<Latest>, its_number: &mut OptionalNumber, text: &mut TextId| {
             let latest_number = latest.as_ref().and_then(|latest| NonZeroU32::new(number(latest.number)));
             if latest_number != *its_number {
                 *its_number = latest_number;
@@ -286,7 +286,7 @@ impl Columns {
             Sort::Mission => self.first(query, |row| self.text(self.mission[row]), text_key),
             Sort::Status => self.first(query, |row| self.status[row], status_key),
         };
-        super::listing::page(query, rows.into_iter().map(|row| self.rocket(row)).collect())
+        super::page::page(query, rows.into_iter().map(|row| self.rocket(row)).collect())
     }
 
     /// A rocket, if it is there.
@@ -307,7 +307,7 @@ impl Columns {
         key_of: impl Fn(&'c SortKey) -> Option<K>,
     ) -> Vec<usize> {
         let descending = query.order == Order::Desc;
-        let after = query.after.as_ref().map(|Position { key, channel }| Place {
+        let after = query.after.as_ref().map(|Position { key, channel }| SortPosition {
             key: key_of(key),
             channel: channel.as_str(),
             descending,
@@ -317,7 +317,7 @@ impl Columns {
         let wanted = query.limit + 1;
         let mut first = BinaryHeap::with_capacity(wanted + 1);
         for row in (0..self.status.len()).filter(|row| is_wanted(*row)) {
-            let place = Place { key: key(row), channel: self.channels.name(row), descending, row };
+            let place = SortPosition { key: key(row), channel: self.channels.name(row), descending, row };
             if after.as_ref().is_some_and(|after| place <= *after) {
                 continue;
             }
@@ -356,7 +356,7 @@ impl Columns {
         let channel = Channel::new(self.channels.name(row).to_owned());
         Rocket {
             channel: channel.unwrap_or_else(|error| unreachable!("only channels are added: {error}")),
-            state: State::of(Some(self.summary(row))),
+            state: RocketState::of(Some(self.summary(row))),
             last_received: self.last_received[row],
             progress: Progress {
                 processed: rest.processed.into(),
@@ -368,14 +368,14 @@ impl Columns {
 }
 
 /// The place of a row in an order: the lowest comes first.
-struct Place<'c, K> {
+struct SortPosition<'c, K> {
     key: Option<K>,
     channel: &'c str,
     descending: bool,
     row: usize,
 }
 
-impl<K: Ord> Ord for Place<'_, K> {
+impl<K: Ord> Ord for SortPosition<'_, K> {
     fn cmp(&self, other: &Self) -> Ordering {
         let directed = |ordering: Ordering| if self.descending { ordering.reverse() } else { ordering };
         let by_key = match (&self.key, &other.key) {
@@ -387,19 +387,19 @@ impl<K: Ord> Ord for Place<'_, K> {
     }
 }
 
-impl<K: Ord> PartialOrd for Place<'_, K> {
+impl<K: Ord> PartialOrd for SortPosition<'_, K> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<K: Ord> PartialEq for Place<'_, K> {
+impl<K: Ord> PartialEq for SortPosition<'_, K> {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl<K: Ord> Eq for Place<'_, K> {}
+impl<K: Ord> Eq for SortPosition<'_, K> {}
 
 fn time_key(key: &SortKey) -> Option<Timestamp> {
     text_key(key).and_then(|text| Timestamp::parse(text).ok())
@@ -618,40 +618,40 @@ mod tests {
             launch(&mut columns, name, 1, speed, "x");
         }
         let mut stored = columns.page(&RocketQuery { limit: 3, ..query(Sort::Channel, Order::Asc) }).rockets;
-        assert_eq!(columns.take_touched(0, 9), (stored.clone(), None));
+        assert_eq!(columns.take_changed(0, 9), (stored.clone(), None));
         for rocket in &stored {
             columns.update(rocket).unwrap();
         }
-        assert_eq!(columns.take_touched(0, 9), (vec![], None));
+        assert_eq!(columns.take_changed(0, 9), (vec![], None));
         stored[0].last_received = stored[0].last_received.next();
         stored[2].state.mission = Some(Text::new("y".to_owned()).unwrap());
         stored[2].channel = channel("new");
         let rows: Vec<usize> = stored.iter().map(|rocket| columns.update(rocket).unwrap()).collect();
         columns.retain(|row| rows.contains(&row));
-        assert_eq!(columns.take_touched(0, 1), (vec![stored[0].clone()], Some(1)));
-        assert_eq!(columns.take_touched(1, 1), (vec![stored[2].clone()], Some(4)));
-        assert_eq!(columns.take_touched(4, 1), (vec![], None));
+        assert_eq!(columns.take_changed(0, 1), (vec![stored[0].clone()], Some(1)));
+        assert_eq!(columns.take_changed(1, 1), (vec![stored[2].clone()], Some(4)));
+        assert_eq!(columns.take_changed(4, 1), (vec![], None));
         assert_eq!(pages(&columns, query(Sort::Channel, Order::Asc)), ["a", "b", "new"]);
         columns.update(&stored[0]).unwrap();
-        assert_eq!(columns.take_touched(0, 9), (vec![], None));
+        assert_eq!(columns.take_changed(0, 9), (vec![], None));
     }
 
     #[test]
     fn what_is_no_longer_used_is_not_kept_forever() {
         let mut columns = Columns::default();
         for number in 1..=WASTE_ALLOWED as u32 + 6 {
-            assert!(!columns.is_wasteful());
+            assert!(!columns.needs_rebuild());
             apply(&mut columns, "a", number, "MissionChanged", &format!(r#"{{"newMission": "M{number}"}}"#));
         }
         apply(&mut columns, "a", 9_999, "MissionChanged", r#"{"newMission": "last"}"#);
-        assert!(columns.is_wasteful());
+        assert!(columns.needs_rebuild());
         let mut columns = Columns::default();
         for index in 0..=WASTE_ALLOWED {
-            assert!(!columns.is_wasteful());
+            assert!(!columns.needs_rebuild());
             let name = index.to_string();
             apply(&mut columns, &name, 1, "SpeedIncreased", r#"{"by": 7}"#);
             columns.remove(&channel(&name));
         }
-        assert!(columns.is_wasteful());
+        assert!(columns.needs_rebuild());
     }
 }

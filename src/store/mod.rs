@@ -8,14 +8,14 @@ mod audit;
 pub mod changes;
 mod columns;
 mod database;
-pub mod failure;
-mod known;
-mod listing;
-mod merge;
+pub mod fault_injection;
+mod page;
 pub mod postgres;
 pub mod query;
+mod range_cache;
 pub mod report;
 pub mod sqlite;
+mod upsert;
 
 use std::ops::{ControlFlow, RangeInclusive};
 use std::path::PathBuf;
@@ -23,12 +23,12 @@ use std::time::Duration;
 
 use crate::domain::batch::Outcome;
 use crate::domain::message::Message;
-use crate::domain::rocket::{Rocket, State, View};
+use crate::domain::rocket::{Rocket, RocketState, View};
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
-use changes::{ChangeScan, Touches, Watch};
+use changes::{ChangeHints, ChangeScan, Watch};
 pub use database::{Database, may_hold_password};
-use failure::Failures;
+use fault_injection::Failures;
 use postgres::{PostgresStore, PostgresWriter};
 use query::{Page, RocketQuery};
 use report::{Report, ReportRows, Value};
@@ -140,11 +140,11 @@ pub enum StoreError {
 
 impl StoreError {
     /// Whether the store found out only after a wait, which another attempt would repeat.
-    pub fn was_waited_for(&self) -> bool {
+    pub fn is_timeout(&self) -> bool {
         match self {
             Self::TimedOut => true,
             Self::Sqlite(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy),
-            Self::Postgres(error) => postgres::was_waited_for(error),
+            Self::Postgres(error) => postgres::is_timeout(error),
             _ => false,
         }
     }
@@ -236,7 +236,7 @@ pub struct RocketInBothViews {
     /// The best-effort view, with the first gaps.
     pub best_effort: RocketWithGaps,
     /// The state in the exact view.
-    pub exact: State,
+    pub exact: RocketState,
 }
 
 /// How long tombstones of removed rockets are kept.
@@ -308,17 +308,17 @@ impl Store {
     }
 
     /// Whether reading several rockets at once is cheaper than one by one.
-    pub fn reads_together(&self) -> bool {
+    pub fn coalesces_reads(&self) -> bool {
         matches!(self, Self::Sqlite(_))
     }
 
     /// The results of [`rocket`](Self::rocket) for each of these, each as fast.
-    pub async fn rockets_at_once<'a>(
+    pub async fn rockets_by_channels<'a>(
         &self,
         asked: impl Iterator<Item = (&'a Channel, View)>,
     ) -> Result<Vec<Option<RocketWithGaps>>, StoreError> {
         match self {
-            Self::Sqlite(store) => store.rockets_at_once(asked),
+            Self::Sqlite(store) => store.rockets_by_channels(asked),
             Self::Postgres(store) => {
                 let mut found = Vec::new();
                 for (channel, view) in asked {
@@ -354,10 +354,10 @@ impl Store {
     }
 
     /// Like [`report`](Self::report), but blocking.
-    pub fn report_now(&self, report: Report, limit: u32) -> Result<ReportRows, StoreError> {
+    pub fn report_blocking(&self, report: Report, limit: u32) -> Result<ReportRows, StoreError> {
         match self {
             Self::Sqlite(store) => store.report(report, limit),
-            Self::Postgres(store) => store.report_now(report, limit),
+            Self::Postgres(store) => store.report_blocking(report, limit),
         }
     }
 
@@ -404,23 +404,23 @@ impl Store {
     }
 
     /// Whether other instances must be notified of this process's commits.
-    pub fn is_to_tell(&self) -> bool {
+    pub fn notifies_others(&self) -> bool {
         matches!(self, Self::Postgres(_))
     }
 
     /// Notifies other instances of this process's changes; none means unspecified changes.
-    pub async fn tell(&self, touches: Option<&Touches>) -> Result<(), StoreError> {
+    pub async fn notify(&self, hints: Option<&ChangeHints>) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(_) => Ok(()),
-            Self::Postgres(store) => store.tell(touches).await,
+            Self::Postgres(store) => store.notify(hints).await,
         }
     }
 
-    /// Like [`tell`](Self::tell), but blocking.
-    pub fn tell_now(&self, touches: Option<&Touches>) -> Result<(), StoreError> {
+    /// Like [`notify`](Self::notify), but blocking.
+    pub fn notify_blocking(&self, hints: Option<&ChangeHints>) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(_) => Ok(()),
-            Self::Postgres(store) => store.tell_now(touches),
+            Self::Postgres(store) => store.notify_blocking(hints),
         }
     }
 
@@ -499,7 +499,7 @@ impl Writer {
     /// The best size of a transaction if only total throughput matters. In larger transactions more
     /// messages share the rows of a channel, but others wait longer for the write lock, or for an
     /// answer.
-    pub fn large_batch(&self) -> usize {
+    pub fn max_batch(&self) -> usize {
         match self {
             Self::Sqlite(_) => 98_304,
             Self::Postgres(_) => 32_768,

@@ -1,7 +1,7 @@
 //! A query for a page of rockets, for both engines: order, filters, and the end of the previous
 //! page.
 
-use crate::domain::rocket::{Rocket, State, Status, View};
+use crate::domain::rocket::{Rocket, RocketState, Status, View};
 use crate::domain::text::{Channel, Text};
 
 /// The sort keys. Ties break by channel in the same direction; nulls come last in both.
@@ -133,7 +133,7 @@ pub struct Filters {
 
 impl Filters {
     /// Whether a rocket in this state matches, apart from its channel.
-    pub fn match_state(&self, state: &State) -> bool {
+    pub fn match_state(&self, state: &RocketState) -> bool {
         fn same<T: PartialEq>(wanted: &Option<T>, is: Option<&T>) -> bool {
             wanted.as_ref().is_none_or(|wanted| Some(wanted) == is)
         }

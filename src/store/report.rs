@@ -34,7 +34,7 @@ pub enum Kind {
 }
 
 /// A column's SQL name and type.
-pub type Column = (&'static str, Kind);
+pub type ReportColumn = (&'static str, Kind);
 
 /// A cell of a report.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,7 +89,7 @@ impl Report {
     }
 
     /// Its columns.
-    pub fn columns(self) -> &'static [Column] {
+    pub fn columns(self) -> &'static [ReportColumn] {
         use Kind::{Integer, Real, Text, Time};
         match self {
             Self::Missions => &[
@@ -167,7 +167,7 @@ impl ReportRows {
 /// A row that serializes as an object.
 #[derive(Clone, Copy, Debug)]
 pub struct RowObject<'r> {
-    columns: &'static [Column],
+    columns: &'static [ReportColumn],
     row: &'r [Value],
 }
 

@@ -436,7 +436,7 @@ fn of_messages_that_were_not_stored_followers_hear_nothing() {
     posted(&mut client, &launched("a", 1));
     let mut stream = Events::open(app.address, "", None);
     assert_eq!(stream.snapshot(), ["a"]);
-    app.failures.plan(rocket_monitor::store::failure::FailurePoint::BeforeCommit, 1);
+    app.failures.plan(rocket_monitor::store::fault_injection::FailurePoint::BeforeCommit, 1);
     client.post(&launched("never", 1)).problem(503);
     posted(&mut client, &faster("a", 2, 1));
     // All events are for what was stored, also those that come after it.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use rocket_monitor::ingest::Limits;
-use rocket_monitor::store::failure::FailurePoint;
+use rocket_monitor::store::fault_injection::FailurePoint;
 use serde_json::json;
 
 use crate::support::{Answer, App, Backend, Client, conformance, eventually, faster, launched, sql};

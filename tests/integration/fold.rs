@@ -9,7 +9,7 @@ use rocket_monitor::domain::batch::{Batch, Outcome};
 use rocket_monitor::domain::message::Message;
 use rocket_monitor::domain::parse::parse;
 use rocket_monitor::domain::ranges::{Applied, ProcessedRange};
-use rocket_monitor::domain::rocket::{RangeFold, State, View, gaps};
+use rocket_monitor::domain::rocket::{RangeFold, RocketState, View, gaps};
 use rocket_monitor::domain::summary::Summary;
 use serde_json::{Value, json};
 
@@ -79,7 +79,7 @@ impl Model {
     }
 }
 
-fn rocket_json(channel: &str, state: &State, messages: Value) -> Value {
+fn rocket_json(channel: &str, state: &RocketState, messages: Value) -> Value {
     let text = |text: &Option<rocket_monitor::domain::text::Text>| json!(text.as_ref().map(|text| text.as_str()));
     json!({
         "channel": channel, "status": state.status.name(), "type": text(&state.rocket_type), "speed": state.speed,
@@ -106,7 +106,7 @@ fn check(model: &Model, sent: &[&Sent]) -> Result<(), TestCaseError> {
         ] {
             messages[member] = json!(value);
         }
-        let added = rocket_json(channel, &State::of(Some(applied.summary.clone())), messages);
+        let added = rocket_json(channel, &RocketState::of(Some(applied.summary.clone())), messages);
         prop_assert_eq!(added, oracle.rocket(channel, false));
     }
     Ok(())

@@ -19,7 +19,7 @@ use rocket_monitor::domain::message::Message;
 use rocket_monitor::domain::parse::parse;
 use rocket_monitor::domain::text::Channel;
 use rocket_monitor::domain::timestamp::Timestamp;
-use rocket_monitor::store::failure::{FailurePoint, Failures};
+use rocket_monitor::store::fault_injection::{FailurePoint, Failures};
 use rocket_monitor::store::{Database, OpenOptions, Store, StoreError};
 
 use crate::figures;

@@ -12,7 +12,7 @@ use rocket_monitor::feed::Feed;
 use rocket_monitor::http::{Access, Capacity, Server, Stopper};
 use rocket_monitor::ingest::{Committers, Ingest, Limits};
 use rocket_monitor::metrics::Metrics;
-use rocket_monitor::store::failure::Failures;
+use rocket_monitor::store::fault_injection::Failures;
 use rocket_monitor::store::{Database, OpenOptions, Store};
 use serde_json::{Value, json};
 use tempfile::TempDir;

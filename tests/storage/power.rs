@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rocket_monitor::domain::batch::Outcome;
 use rocket_monitor::domain::timestamp::Timestamp;
 use rocket_monitor::feed::Feed;
-use rocket_monitor::ingest::{Ingest, Limits, Parcel};
+use rocket_monitor::ingest::{Ingest, Limits, Submission};
 use rocket_monitor::metrics::Metrics;
 use rocket_monitor::store::{Database, OpenOptions, Store};
 
@@ -57,7 +57,7 @@ fn serve(
     for some in part.chunks(40) {
         let send = some.chunks(some.len().div_ceil(CLIENTS)).map(async |mine| {
             for &index in mine {
-                ingest.commit(Parcel::One(message(index)), 200).await.unwrap();
+                ingest.commit(Submission::One(message(index)), 200).await.unwrap();
                 disk.acknowledged(index);
             }
         });

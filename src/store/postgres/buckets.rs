@@ -99,5 +99,5 @@ fn hash(channel: &str) -> usize {
     Sha256::digest(channel.as_bytes())[0].into()
 }
 
-/// The same hash in SQL.
+/// This hash in SQL.
 pub(super) const SQL_HASH: &str = "get_byte(sha256(convert_to(channel, 'UTF8')), 0)";

@@ -22,8 +22,8 @@ use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
-use crate::store::changes::{ChangeScan, Fingerprints, Heard, Scanned, Touch, Touches, Watch};
-use crate::store::listing::ROCKET_COLUMNS;
+use crate::store::changes::{ChangeHint, ChangeHints, ChangeScan, Fingerprints, Notified, ScanProgress, Watch};
+use crate::store::page::ROCKET_COLUMNS;
 
 /// How long a listener receives nothing before it tests the connection.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ struct Notification {
     /// The sending instance, which ignores its own notifications.
     from: u64,
     /// The rockets that it has changed; none if there are too many to name.
-    touches: Option<Vec<(String, Touch)>>,
+    hints: Option<Vec<(String, ChangeHint)>>,
 }
 
 /// The notification channel of the instances that use the tables in a schema, named after the
@@ -70,7 +70,7 @@ impl PostgresStore {
         if self.buckets.are_many() {
             scan.fingerprints = Some(Fingerprints::default());
             // The current state of all rockets is the baseline.
-            while !matches!(scan.next().await?, Scanned::Done) {}
+            while !matches!(scan.next().await?, ScanProgress::Done) {}
         }
         Ok(ChangeScan::Postgres(scan))
     }
@@ -94,17 +94,17 @@ impl PostgresStore {
         .await
     }
 
-    /// See [`Store::tell`](crate::store::Store::tell).
-    pub async fn tell(&self, touches: Option<&Touches>) -> Result<(), StoreError> {
-        let (name, payloads) = (Arc::clone(&self.notifications), payloads(self.instance, touches));
+    /// See [`Store::notify`](crate::store::Store::notify).
+    pub async fn notify(&self, hints: Option<&ChangeHints>) -> Result<(), StoreError> {
+        let (name, payloads) = (Arc::clone(&self.notifications), payloads(self.instance, hints));
         let is_distributed = self.is_distributed;
         self.read(move |pool| async move { notify(&pool, is_distributed, &name, &payloads).await }).await
     }
 
-    /// See [`Store::tell_now`](crate::store::Store::tell_now).
-    pub fn tell_now(&self, touches: Option<&Touches>) -> Result<(), StoreError> {
+    /// See [`Store::notify_blocking`](crate::store::Store::notify_blocking).
+    pub fn notify_blocking(&self, hints: Option<&ChangeHints>) -> Result<(), StoreError> {
         let runtime = self.runtime.0.as_ref().ok_or(StoreError::BrokenOff)?;
-        let payloads = payloads(self.instance, touches);
+        let payloads = payloads(self.instance, hints);
         let notified = notify(&self.pool, self.is_distributed, &self.notifications, &payloads);
         runtime.block_on(session::within(self.url.patience(), notified))
     }
@@ -136,26 +136,27 @@ fn rockets(found: &[PgRow]) -> Result<Vec<Rocket>, StoreError> {
 
 /// The notifications of some changes; a single unspecific one if the changes are unknown or too
 /// many.
-fn payloads(from: u64, touches: Option<&Touches>) -> Vec<String> {
+fn payloads(from: u64, hints: Option<&ChangeHints>) -> Vec<String> {
     let something = || vec![payload(from, None)];
-    let Some(touches) = touches else { return something() };
+    let Some(hints) = hints else { return something() };
     let mut payloads = Vec::new();
     let (mut part, mut bytes) = (Vec::new(), 0);
-    for (channel, touch) in touches {
-        let size = serde_json::to_string(&(channel.as_str(), touch)).map_or(0, |json| json.len() + 1);
+    for (channel, hint) in hints {
+        let size = serde_json::to_string(&(channel.as_str(), hint)).map_or(0, |json| json.len() + 1);
         if bytes + size > NOTIFICATION_BYTES {
             payloads.push(payload(from, Some(std::mem::take(&mut part))));
             bytes = 0;
         }
         bytes += size;
-        part.push((channel.as_str().to_owned(), *touch));
+        part.push((channel.as_str().to_owned(), *hint));
     }
     payloads.push(payload(from, Some(part)));
     if payloads.len() > MOST_NOTIFICATIONS { something() } else { payloads }
 }
 
-fn payload(from: u64, touches: Option<Vec<(String, Touch)>>) -> String {
-    serde_json::to_string(&Notification { from, touches }).unwrap_or_default()
+fn payload(from: u64, hints: Option<Vec<(String, ChangeHint)>>) -> String {
+    let json = serde_json::to_string(&Notification { from, hints });
+    json.unwrap_or_else(|error| unreachable!("texts, numbers and flags are JSON: {error}"))
 }
 
 /// How many rockets are read at a time.
@@ -188,7 +189,7 @@ struct Look {
 }
 
 impl PostgresScan {
-    pub(in crate::store) async fn next(&mut self) -> Result<Scanned, StoreError> {
+    pub(in crate::store) async fn next(&mut self) -> Result<ScanProgress, StoreError> {
         let Look { through, bucket, after } = match self.look.take() {
             Some(look) => look,
             None => Look { through: self.store.oldest_transaction().await?, bucket: 0, after: String::new() },
@@ -198,7 +199,7 @@ impl PostgresScan {
             Some(&bucket) => self.store.written_since(since, bucket, after).await?,
             None => {
                 self.since = through;
-                return Ok(Scanned::Done);
+                return Ok(ScanProgress::Done);
             }
         };
         match rockets.last() {
@@ -214,11 +215,11 @@ impl PostgresScan {
                         fingerprints.has_changed(rocket.channel.as_str(), hash) == Ok(true)
                     });
                 }
-                Ok(Scanned::Rockets(rockets))
+                Ok(ScanProgress::Rockets(rockets))
             }
             None => {
                 self.look = Some(Look { through, bucket: bucket + 1, after: String::new() });
-                Ok(Scanned::Rockets(rockets))
+                Ok(ScanProgress::Rockets(rockets))
             }
         }
     }
@@ -258,7 +259,7 @@ pub struct PostgresWatch {
 }
 
 impl PostgresWatch {
-    pub(in crate::store) async fn hear(&mut self) -> Result<Heard, StoreError> {
+    pub(in crate::store) async fn recv(&mut self) -> Result<Notified, StoreError> {
         loop {
             let Ok(received) = tokio::time::timeout(SILENCE, self.listener.try_recv()).await else {
                 let asked = async { Ok(self.listener.execute("SELECT 1").await.map(|_| ())?) };
@@ -267,17 +268,17 @@ impl PostgresWatch {
             };
             // The connection was lost, so notifications may have been missed.
             let Some(notification) = received? else {
-                return Ok(Heard::Something);
+                return Ok(Notified::Something);
             };
             match serde_json::from_str(notification.payload()) {
                 Ok(Notification { from, .. }) if from == self.instance => {}
-                Ok(Notification { touches: Some(touches), .. }) => {
-                    let touches =
-                        touches.into_iter().filter_map(|(channel, touch)| Some((Channel::new(channel).ok()?, touch)));
-                    return Ok(Heard::Touches(touches.collect()));
+                Ok(Notification { hints: Some(hints), .. }) => {
+                    let hints =
+                        hints.into_iter().filter_map(|(channel, hint)| Some((Channel::new(channel).ok()?, hint)));
+                    return Ok(Notified::ChangeHints(hints.collect()));
                 }
                 // Notifications of other versions may be unreadable.
-                Ok(Notification { touches: None, .. }) | Err(_) => return Ok(Heard::Something),
+                Ok(Notification { hints: None, .. }) | Err(_) => return Ok(Notified::Something),
             }
         }
     }
@@ -290,14 +291,14 @@ mod tests {
 
     #[test]
     fn notifications_hold_everything_or_say_that_there_is_more() {
-        let touches = |count: usize| -> Touches {
-            (0..count).map(|index| (Channel::new(format!("{index:\"<255}")).unwrap(), Touch::UNKNOWN)).collect()
+        let hints = |count: usize| -> ChangeHints {
+            (0..count).map(|index| (Channel::new(format!("{index:\"<255}")).unwrap(), ChangeHint::UNKNOWN)).collect()
         };
         for (count, told) in [(0, Some(0)), (1, Some(1)), (500, Some(500)), (5_000, None)] {
-            let payloads = payloads(7, Some(&touches(count)));
+            let payloads = payloads(7, Some(&hints(count)));
             let read: Vec<Notification> = payloads.iter().map(|it| serde_json::from_str(it).unwrap()).collect();
             assert!(payloads.iter().all(|payload| payload.len() < 8_000) && read.iter().all(|it| it.from == 7));
-            let sum = read.iter().map(|it| it.touches.as_ref().map(Vec::len)).sum::<Option<usize>>();
+            let sum = read.iter().map(|it| it.hints.as_ref().map(Vec::len)).sum::<Option<usize>>();
             assert_eq!(sum, told);
         }
     }

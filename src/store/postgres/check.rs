@@ -7,12 +7,12 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 use tokio::runtime::Handle;
 
 use super::buckets::Buckets;
-use super::session::{self, Work};
+use super::session::{self, WorkKind};
 use super::{PostgresStore, rows};
 use crate::domain::ranges::ProcessedRange;
 use crate::domain::rocket::Rocket;
-use crate::store::audit::{self, Found};
-use crate::store::listing::ROCKET_COLUMNS;
+use crate::store::audit::{self, OnFinding};
+use crate::store::page::ROCKET_COLUMNS;
 use crate::store::{Audit, Finding, StoreError};
 
 /// How many rows are fetched at a time.
@@ -20,13 +20,13 @@ const FETCHED_ROWS: usize = 2_000;
 
 impl PostgresStore {
     /// See [`Store::check`](crate::store::Store::check).
-    pub fn check(&self, found: Found<'_>) -> Result<Audit, StoreError> {
+    pub fn check(&self, found: OnFinding<'_>) -> Result<Audit, StoreError> {
         let runtime = self.runtime.0.as_ref().ok_or(StoreError::BrokenOff)?;
-        let mut connection = runtime.block_on(self.connect(Work::Long))?;
+        let mut connection = runtime.block_on(self.connect(WorkKind::Long))?;
         let mut totals = Audit::default();
         for &bucket in self.buckets.all() {
             runtime.block_on(open_cursors(&mut connection, bucket))?;
-            let mut tables = Tables {
+            let mut tables = PostgresRows {
                 handle: runtime.handle().clone(),
                 connection: &mut connection,
                 buckets: &self.buckets,
@@ -59,7 +59,7 @@ async fn open_cursors(connection: &mut PgConnection, bucket: i16) -> Result<(), 
 }
 
 /// Reports rows that are in no bucket.
-async fn find_strays(connection: &mut PgConnection, buckets: &Buckets, found: Found<'_>) -> Result<(), StoreError> {
+async fn find_strays(connection: &mut PgConnection, buckets: &Buckets, found: OnFinding<'_>) -> Result<(), StoreError> {
     sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
     for table in ["rockets", "processed_ranges"] {
         let sql = format!("SELECT channel, bucket FROM {table} WHERE bucket <> ALL($1) ORDER BY channel");
@@ -72,7 +72,7 @@ async fn find_strays(connection: &mut PgConnection, buckets: &Buckets, found: Fo
     Ok(())
 }
 
-struct Tables<'c> {
+struct PostgresRows<'c> {
     handle: Handle,
     connection: &'c mut PgConnection,
     buckets: &'c Buckets,
@@ -82,7 +82,7 @@ struct Tables<'c> {
     ranges: VecDeque<PgRow>,
 }
 
-impl Tables<'_> {
+impl PostgresRows<'_> {
     fn fetch(&mut self, cursor: &str) -> Result<VecDeque<PgRow>, StoreError> {
         let sql = format!("FETCH {FETCHED_ROWS} FROM {cursor}");
         // Prepared, and therefore in binary format.
@@ -104,7 +104,7 @@ impl Tables<'_> {
     }
 }
 
-impl audit::Rows for Tables<'_> {
+impl audit::Rows for PostgresRows<'_> {
     fn next_rocket(&mut self) -> Result<Option<audit::Row<Rocket>>, StoreError> {
         if self.rockets.is_empty() {
             self.rockets = self.fetch("all_rockets")?;

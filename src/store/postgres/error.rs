@@ -48,7 +48,7 @@ pub(super) fn is_encryption_failed(error: &Error) -> bool {
 }
 
 /// Whether the error is a timeout.
-pub(in crate::store) fn was_waited_for(error: &Error) -> bool {
+pub(in crate::store) fn is_timeout(error: &Error) -> bool {
     matches!(error, Error::PoolTimedOut)
         || state(error).is_some_and(|state| [LOCK_NOT_AVAILABLE, QUERY_CANCELED].contains(&state.as_str()))
 }

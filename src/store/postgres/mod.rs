@@ -28,14 +28,14 @@ use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tokio::runtime::Runtime;
 
-use super::failure::Failures;
+use super::fault_injection::Failures;
 use super::{Database, FORGOTTEN_KEPT, OpenError, OpenOptions, StoreError};
 use crate::domain::text::Channel;
 use buckets::Buckets;
 pub use changes::{PostgresScan, PostgresWatch};
-pub(super) use error::{describe, was_waited_for};
-use schema::Opened;
-use session::{GivenUp, Work};
+pub(super) use error::{describe, is_timeout};
+use schema::OpenResult;
+use session::{GivenUp, WorkKind};
 pub use url::PostgresUrl;
 pub use write::PostgresWriter;
 
@@ -91,15 +91,15 @@ impl PostgresStore {
             tracing::warn!("{ignored}");
         }
         let opened = runtime.block_on(async {
-            let (mut connection, url) = session::connect_first(url, Work::Long).await?;
+            let (mut connection, url) = session::connect_first(url, WorkKind::Long).await?;
             let opened = schema::open(&mut connection, options.migrate, url.opening_patience()).await?;
             session::close(connection).await;
             Ok((opened, url))
         });
         let (opened, url) = opened.map_err(|error| explain(error, url)).map_err(engine)?;
         match opened {
-            Opened::Refused(reason) => Err(OpenError::Refused { database: database(), reason }),
-            Opened::Ours { buckets, notifications, is_distributed } => {
+            OpenResult::Refused(reason) => Err(OpenError::Refused { database: database(), reason }),
+            OpenResult::Ours { buckets, notifications, is_distributed } => {
                 let pool = {
                     // A pool must be created inside a runtime.
                     let _entered = runtime.enter();
@@ -138,18 +138,18 @@ impl PostgresStore {
 
     /// The number of the last migration.
     pub fn schema_version(&self) -> Result<i64, StoreError> {
-        self.wait(Work::Bounded, async |connection| Ok(schema::version(connection).await?.unwrap_or(0)))
+        self.wait(WorkKind::Bounded, async |connection| Ok(schema::version(connection).await?.unwrap_or(0)))
     }
 
     /// See [`Store::distribute`](crate::store::Store::distribute).
     pub fn distribute(&self, buckets: Option<u16>) -> Result<bool, StoreError> {
-        self.wait(Work::Long, async |connection| cluster::distribute(connection, buckets).await)
+        self.wait(WorkKind::Long, async |connection| cluster::distribute(connection, buckets).await)
     }
 
     /// Removes a rocket and the record of its processed messages. Returns whether it existed.
     pub fn forget(&self, channel: &Channel) -> Result<bool, StoreError> {
         let bucket = self.buckets.of(channel);
-        let removed = self.wait(Work::Bounded, async |connection| {
+        let removed = self.wait(WorkKind::Bounded, async |connection| {
             let mut transaction = connection.begin_with(BEGIN_TO_WRITE).await?;
             // The row of `rockets` first, because every writer of the channel locks it first.
             let [rocket, ranges] = [
@@ -163,7 +163,7 @@ impl PostgresStore {
             Ok(removed.rows_affected() > 0)
         })?;
         // Instances that miss this find the tombstone.
-        if let Err(error) = self.tell_now(None) {
+        if let Err(error) = self.notify_blocking(None) {
             tracing::debug!(%error, "could not notify other instances");
         }
         Ok(removed)
@@ -173,7 +173,7 @@ impl PostgresStore {
     /// context.
     fn wait<T>(
         &self,
-        work: Work,
+        work: WorkKind,
         task: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let runtime = self.runtime.0.as_ref().ok_or(StoreError::BrokenOff)?;
@@ -188,7 +188,7 @@ impl PostgresStore {
 
 impl PostgresStore {
     /// Opens a connection to the database as it was when it was opened.
-    async fn connect(&self, work: Work) -> Result<PgConnection, StoreError> {
+    async fn connect(&self, work: WorkKind) -> Result<PgConnection, StoreError> {
         let mut connection = session::connect(&self.url, work).await?;
         session::within(self.url.patience(), self.buckets.hold(&mut connection)).await?;
         Ok(connection)
@@ -208,7 +208,7 @@ fn explain(error: StoreError, url: &PostgresUrl) -> StoreError {
 /// A pool of at most `size` connections, each tested before it is reused. An abandoned request
 /// keeps its slot until the server has answered, so there are never more connections.
 fn pool(url: &PostgresUrl, buckets: &Buckets, size: u32) -> PgPool {
-    let (set_up, target): (Arc<str>, _) = (url.set_up(Work::Bounded).into(), url.target);
+    let (set_up, target): (Arc<str>, _) = (url.set_up(WorkKind::Bounded).into(), url.target);
     let buckets = buckets.clone();
     PgPoolOptions::new()
         .max_connections(size)

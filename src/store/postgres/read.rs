@@ -9,10 +9,10 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 
 use super::PostgresStore;
 use super::rows::{self, PgTime};
-use super::session::{self, Work};
+use super::session::{self, WorkKind};
 use crate::domain::rocket::{View, gaps};
 use crate::domain::text::Channel;
-use crate::store::listing::{self, Parameter, PartStatement, ROCKET_COLUMNS};
+use crate::store::page::{self, Parameter, PartStatement, ROCKET_COLUMNS};
 use crate::store::query::{Page, RocketQuery};
 use crate::store::report::{Report, ReportRows, Value};
 use crate::store::{GAPS_TOLD, RocketInBothViews, RocketWithGaps, StoreError};
@@ -64,10 +64,10 @@ impl PostgresStore {
         self.read(move |pool| async move { report(&mut *pool.acquire().await?, which, limit).await }).await
     }
 
-    /// See [`Store::report_now`](crate::store::Store::report_now).
-    pub fn report_now(&self, which: Report, limit: u32) -> Result<ReportRows, StoreError> {
+    /// See [`Store::report_blocking`](crate::store::Store::report_blocking).
+    pub fn report_blocking(&self, which: Report, limit: u32) -> Result<ReportRows, StoreError> {
         // No other request waits for it, so it may take long.
-        self.wait(Work::Long, async |connection| report(connection, which, limit).await)
+        self.wait(WorkKind::Long, async |connection| report(connection, which, limit).await)
     }
 
     /// See [`Store::report_rows`](crate::store::Store::report_rows).
@@ -76,7 +76,7 @@ impl PostgresStore {
         which: Report,
         each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        self.wait(Work::Long, async |connection| {
+        self.wait(WorkKind::Long, async |connection| {
             let all = sqlx::query(AssertSqlSafe(which.sql(GAPS))).bind(i64::MAX);
             let mut found = all.fetch(connection);
             while let Some(row) = found.try_next().await? {
@@ -130,7 +130,7 @@ async fn rocket(
         "SELECT {ROCKET_COLUMNS}, {}, {} FROM {} WHERE channel = $1 AND bucket = $3",
         first_ranges("first_msg"),
         first_ranges("last_msg"),
-        listing::table(view)
+        page::table(view)
     );
     let found = sqlx::query(AssertSqlSafe(sql)).bind(channel.as_str()).bind(GAPS_TOLD as i64 + 1).bind(bucket);
     let Some(row) = found.fetch_optional(connection).await? else {
@@ -143,8 +143,8 @@ async fn rocket(
 async fn rockets(pool: &PgPool, query: &RocketQuery) -> Result<Page, StoreError> {
     let mut snapshot = pool.begin_with(SNAPSHOT).await?;
     let mut rockets = Vec::with_capacity(query.limit + 1);
-    for part in listing::parts(query) {
-        let wanted = listing::wanted(query, rockets.len());
+    for part in page::parts(query) {
+        let wanted = page::wanted(query, rockets.len());
         if wanted > 0 {
             let part = PartStatement::new(query, part, wanted);
             let sql = part.sql(ROCKET_COLUMNS, query.view);
@@ -155,7 +155,7 @@ async fn rockets(pool: &PgPool, query: &RocketQuery) -> Result<Page, StoreError>
         }
     }
     snapshot.commit().await?;
-    Ok(listing::page(query, rockets))
+    Ok(page::page(query, rockets))
 }
 
 fn bind(statement: Query<'_, Postgres, PgArguments>, parameter: Parameter) -> Query<'_, Postgres, PgArguments> {

@@ -9,7 +9,7 @@ use sqlx::postgres::{PgArgumentBuffer, PgRow, PgTypeInfo, PgValueFormat, PgValue
 use sqlx::{Column, Decode, Encode, Postgres, Row, Type};
 
 use crate::domain::ranges::ProcessedRange;
-use crate::domain::rocket::{Progress, Rocket, State, Status};
+use crate::domain::rocket::{Progress, Rocket, RocketState, Status};
 use crate::domain::summary::{Latest, Summary};
 use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
@@ -60,11 +60,11 @@ impl<'r> Decode<'r, Postgres> for PgTime {
     }
 }
 
-/// Reads the columns that [`ROCKET_COLUMNS`](crate::store::listing::ROCKET_COLUMNS) names.
+/// Reads the columns that [`ROCKET_COLUMNS`](crate::store::page::ROCKET_COLUMNS) names.
 pub(super) fn rocket(row: &PgRow) -> Result<Rocket, StoreError> {
     Ok(Rocket {
         channel: channel(row, 0)?,
-        state: State {
+        state: RocketState {
             status: required(row, 1, |name| name.parse::<Status>().map_err(|()| "is no status".to_owned()))?,
             rocket_type: optional(row, 2, |text| Text::new(ByteString::from(text)))?,
             speed: row.try_get(3)?,

@@ -69,7 +69,7 @@ const LOCK_POLL: Duration = Duration::from_millis(100);
 
 /// The result of opening a database.
 #[derive(Debug)]
-pub(super) enum Opened {
+pub(super) enum OpenResult {
     /// It is not our database, and why.
     Refused(String),
     /// It is ours, and up to date.
@@ -89,26 +89,26 @@ pub(super) async fn open(
     connection: &mut PgConnection,
     migrate: bool,
     patience: Duration,
-) -> Result<Opened, StoreError> {
+) -> Result<OpenResult, StoreError> {
     if let Some(reason) = within(patience, unfit_server(connection)).await? {
-        return Ok(Opened::Refused(reason));
+        return Ok(OpenResult::Refused(reason));
     }
     take_lock(connection, patience).await?;
     match within(patience, look(connection, migrate)).await? {
-        Looked::Refused(reason) => return Ok(Opened::Refused(reason)),
-        Looked::Current => {}
-        Looked::Outdated => run_migrations(connection).await?,
+        OpenPlan::Refused(reason) => return Ok(OpenResult::Refused(reason)),
+        OpenPlan::Current => {}
+        OpenPlan::Outdated => run_migrations(connection).await?,
     }
     within(patience, async {
         sqlx::query("SELECT pg_advisory_unlock_all()").execute(&mut *connection).await?;
         if let Some(difference) = first_difference(connection).await? {
             let reason = format!("{difference}, which is not the shape that this program created; restore a backup");
-            return Ok(Opened::Refused(reason));
+            return Ok(OpenResult::Refused(reason));
         }
         let sql = "SELECT nspname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
                    WHERE pg_class.oid = to_regclass('rockets')";
         let schema: String = sqlx::query_scalar(sql).fetch_one(&mut *connection).await?;
-        Ok(Opened::Ours {
+        Ok(OpenResult::Ours {
             buckets: Buckets::read(connection).await?,
             notifications: changes::channel(&schema),
             is_distributed: cluster::is_distributed(connection).await?,
@@ -164,7 +164,7 @@ async fn unfit_server(connection: &mut PgConnection) -> Result<Option<String>, S
 }
 
 /// What is left to do to open a database.
-enum Looked {
+enum OpenPlan {
     /// Nothing: it is not our database.
     Refused(String),
     /// Nothing: it is up to date.
@@ -173,10 +173,10 @@ enum Looked {
     Outdated,
 }
 
-async fn look(connection: &mut PgConnection, migrate: bool) -> Result<Looked, StoreError> {
+async fn look(connection: &mut PgConnection, migrate: bool) -> Result<OpenPlan, StoreError> {
     let latest = migrations::migrations::runner().get_migrations().iter().map(|it| i64::from(it.version())).max();
     let latest = latest.unwrap_or(0);
-    let refused = |reason: &str| Ok(Looked::Refused(reason.to_owned()));
+    let refused = |reason: &str| Ok(OpenPlan::Refused(reason.to_owned()));
     match version(connection).await? {
         None if !migrate => refused("it has no schema; run `migrate`, or leave out --no-migrate"),
         None => match first_of_our_names(connection).await? {
@@ -184,7 +184,7 @@ async fn look(connection: &mut PgConnection, migrate: bool) -> Result<Looked, St
                 "it has a {name} that this program did not create; give another database, or \
                  another schema with ?options=-csearch_path%3DNAME"
             )),
-            None => Ok(Looked::Outdated),
+            None => Ok(OpenPlan::Outdated),
         },
         Some(version) if version > latest => refused(&format!(
             "its schema has version {version}, but this program supports versions up to {latest}; \
@@ -193,8 +193,8 @@ async fn look(connection: &mut PgConnection, migrate: bool) -> Result<Looked, St
         Some(version) if version < latest && !migrate => {
             refused("its schema is not up to date; run `migrate`, or leave out --no-migrate")
         }
-        Some(version) if version < latest => Ok(Looked::Outdated),
-        Some(_) => Ok(Looked::Current),
+        Some(version) if version < latest => Ok(OpenPlan::Outdated),
+        Some(_) => Ok(OpenPlan::Current),
     }
 }
 

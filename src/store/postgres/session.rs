@@ -1,7 +1,7 @@
 //! Connections: how they are opened, and which timeouts the server enforces for them.
 //!
 //! Work that a client abandons continues in the server unless the server ends it, too: it holds its
-//! locks, and one of the server's limited connections. So the server is told to cancel slow work,
+//! locks, and one of the server's limited connections. So the server is asked to cancel slow work,
 //! and to notice when the client is gone. It does so shortly before this side gives up
 //! ([`PostgresUrl::patience`]): then its error says why, and the connection can be reused.
 
@@ -28,7 +28,7 @@ const END_POLL: Duration = Duration::from_millis(20);
 
 /// The kind of work that a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Work {
+pub(super) enum WorkKind {
     /// Batches, pages and the like, which a request waits for.
     Bounded,
     /// Work without a time limit: migrations, the audit. Only waits for locks are limited.
@@ -47,11 +47,11 @@ impl PostgresUrl {
     }
 
     /// The first statements on a new connection.
-    pub(super) fn set_up(&self, work: Work) -> String {
+    pub(super) fn set_up(&self, work: WorkKind) -> String {
         let (statement, lock) = match work {
             // The lock timeout comes first, so that the error names the lock as the cause.
-            Work::Bounded => (self.statement_timeout, self.statement_timeout * 4 / 5),
-            Work::Long => (Duration::ZERO, LONG_LOCK_TIMEOUT),
+            WorkKind::Bounded => (self.statement_timeout, self.statement_timeout * 4 / 5),
+            WorkKind::Long => (Duration::ZERO, LONG_LOCK_TIMEOUT),
         };
         // Keep-alives keep connections open through firewalls; sqlx can't send them, but the server
         // can. Servers before version 14, and on some systems, can't check whether the client is
@@ -72,7 +72,7 @@ impl PostgresUrl {
 }
 
 /// Opens a connection to a suitable server, with a timeout.
-pub(super) async fn connect(url: &PostgresUrl, work: Work) -> Result<PgConnection, StoreError> {
+pub(super) async fn connect(url: &PostgresUrl, work: WorkKind) -> Result<PgConnection, StoreError> {
     let connected = within(url.acquire_timeout, async { Ok(PgConnection::connect_with(&url.connect).await?) });
     let mut connection = connected.await?;
     within(url.acquire_timeout, set_up(&mut connection, AssertSqlSafe(url.set_up(work)), url.target)).await?;
@@ -82,7 +82,10 @@ pub(super) async fn connect(url: &PostgresUrl, work: Work) -> Result<PgConnectio
 /// Opens the first connection, and returns how it was reached. Where encryption is only preferred and
 /// fails, for example because of a certificate in an unsupported format, all connections are plain,
 /// as with libpq.
-pub(super) async fn connect_first(url: &PostgresUrl, work: Work) -> Result<(PgConnection, PostgresUrl), StoreError> {
+pub(super) async fn connect_first(
+    url: &PostgresUrl,
+    work: WorkKind,
+) -> Result<(PgConnection, PostgresUrl), StoreError> {
     match connect(url, work).await {
         Ok(connection) => Ok((connection, url.clone())),
         Err(StoreError::Postgres(error)) if url.prefers_encryption() && is_encryption_failed(&error) => {

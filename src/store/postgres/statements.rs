@@ -23,7 +23,7 @@ use crate::domain::batch::Group;
 use crate::domain::ranges::{Applied, ProcessedRange};
 use crate::domain::summary::{Latest, Summary};
 use crate::domain::timestamp::Timestamp;
-use crate::store::merge;
+use crate::store::upsert;
 
 /// The settings of a writer's connection. All statements look up rows by a batch's few channels, but
 /// the planner doesn't know the contents of arrays and would sometimes prefer to read whole tables.
@@ -76,7 +76,7 @@ fn update_rockets(is_cluster: bool) -> String {
          WHERE rockets.bucket = batch.bucket AND rockets.channel = batch.channel AND rockets.last_received = batch.version
              {}
          RETURNING 'updated', rockets.channel;",
-        merge::assignments("greatest", "batch", "batch.last_received", true),
+        upsert::assignments("greatest", "batch", "batch.last_received", true),
         if is_cluster { "AND rockets.bucket = $1" } else { "" }
     )
 }

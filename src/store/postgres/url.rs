@@ -114,7 +114,7 @@ impl PostgresUrl {
     }
 
     fn read(url: &str, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, String> {
-        let given = Given { by_url: parameters_of(url)?, environment };
+        let given = UrlSource { by_url: parameters_of(url)?, environment };
         given.refuse_variables()?;
         let port = given.port()?;
         let host = given.host(port)?;
@@ -269,12 +269,12 @@ fn shown(user: &str, host: &str, port: u16, database: &str) -> String {
 }
 
 /// The contents of the URL and the environment.
-struct Given<'e> {
+struct UrlSource<'e> {
     by_url: BTreeMap<String, String>,
     environment: &'e dyn Fn(&str) -> Option<OsString>,
 }
 
-impl Given<'_> {
+impl UrlSource<'_> {
     fn refuse_variables(&self) -> Result<(), String> {
         let refused = REFUSED_VARIABLES.iter().find(|name| (self.environment)(name).is_some_and(|it| !it.is_empty()));
         refused

@@ -5,7 +5,7 @@
 //! channels wait for each other and don't deadlock. A rocket's data is read after its row is
 //! locked.
 //!
-//! Most of a batch's rockets are [cached](crate::store::known) together with their `last_received`.
+//! Most of a batch's rockets are [cached](crate::store::range_cache) together with their `last_received`.
 //! That grows with every change, whatever the clocks of the instances say, so it serves as the
 //! rocket's version. The first message adds what is new to each cached rocket unless its version
 //! has changed. If one has, the transaction is rolled back, and the next attempt doesn't use the
@@ -22,9 +22,9 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 use tokio::runtime::Runtime;
 
 use super::buckets::Buckets;
-use super::error::{describe, is_connection_lost, is_to_be_tried_again, was_waited_for};
+use super::error::{describe, is_connection_lost, is_timeout, is_to_be_tried_again};
 use super::rows::{self, PgTime};
-use super::session::{self, Backend, GivenUp, Work, within};
+use super::session::{self, Backend, GivenUp, WorkKind, within};
 use super::statements::{self, Addition, Statements};
 use super::url::PostgresUrl;
 use crate::domain::batch::{Batch, Group, Outcome};
@@ -32,8 +32,8 @@ use crate::domain::message::Message;
 use crate::domain::ranges::{Joined, ProcessedRange};
 use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
-use crate::store::failure::{FailurePoint, Failures};
-use crate::store::known::Known;
+use crate::store::fault_injection::{FailurePoint, Failures};
+use crate::store::range_cache::RangeCache;
 
 /// How often a batch is attempted if conflicts with other transactions abort it.
 const TRIES: usize = 5;
@@ -44,21 +44,21 @@ const IDLE: Duration = Duration::from_secs(1);
 
 /// The note in a rocket's cache entry.
 #[derive(Clone, Copy, Debug)]
-struct Note {
+struct CacheState {
     /// The `last_received` of the cached state.
-    stamp: Timestamp,
+    version: Timestamp,
     /// The current back-off: for how many batches the entry is not used after it was found
     /// outdated.
-    doubt: u16,
+    backoff: u16,
     /// How many of these batches are left.
     pause: u16,
 }
 
 /// The longest back-off: a rocket that others change all the time is tried once in this many
 /// batches.
-const MOST_DOUBT: u16 = 1_023;
+const MAX_BACKOFF: u16 = 1_023;
 
-impl Note {
+impl CacheState {
     /// Whether the entry may be used in a batch that is received now.
     fn is_reliable(&mut self, now: Timestamp) -> bool {
         if self.pause > 0 {
@@ -66,16 +66,16 @@ impl Note {
             return false;
         }
         // Without a later time, other caches would not detect the change.
-        now > self.stamp
+        now > self.version
     }
 
-    fn was_wrong(&mut self) {
-        self.doubt = (2 * self.doubt + 1).min(MOST_DOUBT);
-        self.pause = self.doubt;
+    fn back_off(&mut self) {
+        self.backoff = (2 * self.backoff + 1).min(MAX_BACKOFF);
+        self.pause = self.backoff;
     }
 
-    fn was_right(&mut self) {
-        self.doubt /= 2;
+    fn recover(&mut self) {
+        self.backoff /= 2;
     }
 }
 
@@ -88,7 +88,7 @@ pub struct PostgresWriter {
     connection: Option<Open>,
     given_up: GivenUp,
     buckets: Buckets,
-    known: Known<Note>,
+    range_cache: RangeCache<CacheState>,
 }
 
 /// A connection with prepared statements.
@@ -107,7 +107,7 @@ impl PostgresWriter {
         buckets: Buckets,
     ) -> Result<Self, StoreError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
-        Ok(Self { url, failures, runtime, connection: None, given_up, buckets, known: Known::default() })
+        Ok(Self { url, failures, runtime, connection: None, given_up, buckets, range_cache: RangeCache::default() })
     }
 
     /// See [`Writer::commit`](crate::store::Writer::commit).
@@ -121,11 +121,9 @@ impl PostgresWriter {
         }
         let mut outcomes = vec![Outcome::Duplicate; messages.len()];
         for (bucket, indexes) in by_bucket {
-            let part: Vec<Message> = indexes.iter().filter_map(|index| messages.get(*index)).cloned().collect();
+            let part: Vec<Message> = indexes.iter().map(|index| messages[*index].clone()).collect();
             for (index, outcome) in indexes.into_iter().zip(self.commit_to(bucket, &part, now)?) {
-                if let Some(place) = outcomes.get_mut(index) {
-                    *place = outcome;
-                }
+                outcomes[index] = outcome;
             }
         }
         Ok(outcomes)
@@ -137,15 +135,16 @@ impl PostgresWriter {
         let mut tries = 1;
         let mut rely = true;
         loop {
-            let mut known = std::mem::take(&mut self.known);
+            let mut range_cache = std::mem::take(&mut self.range_cache);
             let had_connection = self.connection.is_some();
-            let mut transaction = Transaction::new(bucket, &batch, messages.len(), rely.then_some(&mut known), now);
+            let mut transaction =
+                Transaction::new(bucket, &batch, messages.len(), rely.then_some(&mut range_cache), now);
             let work = async |connection: &mut PgConnection, failures: &Failures| {
-                transaction.run(connection, failures, &mut known).await
+                transaction.run(connection, failures, &mut range_cache).await
             };
             let committed = self.within_time(work);
             // Entries are validated whenever they are used, so they stay useful after a failure.
-            self.known = known;
+            self.range_cache = range_cache;
             match committed {
                 Ok(Some(outcomes)) => return Ok(outcomes),
                 Ok(None) => rely = false,
@@ -203,7 +202,7 @@ impl PostgresWriter {
 
 impl Open {
     async fn new(url: &PostgresUrl, given_up: &GivenUp, buckets: &Buckets) -> Result<Self, StoreError> {
-        let mut connection = session::connect(url, Work::Bounded).await?;
+        let mut connection = session::connect(url, WorkKind::Bounded).await?;
         let prepared = within(url.patience(), async {
             session::end(given_up, &mut connection).await?;
             let backend = Backend::of(&mut connection).await?;
@@ -222,7 +221,7 @@ impl Open {
 
     /// This connection, if it can be reused after the failure.
     async fn after(mut self, failure: &StoreError, given_up: &GivenUp) -> Option<Self> {
-        if matches!(failure, StoreError::Postgres(error) if was_waited_for(error)) {
+        if matches!(failure, StoreError::Postgres(error) if is_timeout(error)) {
             let rolled_back = async { Ok(sqlx::raw_sql("ROLLBACK").execute(&mut self.connection).await?) };
             if within(session::PING_TIMEOUT, rolled_back).await.is_ok() {
                 return Some(self);
@@ -256,12 +255,12 @@ struct Share<'b, 'm> {
     stored: Stored,
     /// The rocket's new `last_received`, if anything is new.
     received: Timestamp,
-    /// The result of joining its messages to the stored ranges. As long as nothing is known of
+    /// The result of joining its messages to the stored ranges. As long as nothing has been loaded of
     /// these, as if there were none.
     joined: Joined,
 }
 
-/// What is known of the stored state of a rocket.
+/// Where the stored state of a rocket comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stored {
     /// The cached state, which has this version.
@@ -303,16 +302,16 @@ impl<'b, 'm> Transaction<'b, 'm> {
         bucket: i16,
         batch: &'b Batch<'m>,
         messages: usize,
-        mut known: Option<&mut Known<Note>>,
+        mut range_cache: Option<&mut RangeCache<CacheState>>,
         now: Timestamp,
     ) -> Self {
         let mut outcomes = vec![Outcome::Duplicate; messages];
         let share = |group: &'b Group<'m>| {
-            let cached = known.as_mut().and_then(|known| {
-                let mut known = known.entry(group.channel())?;
-                let note = known.note_mut();
-                let version = note.is_reliable(now).then_some(note.stamp)?;
-                Some((version, known.near(group)?))
+            let cached = range_cache.as_mut().and_then(|range_cache| {
+                let mut cached = range_cache.entry(group.channel())?;
+                let state = cached.state_mut();
+                let version = state.is_reliable(now).then_some(state.version)?;
+                Some((version, cached.near(group)?))
             });
             let (stored, ranges) = match cached {
                 Some((version, ranges)) => (Stored::Cached(version), ranges),
@@ -330,23 +329,23 @@ impl<'b, 'm> Transaction<'b, 'm> {
         &mut self,
         connection: &mut PgConnection,
         failures: &Failures,
-        known: &mut Known<Note>,
+        range_cache: &mut RangeCache<CacheState>,
     ) -> Result<Option<Vec<Outcome>>, StoreError> {
         failures.check(FailurePoint::BeforeLoad)?;
         let first = sqlx::raw_sql(AssertSqlSafe(self.first_message().into_sql()));
-        let answer = Answer::read(&first.fetch_all(&mut *connection).await?)?;
-        if self.doubt(&answer, known) {
+        let answer = LoadedRows::read(&first.fetch_all(&mut *connection).await?)?;
+        if self.back_off_outdated(&answer, range_cache) {
             sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
             return Ok(None);
         }
-        self.join_loaded(answer, known);
+        self.join_loaded(answer, range_cache);
         failures.check(FailurePoint::BeforeWrites)?;
         let failure = failures.check(FailurePoint::BeforeCommit);
         let end = if failure.is_ok() { "COMMIT" } else { "ROLLBACK" };
         self.may_be_committed = failure.is_ok();
         sqlx::raw_sql(AssertSqlSafe(self.second_message().and(end))).execute(&mut *connection).await?;
         failure?;
-        self.follow(known);
+        self.follow(range_cache);
         failures.check(FailurePoint::AfterCommit)?;
         Ok(Some(std::mem::take(&mut self.outcomes)))
     }
@@ -379,7 +378,7 @@ impl<'b, 'm> Transaction<'b, 'm> {
     }
 
     /// Marks the outdated cache entries. Returns whether there are any.
-    fn doubt(&self, answer: &Answer, known: &mut Known<Note>) -> bool {
+    fn back_off_outdated(&self, answer: &LoadedRows, range_cache: &mut RangeCache<CacheState>) -> bool {
         let mut doubtful = false;
         for share in &self.shares {
             let Stored::Cached(version) = share.stored else { continue };
@@ -390,8 +389,8 @@ impl<'b, 'm> Transaction<'b, 'm> {
             };
             if !is_current {
                 doubtful = true;
-                if let Some(mut known) = known.entry(share.group.channel()) {
-                    known.note_mut().was_wrong();
+                if let Some(mut cached) = range_cache.entry(share.group.channel()) {
+                    cached.state_mut().back_off();
                 }
             }
         }
@@ -399,12 +398,17 @@ impl<'b, 'm> Transaction<'b, 'm> {
     }
 
     /// Joins the messages of the loaded rockets to their ranges, and caches these.
-    fn join_loaded(&mut self, mut answer: Answer, known: &mut Known<Note>) {
+    fn join_loaded(&mut self, mut answer: LoadedRows, range_cache: &mut RangeCache<CacheState>) {
         for share in self.shares.iter_mut().filter(|share| share.stored == Stored::Unknown) {
             let channel = share.group.channel();
             if answer.inserted.contains(channel.as_str()) {
                 share.stored = Stored::Inserted;
-                known.remember(channel, 0, Vec::new(), Note { stamp: share.received, doubt: 0, pause: 0 });
+                range_cache.insert(
+                    channel,
+                    0,
+                    Vec::new(),
+                    CacheState { version: share.received, backoff: 0, pause: 0 },
+                );
                 continue;
             }
             let Some(LoadedRocket { version, highest }) = answer.rockets.remove(channel.as_str()) else {
@@ -413,16 +417,16 @@ impl<'b, 'm> Transaction<'b, 'm> {
             let ranges = answer.ranges.remove(channel.as_str()).unwrap_or_default();
             share.stored = Stored::Loaded(version);
             share.received = self.now.max(version.next());
-            let note = match known.entry(channel) {
-                Some(mut known) => Note { stamp: version, ..*known.note_mut() },
-                None => Note { stamp: version, doubt: 0, pause: 0 },
+            let state = match range_cache.entry(channel) {
+                Some(mut cached) => CacheState { version, ..*cached.state_mut() },
+                None => CacheState { version, backoff: 0, pause: 0 },
             };
             // Always replaces the old entry, which belongs to an earlier version than this note.
             let (complete_from, cached) = match complete_from(share.group, &ranges, highest) {
                 Some(complete_from) => (complete_from, ranges.clone()),
                 None => (i64::MAX, Vec::new()),
             };
-            known.remember(channel, complete_from, cached, note);
+            range_cache.insert(channel, complete_from, cached, state);
             share.joined = share.group.join(ranges, &mut self.outcomes);
         }
     }
@@ -446,16 +450,16 @@ impl<'b, 'm> Transaction<'b, 'm> {
     }
 
     /// Updates the cache after a commit.
-    fn follow(&self, known: &mut Known<Note>) {
+    fn follow(&self, range_cache: &mut RangeCache<CacheState>) {
         for share in &self.shares {
-            let Some(mut known) = known.entry(share.group.channel()) else { continue };
-            known.change(&share.joined);
-            let note = known.note_mut();
+            let Some(mut cached) = range_cache.entry(share.group.channel()) else { continue };
+            cached.change(&share.joined);
+            let state = cached.state_mut();
             if share.joined.applied.is_some() {
-                note.stamp = share.received;
+                state.version = share.received;
             }
             if matches!(share.stored, Stored::Cached(_)) {
-                note.was_right();
+                state.recover();
             }
         }
     }
@@ -486,7 +490,7 @@ struct LoadedRocket {
 
 /// The server's response to the first message, by channel.
 #[derive(Default)]
-struct Answer {
+struct LoadedRows {
     inserted: HashSet<String>,
     updated: HashSet<String>,
     rockets: HashMap<String, LoadedRocket>,
@@ -494,7 +498,7 @@ struct Answer {
     ranges: HashMap<String, Vec<ProcessedRange>>,
 }
 
-impl Answer {
+impl LoadedRows {
     fn read(rows: &[PgRow]) -> Result<Self, StoreError> {
         let mut answer = Self::default();
         for row in rows {
@@ -548,21 +552,21 @@ mod tests {
         for (all_cached, statements) in [(true, (2, 1)), (false, (4, 2))] {
             for messages in [1, 100, 1_000] {
                 let messages: Vec<Message> = (0..messages).map(|index| message(index % 70, index * 3 + 1)).collect();
-                let mut known = Known::default();
+                let mut range_cache = RangeCache::default();
                 for channel in 0..70 {
-                    let note = Note { stamp: Timestamp::FIRST, doubt: 0, pause: 0 };
-                    known.remember(&Channel::new(format!("c{channel}")).unwrap(), 0, Vec::new(), note);
+                    let state = CacheState { version: Timestamp::FIRST, backoff: 0, pause: 0 };
+                    range_cache.insert(&Channel::new(format!("c{channel}")).unwrap(), 0, Vec::new(), state);
                 }
                 let batch = Batch::new(&messages);
-                let cache = all_cached.then_some(&mut known);
+                let cache = all_cached.then_some(&mut range_cache);
                 let mut transaction = Transaction::new(0, &batch, messages.len(), cache, now);
                 let first = transaction.first_message();
-                let mut answer = Answer::default();
+                let mut answer = LoadedRows::default();
                 for group in batch.groups() {
                     let loaded = LoadedRocket { version: Timestamp::FIRST, highest: 0 };
                     answer.rockets.insert(group.channel().to_string(), loaded);
                 }
-                transaction.join_loaded(answer, &mut known);
+                transaction.join_loaded(answer, &mut range_cache);
                 let second = transaction.second_message();
                 let count = |statements: Statements| statements.into_sql().matches(';').count();
                 assert_eq!((count(first), count(second)), statements);
@@ -599,18 +603,18 @@ mod tests {
 
     #[test]
     fn a_rocket_that_others_change_is_relied_upon_ever_less_often() {
-        let stamp = Timestamp::FIRST;
-        let mut note = Note { stamp, doubt: 0, pause: 0 };
-        assert!(note.is_reliable(stamp.next()) && !note.is_reliable(stamp));
-        let batches_between = |note: &mut Note| {
-            note.was_wrong();
-            (0..).take_while(|_| !note.is_reliable(stamp.next())).count()
+        let version = Timestamp::FIRST;
+        let mut state = CacheState { version, backoff: 0, pause: 0 };
+        assert!(state.is_reliable(version.next()) && !state.is_reliable(version));
+        let batches_between = |state: &mut CacheState| {
+            state.back_off();
+            (0..).take_while(|_| !state.is_reliable(version.next())).count()
         };
-        let between: Vec<usize> = (0..12).map(|_| batches_between(&mut note)).collect();
+        let between: Vec<usize> = (0..12).map(|_| batches_between(&mut state)).collect();
         assert_eq!(between, [1, 3, 7, 15, 31, 63, 127, 255, 511, 1_023, 1_023, 1_023]);
-        note.was_right();
-        assert_eq!(batches_between(&mut note), 1_023);
-        (0..10).for_each(|_| note.was_right());
-        assert_eq!(batches_between(&mut note), 1);
+        state.recover();
+        assert_eq!(batches_between(&mut state), 1_023);
+        (0..10).for_each(|_| state.recover());
+        assert_eq!(batches_between(&mut state), 1);
     }
 }

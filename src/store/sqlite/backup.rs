@@ -13,7 +13,7 @@ use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
 use super::files::{self, FileId};
-use super::{Connections, OPEN_FLAGS, SqliteStore, configure, real_path};
+use super::{ConnectionPool, OPEN_FLAGS, SqliteStore, configure, real_path};
 use crate::store::{Audit, Backup, BackupError, OpenOptions, StoreError};
 
 /// The files that belong to a database, besides the main file.
@@ -26,7 +26,7 @@ impl SqliteStore {
     /// Copies the database to a file, from one snapshot. The copy is audited and synced before it
     /// gets its name.
     pub fn backup(&self, target: &Path, replace: bool) -> Result<Backup, BackupError> {
-        let Connections::File(file) = &self.connections else {
+        let ConnectionPool::File(file) = &self.connections else {
             return Err(BackupError::Memory);
         };
         let unusable = |reason| BackupError::Target { path: target.to_owned(), reason };

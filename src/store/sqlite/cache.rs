@@ -13,32 +13,32 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::commits::{Commits, Recorded, Running, Version};
+use super::commits::{Commits, OpenTransaction, Recorded, Version};
 use super::{SqliteStore, lock, rows, schema};
 use crate::domain::ranges::Applied;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
-use crate::store::columns::{Columns, SomeRockets};
-use crate::store::listing::ROCKET_COLUMNS;
+use crate::store::columns::{Columns, RocketsAndNext};
+use crate::store::page::ROCKET_COLUMNS;
 
-/// How long who asks waits while the copy is being read. A fleet of 30,000 is read in this time, and
+/// How long a reader waits while the copy is being read. A fleet of 30,000 is read in this time, and
 /// a larger one is not much slower to answer from the file.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// For those who ask, it is read again only after this many times the time that reading takes:
+/// Readers have it read again only after this many times the time that reading takes:
 /// another process may write all the time.
 const PAUSE: u32 = 4;
 
 /// What a commit did to one rocket.
 #[derive(Debug)]
-pub(super) enum Change {
+pub(super) enum CommittedChange {
     /// New messages, and when they were received.
     Messages(Channel, Applied, Timestamp),
     /// It was removed.
     Removed(Channel),
 }
 
-impl Recorded for Change {
+impl Recorded for CommittedChange {
     fn detached(&self) -> Self {
         match self {
             Self::Messages(channel, applied, now) => Self::Messages(channel.detached(), applied.detached(), *now),
@@ -50,11 +50,11 @@ impl Recorded for Change {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
-    pub(super) commits: Commits<Change>,
+    pub(super) commits: Commits<CommittedChange>,
     /// None before the first reading, and while it is being read. Locked before the state of
     /// `commits`.
     copy: RwLock<Option<Copy>>,
-    reading: Mutex<Reading>,
+    reading: Mutex<ReadState>,
     has_read: Condvar,
     is_closed: AtomicBool,
 }
@@ -70,7 +70,7 @@ struct Copy {
 
 /// Whether the copy is being read.
 #[derive(Debug, Default)]
-struct Reading {
+struct ReadState {
     is_running: bool,
     not_before: Option<Instant>,
     /// How many copies were built from scratch.
@@ -78,12 +78,12 @@ struct Reading {
 }
 
 /// The right to read: one thread at a time has it.
-struct ReadingRight<'c> {
+struct ReadingGuard<'c> {
     cache: &'c Cache,
     started: Instant,
 }
 
-impl Drop for ReadingRight<'_> {
+impl Drop for ReadingGuard<'_> {
     fn drop(&mut self) {
         let mut reading = lock(&self.cache.reading);
         reading.is_running = false;
@@ -97,9 +97,9 @@ impl Cache {
     /// acknowledged. Returns the version that the commit left.
     pub(super) fn apply(
         &self,
-        running: Running<'_, Change>,
+        running: OpenTransaction<'_, CommittedChange>,
         has_written: bool,
-        changes: &[Change],
+        changes: &[CommittedChange],
         version: impl FnOnce() -> Version,
     ) -> Option<Version> {
         let mut copy = self.copy_mut();
@@ -114,7 +114,7 @@ impl Cache {
     fn read<T>(&self, version: impl FnOnce() -> Version, read: impl FnOnce(&Columns) -> T) -> Option<T> {
         let copy = self.copy.read().unwrap_or_else(PoisonError::into_inner);
         let copy = copy.as_ref()?;
-        let is_current = copy.includes == Some(self.commits.by_others(version)) && !copy.columns.is_wasteful();
+        let is_current = copy.includes == Some(self.commits.by_others(version)) && !copy.columns.needs_rebuild();
         is_current.then(|| read(&copy.columns))
     }
 
@@ -123,10 +123,10 @@ impl Cache {
     }
 
     /// Waits until no other thread reads.
-    fn right_to_read(&self) -> ReadingRight<'_> {
+    fn lock_reading(&self) -> ReadingGuard<'_> {
         let reading = self.has_read.wait_while(lock(&self.reading), |reading| reading.is_running);
         reading.unwrap_or_else(PoisonError::into_inner).is_running = true;
-        ReadingRight { cache: self, started: Instant::now() }
+        ReadingGuard { cache: self, started: Instant::now() }
     }
 
     /// Stops reading, and waits for the end.
@@ -136,11 +136,11 @@ impl Cache {
     }
 }
 
-fn apply(columns: &mut Columns, changes: &[Change]) {
+fn apply(columns: &mut Columns, changes: &[CommittedChange]) {
     for change in changes {
         match change {
-            Change::Messages(channel, applied, now) => columns.apply(channel, applied, *now),
-            Change::Removed(channel) => columns.remove(channel),
+            CommittedChange::Messages(channel, applied, now) => columns.apply(channel, applied, *now),
+            CommittedChange::Removed(channel) => columns.remove(channel),
         }
     }
 }
@@ -159,7 +159,7 @@ impl SqliteStore {
         self.read_current_cache(read)
     }
 
-    /// The same, but without having the copy read.
+    /// Reads from the copy, without having it read if it is outdated.
     pub(super) fn read_current_cache<T>(
         &self,
         read: impl Fn(&Columns, &Connection) -> T,
@@ -180,9 +180,9 @@ impl SqliteStore {
         if !reading.is_running && is_due && !self.cache.is_closed.load(Ordering::Relaxed) {
             let store = self.clone();
             let read = move || {
-                let _right = ReadingRight { cache: &store.cache, started: Instant::now() };
+                let _right = ReadingGuard { cache: &store.cache, started: Instant::now() };
                 if let Err(error) = store.refresh(|| {}, false) {
-                    // Whoever asks gets it from the file, or an error that says why not.
+                    // Readers get it from the file, or an error that says why not.
                     tracing::debug!(%error, "the rockets can't be kept in memory now");
                 }
             };
@@ -191,13 +191,13 @@ impl SqliteStore {
         drop(self.cache.has_read.wait_timeout_while(reading, PATIENCE, |reading| reading.is_running));
     }
 
-    /// Takes all rockets as known, so that [`touched`](Self::touched) finds what is committed after
+    /// Marks all rockets as unchanged, so that [`changed`](Self::changed) finds what is committed after
     /// `begun` is called. Returns the number of the copy.
-    pub(super) fn watch_from_now(&self, begun: impl FnOnce()) -> Result<u64, StoreError> {
-        let _right = self.cache.right_to_read();
+    pub(super) fn start_watching(&self, begun: impl FnOnce()) -> Result<u64, StoreError> {
+        let _right = self.cache.lock_reading();
         if self.is_cache_current()? {
             if let Some(copy) = &mut *self.cache.copy_mut() {
-                copy.columns.forget_touched();
+                copy.columns.clear_changed();
             }
             begun();
         } else {
@@ -209,30 +209,30 @@ impl SqliteStore {
 
     /// Rockets that have changed, by whichever process, from a row of the copy with this number on.
     /// Without a row, the copy is compared with the file first. None if there is another copy.
-    pub(super) fn touched(
+    pub(super) fn changed(
         &self,
         number: u64,
         from: Option<usize>,
         limit: usize,
-    ) -> Result<Option<SomeRockets>, StoreError> {
-        let _right = self.cache.right_to_read();
+    ) -> Result<Option<RocketsAndNext>, StoreError> {
+        let _right = self.cache.lock_reading();
         if from.is_none() && !self.is_cache_current()? {
             self.refresh(|| {}, false)?;
         }
         let mut copy = self.cache.copy_mut();
         let copy = copy.as_mut().filter(|copy| copy.number == number);
-        Ok(copy.map(|copy| copy.columns.take_touched(from.unwrap_or(0), limit)))
+        Ok(copy.map(|copy| copy.columns.take_changed(from.unwrap_or(0), limit)))
     }
 
     fn is_cache_current(&self) -> Result<bool, StoreError> {
         Ok(self.read_current_cache(|_, _| ())?.is_some())
     }
 
-    /// Makes the copy as the file is when `begun` is called. `is_new` takes all rockets as known. The
+    /// Makes the copy as the file is when `begun` is called. `is_new` marks all rockets as unchanged. The
     /// caller has the right to read.
     fn refresh(&self, begun: impl FnOnce(), is_new: bool) -> Result<(), StoreError> {
         self.with_reader(|connection| {
-            let before = self.cache.copy_mut().take().filter(|copy| !copy.columns.is_wasteful());
+            let before = self.cache.copy_mut().take().filter(|copy| !copy.columns.needs_rebuild());
             let mut copy = match before {
                 Some(copy) => copy,
                 None => self.new_copy(),
@@ -250,7 +250,7 @@ impl SqliteStore {
                 Ok((includes, recording))
             });
             if is_new {
-                copy.columns.forget_touched();
+                copy.columns.clear_changed();
             }
             let mut place = self.cache.copy_mut();
             // After a failure, the next comparison finds what was committed meanwhile.

@@ -10,15 +10,15 @@ use tokio::task::JoinHandle;
 
 use super::cache::Cache;
 use super::commits::Version;
-use super::database_file::{DatabaseFile, Reader};
-use super::{Connections, SqliteStore, rows};
+use super::database_file::{DatabaseFile, ReaderConnection};
+use super::{ConnectionPool, SqliteStore, rows};
 use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
-use crate::store::changes::{ChangeScan, Heard, Scanned, Watch};
+use crate::store::changes::{ChangeScan, Notified, ScanProgress, Watch};
 use crate::store::columns::Columns;
-use crate::store::listing::ROCKET_COLUMNS;
+use crate::store::page::ROCKET_COLUMNS;
 
 /// How often a watch polls the file.
 const POLL: Duration = Duration::from_millis(200);
@@ -48,7 +48,7 @@ impl SqliteStore {
 
     /// See [`Store::change_scan`](crate::store::Store::change_scan).
     pub async fn change_scan(&self) -> Result<ChangeScan, StoreError> {
-        let Connections::File(file) = &self.connections else {
+        let ConnectionPool::File(file) = &self.connections else {
             // A database in memory has no other users.
             return Ok(ChangeScan::Nobody);
         };
@@ -81,8 +81,8 @@ impl SqliteStore {
     pub fn watch(&self) -> Result<Watch, StoreError> {
         match &self.connections {
             // A database in memory has no other users.
-            Connections::Memory(_) => Ok(Watch::Nobody),
-            Connections::File(file) => {
+            ConnectionPool::Memory(_) => Ok(Watch::Nobody),
+            ConnectionPool::File(file) => {
                 let mut watch = SqliteWatch {
                     file: Arc::clone(file),
                     reader: None,
@@ -100,7 +100,7 @@ impl SqliteStore {
 /// Detects that another process has written to the file.
 pub struct SqliteWatch {
     file: Arc<DatabaseFile>,
-    reader: Option<Reader>,
+    reader: Option<ReaderConnection>,
     /// When a file that is not held open was last reported as changed.
     unheld_look: Option<Instant>,
     cache: Arc<Cache>,
@@ -115,11 +115,11 @@ impl fmt::Debug for SqliteWatch {
 }
 
 impl SqliteWatch {
-    pub(in crate::store) async fn hear(&mut self) -> Result<Heard, StoreError> {
+    pub(in crate::store) async fn recv(&mut self) -> Result<Notified, StoreError> {
         loop {
             tokio::time::sleep(POLL).await;
             if self.look()? {
-                return Ok(Heard::Something);
+                return Ok(Notified::Something);
             }
         }
     }
@@ -171,25 +171,25 @@ impl fmt::Debug for SqliteScan {
 }
 
 impl SqliteScan {
-    pub(in crate::store) async fn next(&mut self) -> Result<Scanned, StoreError> {
+    pub(in crate::store) async fn next(&mut self) -> Result<ScanProgress, StoreError> {
         let generation = self.file.generation();
         if self.generation != Some(generation) {
             self.baseline = Some(Baseline::begin(&self.store).await?);
             (self.generation, self.next_row) = (Some(generation), None);
-            return Ok(Scanned::AnotherDatabase);
+            return Ok(ScanProgress::AnotherDatabase);
         }
         if let Some(baseline) = self.baseline.take() {
             self.copy = baseline.finish().await.inspect_err(|_| self.generation = None)?;
         }
         let (store, number, from) = (self.store.clone(), self.copy, self.next_row.take());
-        let touched = tokio::task::spawn_blocking(move || store.touched(number, from, FOUND_AT_A_TIME)).await;
-        let Some((rockets, next)) = touched.unwrap_or_else(|error| Err(StoreError::Thread(error.into())))? else {
-            // The copy was rebuilt, and what has changed meanwhile is not known.
+        let changed = tokio::task::spawn_blocking(move || store.changed(number, from, FOUND_AT_A_TIME)).await;
+        let Some((rockets, next)) = changed.unwrap_or_else(|error| Err(StoreError::Thread(error.into())))? else {
+            // The copy was rebuilt, so it can't tell what has changed meanwhile.
             self.generation = None;
             return Box::pin(self.next()).await;
         };
         self.next_row = next;
-        Ok(if rockets.is_empty() && next.is_none() { Scanned::Done } else { Scanned::Rockets(rockets) })
+        Ok(if rockets.is_empty() && next.is_none() { ScanProgress::Done } else { ScanProgress::Rockets(rockets) })
     }
 }
 
@@ -206,7 +206,7 @@ impl Baseline {
         let begun = move || {
             let _ = begun.send(());
         };
-        let baseline = Self(tokio::task::spawn_blocking(move || store.watch_from_now(begun)));
+        let baseline = Self(tokio::task::spawn_blocking(move || store.start_watching(begun)));
         match has_begun.await {
             Ok(()) => Ok(baseline),
             Err(_) => match baseline.finish().await {
@@ -271,9 +271,9 @@ mod tests {
                 let mut found = Vec::new();
                 loop {
                     match scan.next().await.unwrap() {
-                        Scanned::Rockets(rockets) => found.extend(rockets),
-                        Scanned::Done => break,
-                        Scanned::AnotherDatabase => panic!("it is the same"),
+                        ScanProgress::Rockets(rockets) => found.extend(rockets),
+                        ScanProgress::Done => break,
+                        ScanProgress::AnotherDatabase => panic!("it is the same"),
                     }
                 }
                 let mut found: Vec<_> = found.iter().map(|rocket| rocket.channel.as_str()).collect();

@@ -5,8 +5,8 @@ use rusqlite::{Connection, ErrorCode, Row, Rows};
 use super::{SqliteStore, rows};
 use crate::domain::ranges::ProcessedRange;
 use crate::domain::rocket::Rocket;
-use crate::store::audit::{self, Found};
-use crate::store::listing::ROCKET_COLUMNS;
+use crate::store::audit::{self, OnFinding};
+use crate::store::page::ROCKET_COLUMNS;
 use crate::store::{Audit, Finding, StoreError};
 
 /// The most problems of the file itself that are reported.
@@ -14,7 +14,7 @@ const FILE_PROBLEMS_TOLD: usize = 100;
 
 impl SqliteStore {
     /// See [`Store::check`](crate::store::Store::check).
-    pub fn check(&self, found: Found<'_>) -> Result<Audit, StoreError> {
+    pub fn check(&self, found: OnFinding<'_>) -> Result<Audit, StoreError> {
         self.with_reader(|connection| {
             let snapshot = connection.unchecked_transaction()?;
             check_file(&snapshot, found)?;
@@ -32,7 +32,7 @@ impl SqliteStore {
 }
 
 /// Runs SQLite's own check of pages, types and indexes.
-fn check_file(connection: &Connection, found: Found<'_>) -> Result<(), StoreError> {
+fn check_file(connection: &Connection, found: OnFinding<'_>) -> Result<(), StoreError> {
     let mut statement = connection.prepare(&format!("PRAGMA integrity_check({FILE_PROBLEMS_TOLD})"))?;
     let problems = statement.query_map([], |row| row.get::<_, String>(0))?;
     for problem in problems {
@@ -45,21 +45,21 @@ fn check_file(connection: &Connection, found: Found<'_>) -> Result<(), StoreErro
 }
 
 /// Reads both tables in the order of the channels.
-fn check_channels(connection: &Connection, found: Found<'_>) -> Result<Audit, StoreError> {
+fn check_channels(connection: &Connection, found: OnFinding<'_>) -> Result<Audit, StoreError> {
     let all_rockets = format!("SELECT {ROCKET_COLUMNS} FROM rockets ORDER BY channel");
     let all_ranges =
         format!("SELECT {}, channel FROM processed_ranges ORDER BY channel, first_msg", rows::RANGE_COLUMNS);
     let mut rockets = connection.prepare(&all_rockets)?;
     let mut ranges = connection.prepare(&all_ranges)?;
-    audit::run(&mut Tables { rockets: rockets.query([])?, ranges: ranges.query([])? }, found)
+    audit::run(&mut SqliteRows { rockets: rockets.query([])?, ranges: ranges.query([])? }, found)
 }
 
-struct Tables<'r> {
+struct SqliteRows<'r> {
     rockets: Rows<'r>,
     ranges: Rows<'r>,
 }
 
-impl audit::Rows for Tables<'_> {
+impl audit::Rows for SqliteRows<'_> {
     fn next_rocket(&mut self) -> Result<Option<audit::Row<Rocket>>, StoreError> {
         next_row(&mut self.rockets, rows::rocket)
     }

@@ -16,7 +16,7 @@ use std::time::Instant;
 use rusqlite::InterruptHandle;
 
 use super::database_file::{DatabaseFile, WriterConnection};
-use super::wal_vfs::{self, Log};
+use super::wal_vfs::{self, LogLength};
 use crate::store::StoreError;
 
 /// The writer copies up to this many frames without another thread's help: about 4 MiB.
@@ -96,12 +96,12 @@ impl Limit {
         Self { fewest_frames, most_frames: frames(*bytes.end()).max(fewest_frames) }
     }
 
-    fn frames(self, log: Log) -> u32 {
+    fn frames(self, log: LogLength) -> u32 {
         log.pages.clamp(self.fewest_frames, self.most_frames)
     }
 
     /// Whether the writer can copy what is left.
-    fn leaves_little(self, log: Log) -> bool {
+    fn leaves_little(self, log: LogLength) -> bool {
         log.left() <= (self.frames(log) / LEFT_SHARE).min(MOST_LEFT)
     }
 }
@@ -143,7 +143,7 @@ impl Checkpoints {
         }
     }
 
-    fn next_step(&mut self, log: Log) -> Step {
+    fn next_step(&mut self, log: LogLength) -> Step {
         if log.frames < self.limit.frames(log) {
             (self.due, self.is_copied) = (0, false);
             Step::Nothing
@@ -160,11 +160,11 @@ impl Checkpoints {
         }
     }
 
-    fn postpone(&mut self, log: Log) {
+    fn postpone(&mut self, log: LogLength) {
         self.due = log.frames.saturating_add(self.limit.frames(log) / RETRY_SHARE);
     }
 
-    fn copy(&mut self, database: &Arc<DatabaseFile>, log: Log) {
+    fn copy(&mut self, database: &Arc<DatabaseFile>, log: LogLength) {
         match Copying::start(database, self.limit) {
             Ok(copying) => self.copying = Some(copying),
             Err(error) => {
@@ -176,7 +176,7 @@ impl Checkpoints {
 }
 
 impl Drop for Checkpoints {
-    /// A program that ended before the thread would leave the log beside the file. Whoever closes the
+    /// A program that ended before the thread would leave the log beside the file. The connection that closes the
     /// file copies all of it anyway.
     fn drop(&mut self) {
         if let Some(copying) = self.copying.take() {
@@ -229,8 +229,8 @@ mod tests {
     const PAGE_BYTES: u64 = 2_048;
     const DEADLINE: Duration = Duration::from_secs(60);
 
-    fn log(frames: u32, done: u32, pages: u32) -> Log {
-        Log { frames, done, pages }
+    fn log(frames: u32, done: u32, pages: u32) -> LogLength {
+        LogLength { frames, done, pages }
     }
 
     #[test]
@@ -291,10 +291,14 @@ mod tests {
     }
 
     /// Commits until the log is in this state.
-    fn commit_until(writer: &mut SqliteWriter, numbers: &mut impl Iterator<Item = u32>, is_so: impl Fn(Log) -> bool) {
+    fn commit_until(
+        writer: &mut SqliteWriter,
+        numbers: &mut impl Iterator<Item = u32>,
+        is_so: impl Fn(LogLength) -> bool,
+    ) {
         let deadline = Instant::now() + DEADLINE;
-        while !wal_vfs::log(&writer.connection.lend()).is_some_and(&is_so) {
-            assert!(Instant::now() < deadline, "{:?}", wal_vfs::log(&writer.connection.lend()));
+        while !wal_vfs::log(&writer.connection.guard()).is_some_and(&is_so) {
+            assert!(Instant::now() < deadline, "{:?}", wal_vfs::log(&writer.connection.guard()));
             commit(writer, numbers.next().unwrap());
         }
     }

@@ -1,9 +1,9 @@
-//! Tells this process's commits from those of others, so that what is kept in memory is known to be
+//! Tells this process's commits from those of others, so that a reader can tell whether what is kept in memory is
 //! as the file is.
 //!
 //! The index of SQLite's log has a mark of the last commit ([`LastCommit`]). Each of this process's
 //! transactions finds the mark of the one before it, or else another process has committed; and
-//! leaves one that is the next after it. So whoever looks at the mark sees at once whether it is
+//! leaves one that is the next after it. So a reader sees from the mark at once whether it is
 //! this process's.
 
 use std::sync::{Condvar, Mutex, MutexGuard};
@@ -59,13 +59,13 @@ pub(super) trait Recorded {
 /// The commits to a database, as far as this process knows.
 #[derive(Debug)]
 pub(super) struct Commits<C> {
-    state: Mutex<State<C>>,
+    state: Mutex<CommitsState<C>>,
     /// No transaction is running, or nobody wants to begin to record.
     is_free: Condvar,
 }
 
 #[derive(Debug)]
-struct State<C> {
+struct CommitsState<C> {
     /// The last commit that is accounted for; none before the first look.
     last: Option<Version>,
     /// How often commits by others were found.
@@ -82,13 +82,19 @@ struct State<C> {
 
 impl<C> Default for Commits<C> {
     fn default() -> Self {
-        let state =
-            State { last: None, by_others: 0, is_running: false, waiting: 0, is_recorded: false, recorded: None };
+        let state = CommitsState {
+            last: None,
+            by_others: 0,
+            is_running: false,
+            waiting: 0,
+            is_recorded: false,
+            recorded: None,
+        };
         Self { state: Mutex::new(state), is_free: Condvar::new() }
     }
 }
 
-impl<C> State<C> {
+impl<C> CommitsState<C> {
     /// Notes what others have committed.
     fn look(&mut self, now: Version) -> u64 {
         let is_known = self.last.is_some_and(|last| now.is(last) || self.is_running && now.is_next_after(last));
@@ -110,12 +116,12 @@ impl<C: Recorded> Commits<C> {
     }
 
     /// Registers a transaction that writes. To be called in it, when no other process can commit.
-    pub(super) fn begin(&self, version: impl FnOnce() -> Version) -> Running<'_, C> {
+    pub(super) fn begin(&self, version: impl FnOnce() -> Version) -> OpenTransaction<'_, C> {
         let mut state = self.when(|state| !state.is_running && state.waiting == 0);
         let version = version();
         state.look(version);
         state.is_running = true;
-        Running { commits: self, version, is_recorded: state.is_recorded }
+        OpenTransaction { commits: self, version, is_recorded: state.is_recorded }
     }
 
     /// Records changes from now on. Calls `snapshot` at a moment at which no transaction of this
@@ -136,7 +142,7 @@ impl<C: Recorded> Commits<C> {
         Ok((taken, by_others, Recording { commits: self }))
     }
 
-    fn when(&self, is_so: impl Fn(&State<C>) -> bool) -> MutexGuard<'_, State<C>> {
+    fn when(&self, is_so: impl Fn(&CommitsState<C>) -> bool) -> MutexGuard<'_, CommitsState<C>> {
         let state = lock(&self.state);
         self.is_free.wait_while(state, |state| !is_so(state)).unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -164,13 +170,13 @@ impl<C> Drop for Recording<'_, C> {
 
 /// A transaction that writes. If it isn't finished, it may or may not have been committed.
 #[derive(Debug)]
-pub(super) struct Running<'c, C> {
+pub(super) struct OpenTransaction<'c, C> {
     commits: &'c Commits<C>,
     version: Version,
     is_recorded: bool,
 }
 
-impl<C: Recorded> Running<'_, C> {
+impl<C: Recorded> OpenTransaction<'_, C> {
     /// Whether nobody has committed since that version.
     pub(super) fn follows(&self, version: Option<Version>) -> bool {
         version.is_some_and(|version| self.version.is(version))
@@ -207,7 +213,7 @@ impl<C: Recorded> Running<'_, C> {
     }
 }
 
-impl<C> Drop for Running<'_, C> {
+impl<C> Drop for OpenTransaction<'_, C> {
     fn drop(&mut self) {
         lock(&self.commits.state).is_running = false;
         self.commits.is_free.notify_all();
@@ -311,7 +317,7 @@ mod tests {
         write(&transaction);
         assert_eq!(commits.by_others(|| version(&reader)), before);
         transaction.commit().unwrap();
-        // Committed, but not noted: whoever looks now finds it is mine.
+        // Committed, but not noted: a reader now finds that it is mine.
         assert_eq!(commits.by_others(|| version(&reader)), before);
         drop(running);
         assert_ne!(commits.by_others(|| version(&reader)), before);

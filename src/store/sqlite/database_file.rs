@@ -22,16 +22,16 @@ const READERS_KEPT: usize = 16;
 pub(super) struct DatabaseFile {
     /// Absolute, so it doesn't depend on the current directory.
     pub(super) path: PathBuf,
-    idle_readers: Mutex<Vec<Reader>>,
-    held: Mutex<Held>,
-    access: Mutex<Access>,
+    idle_readers: Mutex<Vec<ReaderConnection>>,
+    held: Mutex<FileState>,
+    access: Mutex<ConnectionRights>,
     /// Incremented when the path no longer names the open database.
     generation: AtomicU64,
 }
 
 /// What connections may be opened.
 #[derive(Default)]
-struct Access {
+struct ConnectionRights {
     /// The file that is held open.
     held: Option<FileId>,
     /// Why nothing may be opened, until the files are in order again.
@@ -45,7 +45,7 @@ struct Access {
 type Users = Arc<()>;
 
 /// Whether the files are held open.
-enum Held {
+enum FileState {
     /// They are not. What was lost before decides about the log that is still there.
     No(Option<Lost>),
     Yes(Anchor),
@@ -77,7 +77,7 @@ struct Anchor {
 }
 
 /// A connection that reads.
-pub(super) struct Reader {
+pub(super) struct ReaderConnection {
     pub(super) connection: Connection,
     file: FileId,
     pub(super) generation: u64,
@@ -105,7 +105,7 @@ impl DatabaseFile {
         Self {
             path,
             idle_readers: Mutex::default(),
-            held: Mutex::new(Held::No(None)),
+            held: Mutex::new(FileState::No(None)),
             access: Mutex::default(),
             generation: AtomicU64::new(0),
         }
@@ -122,12 +122,12 @@ impl DatabaseFile {
     /// Holds the file open, unless it is held already or is read-only.
     pub(super) fn hold(&self) -> Result<(), StoreError> {
         let mut held = lock(&self.held);
-        self.let_go_if_changed(&mut held);
-        self.finish_letting_go(&mut held)?;
+        self.release_if_changed(&mut held);
+        self.finish_release(&mut held)?;
         let lost = match &*held {
-            Held::Yes(_) => return Ok(()),
-            Held::Lost { change, .. } => return Err((*change).into()),
-            Held::No(lost) => lost,
+            FileState::Yes(_) => return Ok(()),
+            FileState::Lost { change, .. } => return Err((*change).into()),
+            FileState::No(lost) => lost,
         };
         if let Some(Lost { files, change }) = lost {
             let found = FileId::of(&self.path).map_err(|_| FileChange::Removed)?;
@@ -146,8 +146,8 @@ impl DatabaseFile {
             lock(&self.access).lost = None;
             return Ok(());
         };
-        *lock(&self.access) = Access { held: Some(anchor.files.database()), ..Access::default() };
-        *held = Held::Yes(anchor);
+        *lock(&self.access) = ConnectionRights { held: Some(anchor.files.database()), ..ConnectionRights::default() };
+        *held = FileState::Yes(anchor);
         if is_reopened {
             tracing::info!(path = %self.path.display(), "the database was reopened");
         }
@@ -198,10 +198,10 @@ impl DatabaseFile {
     }
 
     /// Opens a connection for reading what the path names.
-    pub(super) fn reader_connection(&self) -> Result<Reader, StoreError> {
+    pub(super) fn reader_connection(&self) -> Result<ReaderConnection, StoreError> {
         let (generation, users) = (self.generation(), self.users()?);
         let file = self.current_file()?;
-        Ok(Reader { connection: connect_reader(&self.path)?, file, generation, _users: users })
+        Ok(ReaderConnection { connection: connect_reader(&self.path)?, file, generation, _users: users })
     }
 
     /// Lends a connection for reading what the path names.
@@ -210,7 +210,7 @@ impl DatabaseFile {
         read: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let (file, generation) = (self.current_file()?, self.generation());
-        let is_current = |reader: &Reader| reader.file == file && reader.generation == generation;
+        let is_current = |reader: &ReaderConnection| reader.file == file && reader.generation == generation;
         let idle = lock(&self.idle_readers).pop().filter(is_current);
         let reader = match idle {
             Some(reader) => reader,
@@ -233,7 +233,7 @@ impl DatabaseFile {
         let file = FileId::of(&self.path).map_err(|_| FileChange::Removed)?;
         let held = lock(&self.access).held;
         if held.is_some_and(|held| held != file) {
-            self.let_go_if_changed(&mut lock(&self.held));
+            self.release_if_changed(&mut lock(&self.held));
             return Err(FileChange::Replaced.into());
         }
         Ok(file)
@@ -247,18 +247,18 @@ impl DatabaseFile {
         }
     }
 
-    fn let_go_if_changed(&self, held: &mut Held) {
-        if let Held::Yes(Anchor { connection, files }) = held
+    fn release_if_changed(&self, held: &mut FileState) {
+        if let FileState::Yes(Anchor { connection, files }) = held
             && let Err(change) = files.verify(connection)
         {
-            self.let_go(held, change);
+            self.release(held, change);
         }
     }
 
     /// Opens no more connections to files that are no longer the database's, and closes the idle
     /// ones.
-    fn let_go(&self, held: &mut Held, change: FileChange) {
-        let Held::Yes(anchor) = std::mem::replace(held, Held::No(None)) else {
+    fn release(&self, held: &mut FileState, change: FileChange) {
+        let FileState::Yes(anchor) = std::mem::replace(held, FileState::No(None)) else {
             // That it was lost has been noticed before.
             unreachable!("only files that are held can be let go");
         };
@@ -266,19 +266,19 @@ impl DatabaseFile {
         self.generation.fetch_add(1, Ordering::SeqCst);
         let before = std::mem::replace(
             &mut *lock(&self.access),
-            Access { held: None, lost: Some(change), users: Users::default() },
+            ConnectionRights { held: None, lost: Some(change), users: Users::default() },
         );
         let readers = std::mem::take(&mut *lock(&self.idle_readers));
         for connection in readers.iter().map(|reader| &reader.connection).chain([&anchor.connection]) {
-            keep_log_apart(connection, change);
+            set_log_aside(connection, change);
         }
-        *held = Held::Lost { anchor, change, users: Arc::downgrade(&before.users) };
+        *held = FileState::Lost { anchor, change, users: Arc::downgrade(&before.users) };
     }
 
     /// Copies what only the log holds into the lost file, and waits for the connections to it. Until
     /// then nothing else may be opened.
-    fn finish_letting_go(&self, held: &mut Held) -> Result<(), StoreError> {
-        let Held::Lost { anchor, change, users } = held else { return Ok(()) };
+    fn finish_release(&self, held: &mut FileState) -> Result<(), StoreError> {
+        let FileState::Lost { anchor, change, users } = held else { return Ok(()) };
         let change = *change;
         if change.leaves_log() {
             // Nobody waits here for readers of other programs.
@@ -288,7 +288,7 @@ impl DatabaseFile {
                 Ok(false) if anchor.files.verify(&anchor.connection).is_ok() => {
                     // It has been put back.
                     super::configure(&mut anchor.connection)?;
-                    return self.hold_again(held);
+                    return self.reopen(held);
                 }
                 Ok(false) => return Err(change.into()),
                 Err(error) => {
@@ -299,17 +299,20 @@ impl DatabaseFile {
         if users.strong_count() > 0 {
             return Err(change.into());
         }
-        if let Held::Lost { anchor: Anchor { connection, files }, .. } = std::mem::replace(held, Held::No(None)) {
+        if let FileState::Lost { anchor: Anchor { connection, files }, .. } =
+            std::mem::replace(held, FileState::No(None))
+        {
             drop(connection);
-            *held = Held::No(Some(Lost { files, change }));
+            *held = FileState::No(Some(Lost { files, change }));
         }
         Ok(())
     }
 
-    fn hold_again(&self, held: &mut Held) -> Result<(), StoreError> {
-        if let Held::Lost { anchor, .. } = std::mem::replace(held, Held::No(None)) {
-            *lock(&self.access) = Access { held: Some(anchor.files.database()), ..Access::default() };
-            *held = Held::Yes(anchor);
+    fn reopen(&self, held: &mut FileState) -> Result<(), StoreError> {
+        if let FileState::Lost { anchor, .. } = std::mem::replace(held, FileState::No(None)) {
+            *lock(&self.access) =
+                ConnectionRights { held: Some(anchor.files.database()), ..ConnectionRights::default() };
+            *held = FileState::Yes(anchor);
             tracing::info!(path = %self.path.display(), "the database was reopened");
         }
         Ok(())
@@ -319,15 +322,15 @@ impl DatabaseFile {
     /// removed.
     pub(super) fn close(&self) -> Result<(), StoreError> {
         let mut held = lock(&self.held);
-        self.let_go_if_changed(&mut held);
-        self.finish_letting_go(&mut held)?;
-        if !matches!(*held, Held::Yes(_)) {
+        self.release_if_changed(&mut held);
+        self.finish_release(&mut held)?;
+        if !matches!(*held, FileState::Yes(_)) {
             return Ok(());
         }
         // Opened before the others close, so that the log is not read as after a crash.
         let last = connect_reader(&self.path)?;
         lock(&self.access).held = None;
-        drop((std::mem::replace(&mut *held, Held::No(None)), std::mem::take(&mut *lock(&self.idle_readers))));
+        drop((std::mem::replace(&mut *held, FileState::No(None)), std::mem::take(&mut *lock(&self.idle_readers))));
         last.execute_batch("PRAGMA query_only = OFF")?;
         if !apply_log(&last)? {
             tracing::warn!(
@@ -368,15 +371,15 @@ impl WriterConnection {
             (Ok(()), Err(error)) if is_cut_short(error) => FileChange::LogCutShort,
             (Ok(()), _) => return committed,
         };
-        Err(self.lose(change))
+        Err(self.handle_lost_files(change))
     }
 
     /// Opens no more connections to files that have changed.
-    fn lose(&mut self, change: FileChange) -> StoreError {
-        keep_log_apart(&self.connection, change);
+    fn handle_lost_files(&mut self, change: FileChange) -> StoreError {
+        set_log_aside(&self.connection, change);
         let mut held = lock(&self.database.held);
-        if matches!(*held, Held::Yes(_)) {
-            self.database.let_go(&mut held, change);
+        if matches!(*held, FileState::Yes(_)) {
+            self.database.release(&mut held, change);
         }
         change.into()
     }
@@ -387,7 +390,7 @@ impl WriterConnection {
         self.checkpoint_with(|_| Ok(()))
     }
 
-    /// The same, and syncs the file. By itself, SQLite does that only when all of the log is in the
+    /// Copies the log, and syncs the file. By itself, SQLite does that only when all of the log is in the
     /// file.
     pub(super) fn checkpoint_and_sync(&mut self) -> Result<bool, StoreError> {
         self.checkpoint_with(wal_vfs::sync_database)
@@ -403,7 +406,7 @@ impl WriterConnection {
         match copied {
             Err(error) if is_not_synced(&error) => {
                 tracing::warn!(%error, "a checkpoint failed");
-                Err(self.lose(FileChange::NotSynced))
+                Err(self.handle_lost_files(FileChange::NotSynced))
             }
             copied => self.verify(copied.map_err(Into::into)),
         }
@@ -445,7 +448,7 @@ fn require_sound(path: &std::path::Path) -> Result<(), StoreError> {
 
 /// Prevents a connection, which may be the last, from applying the log to the file when it closes, if
 /// that would be wrong.
-fn keep_log_apart(connection: &Connection, change: FileChange) {
+fn set_log_aside(connection: &Connection, change: FileChange) {
     if !change.leaves_log()
         && let Err(error) = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
     {

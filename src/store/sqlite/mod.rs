@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::failure::Failures;
+use super::fault_injection::Failures;
 use super::{Database, OpenError, OpenOptions, StoreError};
 use cache::Cache;
 pub use changes::{SqliteScan, SqliteWatch};
@@ -55,14 +55,14 @@ const OPEN_FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags:
 /// An open SQLite database. Cheap to clone.
 #[derive(Clone)]
 pub struct SqliteStore {
-    connections: Connections,
+    connections: ConnectionPool,
     failures: Failures,
     cache: Arc<Cache>,
     log_bytes: RangeInclusive<u64>,
 }
 
 #[derive(Clone)]
-enum Connections {
+enum ConnectionPool {
     /// A file.
     File(Arc<DatabaseFile>),
     /// In memory: a single connection, because nothing can be read during a write.
@@ -72,8 +72,8 @@ enum Connections {
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.connections {
-            Connections::File(file) => formatter.debug_tuple("SqliteStore").field(&file.path).finish(),
-            Connections::Memory(_) => formatter.write_str("SqliteStore(memory)"),
+            ConnectionPool::File(file) => formatter.debug_tuple("SqliteStore").field(&file.path).finish(),
+            ConnectionPool::Memory(_) => formatter.write_str("SqliteStore(memory)"),
         }
     }
 }
@@ -88,17 +88,17 @@ impl SqliteStore {
         schema::prepare_file(path, &absolute, options.migrate)?;
         let file = DatabaseFile::new(absolute);
         file.hold().map_err(engine)?;
-        let connections = Connections::File(Arc::new(file));
+        let connections = ConnectionPool::File(Arc::new(file));
         Ok(Self::new(connections, options))
     }
 
     /// Creates a database in memory.
     pub fn in_memory(options: &OpenOptions) -> Result<Self, OpenError> {
-        let connections = Connections::Memory(Arc::new(Mutex::new(schema::new_in_memory()?)));
+        let connections = ConnectionPool::Memory(Arc::new(Mutex::new(schema::new_in_memory()?)));
         Ok(Self::new(connections, options))
     }
 
-    fn new(connections: Connections, options: &OpenOptions) -> Self {
+    fn new(connections: ConnectionPool, options: &OpenOptions) -> Self {
         let OpenOptions { failures, log_bytes, .. } = options.clone();
         Self { connections, failures, cache: Arc::default(), log_bytes }
     }
@@ -106,12 +106,12 @@ impl SqliteStore {
     /// Creates a writer with its own connection.
     pub fn writer(&self) -> Result<SqliteWriter, StoreError> {
         let (connection, checkpoints) = match &self.connections {
-            Connections::File(file) => {
+            ConnectionPool::File(file) => {
                 let writer = file.writer_connection()?;
                 let checkpoints = Checkpoints::new(&writer, &self.log_bytes)?;
-                (Shared::Own(Box::new(writer)), Some(checkpoints))
+                (ConnectionHandle::Own(Box::new(writer)), Some(checkpoints))
             }
-            Connections::Memory(connection) => (Shared::Common(Arc::clone(connection)), None),
+            ConnectionPool::Memory(connection) => (ConnectionHandle::Common(Arc::clone(connection)), None),
         };
         Ok(SqliteWriter::new(connection, checkpoints, self.failures.clone(), Arc::clone(&self.cache)))
     }
@@ -119,24 +119,24 @@ impl SqliteStore {
     /// Lends a connection for reading.
     fn with_reader<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         match &self.connections {
-            Connections::Memory(connection) => read(&lock(connection)),
-            Connections::File(file) => file.with_reader(read),
+            ConnectionPool::Memory(connection) => read(&lock(connection)),
+            ConnectionPool::File(file) => file.with_reader(read),
         }
     }
 
     /// Whether this process would notice commits by others.
     fn is_held(&self) -> bool {
         match &self.connections {
-            Connections::Memory(_) => true,
-            Connections::File(file) => file.is_held(),
+            ConnectionPool::Memory(_) => true,
+            ConnectionPool::File(file) => file.is_held(),
         }
     }
 
     /// The last commit that a connection sees.
     fn version(&self, connection: &Connection) -> Version {
         let generation = match &self.connections {
-            Connections::Memory(_) => None,
-            Connections::File(file) => Some(file.generation()),
+            ConnectionPool::Memory(_) => None,
+            ConnectionPool::File(file) => Some(file.generation()),
         };
         Version::of(generation, connection)
     }
@@ -150,25 +150,25 @@ impl SqliteStore {
     pub fn close(&self) -> Result<(), StoreError> {
         self.cache.close();
         match &self.connections {
-            Connections::Memory(_) => Ok(()),
-            Connections::File(file) => file.close(),
+            ConnectionPool::Memory(_) => Ok(()),
+            ConnectionPool::File(file) => file.close(),
         }
     }
 }
 
 /// An owned connection, or the common one, which is locked while in use.
 #[derive(Debug)]
-enum Shared {
+enum ConnectionHandle {
     Own(Box<WriterConnection>),
     Common(Arc<Mutex<Connection>>),
 }
 
-enum Lent<'c> {
+enum ConnectionGuard<'c> {
     Own(&'c mut Connection),
     Common(MutexGuard<'c, Connection>),
 }
 
-impl Shared {
+impl ConnectionHandle {
     /// Of the file; none for a database in memory.
     fn generation(&self) -> Option<u64> {
         match self {
@@ -200,15 +200,15 @@ impl Shared {
         }
     }
 
-    fn lend(&mut self) -> Lent<'_> {
+    fn guard(&mut self) -> ConnectionGuard<'_> {
         match self {
-            Self::Own(writer) => Lent::Own(&mut writer.connection),
-            Self::Common(connection) => Lent::Common(lock(connection)),
+            Self::Own(writer) => ConnectionGuard::Own(&mut writer.connection),
+            Self::Common(connection) => ConnectionGuard::Common(lock(connection)),
         }
     }
 }
 
-impl Deref for Lent<'_> {
+impl Deref for ConnectionGuard<'_> {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
@@ -219,7 +219,7 @@ impl Deref for Lent<'_> {
     }
 }
 
-impl DerefMut for Lent<'_> {
+impl DerefMut for ConnectionGuard<'_> {
     fn deref_mut(&mut self) -> &mut Connection {
         match self {
             Self::Own(connection) => connection,

@@ -8,7 +8,7 @@ use rusqlite::{Connection, ToSql, params, params_from_iter};
 use super::{SqliteStore, rows};
 use crate::domain::rocket::{Rocket, View, gaps};
 use crate::domain::text::Channel;
-use crate::store::listing::{self, Parameter, Part, PartStatement, ROCKET_COLUMNS};
+use crate::store::page::{self, Parameter, Part, PartStatement, ROCKET_COLUMNS};
 use crate::store::query::{Page, RocketQuery};
 use crate::store::report::{Report, ReportRows, Value};
 use crate::store::{GAPS_TOLD, RocketInBothViews, RocketWithGaps, StoreError};
@@ -43,8 +43,8 @@ impl SqliteStore {
         })
     }
 
-    /// See [`Store::rockets_at_once`](crate::store::Store::rockets_at_once).
-    pub fn rockets_at_once<'a>(
+    /// See [`Store::rockets_by_channels`](crate::store::Store::rockets_by_channels).
+    pub fn rockets_by_channels<'a>(
         &self,
         asked: impl Iterator<Item = (&'a Channel, View)>,
     ) -> Result<Vec<Option<RocketWithGaps>>, StoreError> {
@@ -65,13 +65,13 @@ impl SqliteStore {
         self.with_reader(|connection| {
             let snapshot = connection.unchecked_transaction()?;
             let mut rockets = Vec::with_capacity(query.limit + 1);
-            for part in listing::parts(query) {
-                let wanted = listing::wanted(query, rockets.len());
+            for part in page::parts(query) {
+                let wanted = page::wanted(query, rockets.len());
                 if wanted > 0 {
                     read_part(&snapshot, query, part, wanted, &mut rockets)?;
                 }
             }
-            Ok(listing::page(query, rockets))
+            Ok(page::page(query, rockets))
         })
     }
 }
@@ -94,7 +94,7 @@ impl SqliteStore {
         self.report(report, limit)
     }
 
-    /// See [`Store::report_now`](crate::store::Store::report_now).
+    /// See [`Store::report_blocking`](crate::store::Store::report_blocking).
     pub fn report(&self, report: Report, limit: u32) -> Result<ReportRows, StoreError> {
         let mut rows = Vec::new();
         self.each_row(report, i64::from(limit) + 1, &mut |row| {
@@ -135,7 +135,7 @@ impl SqliteStore {
 }
 
 fn rocket(connection: &Connection, channel: &Channel, view: View) -> Result<Option<RocketWithGaps>, StoreError> {
-    let sql = format!("SELECT {ROCKET_COLUMNS} FROM {} WHERE channel = ?1", listing::table(view));
+    let sql = format!("SELECT {ROCKET_COLUMNS} FROM {} WHERE channel = ?1", page::table(view));
     let mut statement = connection.prepare_cached(&sql)?;
     // While this query is open, so is its snapshot: the gaps are from the same state as the row.
     let mut found = statement.query(params![channel.as_str()])?;

@@ -6,7 +6,7 @@ use rusqlite::Row;
 use rusqlite::types::{Type, ValueRef};
 
 use crate::domain::ranges::ProcessedRange;
-use crate::domain::rocket::{Progress, Rocket, State, Status};
+use crate::domain::rocket::{Progress, Rocket, RocketState, Status};
 use crate::domain::summary::{Latest, Summary};
 use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
@@ -17,12 +17,12 @@ use crate::store::report::{Kind, Value};
 pub(super) const RANGE_COLUMNS: &str = "first_msg, last_msg, speed_change, launch_msg, launch_type, mission_msg, \
      mission, exploded_msg, exploded_reason, latest_time";
 
-/// Reads the columns that [`ROCKET_COLUMNS`](crate::store::listing::ROCKET_COLUMNS) names.
+/// Reads the columns that [`ROCKET_COLUMNS`](crate::store::page::ROCKET_COLUMNS) names.
 pub(super) fn rocket(row: &Row<'_>) -> Result<Rocket, StoreError> {
     let status: Status = parsed(row, 1, |name| name.parse().map_err(|()| "is no status".to_owned()))?;
     Ok(Rocket {
         channel: channel(row, 0)?,
-        state: State {
+        state: RocketState {
             status,
             rocket_type: optional(row, 2, |text| Text::new(ByteString::from(text)))?,
             speed: row.get(3)?,

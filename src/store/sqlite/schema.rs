@@ -46,22 +46,22 @@ pub(super) fn prepare_file(shown: &Path, path: &Path, migrate: bool) -> Result<(
     let (started, mut failed_before, mut migrated) = (Instant::now(), false, false);
     loop {
         let outcome = match inspect(path).map_err(engine)? {
-            Found::Current => return Ok(()),
-            Found::Foreign(reason) => return Err(refused(reason)),
-            Found::Fresh | Found::Older if !migrate => {
+            FileContents::Current => return Ok(()),
+            FileContents::Foreign(reason) => return Err(refused(reason)),
+            FileContents::Fresh | FileContents::Older if !migrate => {
                 return Err(refused("its schema is not up to date; run `migrate`, or leave out --no-migrate".into()));
             }
-            Found::Fresh | Found::Older if migrated => {
+            FileContents::Fresh | FileContents::Older if migrated => {
                 return Err(refused("it was migrated, but then its schema was gone again; give another path".into()));
             }
-            Found::Fresh | Found::Older => migrate_file(path),
+            FileContents::Fresh | FileContents::Older => migrate_file(path),
         };
         // Several processes may start on one file. One of them migrates; for the others it fails,
         // because the file is locked or has changed in the meantime. Their next inspection finds it
         // done.
         match outcome {
             Ok(()) => migrated = true,
-            Err(error) if error.was_waited_for() && started.elapsed() < MIGRATION_TIMEOUT => {
+            Err(error) if error.is_timeout() && started.elapsed() < MIGRATION_TIMEOUT => {
                 std::thread::sleep(Duration::from_millis(20));
             }
             Err(error) if failed_before => return Err(engine(error)),
@@ -77,10 +77,10 @@ pub(super) fn prepare_file(shown: &Path, path: &Path, migrate: bool) -> Result<(
 /// Checks that a file has the current schema. The error says what it has instead.
 pub(super) fn require_current(path: &Path) -> Result<(), StoreError> {
     match inspect(path)? {
-        Found::Current => Ok(()),
-        Found::Fresh => Err(StoreError::Unusable("there is no database".to_owned())),
-        Found::Older => Err(StoreError::Unusable("its schema is not up to date; run `migrate`".to_owned())),
-        Found::Foreign(reason) => Err(StoreError::Unusable(reason)),
+        FileContents::Current => Ok(()),
+        FileContents::Fresh => Err(StoreError::Unusable("there is no database".to_owned())),
+        FileContents::Older => Err(StoreError::Unusable("its schema is not up to date; run `migrate`".to_owned())),
+        FileContents::Foreign(reason) => Err(StoreError::Unusable(reason)),
     }
 }
 
@@ -103,7 +103,7 @@ pub(super) fn version(connection: &Connection) -> Result<Option<i64>, StoreError
 }
 
 /// The contents of a file.
-enum Found {
+enum FileContents {
     /// Nothing: there is no file, or an empty one.
     Fresh,
     /// Our schema after an earlier migration.
@@ -115,9 +115,9 @@ enum Found {
 }
 
 /// Inspects a file without writing to it.
-fn inspect(path: &Path) -> Result<Found, StoreError> {
+fn inspect(path: &Path) -> Result<FileContents, StoreError> {
     if std::fs::metadata(path).map_or(0, |metadata| metadata.len()) == 0 {
-        return Ok(Found::Fresh);
+        return Ok(FileContents::Fresh);
     }
     let mut connection = Connection::open_with_flags(path, super::OPEN_FLAGS)?;
     super::configure(&mut connection)?;
@@ -125,16 +125,16 @@ fn inspect(path: &Path) -> Result<Found, StoreError> {
     let found = connection.unchecked_transaction().map_err(Into::into).and_then(|snapshot| inspect_schema(&snapshot));
     match found {
         Err(StoreError::Sqlite(error)) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) => {
-            Ok(Found::Foreign("this is not an SQLite database; give another path".to_owned()))
+            Ok(FileContents::Foreign("this is not an SQLite database; give another path".to_owned()))
         }
         found => found,
     }
 }
 
-fn inspect_schema(connection: &Connection) -> Result<Found, StoreError> {
+fn inspect_schema(connection: &Connection) -> Result<FileContents, StoreError> {
     let objects: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if objects == 0 {
-        return Ok(Found::Fresh);
+        return Ok(FileContents::Fresh);
     }
     let known: Vec<i64> = migrations::migrations::runner()
         .get_migrations()
@@ -143,23 +143,23 @@ fn inspect_schema(connection: &Connection) -> Result<Found, StoreError> {
         .collect();
     let latest = known.iter().copied().max().unwrap_or(0);
     match version(connection)? {
-        None if has_foreign_tables(connection)? => Ok(Found::Foreign(
+        None if has_foreign_tables(connection)? => Ok(FileContents::Foreign(
             "this is another program's database, or one without its migration history; give \
              another path"
                 .to_owned(),
         )),
-        None => Ok(Found::Fresh),
-        Some(version) if version > latest => Ok(Found::Foreign(format!(
+        None => Ok(FileContents::Fresh),
+        Some(version) if version > latest => Ok(FileContents::Foreign(format!(
             "its schema has version {version}, but this program supports versions up to {latest}; \
              use a newer program"
         ))),
         Some(version) => match first_difference(connection, version)? {
-            Some(difference) => Ok(Found::Foreign(format!(
+            Some(difference) => Ok(FileContents::Foreign(format!(
                 "{difference}, which is not the shape that this program created; give another \
                  path, or restore a backup"
             ))),
-            None if version < latest => Ok(Found::Older),
-            None => Ok(Found::Current),
+            None if version < latest => Ok(FileContents::Older),
+            None => Ok(FileContents::Current),
         },
     }
 }

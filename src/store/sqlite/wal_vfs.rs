@@ -65,12 +65,12 @@ pub(super) fn register() -> bool {
 struct WalFile {
     base: sqlite3_file,
     /// Owned from open to close.
-    kept: *mut Kept,
+    kept: *mut WriteBuffer,
 }
 
 /// Buffered bytes, and their place in the file.
 #[derive(Default)]
-struct Kept {
+struct WriteBuffer {
     path: PathBuf,
     bytes: Vec<u8>,
     offset: i64,
@@ -80,7 +80,7 @@ struct Kept {
     length: i64,
 }
 
-impl Kept {
+impl WriteBuffer {
     /// Where a write must start to continue the buffer.
     fn end(&self) -> i64 {
         self.offset + self.bytes.len() as i64
@@ -105,7 +105,7 @@ unsafe fn native(file: *mut sqlite3_file) -> *mut sqlite3_file {
 
 /// # Safety
 /// `file` is a [`WalFile`] that is open, and no other reference to what it keeps is alive.
-unsafe fn kept<'f>(file: *mut sqlite3_file) -> &'f mut Kept {
+unsafe fn kept<'f>(file: *mut sqlite3_file) -> &'f mut WriteBuffer {
     // SAFETY: set when the file was opened, and freed when it is closed. SQLite uses a file on one thread at a time.
     unsafe { &mut *(*file.cast::<WalFile>()).kept }
 }
@@ -204,7 +204,7 @@ unsafe extern "C" fn open(
         let opened = native_open(native_vfs, name, native(file), flags, out_flags);
         if opened == ffi::SQLITE_OK {
             let path = OsStr::from_bytes(CStr::from_ptr(name).to_bytes()).into();
-            let kept = Box::new(Kept { path, length: native_length(file), ..Kept::default() });
+            let kept = Box::new(WriteBuffer { path, length: native_length(file), ..WriteBuffer::default() });
             (*file.cast::<WalFile>()).kept = Box::into_raw(kept);
             (*file).pMethods = &METHODS;
         }
@@ -223,7 +223,9 @@ unsafe extern "C" fn close(file: *mut sqlite3_file) -> c_int {
 unsafe extern "C" fn write(file: *mut sqlite3_file, bytes: *const c_void, length: c_int, offset: i64) -> c_int {
     // SAFETY: the file is open, and `bytes` has this length.
     unsafe {
-        let bytes = std::slice::from_raw_parts(bytes.cast::<u8>(), usize::try_from(length).unwrap_or_default());
+        // A panic must not reach SQLite.
+        let Ok(length) = usize::try_from(length) else { return ffi::SQLITE_IOERR_WRITE };
+        let bytes = std::slice::from_raw_parts(bytes.cast::<u8>(), length);
         let (end, length) = (kept(file).end(), kept(file).bytes.len());
         if length > 0 && (end != offset || length + bytes.len() > MOST_KEPT_BYTES) {
             let written = hand_over(file);
@@ -339,7 +341,7 @@ struct Checkpoint {
 }
 
 impl Checkpoint {
-    fn of(opened: &Opened<'_>) -> Self {
+    fn of(opened: &WalHandle<'_>) -> Self {
         const SALT: usize = 8;
         const ATTEMPTED: usize = 32;
         let salt = [opened.word(SALT), opened.word(SALT + 1)];
@@ -374,14 +376,14 @@ impl LastCommit {
 }
 
 /// The file that a connection has open, its methods, and the first part of the log's index.
-struct Opened<'c> {
+struct WalHandle<'c> {
     file: *mut sqlite3_file,
     methods: &'static ffi::sqlite3_io_methods,
     index: *const u32,
     connection: PhantomData<&'c Connection>,
 }
 
-impl<'c> Opened<'c> {
+impl<'c> WalHandle<'c> {
     /// None if the connection has no log.
     fn of(connection: &'c Connection) -> Option<Self> {
         /// The size of a part of the index.
@@ -413,7 +415,7 @@ impl<'c> Opened<'c> {
 
 /// Reads past SQLite's cache and log. None if the file is shorter, or has no log.
 pub(super) fn raw(connection: &Connection) -> Option<Raw> {
-    let opened = Opened::of(connection)?;
+    let opened = WalHandle::of(connection)?;
     let before = Checkpoint::of(&opened);
     let mut header = [0; HEADER_BYTES];
     // SAFETY: the file is open, and the buffer has this length.
@@ -426,7 +428,7 @@ pub(super) fn raw(connection: &Connection) -> Option<Raw> {
 
 /// The length of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Log {
+pub(super) struct LogLength {
     /// How many pages are in it, each as often as it was committed.
     pub(super) frames: u32,
     /// How many of these are in the file.
@@ -435,7 +437,7 @@ pub(super) struct Log {
     pub(super) pages: u32,
 }
 
-impl Log {
+impl LogLength {
     /// How many frames are yet to be copied.
     pub(super) fn left(self) -> u32 {
         self.frames.saturating_sub(self.done)
@@ -443,17 +445,17 @@ impl Log {
 }
 
 /// Reads the index as it is now; another process may just be writing to it. None if there is no log.
-pub(super) fn log(connection: &Connection) -> Option<Log> {
+pub(super) fn log(connection: &Connection) -> Option<LogLength> {
     const FRAMES: usize = 4;
     const PAGES: usize = 5;
-    let opened = Opened::of(connection)?;
-    Some(Log { frames: opened.word(FRAMES), done: opened.word(DONE), pages: opened.word(PAGES) })
+    let opened = WalHandle::of(connection)?;
+    Some(LogLength { frames: opened.word(FRAMES), done: opened.word(DONE), pages: opened.word(PAGES) })
 }
 
 /// Syncs the database's file. Nobody else can: closing another handle of the file would release all
 /// locks that the process has on it.
 pub(super) fn sync_database(connection: &Connection) -> rusqlite::Result<()> {
-    let opened = Opened::of(connection);
+    let opened = WalHandle::of(connection);
     let synced = opened.and_then(|opened| {
         // SAFETY: the file is open.
         Some(unsafe { opened.methods.xSync?(opened.file, ffi::SQLITE_SYNC_NORMAL) })
@@ -475,7 +477,7 @@ pub(super) fn last_commit(connection: &Connection) -> Option<LastCommit> {
     /// Its first byte.
     const IS_WRITTEN: usize = 3;
     const CHECKSUM: usize = 6;
-    let opened = Opened::of(connection)?;
+    let opened = WalHandle::of(connection)?;
     (0..TRIES).find_map(|_| {
         let copies = [0, COPY].map(|copy| std::array::from_fn::<u32, COPY, _>(|place| opened.word(copy + place)));
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);

@@ -6,19 +6,19 @@ use std::time::SystemTime;
 
 use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
 
-use super::cache::{Cache, Change};
+use super::cache::{Cache, CommittedChange};
 use super::checkpoints::Checkpoints;
 use super::commits::Version;
-use super::{Shared, SqliteStore, rows};
+use super::{ConnectionHandle, SqliteStore, rows};
 use crate::domain::batch::{Batch, Group, Outcome, Window};
 use crate::domain::message::Message;
 use crate::domain::ranges::{Applied, Joined, ProcessedRange};
 use crate::domain::summary::{Latest, Summary};
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
-use crate::store::failure::{FailurePoint, Failures};
-use crate::store::known::{Known, MOST_RANGES};
-use crate::store::{FORGOTTEN_KEPT, StoreError, merge};
+use crate::store::fault_injection::{FailurePoint, Failures};
+use crate::store::range_cache::{MAX_RANGES, RangeCache};
+use crate::store::{FORGOTTEN_KEPT, StoreError, upsert};
 
 /// Adds the sum of new messages to a rocket.
 fn upsert_rocket() -> String {
@@ -26,16 +26,16 @@ fn upsert_rocket() -> String {
         "INSERT INTO rockets (channel, speed, latest_update, last_received, processed, complete_through, highest,
                               type, latest_launch_msg, mission, latest_mission_msg, exploded_reason, latest_exploded_msg)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) {}",
-        merge::on_conflict("max", "excluded.last_received", true)
+        upsert::on_conflict("max", "excluded.last_received", true)
     )
 }
 
-/// The same for messages that change only the speed.
+/// For messages that change only the speed.
 fn upsert_rocket_speed() -> String {
     format!(
         "INSERT INTO rockets (channel, speed, latest_update, last_received, processed, complete_through, highest)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) {}",
-        merge::on_conflict("max", "excluded.last_received", false)
+        upsert::on_conflict("max", "excluded.last_received", false)
     )
 }
 
@@ -44,7 +44,7 @@ const ADD_RANGE: &str = "
                                   mission, exploded_msg, exploded_reason, latest_time)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
 
-/// The same parameters. The row exists: it was loaded or validated in the same transaction.
+/// With these parameters. The row exists: it was loaded or validated in the same transaction.
 const GROW_RANGE: &str = "
     UPDATE processed_ranges SET last_msg = ?3, speed_change = ?4, launch_msg = ?5, launch_type = ?6, mission_msg = ?7,
                                 mission = ?8, exploded_msg = ?9, exploded_reason = ?10, latest_time = ?11
@@ -57,24 +57,24 @@ const DELETE_RANGE: &str = "DELETE FROM processed_ranges WHERE channel = ?1 AND 
 pub struct SqliteWriter {
     /// None for a database in memory. Dropped, and so ended, before the connection.
     pub(super) checkpoints: Option<Checkpoints>,
-    pub(super) connection: Shared,
+    pub(super) connection: ConnectionHandle,
     failures: Failures,
     cache: Arc<Cache>,
-    known: Known<()>,
-    /// What is known is known of this version.
+    range_cache: RangeCache<()>,
+    /// The version of the database that the range cache belongs to.
     version: Option<Version>,
-    statements: Statements,
+    statements: StatementTexts,
 }
 
 /// The statements that are assembled at run time.
 #[derive(Debug)]
-struct Statements {
+struct StatementTexts {
     load_ranges: String,
     upsert_rocket: String,
     upsert_rocket_speed: String,
 }
 
-impl Default for Statements {
+impl Default for StatementTexts {
     fn default() -> Self {
         Self {
             // Downwards from the last range that starts at or before the window's end: the caller
@@ -92,13 +92,13 @@ impl Default for Statements {
 
 impl SqliteWriter {
     pub(super) fn new(
-        connection: Shared,
+        connection: ConnectionHandle,
         checkpoints: Option<Checkpoints>,
         failures: Failures,
         cache: Arc<Cache>,
     ) -> Self {
-        let (known, statements) = (Known::default(), Statements::default());
-        Self { checkpoints, connection, failures, cache, known, version: None, statements }
+        let (range_cache, statements) = (RangeCache::default(), StatementTexts::default());
+        Self { checkpoints, connection, failures, cache, range_cache, version: None, statements }
     }
 
     /// See [`Writer::commit`](crate::store::Writer::commit).
@@ -115,31 +115,31 @@ impl SqliteWriter {
         // Grouped before the lock is taken.
         let batch = Batch::new(messages);
         let mut outcomes = vec![Outcome::Duplicate; messages.len()];
-        // Put back after the commit: after a failure nothing is known.
-        let (mut known, version) = (std::mem::take(&mut self.known), self.version.take());
+        // Put back after the commit: after a failure the cache is empty.
+        let (mut range_cache, version) = (std::mem::take(&mut self.range_cache), self.version.take());
         let generation = self.connection.generation();
-        let mut connection = self.connection.lend();
+        let mut connection = self.connection.guard();
         // On an error it is dropped, and so rolled back.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let running = self.cache.commits.begin(|| Version::of(generation, &transaction));
         self.failures.check(FailurePoint::BeforeLoad)?;
         if !running.follows(version) {
-            known.clear();
+            range_cache.clear();
         }
-        let mut tables = Tables::prepare(&transaction, &self.statements, now)?;
+        let mut tables = BatchStatements::prepare(&transaction, &self.statements, now)?;
         let (mut changes, mut has_written) = (Vec::new(), false);
         for group in batch.groups() {
-            let Some(applied) = tables.take(group, &mut known, &mut outcomes)? else { continue };
+            let Some(applied) = tables.take(group, &mut range_cache, &mut outcomes)? else { continue };
             has_written = true;
             if running.is_recorded() {
-                changes.push(Change::Messages(group.channel().clone(), applied, now));
+                changes.push(CommittedChange::Messages(group.channel().clone(), applied, now));
             }
         }
         drop(tables);
         self.failures.check(FailurePoint::BeforeCommit)?;
         transaction.commit()?;
         self.version = self.cache.apply(running, has_written, &changes, || Version::of(generation, &connection));
-        self.known = known;
+        self.range_cache = range_cache;
         self.failures.check(FailurePoint::AfterCommit)?;
         Ok(outcomes)
     }
@@ -156,11 +156,11 @@ impl SqliteWriter {
     fn try_probe(&mut self) -> Result<(), StoreError> {
         let version = self.version.take();
         let generation = self.connection.generation();
-        let mut connection = self.connection.lend();
+        let mut connection = self.connection.guard();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let running = self.cache.commits.begin(|| Version::of(generation, &transaction));
         if !running.follows(version) {
-            self.known.clear();
+            self.range_cache.clear();
         }
         transaction.execute_batch("SAVEPOINT probe")?;
         let nothing = "0001-01-01T00:00:00.000000Z";
@@ -180,7 +180,7 @@ impl SqliteWriter {
 }
 
 /// The statements of a batch, in its transaction.
-struct Tables<'t> {
+struct BatchStatements<'t> {
     load_ranges: CachedStatement<'t>,
     delete_range: CachedStatement<'t>,
     grow_range: CachedStatement<'t>,
@@ -190,8 +190,8 @@ struct Tables<'t> {
     now: [u8; 27],
 }
 
-impl<'t> Tables<'t> {
-    fn prepare(transaction: &'t Connection, statements: &Statements, now: Timestamp) -> Result<Self, StoreError> {
+impl<'t> BatchStatements<'t> {
+    fn prepare(transaction: &'t Connection, statements: &StatementTexts, now: Timestamp) -> Result<Self, StoreError> {
         Ok(Self {
             load_ranges: transaction.prepare_cached(&statements.load_ranges)?,
             delete_range: transaction.prepare_cached(DELETE_RANGE)?,
@@ -208,21 +208,21 @@ impl<'t> Tables<'t> {
     fn take(
         &mut self,
         group: &Group<'_>,
-        known: &mut Known<()>,
+        range_cache: &mut RangeCache<()>,
         outcomes: &mut [Outcome],
     ) -> Result<Option<Applied>, StoreError> {
         let channel = group.channel();
-        let mut known = match known.entry(channel) {
-            Some(known) => known,
-            None => known.remember(channel, 0, self.load_last(channel)?, ()),
+        let mut cached = match range_cache.entry(channel) {
+            Some(cached) => cached,
+            None => range_cache.insert(channel, 0, self.load_last(channel)?, ()),
         };
-        let near = match known.near(group) {
+        let near = match cached.near(group) {
             Some(ranges) => ranges,
             None => self.load(group)?,
         };
         let joined = group.join(near, outcomes);
         self.store_ranges(channel, &joined)?;
-        known.change(&joined);
+        cached.change(&joined);
         if let Some(applied) = &joined.applied {
             self.store_rocket(channel, applied)?;
         }
@@ -244,7 +244,7 @@ impl<'t> Tables<'t> {
         let mut found = self.load_ranges.query(params![channel.as_str(), i64::MAX])?;
         while let Some(row) = found.next()? {
             ranges.push(rows::range(row)?);
-            if ranges.len() > MOST_RANGES {
+            if ranges.len() > MAX_RANGES {
                 break;
             }
         }
@@ -269,9 +269,7 @@ impl<'t> Tables<'t> {
             }
             stored.push(range);
         }
-        if let Some(new) = stored.get_mut(loaded..) {
-            new.reverse();
-        }
+        stored[loaded..].reverse();
         Ok(())
     }
 
@@ -344,7 +342,7 @@ fn text(latest: &Option<Latest>) -> Option<&str> {
 
 /// A timestamp's bytes as a string.
 fn ascii(timestamp: &[u8; 27]) -> &str {
-    std::str::from_utf8(timestamp).unwrap_or_default()
+    std::str::from_utf8(timestamp).unwrap_or_else(|_| unreachable!("a timestamp has digits and signs"))
 }
 
 impl SqliteStore {
@@ -359,7 +357,7 @@ impl SqliteStore {
 impl SqliteWriter {
     fn remove(&mut self, channel: &Channel) -> Result<bool, StoreError> {
         let generation = self.connection.generation();
-        let mut connection = self.connection.lend();
+        let mut connection = self.connection.guard();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let running = self.cache.commits.begin(|| Version::of(generation, &transaction));
         transaction.execute("DELETE FROM processed_ranges WHERE channel = ?1", params![channel.as_str()])?;
@@ -372,7 +370,7 @@ impl SqliteWriter {
         transaction.execute(note, params![channel.as_str(), now.to_string()])?;
         let removed = transaction.execute("DELETE FROM rockets WHERE channel = ?1", params![channel.as_str()])?;
         transaction.commit()?;
-        let changes = [Change::Removed(channel.clone())];
+        let changes = [CommittedChange::Removed(channel.clone())];
         self.cache.apply(running, true, &changes, || Version::of(generation, &connection));
         Ok(removed > 0)
     }

@@ -22,7 +22,7 @@ use utoipa::ToSchema;
 
 use super::problem::Problem;
 use super::{State, body, method_not_allowed, openapi};
-use crate::access::{Token, Tokens};
+use crate::tokens::{Token, Tokens};
 
 /// Paths that need no token, because they hold no data, and directories of such files.
 const OPEN: [&str; 6] = ["/", "/livez", "/readyz", "/docs", "/openapi.json", SESSION];
@@ -92,7 +92,7 @@ impl Access {
         match tokens {
             Some(_) if needed == Needed::Nothing => Ok(()),
             Some(tokens) => match given(&head.headers, &hosts.cookie_name()) {
-                Some(Given { token, by_cookie }) if tokens.accept(&token) => {
+                Some(RequestToken { token, by_cookie }) if tokens.accept(&token) => {
                     if by_cookie {
                         request.extensions_mut().insert(ByCookie);
                         refuse_other_origins(head, &hosts)
@@ -116,7 +116,7 @@ fn unavailable_method(request: &ServiceRequest) -> Option<Problem> {
 }
 
 /// The token of a request.
-struct Given {
+struct RequestToken {
     token: String,
     by_cookie: bool,
 }
@@ -125,19 +125,19 @@ struct Given {
 struct ByCookie;
 
 /// Takes the token from the Authorization header, or else from the dashboard's cookie.
-fn given(headers: &HeaderMap, cookie_name: &str) -> Option<Given> {
+fn given(headers: &HeaderMap, cookie_name: &str) -> Option<RequestToken> {
     let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     // Credentials of another scheme may be for a proxy.
     if let Some((scheme, token)) = authorization.and_then(|value| value.split_once(' '))
         && scheme.eq_ignore_ascii_case("bearer")
     {
-        return Some(Given { token: token.trim().to_owned(), by_cookie: false });
+        return Some(RequestToken { token: token.trim().to_owned(), by_cookie: false });
     }
     let cookies = headers.get_all(header::COOKIE).filter_map(|cookies| cookies.to_str().ok());
     let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
     let value = pairs.find_map(|(name, value)| (name == cookie_name).then_some(value))?;
     let token = String::from_utf8(URL_SAFE_NO_PAD.decode(value).ok()?).ok()?;
-    Some(Given { token, by_cookie: true })
+    Some(RequestToken { token, by_cookie: true })
 }
 
 fn unauthorized(needed: Needed, wrong: bool) -> Problem {

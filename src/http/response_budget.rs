@@ -23,23 +23,26 @@ const PART: usize = 32 * 1024;
 
 /// The budget for large responses.
 #[derive(Clone, Debug)]
-pub(super) struct Answers(Arc<Semaphore>);
+pub(super) struct ResponseBudget(Arc<Semaphore>);
 
-impl Default for Answers {
+impl Default for ResponseBudget {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(MOST_BYTES)))
     }
 }
 
 /// A large response that holds its share of the budget.
-pub(super) struct Held {
+pub(super) struct BudgetedBody {
     rest: Bytes,
     _room: OwnedSemaphorePermit,
 }
 
-impl Answers {
+impl ResponseBudget {
     /// Reserves a share for the response if it is large. Without room, replaces it by a 503.
-    pub(super) fn bound(&self, response: ServiceResponse<BoxBody>) -> ServiceResponse<EitherBody<BoxBody, Held>> {
+    pub(super) fn bound(
+        &self,
+        response: ServiceResponse<BoxBody>,
+    ) -> ServiceResponse<EitherBody<BoxBody, BudgetedBody>> {
         let size = match response.response().body().size() {
             BodySize::Sized(bytes) => usize::try_from(bytes).unwrap_or(MOST_BYTES),
             BodySize::None | BodySize::Stream => 0,
@@ -50,7 +53,7 @@ impl Answers {
         let bytes = u32::try_from(size.min(MOST_BYTES)).unwrap_or(u32::MAX);
         match Arc::clone(&self.0).try_acquire_many_owned(bytes) {
             Ok(room) => response.map_body(|_, body| match body.try_into_bytes() {
-                Ok(rest) => EitherBody::right(Held { rest, _room: room }),
+                Ok(rest) => EitherBody::right(BudgetedBody { rest, _room: room }),
                 Err(body) => EitherBody::left(body),
             }),
             Err(_) => {
@@ -62,14 +65,14 @@ impl Answers {
 }
 
 /// Turns a response body into bytes. A large one is shrunk to the memory that it reserves.
-pub(super) fn exact(mut bytes: Vec<u8>) -> Bytes {
+pub(super) fn into_bytes(mut bytes: Vec<u8>) -> Bytes {
     if bytes.len() > LARGE {
         bytes.shrink_to_fit();
     }
     bytes.into()
 }
 
-impl MessageBody for Held {
+impl MessageBody for BudgetedBody {
     type Error = Infallible;
 
     fn size(&self) -> BodySize {

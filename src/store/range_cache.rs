@@ -13,35 +13,35 @@ use crate::domain::summary::{Latest, Summary};
 use crate::domain::text::Channel;
 
 /// For a channel with more ranges, only the last ones are cached.
-pub(super) const MOST_RANGES: usize = 32;
+pub(super) const MAX_RANGES: usize = 32;
 /// The most channels and ranges in the cache. Each takes about 200 bytes, unless its texts are
 /// long.
-const MOST_ENTRIES: usize = 65_536;
+const MAX_ENTRIES: usize = 65_536;
 
 /// See the module. Each channel's entry also has a note for the engine.
 #[derive(Debug)]
-pub(super) struct Known<N> {
-    channels: HashMap<Box<str>, KnownChannel<N>>,
+pub(super) struct RangeCache<N> {
+    channels: HashMap<Box<str>, CachedRanges<N>>,
     /// The number of cached channels and ranges.
     entries: usize,
 }
 
 #[derive(Debug)]
-struct KnownChannel<N> {
+struct CachedRanges<N> {
     /// In ascending order, and complete from `complete_from` on: every range that ends there or
     /// later is included. They share no memory with messages.
     ranges: Vec<ProcessedRange>,
     complete_from: i64,
-    note: N,
+    state: N,
 }
 
-impl<N> Default for Known<N> {
+impl<N> Default for RangeCache<N> {
     fn default() -> Self {
         Self { channels: HashMap::default(), entries: 0 }
     }
 }
 
-impl<N> Known<N> {
+impl<N> RangeCache<N> {
     /// Empties the cache.
     pub(super) fn clear(&mut self) {
         self.channels.clear();
@@ -49,67 +49,67 @@ impl<N> Known<N> {
     }
 
     /// The entry of a channel, if it is cached.
-    pub(super) fn entry(&mut self, channel: &Channel) -> Option<Entry<'_, N>> {
-        let known = self.channels.get_mut(channel.as_str())?;
-        Some(Entry { known, entries: &mut self.entries })
+    pub(super) fn entry(&mut self, channel: &Channel) -> Option<CachedChannel<'_, N>> {
+        let cached = self.channels.get_mut(channel.as_str())?;
+        Some(CachedChannel { cached, entries: &mut self.entries })
     }
 
     /// Stores a channel's ranges, in ascending order and including every range that ends at
     /// `complete_from` or later (0: all of them), and replaces its entry.
-    pub(super) fn remember(
+    pub(super) fn insert(
         &mut self,
         channel: &Channel,
         complete_from: i64,
         ranges: Vec<ProcessedRange>,
-        note: N,
-    ) -> Entry<'_, N> {
-        let mut known = KnownChannel { ranges, complete_from, note };
-        known.ranges.shrink_to_fit();
-        known.trim();
-        let entries = known.entries();
-        if self.entries + entries > MOST_ENTRIES {
+        state: N,
+    ) -> CachedChannel<'_, N> {
+        let mut cached = CachedRanges { ranges, complete_from, state };
+        cached.ranges.shrink_to_fit();
+        cached.trim();
+        let entries = cached.entries();
+        if self.entries + entries > MAX_ENTRIES {
             self.clear();
         }
         self.entries += entries;
-        let known = match self.channels.entry(channel.as_str().into()) {
+        let cached = match self.channels.entry(channel.as_str().into()) {
             hash_map::Entry::Occupied(mut there) => {
-                self.entries -= there.insert(known).entries();
+                self.entries -= there.insert(cached).entries();
                 there.into_mut()
             }
-            hash_map::Entry::Vacant(free) => free.insert(known),
+            hash_map::Entry::Vacant(free) => free.insert(cached),
         };
-        Entry { known, entries: &mut self.entries }
+        CachedChannel { cached, entries: &mut self.entries }
     }
 }
 
 /// The entry of a cached channel: reading and updating it take one lookup.
-pub(super) struct Entry<'k, N> {
-    known: &'k mut KnownChannel<N>,
+pub(super) struct CachedChannel<'k, N> {
+    cached: &'k mut CachedRanges<N>,
     /// The counter of the whole cache.
     entries: &'k mut usize,
 }
 
-impl<N> Entry<'_, N> {
+impl<N> CachedChannel<'_, N> {
     /// The ranges that overlap or touch the group's windows, in ascending order; none if not all of
     /// them are cached.
     pub(super) fn near(&self, group: &Group<'_>) -> Option<Vec<ProcessedRange>> {
-        self.known.near(group)
+        self.cached.near(group)
     }
 
     /// Applies a change to the channel's ranges.
     pub(super) fn change(&mut self, joined: &Joined) {
-        *self.entries -= self.known.entries();
-        self.known.change(joined);
-        *self.entries += self.known.entries();
+        *self.entries -= self.cached.entries();
+        self.cached.change(joined);
+        *self.entries += self.cached.entries();
     }
 
     /// The engine's note.
-    pub(super) fn note_mut(&mut self) -> &mut N {
-        &mut self.known.note
+    pub(super) fn state_mut(&mut self) -> &mut N {
+        &mut self.cached.state
     }
 }
 
-impl<N> KnownChannel<N> {
+impl<N> CachedRanges<N> {
     fn entries(&self) -> usize {
         1 + self.ranges.len()
     }
@@ -142,7 +142,7 @@ impl<N> KnownChannel<N> {
 
     /// Drops the lowest ranges if there are too many.
     fn trim(&mut self) {
-        let excess = self.ranges.len().saturating_sub(MOST_RANGES);
+        let excess = self.ranges.len().saturating_sub(MAX_RANGES);
         if let Some(lowest) = self.ranges.get(excess).filter(|_| excess > 0) {
             // The dropped ranges end at least two numbers lower, because ranges don't touch.
             self.complete_from = self.complete_from.max(lowest.first - 1);
@@ -187,21 +187,21 @@ mod tests {
     }
 
     /// The ends of the cached ranges near messages with these numbers.
-    fn near(known: &Known<()>, numbers: &[i64]) -> Option<Vec<(i64, i64)>> {
+    fn near(cached: &RangeCache<()>, numbers: &[i64]) -> Option<Vec<(i64, i64)>> {
         let messages = messages(numbers);
-        let ranges = known.channels.get("c")?.near(&Batch::new(&messages).groups()[0])?;
+        let ranges = cached.channels.get("c")?.near(&Batch::new(&messages).groups()[0])?;
         Some(ranges.iter().map(|range| (range.first, range.last)).collect())
     }
 
     /// Joins messages with these numbers to the cached ranges, as if they were committed.
-    fn take(known: &mut Known<()>, numbers: &[i64]) {
+    fn take(cached: &mut RangeCache<()>, numbers: &[i64]) {
         let messages = messages(numbers);
         let batch = Batch::new(&messages);
         let group = &batch.groups()[0];
-        let mut known = known.entry(group.channel()).unwrap();
-        let stored = known.near(group).unwrap_or_default();
+        let mut cached = cached.entry(group.channel()).unwrap();
+        let stored = cached.near(group).unwrap_or_default();
         let joined = group.join(stored, &mut vec![crate::domain::batch::Outcome::Duplicate; messages.len()]);
-        known.change(&joined);
+        cached.change(&joined);
     }
 
     fn channel() -> Channel {
@@ -210,39 +210,39 @@ mod tests {
 
     #[test]
     fn it_follows_what_is_committed() {
-        let mut known = Known::default();
-        assert_eq!(near(&known, &[1]), None);
-        known.remember(&channel(), 0, Vec::new(), ());
-        assert_eq!(near(&known, &[1]), Some(vec![]));
-        take(&mut known, &[1, 2, 5, 9]);
-        assert_eq!(near(&known, &[3]), Some(vec![(1, 2)]));
-        assert_eq!(near(&known, &[4, 7]), Some(vec![(5, 5)]));
-        take(&mut known, &[3, 4]);
-        assert_eq!(near(&known, &[1, 10]), Some(vec![(1, 5), (9, 9)]));
-        assert_eq!(known.entries, 3);
+        let mut cached = RangeCache::default();
+        assert_eq!(near(&cached, &[1]), None);
+        cached.insert(&channel(), 0, Vec::new(), ());
+        assert_eq!(near(&cached, &[1]), Some(vec![]));
+        take(&mut cached, &[1, 2, 5, 9]);
+        assert_eq!(near(&cached, &[3]), Some(vec![(1, 2)]));
+        assert_eq!(near(&cached, &[4, 7]), Some(vec![(5, 5)]));
+        take(&mut cached, &[3, 4]);
+        assert_eq!(near(&cached, &[1, 10]), Some(vec![(1, 5), (9, 9)]));
+        assert_eq!(cached.entries, 3);
     }
 
     #[test]
-    fn of_many_ranges_the_last_are_known() {
-        let mut known = Known::default();
-        known.remember(&channel(), 0, Vec::new(), ());
+    fn of_many_ranges_the_last_are_cached() {
+        let mut cached = RangeCache::default();
+        cached.insert(&channel(), 0, Vec::new(), ());
         let numbers: Vec<i64> = (1..=40).map(|index| index * 3).collect();
-        take(&mut known, &numbers);
-        assert_eq!(known.entries, 1 + MOST_RANGES);
+        take(&mut cached, &numbers);
+        assert_eq!(cached.entries, 1 + MAX_RANGES);
         // The lowest cached range is that of 27; what touches 26 and lower is not cached.
-        assert_eq!(near(&known, &[27]), Some(vec![(27, 27)]));
-        assert_eq!(near(&known, &[26]), None);
-        assert_eq!(near(&known, &[121]), Some(vec![(120, 120)]));
+        assert_eq!(near(&cached, &[27]), Some(vec![(27, 27)]));
+        assert_eq!(near(&cached, &[26]), None);
+        assert_eq!(near(&cached, &[121]), Some(vec![(120, 120)]));
     }
 
     #[test]
     fn it_is_bounded() {
-        let mut known = Known::default();
-        for index in 0..=MOST_ENTRIES {
-            known.remember(&Channel::new(index.to_string()).unwrap(), 0, Vec::new(), ());
+        let mut cached = RangeCache::default();
+        for index in 0..=MAX_ENTRIES {
+            cached.insert(&Channel::new(index.to_string()).unwrap(), 0, Vec::new(), ());
         }
-        assert_eq!(known.entries, 1);
-        known.remember(&Channel::new(MOST_ENTRIES.to_string()).unwrap(), 0, Vec::new(), ());
-        assert_eq!(known.entries, 1);
+        assert_eq!(cached.entries, 1);
+        cached.insert(&Channel::new(MAX_ENTRIES.to_string()).unwrap(), 0, Vec::new(), ());
+        assert_eq!(cached.entries, 1);
     }
 }

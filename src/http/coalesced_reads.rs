@@ -13,37 +13,37 @@ use crate::domain::rocket::View;
 use crate::domain::text::Channel;
 use crate::store::{RocketWithGaps, Store, StoreError};
 
-type Found = Result<Option<RocketWithGaps>, StoreError>;
+type ReadResult = Result<Option<RocketWithGaps>, StoreError>;
 
 /// The pending reads of one worker. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Lookups {
+pub(super) struct CoalescedReads {
     store: Store,
-    waiting: Rc<RefCell<Vec<Lookup>>>,
+    waiting: Rc<RefCell<Vec<PendingRead>>>,
 }
 
 #[derive(Debug)]
-struct Lookup {
+struct PendingRead {
     channel: Channel,
     view: View,
-    answer: oneshot::Sender<Found>,
+    answer: oneshot::Sender<ReadResult>,
 }
 
-impl Lookups {
+impl CoalescedReads {
     /// Reads rockets from this store.
     pub(super) fn new(store: Store) -> Self {
         Self { store, waiting: Rc::default() }
     }
 
     /// See [`Store::rocket`].
-    pub(super) async fn rocket(&self, channel: Channel, view: View) -> Found {
-        if !self.store.reads_together() {
+    pub(super) async fn rocket(&self, channel: Channel, view: View) -> ReadResult {
+        if !self.store.coalesces_reads() {
             return self.store.rocket(&channel, view).await;
         }
         let (answer, answered) = oneshot::channel();
         let first = {
             let mut waiting = self.waiting.borrow_mut();
-            waiting.push(Lookup { channel, view, answer });
+            waiting.push(PendingRead { channel, view, answer });
             waiting.len() == 1
         };
         if first {
@@ -56,7 +56,7 @@ impl Lookups {
     async fn answer(self) {
         let lookups = std::mem::take(&mut *self.waiting.borrow_mut());
         let asked = lookups.iter().map(|lookup| (&lookup.channel, lookup.view));
-        match self.store.rockets_at_once(asked).await {
+        match self.store.rockets_by_channels(asked).await {
             Ok(found) => {
                 for (lookup, found) in lookups.into_iter().zip(found) {
                     // The client may be gone.
@@ -65,7 +65,7 @@ impl Lookups {
             }
             // The error may concern only one of them.
             Err(_) => {
-                for Lookup { channel, view, answer } in lookups {
+                for PendingRead { channel, view, answer } in lookups {
                     let _ = answer.send(self.store.rocket(&channel, view).await);
                 }
             }
@@ -91,7 +91,7 @@ mod tests {
     }
 
     /// Requests all of these at the same moment.
-    async fn ask(lookups: &Lookups, channels: &[&str]) -> Vec<Found> {
+    async fn ask(lookups: &CoalescedReads, channels: &[&str]) -> Vec<ReadResult> {
         let asked = channels.iter().map(|channel| {
             let (lookups, channel) = (lookups.clone(), Channel::new(channel.to_string()).unwrap());
             let mut asked = Box::pin(async move { lookups.rocket(channel, View::BestEffort).await });
@@ -113,10 +113,10 @@ mod tests {
         let messages: Vec<_> =
             (0..100).map(|rocket| parse(launched(&format!("r{rocket}"), rocket).into()).unwrap()).collect();
         store.writer().unwrap().commit(&messages, Timestamp::parse("2026-01-01T00:00:00Z").unwrap()).unwrap();
-        let lookups = Lookups::new(store);
+        let lookups = CoalescedReads::new(store);
         actix_web::rt::System::new().block_on(async {
             let asked = ["r7", "unknown", "r99", "r7", "r50"];
-            let speeds = |found: Vec<Found>| -> Vec<Option<i64>> {
+            let speeds = |found: Vec<ReadResult>| -> Vec<Option<i64>> {
                 found.into_iter().map(|found| found.unwrap().map(|found| found.rocket.state.speed)).collect()
             };
             let wanted = [Some(7), None, Some(99), Some(7), Some(50)];

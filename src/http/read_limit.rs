@@ -17,9 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const SHORT_PAGE: usize = 100;
 
 #[derive(Debug)]
-pub(super) struct Turns(Arc<Semaphore>);
+pub(super) struct ReadLimit(Arc<Semaphore>);
 
-impl Turns {
+impl ReadLimit {
     /// Allows `at_a_time` concurrent reads.
     pub(super) fn new(at_a_time: usize) -> Self {
         Self(Arc::new(Semaphore::new(at_a_time)))
@@ -34,7 +34,7 @@ impl Turns {
 
     /// Reads as soon as there is a permit, however long that takes. For streams, which read a
     /// little at a time.
-    pub(super) async fn read_patiently<T: 'static>(&self, read: impl Future<Output = T> + 'static) -> T {
+    pub(super) async fn read_when_free<T: 'static>(&self, read: impl Future<Output = T> + 'static) -> T {
         finish(self.permit().await, read).await
     }
 
@@ -60,7 +60,7 @@ async fn finish<T: 'static>(permit: OwnedSemaphorePermit, read: impl Future<Outp
 
 /// How long a page may take to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reading {
+pub(super) enum ReadCost {
     /// As long as its rockets: they are next to each other.
     Short,
     /// All rockets may have to be searched for it.
@@ -69,7 +69,7 @@ pub(super) enum Reading {
     Long,
 }
 
-impl Reading {
+impl ReadCost {
     pub(super) fn of(query: &RocketQuery) -> Self {
         let is_one_rocket = query.filters.channel.is_some();
         if !is_one_rocket && (query.view == View::Exact || query.limit > SHORT_PAGE) {
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn a_read_that_nobody_waits_for_keeps_its_permit_until_it_ends() {
         actix_web::rt::System::new().block_on(async {
-            let turns = Turns::new(1);
+            let turns = ReadLimit::new(1);
             let (end, ended) = oneshot::channel::<()>();
             // Its client leaves at once.
             assert!(turns.read(ended).now_or_never().is_none());

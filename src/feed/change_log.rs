@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
-use crate::store::changes::Touch;
+use crate::store::changes::ChangeHint;
 use crate::store::query::Filters;
 
 /// The most changes that are kept, one per rocket.
@@ -20,14 +20,14 @@ const MOST_CHANGES: usize = 16_384;
 
 /// The latest change of a rocket.
 #[derive(Debug)]
-pub struct Change {
+pub struct RocketChange {
     /// Its position among all changes.
     pub position: u64,
     /// The rocket's channel.
     pub channel: Channel,
     /// The rocket's state; none if it was removed.
     pub rocket: Option<Rocket>,
-    marks: Marks,
+    marks: FilterMarks,
     /// The event text, written once for all followers.
     pub text: OnceLock<Bytes>,
 }
@@ -35,27 +35,27 @@ pub struct Change {
 /// The latest positions at which attributes that filters use may have changed. 0 means before
 /// everything that is retained.
 #[derive(Clone, Copy, Debug, Default)]
-struct Marks {
+struct FilterMarks {
     /// The rocket did not exist before this position.
-    born: u64,
+    created: u64,
     rocket_type: u64,
     mission: u64,
     status: u64,
 }
 
-impl Marks {
-    fn after(mut self, touch: Touch, position: u64) -> Self {
-        let mark = |mark: &mut u64, touched: bool| *mark = if touched { position } else { *mark };
-        mark(&mut self.rocket_type, touch.launched);
-        mark(&mut self.mission, touch.launched || touch.mission_changed);
-        mark(&mut self.status, touch.launched || touch.exploded);
+impl FilterMarks {
+    fn after(mut self, hint: ChangeHint, position: u64) -> Self {
+        let mark = |mark: &mut u64, pending: bool| *mark = if pending { position } else { *mark };
+        mark(&mut self.rocket_type, hint.launched);
+        mark(&mut self.mission, hint.launched || hint.mission_changed);
+        mark(&mut self.status, hint.launched || hint.exploded);
         self
     }
 }
 
 /// What a follower gets for a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum Delivery {
     /// The rocket's state.
     Rocket,
     /// That the rocket no longer matches.
@@ -64,24 +64,24 @@ pub enum Told {
     Nothing,
 }
 
-impl Change {
-    /// What a follower gets that has received everything up to `position`. It may be told that a
+impl RocketChange {
+    /// What a follower gets that has received everything up to `position`. It may be sent that a
     /// rocket is gone that it never followed, if that can't be determined.
-    pub fn told(&self, filters: &Filters, position: u64) -> Told {
+    pub fn delivery(&self, filters: &Filters, position: u64) -> Delivery {
         let other_channel = filters.channel.as_ref().is_some_and(|channel| *channel != self.channel);
         if other_channel {
-            return Told::Nothing;
+            return Delivery::Nothing;
         }
         let Some(rocket) = &self.rocket else {
-            return if position < self.marks.born { Told::Nothing } else { Told::Gone };
+            return if position < self.marks.created { Delivery::Nothing } else { Delivery::Gone };
         };
         if filters.match_state(&rocket.state) {
-            return Told::Rocket;
+            return Delivery::Rocket;
         }
         let moved = (filters.rocket_type.is_some() && self.marks.rocket_type > position)
             || (filters.mission.is_some() && self.marks.mission > position)
             || (filters.status.is_some() && self.marks.status > position);
-        if moved && position >= self.marks.born { Told::Gone } else { Told::Nothing }
+        if moved && position >= self.marks.created { Delivery::Gone } else { Delivery::Nothing }
     }
 }
 
@@ -96,16 +96,16 @@ pub struct Cursor {
 }
 
 #[derive(Debug)]
-pub(super) struct Recent {
+pub(super) struct ChangeLog {
     epoch: u64,
     position: u64,
     /// The highest position of a dropped change that was its rocket's latest.
     dropped: u64,
-    changes: BTreeMap<u64, Arc<Change>>,
+    changes: BTreeMap<u64, Arc<RocketChange>>,
     positions: HashMap<Channel, u64>,
 }
 
-impl Recent {
+impl ChangeLog {
     pub(super) fn new(epoch: u64) -> Self {
         Self { epoch, position: 0, dropped: 0, changes: BTreeMap::new(), positions: HashMap::default() }
     }
@@ -121,7 +121,7 @@ impl Recent {
     }
 
     /// The first changes since the cursor; none if some are no longer retained.
-    pub(super) fn since(&self, cursor: Cursor, limit: usize) -> Option<Vec<Arc<Change>>> {
+    pub(super) fn since(&self, cursor: Cursor, limit: usize) -> Option<Vec<Arc<RocketChange>>> {
         let beyond = (Bound::Excluded(cursor.position), Bound::Unbounded);
         self.knows(cursor)
             .then(|| self.changes.range(beyond).take(limit).map(|(_, change)| Arc::clone(change)).collect())
@@ -142,22 +142,23 @@ impl Recent {
         self.latest(channel).is_some_and(|change| change.rocket.is_none())
     }
 
-    fn latest(&self, channel: &Channel) -> Option<&Arc<Change>> {
+    fn latest(&self, channel: &Channel) -> Option<&Arc<RocketChange>> {
         self.changes.get(self.positions.get(channel)?)
     }
 
     /// Adds the current state of a rocket; none if it was removed.
-    pub(super) fn add(&mut self, channel: Channel, rocket: Option<Rocket>, touch: Touch) {
+    pub(super) fn add(&mut self, channel: Channel, rocket: Option<Rocket>, hint: ChangeHint) {
         self.position += 1;
         let position = self.position;
         let marks = match self.latest(&channel) {
-            Some(before) => before.marks.after(touch, position),
+            Some(before) => before.marks.after(hint, position),
             None => {
-                let is_new = rocket.as_ref().is_some_and(|it| it.progress.processed == i64::from(touch.applied));
-                Marks { born: if is_new { position } else { 0 }, ..Marks::default() }.after(touch, position)
+                let is_new = rocket.as_ref().is_some_and(|it| it.progress.processed == i64::from(hint.applied));
+                FilterMarks { created: if is_new { position } else { 0 }, ..FilterMarks::default() }
+                    .after(hint, position)
             }
         };
-        let change = Change { position, channel: channel.clone(), rocket, marks, text: OnceLock::new() };
+        let change = RocketChange { position, channel: channel.clone(), rocket, marks, text: OnceLock::new() };
         self.changes.insert(position, Arc::new(change));
         if let Some(before) = self.positions.insert(channel, position) {
             self.changes.remove(&before);
@@ -175,7 +176,7 @@ impl Recent {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::domain::rocket::{Progress, State, Status};
+    use crate::domain::rocket::{Progress, RocketState, Status};
     use crate::domain::text::Text;
     use crate::domain::timestamp::Timestamp;
 
@@ -184,13 +185,13 @@ mod tests {
     }
 
     fn rocket(name: &str, mission: &str, processed: i64) -> Rocket {
-        let state = State { mission: Some(Text::new(mission.to_owned()).unwrap()), ..State::of(None) };
+        let state = RocketState { mission: Some(Text::new(mission.to_owned()).unwrap()), ..RocketState::of(None) };
         let progress = Progress { processed, complete_through: processed, highest: processed };
         Rocket { channel: channel(name), state, last_received: Timestamp::FIRST, progress }
     }
 
-    fn moved() -> Touch {
-        Touch { applied: 1, mission_changed: true, ..Touch::default() }
+    fn moved() -> ChangeHint {
+        ChangeHint { applied: 1, mission_changed: true, ..ChangeHint::default() }
     }
 
     fn mission(name: &str) -> Filters {
@@ -198,13 +199,13 @@ mod tests {
     }
 
     /// What a follower at this position gets for the latest change.
-    fn told(recent: &Recent, filters: &Filters, position: u64) -> Told {
-        recent.changes.last_key_value().unwrap().1.told(filters, position)
+    fn delivery(recent: &ChangeLog, filters: &Filters, position: u64) -> Delivery {
+        recent.changes.last_key_value().unwrap().1.delivery(filters, position)
     }
 
     #[test]
     fn of_each_rocket_the_latest_change_is_told_once() {
-        let mut recent = Recent::new(7);
+        let mut recent = ChangeLog::new(7);
         let start = recent.cursor();
         for (name, processed) in [("a", 1), ("b", 1), ("a", 2)] {
             recent.add(channel(name), Some(rocket(name, "m", processed)), moved());
@@ -221,9 +222,9 @@ mod tests {
 
     #[test]
     fn what_was_dropped_is_not_known() {
-        let mut recent = Recent::new(7);
+        let mut recent = ChangeLog::new(7);
         for index in 0..=MOST_CHANGES {
-            recent.add(channel(&index.to_string()), None, Touch::UNKNOWN);
+            recent.add(channel(&index.to_string()), None, ChangeHint::UNKNOWN);
         }
         let knows = |position| recent.knows(Cursor { epoch: 7, position });
         assert!(!knows(0) && knows(1) && knows(MOST_CHANGES as u64 + 1));
@@ -232,33 +233,33 @@ mod tests {
 
     #[test]
     fn a_rocket_that_leaves_is_gone_for_those_who_may_have_followed_it() {
-        let mut recent = Recent::new(7);
-        let speed = Touch { applied: 1, ..Touch::default() };
+        let mut recent = ChangeLog::new(7);
+        let speed = ChangeHint { applied: 1, ..ChangeHint::default() };
         recent.add(channel("a"), Some(rocket("a", "x", 5)), speed);
         // The mission was x before. Followers of x are told; followers of y are not concerned.
-        assert_eq!(told(&recent, &mission("x"), 0), Told::Rocket);
-        assert_eq!(told(&recent, &mission("y"), 0), Told::Nothing);
+        assert_eq!(delivery(&recent, &mission("x"), 0), Delivery::Rocket);
+        assert_eq!(delivery(&recent, &mission("y"), 0), Delivery::Nothing);
         recent.add(channel("a"), Some(rocket("a", "y", 6)), moved());
-        assert_eq!(told(&recent, &mission("x"), 1), Told::Gone);
+        assert_eq!(delivery(&recent, &mission("x"), 1), Delivery::Gone);
         recent.add(channel("a"), Some(rocket("a", "y", 7)), speed);
-        assert_eq!(told(&recent, &mission("x"), 1), Told::Gone, "still, for followers that were not told yet");
-        assert_eq!(told(&recent, &mission("x"), 2), Told::Nothing);
-        assert_eq!(told(&recent, &mission("y"), 2), Told::Rocket);
+        assert_eq!(delivery(&recent, &mission("x"), 1), Delivery::Gone, "still, for followers that were not told yet");
+        assert_eq!(delivery(&recent, &mission("x"), 2), Delivery::Nothing);
+        assert_eq!(delivery(&recent, &mission("y"), 2), Delivery::Rocket);
         let other = Filters { channel: Some(channel("b")), ..mission("x") };
-        assert_eq!(told(&recent, &other, 1), Told::Nothing);
+        assert_eq!(delivery(&recent, &other, 1), Delivery::Nothing);
         let awaiting = Filters { status: Some(Status::Exploded), ..Filters::default() };
-        assert_eq!(told(&recent, &awaiting, 1), Told::Nothing, "its status never changed");
+        assert_eq!(delivery(&recent, &awaiting, 1), Delivery::Nothing, "its status never changed");
     }
 
     #[test]
     fn a_rocket_that_was_made_meanwhile_was_followed_by_nobody() {
-        let mut recent = Recent::new(7);
+        let mut recent = ChangeLog::new(7);
         recent.add(channel("a"), Some(rocket("a", "y", 1)), moved());
-        assert_eq!(told(&recent, &mission("x"), 0), Told::Nothing);
-        recent.add(channel("a"), None, Touch::UNKNOWN);
-        assert_eq!(told(&recent, &Filters::default(), 0), Told::Nothing);
-        assert_eq!(told(&recent, &Filters::default(), 1), Told::Gone);
+        assert_eq!(delivery(&recent, &mission("x"), 0), Delivery::Nothing);
+        recent.add(channel("a"), None, ChangeHint::UNKNOWN);
+        assert_eq!(delivery(&recent, &Filters::default(), 0), Delivery::Nothing);
+        assert_eq!(delivery(&recent, &Filters::default(), 1), Delivery::Gone);
         recent.add(channel("a"), Some(rocket("a", "y", 1)), moved());
-        assert_eq!(told(&recent, &mission("x"), 1), Told::Gone);
+        assert_eq!(delivery(&recent, &mission("x"), 1), Delivery::Gone);
     }
 }

@@ -9,25 +9,25 @@ use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
 use actix_web::{Either, Error, HttpMessage, ResponseError, web};
 
-use super::access::{self, Access};
-use super::answers::Answers;
-use super::connection::Answering;
+use super::auth::{self, Access};
+use super::connection::RequestInProgress;
 use super::request_id::{self, RequestIds};
+use super::response_budget::ResponseBudget;
 use super::{body, metrics, problem, upgrade};
 use crate::metrics::Metrics;
 
 /// What the middleware needs. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Around {
+pub(super) struct Middleware {
     pub(super) access: web::Data<Access>,
     /// The addresses that the server listens on.
     pub(super) listening: Arc<[SocketAddr]>,
     pub(super) ids: Arc<RequestIds>,
-    pub(super) answers: Answers,
+    pub(super) answers: ResponseBudget,
     pub(super) metrics: Metrics,
 }
 
-impl Around {
+impl Middleware {
     /// Passes a request on to the service, if it is allowed.
     pub(super) fn answer<S>(
         &self,
@@ -38,7 +38,7 @@ impl Around {
         S: Service<ServiceRequest, Response = ServiceResponse<BoxBody>, Error = Error>,
     {
         let request = upgrade::ignore(request);
-        let (started, answering) = (Instant::now(), Answering::begin(&request));
+        let (started, answering) = (Instant::now(), RequestInProgress::begin(&request));
         let (answers, metrics) = (self.answers.clone(), self.metrics.clone());
         let id = request_id::choose(&self.ids, &request);
         let allowed = self.access.check(&request, &self.listening);
@@ -55,9 +55,9 @@ impl Around {
                     request.into_response(problem.error_response())
                 }
             };
-            let response = answers.bound(response).map_body(|_, body| Answering::until_end(answering, body));
+            let response = answers.bound(response).map_body(|_, body| RequestInProgress::until_end(answering, body));
             metrics::count(&metrics, &response, started);
-            Ok(request_id::add(id, access::guard(upgrade::close(response))))
+            Ok(request_id::add(id, auth::guard(upgrade::close(response))))
         }
     }
 }
