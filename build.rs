@@ -1,7 +1,8 @@
 //! Lets the program need the C library and nothing else, so that deployment is one file.
 //!
-//! Rust's standard library asks the linker for `libgcc_s`, a shared library that unwinds stacks. A linker script of
-//! that name, found before the real one, answers with the compiler's static libraries, which hold the same.
+//! Rust's standard library asks the linker for `libgcc_s`, a shared library that unwinds stacks. A
+//! linker script of that name, found before the real one, answers with the compiler's static
+//! libraries, which hold the same.
 
 use std::path::PathBuf;
 use std::{env, fs, io};

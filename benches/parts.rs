@@ -18,7 +18,8 @@ fn main() {
 
 /// Messages of a thousand rockets, in their order of arrival.
 fn lines(messages: u64) -> Vec<Bytes> {
-    let fleet = Fleet { seed: 1, rockets: 1_000, messages, duplicate_percent: 10.0, displacement: 20 };
+    let fleet =
+        Fleet { seed: 1, rockets: 1_000, messages, duplicate_percent: 10.0, displacement: 20 };
     let line = |(rocket, number)| {
         let mut json = Vec::new();
         fleet.write_message(&fleet.channel(rocket), rocket, number, &mut json);
@@ -72,8 +73,11 @@ fn one_batch(bencher: Bencher<'_, '_>, count: u64) {
     let mut writer = store.writer().unwrap();
     let all = messages(110 * count);
     let mut batches = all.chunks(usize::try_from(count).unwrap());
-    bencher.counter(ItemsCount::new(count)).with_inputs(|| batches.next().unwrap()).bench_local_values(|batch| {
-        let now = Timestamp::from_system_time(std::time::SystemTime::now());
-        writer.commit(batch, now).unwrap()
-    });
+    bencher
+        .counter(ItemsCount::new(count))
+        .with_inputs(|| batches.next().unwrap())
+        .bench_local_values(|batch| {
+            let now = Timestamp::from_system_time(std::time::SystemTime::now());
+            writer.commit(batch, now).unwrap()
+        });
 }

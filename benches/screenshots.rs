@@ -39,8 +39,13 @@ fn main() {
     };
     take(("empty", 1_280, false), "", "return !document.querySelector('#empty').hidden");
     // Numbers change while the fleet is being sent.
-    let mut launch = program(&["launch", &url, "--rockets", "300", "--messages", "200000", "--seed", "7"]);
-    let mut launching = launch.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut launch =
+        program(&["launch", &url, "--rockets", "300", "--messages", "200000", "--seed", "7"]);
+    let mut launching = launch
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
     let moving = "return document.querySelectorAll('#rockets tr[data-channel]').length >= 50 \
                   && /[1-9]/.test(document.querySelector('#message-rate').textContent) \
                   && document.querySelectorAll('#missions li').length > 3";

@@ -11,8 +11,10 @@ use std::io::Write;
 use crate::domain::timestamp::Timestamp;
 
 const TYPES: [&str; 6] = ["Falcon-9", "Ariane-6", "Electron", "Soyuz-2", "Vega-C", "Vulcan"];
-const MISSIONS: [&str; 8] = ["ARTEMIS", "APOLLO", "CASSINI", "GEMINI", "JUNO", "ROSETTA", "SHUTTLE_MIR", "VOYAGER"];
-const REASONS: [&str; 4] = ["ENGINE_FAILURE", "GUIDANCE_LOST", "PRESSURE_VESSEL_FAILURE", "STAGE_SEPARATION_FAILURE"];
+const MISSIONS: [&str; 8] =
+    ["ARTEMIS", "APOLLO", "CASSINI", "GEMINI", "JUNO", "ROSETTA", "SHUTTLE_MIR", "VOYAGER"];
+const REASONS: [&str; 4] =
+    ["ENGINE_FAILURE", "GUIDANCE_LOST", "PRESSURE_VESSEL_FAILURE", "STAGE_SEPARATION_FAILURE"];
 
 /// 2022-02-02T18:00:00Z, when the first rockets launch, in microseconds since 1970.
 const FIRST_LAUNCH: i64 = 1_643_824_800_000_000;
@@ -88,12 +90,15 @@ impl Fleet {
     pub fn write_message(&self, channel: &str, rocket: u32, number: u32, json: &mut Vec<u8>) {
         let (time, saying) = self.message(rocket, number);
         let (kind, body) = match saying {
-            Saying::Launched { rocket_type, speed, mission } => {
-                ("Launched", format!(r#""type":"{rocket_type}","launchSpeed":{speed},"mission":"{mission}""#))
-            }
+            Saying::Launched { rocket_type, speed, mission } => (
+                "Launched",
+                format!(r#""type":"{rocket_type}","launchSpeed":{speed},"mission":"{mission}""#),
+            ),
             Saying::SpeedIncreased(by) => ("SpeedIncreased", format!(r#""by":{by}"#)),
             Saying::SpeedDecreased(by) => ("SpeedDecreased", format!(r#""by":{by}"#)),
-            Saying::MissionChanged(mission) => ("MissionChanged", format!(r#""newMission":"{mission}""#)),
+            Saying::MissionChanged(mission) => {
+                ("MissionChanged", format!(r#""newMission":"{mission}""#))
+            }
             Saying::Exploded(reason) => ("Exploded", format!(r#""reason":"{reason}""#)),
         };
         // Writing to memory can't fail.
@@ -129,16 +134,19 @@ impl Fleet {
                     }
                     expected.rocket_type = Some(rocket_type);
                     expected.speed += i64::from(speed);
-                    (expected.mission, expected.latest_mission_message) = (Some(mission), Some(number));
+                    (expected.mission, expected.latest_mission_message) =
+                        (Some(mission), Some(number));
                 }
                 Saying::SpeedIncreased(by) => expected.speed += i64::from(by),
                 Saying::SpeedDecreased(by) => expected.speed -= i64::from(by),
                 Saying::MissionChanged(mission) => {
-                    (expected.mission, expected.latest_mission_message) = (Some(mission), Some(number));
+                    (expected.mission, expected.latest_mission_message) =
+                        (Some(mission), Some(number));
                 }
                 Saying::Exploded(reason) => {
                     expected.status = "exploded";
-                    (expected.exploded_reason, expected.latest_exploded_message) = (Some(reason), Some(number));
+                    (expected.exploded_reason, expected.latest_exploded_message) =
+                        (Some(reason), Some(number));
                 }
             }
         }
@@ -162,7 +170,8 @@ impl Fleet {
             _ => Saying::Exploded(pick(&REASONS, random >> 8)),
         };
         // One second apart, by clocks that are off by up to two seconds.
-        let micros = i64::from(number) * 1_000_000 + i64::from(rocket) * 137 + (random >> 44) as i64 * 2;
+        let micros =
+            i64::from(number) * 1_000_000 + i64::from(rocket) * 137 + (random >> 44) as i64 * 2;
         let time = Timestamp::from_unix_micros(FIRST_LAUNCH + micros);
         (time.unwrap_or(Timestamp::from_system_time(std::time::UNIX_EPOCH)), saying)
     }
@@ -211,7 +220,8 @@ impl Iterator for Arrivals {
             let turn = self.turn;
             self.turn = (turn + 1) % self.channels.len();
             let rocket = u32::try_from(turn).unwrap_or(u32::MAX);
-            match self.channels.get_mut(turn).and_then(|channel| channel.next(&self.fleet, rocket)) {
+            match self.channels.get_mut(turn).and_then(|channel| channel.next(&self.fleet, rocket))
+            {
                 Some(number) => {
                     self.ended = 0;
                     return Some((rocket, number));
@@ -228,7 +238,9 @@ impl ChannelArrivals {
         loop {
             // Messages sent from now on arrive at place `next` or later.
             let due = |place: u64| self.next > self.last || place <= u64::from(self.next);
-            if let Some(Reverse((_, number))) = self.displaced.peek().filter(|arrival| due(arrival.0.0)) {
+            if let Some(Reverse((_, number))) =
+                self.displaced.peek().filter(|arrival| due(arrival.0.0))
+            {
                 let number = *number;
                 self.displaced.pop();
                 return Some(number);
@@ -263,7 +275,8 @@ impl ChannelArrivals {
 mod tests {
     use super::*;
 
-    const FLEET: Fleet = Fleet { seed: 7, rockets: 10, messages: 1_003, duplicate_percent: 10.0, displacement: 20 };
+    const FLEET: Fleet =
+        Fleet { seed: 7, rockets: 10, messages: 1_003, duplicate_percent: 10.0, displacement: 20 };
 
     #[test]
     fn every_message_arrives_and_some_twice_and_none_far_from_its_place() {

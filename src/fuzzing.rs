@@ -93,7 +93,8 @@ mod tests {
 
     /// Every file of the corpus of a target.
     fn replay(target: &str, check: fn(&[u8])) {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let folder =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
         let mut files = 0;
         for file in std::fs::read_dir(&folder).unwrap() {
             check(&std::fs::read(file.unwrap().path()).unwrap());

@@ -52,10 +52,12 @@
 //!   touch. There is no row without ranges, and there are no ranges without a row. `check` audits
 //!   all of this.
 //! - Everything that a batch's result depends on is read inside its own write transaction, under
-//!   its locks, or comes from a cache that the transaction finds to be current: by the mark
-//!   of the last commit in the index of SQLite's log, and by the rocket's `last_received`, which grows with every change,
-//!   in Postgres. So any number of processes can write to one file, or to one server.
-//! - Every statement of a batch on Postgres names one bucket, so that a cluster runs it on one node.
+//!   its locks, or comes from a cache that the transaction finds to be current: by the mark of the
+//!   last commit in the index of SQLite's log, and by the rocket's `last_received`, which grows
+//!   with every change, in Postgres. So any number of processes can write to one file, or to one
+//!   server.
+//! - Every statement of a batch on Postgres names one bucket, so that a cluster runs it on one
+//!   node.
 //! - Memory is bounded: the queue by bytes, lines and bodies by 64 KiB, connections by the limit on
 //!   open files, large responses by a common budget. The record of processed numbers grows with the
 //!   gaps, not with the messages.

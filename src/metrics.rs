@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::domain::batch::Outcome;
@@ -31,8 +31,13 @@ pub enum StoreOperation {
     Read,
 }
 
-const MESSAGE_TYPES: [&str; 5] =
-    ["RocketLaunched", "RocketSpeedIncreased", "RocketSpeedDecreased", "RocketExploded", "RocketMissionChanged"];
+const MESSAGE_TYPES: [&str; 5] = [
+    "RocketLaunched",
+    "RocketSpeedIncreased",
+    "RocketSpeedDecreased",
+    "RocketExploded",
+    "RocketMissionChanged",
+];
 const OUTCOMES: [&str; 2] = ["applied", "duplicate"];
 
 /// The routes by which requests are counted. The first is for all others.
@@ -84,8 +89,10 @@ struct Counted {
 }
 
 /// Upper bounds of 0.1 ms to 10 s.
-const SECONDS: [f64; 16] =
-    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const SECONDS: [f64; 16] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
 /// Upper bounds of 1 to about 16,000 messages.
 const MESSAGES: [f64; 8] = [1.0, 4.0, 16.0, 64.0, 256.0, 1_024.0, 4_096.0, 16_384.0];
 
@@ -93,22 +100,45 @@ impl Metrics {
     /// Creates all metrics, at zero. Fails only if two have the same name.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new_custom(Some(PREFIX.to_owned()), None)?;
-        let messages =
-            counters(&registry, "messages_total", "Messages processed, by outcome and type.", &["outcome", "type"])?;
-        let rejected =
-            counters(&registry, "messages_rejected_total", "Rejected bodies and lines, by reason.", &["reason"])?;
-        let store_errors = counters(&registry, "store_errors_total", "Store failures, by operation.", &["operation"])?;
+        let messages = counters(
+            &registry,
+            "messages_total",
+            "Messages processed, by outcome and type.",
+            &["outcome", "type"],
+        )?;
+        let rejected = counters(
+            &registry,
+            "messages_rejected_total",
+            "Rejected bodies and lines, by reason.",
+            &["reason"],
+        )?;
+        let store_errors = counters(
+            &registry,
+            "store_errors_total",
+            "Store failures, by operation.",
+            &["operation"],
+        )?;
         let request_seconds = HistogramVec::new(
-            HistogramOpts::new("http_request_duration_seconds", "Time until the response started, by route.")
-                .buckets(SECONDS.to_vec()),
+            HistogramOpts::new(
+                "http_request_duration_seconds",
+                "Time until the response started, by route.",
+            )
+            .buckets(SECONDS.to_vec()),
             &["route"],
         )?;
         registry.register(Box::new(request_seconds.clone()))?;
         register_process(&registry)?;
         let counted = Counted {
-            messages: OUTCOMES.map(|outcome| MESSAGE_TYPES.map(|kind| messages.with_label_values(&[outcome, kind]))),
+            messages: OUTCOMES.map(|outcome| {
+                MESSAGE_TYPES.map(|kind| messages.with_label_values(&[outcome, kind]))
+            }),
             rejected: REJECTS.map(|(_, reason)| rejected.with_label_values(&[reason])),
-            batch_messages: histogram(&registry, "batch_messages", "Messages per batch.", &MESSAGES)?,
+            batch_messages: histogram(
+                &registry,
+                "batch_messages",
+                "Messages per batch.",
+                &MESSAGES,
+            )?,
             commit_seconds: histogram(
                 &registry,
                 "commit_duration_seconds",
@@ -121,7 +151,8 @@ impl Metrics {
                 "Time that messages waited for their batch.",
                 &SECONDS,
             )?,
-            store_errors: ["commit", "read"].map(|operation| store_errors.with_label_values(&[operation])),
+            store_errors: ["commit", "read"]
+                .map(|operation| store_errors.with_label_values(&[operation])),
             request_seconds: ROUTES.map(|route| request_seconds.with_label_values(&[route])),
             requests: ROUTES.iter().map(|_| [const { AtomicU64::new(0) }; STATUSES]).collect(),
             registry,
@@ -180,10 +211,20 @@ impl Metrics {
 
     /// All metrics as text, with the current state of the service and the fleet. Without `fleet`,
     /// its gauges are missing.
-    pub fn encode(&self, queue_bytes: i64, subscribers: i64, fleet: Option<&ReportRows>) -> prometheus::Result<String> {
+    pub fn encode(
+        &self,
+        queue_bytes: i64,
+        subscribers: i64,
+        fleet: Option<&ReportRows>,
+    ) -> prometheus::Result<String> {
         let now = Registry::new_custom(Some(PREFIX.to_owned()), None)?;
         now.register(Box::new(self.requests()?))?;
-        register_gauge(&now, "queue_bytes", "Bytes of input that are queued or being committed.", queue_bytes)?;
+        register_gauge(
+            &now,
+            "queue_bytes",
+            "Bytes of input that are queued or being committed.",
+            queue_bytes,
+        )?;
         register_gauge(&now, "event_subscribers", "Open event streams.", subscribers)?;
         if let Some(fleet) = fleet {
             register_fleet(&now, fleet)?;
@@ -213,19 +254,34 @@ impl Metrics {
     }
 }
 
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> prometheus::Result<IntCounterVec> {
     let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
     registry.register(Box::new(counters.clone()))?;
     Ok(counters)
 }
 
-fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
+fn histogram(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    buckets: &[f64],
+) -> prometheus::Result<Histogram> {
     let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
     registry.register(Box::new(histogram.clone()))?;
     Ok(histogram)
 }
 
-fn register_gauge(registry: &Registry, name: &str, help: &str, value: i64) -> prometheus::Result<()> {
+fn register_gauge(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    value: i64,
+) -> prometheus::Result<()> {
     let gauge = IntGauge::new(name, help)?;
     gauge.set(value);
     registry.register(Box::new(gauge))
@@ -233,7 +289,10 @@ fn register_gauge(registry: &Registry, name: &str, help: &str, value: i64) -> pr
 
 /// Registers what doesn't change while the process runs.
 fn register_process(registry: &Registry) -> prometheus::Result<()> {
-    let started = Gauge::new("process_start_time_seconds", "Start time of the service, in seconds since 1970.")?;
+    let started = Gauge::new(
+        "process_start_time_seconds",
+        "Start time of the service, in seconds since 1970.",
+    )?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     started.set(now.as_secs_f64());
     registry.register(Box::new(started))?;
@@ -263,13 +322,18 @@ fn register_fleet(registry: &Registry, fleet: &ReportRows) -> prometheus::Result
         }
     };
     let rockets = IntGaugeVec::new(Opts::new("rockets", "Rockets, by status."), &["status"])?;
-    for (status, column) in [("awaitingLaunch", "awaiting_launch"), ("launched", "launched"), ("exploded", "exploded")]
+    for (status, column) in
+        [("awaitingLaunch", "awaiting_launch"), ("launched", "launched"), ("exploded", "exploded")]
     {
         rockets.with_label_values(&[status]).set(cell(column).unwrap_or(0));
     }
     registry.register(Box::new(rockets))?;
     for (name, help, column) in [
-        ("rockets_with_gaps", "Rockets with messages missing below their highest.", "rockets_with_gaps"),
+        (
+            "rockets_with_gaps",
+            "Rockets with messages missing below their highest.",
+            "rockets_with_gaps",
+        ),
         ("missing_messages", "Messages missing below their rockets' highest.", "missing"),
         ("processed_messages", "Processed messages of the rockets in the database.", "processed"),
     ] {

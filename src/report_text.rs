@@ -114,7 +114,8 @@ fn csv_cell(value: &Value) -> String {
 
 /// Spreadsheets skip white space before a formula, and some accept full-width characters.
 fn looks_like_formula(text: &str) -> bool {
-    text.trim_start().starts_with(['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'])
+    text.trim_start()
+        .starts_with(['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'])
         || text.starts_with(char::is_control)
 }
 

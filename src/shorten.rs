@@ -21,9 +21,13 @@ mod tests {
 
     #[test]
     fn a_short_text_stays_and_of_a_long_one_the_beginning() {
-        for (text, most, short) in
-            [("", 3, ""), ("abcdef", 6, "abcdef"), ("abcdefg", 6, "abc…"), ("éééé", 7, "éé…"), ("🚀🚀", 7, "🚀…")]
-        {
+        for (text, most, short) in [
+            ("", 3, ""),
+            ("abcdef", 6, "abcdef"),
+            ("abcdefg", 6, "abc…"),
+            ("éééé", 7, "éé…"),
+            ("🚀🚀", 7, "🚀…"),
+        ] {
             assert_eq!(shorten(text, most), short);
         }
     }

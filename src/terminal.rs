@@ -30,7 +30,8 @@ pub fn escape_lines(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let lines = text.split_inclusive('\n').map(|line| {
-        let content = line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line));
+        let content =
+            line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line));
         escape(content).into_owned() + &line[content.len()..]
     });
     Cow::Owned(lines.collect())
@@ -82,9 +83,13 @@ fn rewrite(text: &str, spell: impl Fn(char, &mut String)) -> Cow<'_, str> {
 
 fn is_hidden(char: char) -> bool {
     match CodePointMapData::<GeneralCategory>::new().get(char) {
-        GeneralCategory::Control | GeneralCategory::LineSeparator | GeneralCategory::ParagraphSeparator => true,
+        GeneralCategory::Control
+        | GeneralCategory::LineSeparator
+        | GeneralCategory::ParagraphSeparator => true,
         // In some scripts, signs of this category surround the digits that follow them.
-        GeneralCategory::Format => !CodePointSetData::new::<PrependedConcatenationMark>().contains(char),
+        GeneralCategory::Format => {
+            !CodePointSetData::new::<PrependedConcatenationMark>().contains(char)
+        }
         _ => CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(char),
     }
 }
@@ -96,7 +101,9 @@ fn is_pictographic(char: char) -> bool {
 /// Whether a character continues the emoji that the previous character belongs to.
 fn belongs_to_emoji(previous: Option<char>, char: char, next: Option<char>) -> bool {
     match char {
-        '\u{fe0e}' | '\u{fe0f}' => previous.is_some_and(is_pictographic) || next == Some(ENCLOSING_KEYCAP),
+        '\u{fe0e}' | '\u{fe0f}' => {
+            previous.is_some_and(is_pictographic) || next == Some(ENCLOSING_KEYCAP)
+        }
         ZERO_WIDTH_JOINER => previous.is_some() && next.is_some_and(is_pictographic),
         // Skin tones.
         '\u{1f3fb}'..='\u{1f3ff}' => previous.is_some(),
@@ -119,7 +126,11 @@ mod tests {
             "👩‍🚀 👩🏽‍🚀 👨‍👩‍👧 🏳️‍🌈 🧑‍⚕️",
             "\u{600}12 a\u{a0}b",
         ] {
-            assert!(matches!(escape(text), Cow::Borrowed(same) if same == text), "{}", escape(text));
+            assert!(
+                matches!(escape(text), Cow::Borrowed(same) if same == text),
+                "{}",
+                escape(text)
+            );
             assert!(matches!(escape_json(text), Cow::Borrowed(same) if same == text));
         }
     }
@@ -131,17 +142,29 @@ mod tests {
             ("one\r\nline 99:\ttwo", r"one\r\nline 99:\ttwo"),
             ("\u{80}\u{85}\u{9b}31m\u{9f}", r"\u{80}\u{85}\u{9b}31m\u{9f}"),
             ("a\u{2028}b\u{2029}", r"a\u{2028}b\u{2029}"),
-            ("\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}", r"\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}"),
+            (
+                "\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}",
+                r"\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}",
+            ),
             (
                 "\u{2066}\u{2067}\u{2068}\u{2069}\u{200e}\u{200f}\u{61c}",
                 r"\u{2066}\u{2067}\u{2068}\u{2069}\u{200e}\u{200f}\u{61c}",
             ),
-            ("A\u{200b}B\u{200c}C\u{200d}D\u{2060}\u{feff}", r"A\u{200b}B\u{200c}C\u{200d}D\u{2060}\u{feff}"),
-            ("so\u{ad}ft\u{34f}\u{3164}\u{180e}\u{fff9}", r"so\u{ad}ft\u{34f}\u{3164}\u{180e}\u{fff9}"),
+            (
+                "A\u{200b}B\u{200c}C\u{200d}D\u{2060}\u{feff}",
+                r"A\u{200b}B\u{200c}C\u{200d}D\u{2060}\u{feff}",
+            ),
+            (
+                "so\u{ad}ft\u{34f}\u{3164}\u{180e}\u{fff9}",
+                r"so\u{ad}ft\u{34f}\u{3164}\u{180e}\u{fff9}",
+            ),
             ("a\u{fe0f}1\u{fe0f}\u{e0100}", r"a\u{fe0f}1\u{fe0f}\u{e0100}"),
             ("🏴\u{e0067}\u{e007f}", r"🏴\u{e0067}\u{e007f}"),
             ("🚀\u{200d}", r"🚀\u{200d}"),
-            ("a\u{200d}🚀\u{fe0f}\u{fe0f}\u{200d}\u{200d}🚀", "a\\u{200d}🚀\u{fe0f}\\u{fe0f}\\u{200d}\\u{200d}🚀"),
+            (
+                "a\u{200d}🚀\u{fe0f}\u{fe0f}\u{200d}\u{200d}🚀",
+                "a\\u{200d}🚀\u{fe0f}\\u{fe0f}\\u{200d}\\u{200d}🚀",
+            ),
         ] {
             assert_eq!(escape(text), escaped);
             assert_eq!(Escaped(text).to_string(), escaped);

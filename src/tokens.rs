@@ -29,7 +29,9 @@ impl Token {
     pub fn parse(text: &str) -> Option<Self> {
         let (start, padding) = text.split_at(text.trim_end_matches('=').len());
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
-        let valid = !start.is_empty() && start.bytes().all(allowed) && padding.bytes().all(|byte| byte == b'=');
+        let valid = !start.is_empty()
+            && start.bytes().all(allowed)
+            && padding.bytes().all(|byte| byte == b'=');
         valid.then(|| Self(text.into()))
     }
 
@@ -76,7 +78,9 @@ pub enum TokenError {
         place: String,
     },
     /// A line is not a token.
-    #[error("{place}: line {line} is not a token; a token may hold letters, digits and -._~+/ and end in =")]
+    #[error(
+        "{place}: line {line} is not a token; a token may hold letters, digits and -._~+/ and end in ="
+    )]
     Malformed {
         /// A file or a variable.
         place: String,
@@ -124,7 +128,9 @@ impl Tokens {
         let tokens = Arc::new(self);
         if let Some(file) = file {
             let tokens = Arc::downgrade(&tokens);
-            std::thread::Builder::new().name("tokens".to_owned()).spawn(move || watch(&file, &tokens))?;
+            std::thread::Builder::new()
+                .name("tokens".to_owned())
+                .spawn(move || watch(&file, &tokens))?;
         }
         Ok(tokens)
     }
@@ -183,7 +189,8 @@ fn watch(file: &Path, tokens: &Weak<Tokens>) {
 /// reads at most [`MAX_FILE_BYTES`].
 fn read(path: &Path) -> Result<Vec<Token>, TokenError> {
     let unreadable = |error| TokenError::Unreadable { path: path.to_owned(), error };
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+    let file =
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
     let file = file.map_err(unreadable)?;
     if !file.metadata().map_err(unreadable)?.is_file() {
         return Err(TokenError::NotAFile { path: path.to_owned() });
@@ -238,7 +245,9 @@ mod tests {
 
     #[test]
     fn what_is_no_token_is_refused_without_being_repeated() {
-        for (value, told) in [("", "holds no token"), (" \n ", "holds no token"), ("good\nsecret word", "line 2")] {
+        for (value, told) in
+            [("", "holds no token"), (" \n ", "holds no token"), ("good\nsecret word", "line 2")]
+        {
             let error = of(value).unwrap_err().to_string();
             assert!(error.contains(told) && !error.contains("secret"), "{error}");
         }

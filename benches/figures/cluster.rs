@@ -15,7 +15,8 @@ const POSTS: usize = 20_000;
 
 pub fn on_a_cluster(directory: &Path) -> String {
     if std::env::var_os("ROCKET_MONITOR_TEST_CITUS").is_none() {
-        return "| POST on a Citus cluster | | | ROCKET_MONITOR_TEST_CITUS names none |\n".to_owned();
+        return "| POST on a Citus cluster | | | ROCKET_MONITOR_TEST_CITUS names none |\n"
+            .to_owned();
     }
     let mut table = a_batch(directory);
     for buckets in buckets() {
@@ -52,14 +53,16 @@ fn posts(buckets: &str) -> String {
     let servers = [serve(&alone), serve(&cluster)];
     let mut table = String::new();
     for connections in [64, 256] {
-        let mut requests = servers.each_ref().map(|_| post_requests(fleet((PAIRS as u64 + 1) * POSTS as u64)));
+        let mut requests =
+            servers.each_ref().map(|_| post_requests(fleet((PAIRS as u64 + 1) * POSTS as u64)));
         let ratios = pairs(|measured| {
             let which = usize::from(measured);
             let batch: Vec<Vec<u8>> = requests[which].by_ref().take(POSTS).collect();
             drive_over(connections, servers[which].address, &batch)
         });
-        let what =
-            format!("POST on the cluster, {buckets} buckets, {connections} connections, of its coordinator alone");
+        let what = format!(
+            "POST on the cluster, {buckets} buckets, {connections} connections, of its coordinator alone"
+        );
         table += &row(&what, &ratios);
     }
     table
@@ -75,21 +78,27 @@ fn ingests(directory: &Path) -> String {
         write_file(&file, Fleet { seed, ..fleet(messages) });
         let url = if measured { &cluster.url } else { &alone.url };
         let started = std::time::Instant::now();
-        assert!(program(&["ingest", file.to_str().unwrap(), "--database", url]).status().unwrap().success());
+        assert!(
+            program(&["ingest", file.to_str().unwrap(), "--database", url])
+                .status()
+                .unwrap()
+                .success()
+        );
         messages as f64 / started.elapsed().as_secs_f64()
     });
     row("ingest of 100,000 messages into the cluster, of its coordinator alone", &ratios)
 }
 
-/// What the coordinator asks of the workers for a batch of one message, as the log of a service tells
-/// that asks for it.
+/// What the coordinator asks of the workers for a batch of one message, as the log of a service
+/// tells that asks for it.
 fn a_batch(directory: &Path) -> String {
     const BATCHES: usize = 200;
     let database = distributed("4");
     let separator = if database.url.contains('?') { '&' } else { '?' };
     let url = format!("{}{separator}options=-c%20citus.log_remote_commands%3Don", database.url);
     let log = directory.join("log");
-    let mut serve = program(&["serve", "--listen", "127.0.0.1:0", "--log-level", "debug", "--database", &url]);
+    let mut serve =
+        program(&["serve", "--listen", "127.0.0.1:0", "--log-level", "debug", "--database", &url]);
     let mut child = serve.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
     let said = |what: &str| std::fs::read_to_string(&log).unwrap().matches(what).count();
     while said("\"listening\"") == 0 {
@@ -97,8 +106,11 @@ fn a_batch(directory: &Path) -> String {
     }
     let text = std::fs::read_to_string(&log).unwrap();
     let line = text.lines().find(|line| line.contains("\"listening\"")).unwrap();
-    let address =
-        serde_json::from_str::<serde_json::Value>(line).unwrap()["address"].as_str().unwrap().parse().unwrap();
+    let address = serde_json::from_str::<serde_json::Value>(line).unwrap()["address"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
     let mut table = String::new();
     let few = Fleet { rockets: 20, ..fleet(10_000) };
     let new = Fleet { seed: 9, rockets: 10_000, duplicate_percent: 0.0, ..fleet(10_000) };

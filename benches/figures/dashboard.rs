@@ -32,7 +32,8 @@ const NEW_ROCKETS: u32 = 20_000;
 const MORE: usize = 200_000;
 
 /// What it asks for, one after the other.
-const ASKED: [&str; 5] = ["/rockets", "/stats", "/reports/missions", "/reports/types", "/reports/explosions"];
+const ASKED: [&str; 5] =
+    ["/rockets", "/stats", "/reports/missions", "/reports/types", "/reports/explosions"];
 const EVERY: Duration = Duration::from_secs(2);
 
 /// Asks every two seconds for a page, the totals and the reports, and follows the events. It is
@@ -59,7 +60,8 @@ impl Dashboard {
                 }
             }
         };
-        let readers = vec![std::thread::spawn(ask), std::thread::spawn(move || follow(address, &following))];
+        let readers =
+            vec![std::thread::spawn(ask), std::thread::spawn(move || follow(address, &following))];
         is_answered.recv().unwrap();
         Self { end, readers }
     }
@@ -82,7 +84,8 @@ fn follow(address: SocketAddr, end: &AtomicBool) {
         let mut read = Vec::with_capacity(1 << 16);
         while !end.load(Ordering::Relaxed) {
             read.clear();
-            let part = tokio::time::timeout(Duration::from_millis(20), stream.read_buf(&mut read)).await;
+            let part =
+                tokio::time::timeout(Duration::from_millis(20), stream.read_buf(&mut read)).await;
             assert!(!matches!(part, Ok(Ok(0) | Err(_))), "the events ended");
         }
     });
@@ -104,7 +107,11 @@ impl Table {
 
     fn text(&self) -> String {
         let sizes: Vec<String> = SIZES.iter().map(u32::to_string).collect();
-        let mut text = format!("\n| channels | {} |\n|---{}|\n", sizes.join(" | "), "|---".repeat(sizes.len()));
+        let mut text = format!(
+            "\n| channels | {} |\n|---{}|\n",
+            sizes.join(" | "),
+            "|---".repeat(sizes.len())
+        );
         for (what, cells) in &self.rows {
             writeln!(text, "| {what} | {} |", cells.join(" | ")).unwrap();
         }
@@ -115,8 +122,8 @@ impl Table {
 /// A run: its rate, and the times of its responses.
 type Run = (f64, Vec<Duration>);
 
-/// Runs without and with a dashboard in turns, and adds the rates of the median pair and its slowest
-/// responses.
+/// Runs without and with a dashboard in turns, and adds the rates of the median pair and its
+/// slowest responses.
 fn beside(table: &mut Table, what: &str, server: &Server, mut run: impl FnMut() -> Run) {
     let mut pairs: Vec<(Run, Run)> = (0..TIMES)
         .map(|_| {
@@ -136,7 +143,10 @@ fn beside(table: &mut Table, what: &str, server: &Server, mut run: impl FnMut() 
     }
     for (name, share) in [("p99", 0.99), ("longest", 1.0)] {
         let millis = |run: &Run| 1e3 * percentile(run.1.clone(), share);
-        table.add(&format!("{what}: {name}"), format!("{:.1} ms, {:.1} ms", millis(alone), millis(beside)));
+        table.add(
+            &format!("{what}: {name}"),
+            format!("{:.1} ms, {:.1} ms", millis(alone), millis(beside)),
+        );
     }
 }
 
@@ -165,7 +175,9 @@ impl Rockets {
 
     fn posts(&self) -> impl Iterator<Item = Vec<u8>> + 'static {
         let channels = Rc::clone(&self.channels);
-        self.messages().map(move |(rocket, number)| post_request(&FLEET, &channels[rocket as usize], rocket, number))
+        self.messages().map(move |(rocket, number)| {
+            post_request(&FLEET, &channels[rocket as usize], rocket, number)
+        })
     }
 
     fn gets(&self) -> impl Iterator<Item = Vec<u8>> + 'static {
@@ -202,8 +214,12 @@ pub fn growth(directory: &Path) -> String {
 
 fn in_a_fleet(table: &mut Table, directory: &Path, rockets: u32) {
     let (server, rockets) = (Server::ours(directory), Rockets::new(rockets));
-    beside(table, "POST, known rockets", &server, || drive_for(BESIDE, server.address, rockets.posts()));
-    beside(table, "GET /rockets/{channel}", &server, || drive_for(BESIDE / 2, server.address, rockets.gets()));
+    beside(table, "POST, known rockets", &server, || {
+        drive_for(BESIDE, server.address, rockets.posts())
+    });
+    beside(table, "GET /rockets/{channel}", &server, || {
+        drive_for(BESIDE / 2, server.address, rockets.gets())
+    });
     for sort in ["latestUpdate", "channel", "type", "speed", "mission", "status"] {
         let page = vec![get_request(&format!("/rockets?sort={sort}")); 50];
         let median = percentile(latencies(1, server.address, &page), 0.5);
@@ -213,7 +229,8 @@ fn in_a_fleet(table: &mut Table, directory: &Path, rockets: u32) {
     beside(table, &format!("POST, {NEW_ROCKETS} new rockets"), &server, || {
         seed += 1;
         let fleet = Fleet { seed, ..FLEET };
-        let requests = (0..NEW_ROCKETS).map(move |rocket| post_request(&fleet, &fleet.channel(rocket), rocket, 1));
+        let requests = (0..NEW_ROCKETS)
+            .map(move |rocket| post_request(&fleet, &fleet.channel(rocket), rocket, 1));
         drive_for(Duration::MAX, server.address, requests)
     });
     let (file, database) = (directory.join("more.ndjson"), directory.join("rockets.db"));
@@ -221,9 +238,13 @@ fn in_a_fleet(table: &mut Table, directory: &Path, rockets: u32) {
     beside(table, &what, &server, || {
         rockets.write(&file, MORE);
         let started = Instant::now();
-        let arguments = ["ingest", file.to_str().unwrap(), "--database", database.to_str().unwrap()];
+        let arguments =
+            ["ingest", file.to_str().unwrap(), "--database", database.to_str().unwrap()];
         assert!(program(&arguments).status().unwrap().success());
         (MORE as f64 / started.elapsed().as_secs_f64(), Vec::new())
     });
-    table.add("memory of the service, the most that was resident", format!("{} MiB", server.peak_kib() / 1_024));
+    table.add(
+        "memory of the service, the most that was resident",
+        format!("{} MiB", server.peak_kib() / 1_024),
+    );
 }

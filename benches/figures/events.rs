@@ -53,8 +53,10 @@ pub fn cost(directory: &Path) -> String {
     let full = pairs(|measured| rate(measured, REQUESTS, None));
     readers.kill().unwrap();
     readers.wait().unwrap();
-    row("10,000 changes a second beside 100 readers of events: how fast they are taken, over without readers", &paced)
-        + &row("the same at full rate", &full)
+    row(
+        "10,000 changes a second beside 100 readers of events: how fast they are taken, over without readers",
+        &paced,
+    ) + &row("the same at full rate", &full)
 }
 
 /// A process that reads events over `count` connections; the first of them never reads.
@@ -85,9 +87,9 @@ pub fn read(address: &str) {
             println!("reading");
             let _stalled = streams.remove(0);
             for (mut stream, mut buffer) in streams {
-                tokio::task::spawn_local(
-                    async move { while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {} },
-                );
+                tokio::task::spawn_local(async move {
+                    while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+                });
             }
             std::future::pending::<()>().await;
         }

@@ -14,7 +14,8 @@ use crate::input::{get_request, post_request};
 use crate::measure::{drive, drive_over};
 use crate::servers::{Server, program};
 
-pub const FLEET: Fleet = Fleet { seed: 6, rockets: 1_000_000, messages: 0, duplicate_percent: 0.0, displacement: 0 };
+pub const FLEET: Fleet =
+    Fleet { seed: 6, rockets: 1_000_000, messages: 0, duplicate_percent: 0.0, displacement: 0 };
 /// How often each figure but `ingest` is measured. The median counts.
 const TIMES: usize = 3;
 const POSTS: usize = 30_000;
@@ -59,12 +60,21 @@ impl Growth {
     fn table(&self) -> String {
         let mut table = String::new();
         let sizes: Vec<String> = self.sizes.iter().map(|size| size.to_string()).collect();
-        writeln!(table, "| {} | {} |\n|---{}|", self.what, sizes.join(" | "), "|---".repeat(sizes.len())).unwrap();
+        writeln!(
+            table,
+            "| {} | {} |\n|---{}|",
+            self.what,
+            sizes.join(" | "),
+            "|---".repeat(sizes.len())
+        )
+        .unwrap();
         for Curve { name, rates } in &self.curves {
-            let rates: Vec<String> = rates.iter().map(|rate| format!("{rate:.0}/s ({:.2})", rate / rates[0])).collect();
+            let rates: Vec<String> =
+                rates.iter().map(|rate| format!("{rate:.0}/s ({:.2})", rate / rates[0])).collect();
             writeln!(table, "| {name} | {} |", rates.join(" | ")).unwrap();
         }
-        let bytes: Vec<String> = self.bytes.iter().map(|bytes| format!("{} KiB", bytes / 1024)).collect();
+        let bytes: Vec<String> =
+            self.bytes.iter().map(|bytes| format!("{} KiB", bytes / 1024)).collect();
         writeln!(table, "| the database | {} |\n", bytes.join(" | ")).unwrap();
         table
     }
@@ -95,7 +105,9 @@ pub fn ingest(directory: &Path, messages: impl IntoIterator<Item = (u32, u32)>, 
         }
         out.flush().unwrap();
         let started = std::time::Instant::now();
-        let ingested = program(&["ingest", file.to_str().unwrap(), "--database", database.to_str().unwrap()]).status();
+        let ingested =
+            program(&["ingest", file.to_str().unwrap(), "--database", database.to_str().unwrap()])
+                .status();
         assert!(ingested.unwrap().success());
         seconds += started.elapsed().as_secs_f64();
         left -= part;
@@ -135,15 +147,21 @@ fn ask(growth: &mut Growth, directory: &Path, rockets: u32, sent: u32) {
     let mut gets = scattered(rockets);
     let mut next: Vec<u32> = vec![sent; rockets as usize];
     let rate = median(|| {
-        let requests: Vec<_> =
-            gets.by_ref().take(GETS).map(|rocket| get_request(&format!("/rockets/{}", channels.of(rocket)))).collect();
+        let requests: Vec<_> = gets
+            .by_ref()
+            .take(GETS)
+            .map(|rocket| get_request(&format!("/rockets/{}", channels.of(rocket))))
+            .collect();
         drive(server.address, &requests)
     });
     growth.add("GET /rockets/{channel}", rate);
-    // The service reads the rockets into memory while the first pages are answered from the file. More
-    // readers than may do that at a time would get 503.
+    // The service reads the rockets into memory while the first pages are answered from the file.
+    // More readers than may do that at a time would get 503.
     drive_over(1, server.address, &vec![get_request("/rockets"); FIRST_PAGES]);
-    growth.add("first page of GET /rockets", median(|| drive(server.address, &vec![get_request("/rockets"); PAGES])));
+    growth.add(
+        "first page of GET /rockets",
+        median(|| drive(server.address, &vec![get_request("/rockets"); PAGES])),
+    );
     let mut posts = scattered(rockets);
     let rate = median(|| {
         let requests: Vec<_> = posts
@@ -165,7 +183,8 @@ fn by_channels(directory: &Path) -> Growth {
     for rockets in [1_000, 10_000, 100_000, 1_000_000] {
         let directory = folder(directory, &format!("channels-{rockets}"));
         let each = MESSAGES / rockets;
-        let messages = (1..=each).flat_map(|number| (0..rockets).map(move |rocket| (rocket, number)));
+        let messages =
+            (1..=each).flat_map(|number| (0..rockets).map(move |rocket| (rocket, number)));
         let rate = ingest(&directory, messages, MESSAGES.into());
         growth.begin(rockets.into(), &directory.join("rockets.db"));
         growth.add("ingest", rate);
@@ -183,7 +202,11 @@ fn by_messages(directory: &Path) -> Growth {
         let each = (messages / u64::from(ROCKETS)) as u32;
         let new: Range<u32> = sent + 1..each + 1;
         let count = new.len() as u64 * u64::from(ROCKETS);
-        let rate = ingest(&directory, new.flat_map(|number| (0..ROCKETS).map(move |rocket| (rocket, number))), count);
+        let rate = ingest(
+            &directory,
+            new.flat_map(|number| (0..ROCKETS).map(move |rocket| (rocket, number))),
+            count,
+        );
         growth.begin(messages, &directory.join("rockets.db"));
         growth.add("ingest", rate);
         // What is posted here are the first of the next messages, and duplicates when those are
@@ -214,7 +237,14 @@ fn by_gaps(directory: &Path) -> Growth {
             let requests: Vec<_> = late
                 .by_ref()
                 .take(3_000)
-                .map(|place| post_request(&FLEET, channels.of(place % ROCKETS), place % ROCKETS, 2 * place + 2))
+                .map(|place| {
+                    post_request(
+                        &FLEET,
+                        channels.of(place % ROCKETS),
+                        place % ROCKETS,
+                        2 * place + 2,
+                    )
+                })
                 .collect();
             drive(server.address, &requests)
         });
@@ -258,7 +288,9 @@ fn plot(path: &Path, growths: &[Growth]) -> Result<(), Box<dyn std::error::Error
         chart
             .configure_mesh()
             .y_desc("rate, over that at the smallest")
-            .x_label_formatter(&|size| if *size < 2.0 { "none".to_owned() } else { format!("{size:e}") })
+            .x_label_formatter(&|size| {
+                if *size < 2.0 { "none".to_owned() } else { format!("{size:e}") }
+            })
             .y_label_formatter(&|ratio| format!("{ratio:.2}"))
             .y_labels(6)
             .light_line_style(WHITE)
@@ -272,7 +304,9 @@ fn plot(path: &Path, growths: &[Growth]) -> Result<(), Box<dyn std::error::Error
             chart
                 .draw_series(LineSeries::new(points(), colour.stroke_width(2)))?
                 .label(curve.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+                .legend(move |(x, y)| {
+                    PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2))
+                });
             chart.draw_series(points().map(|point| Circle::new(point, 3, colour.filled())))?;
         }
         chart

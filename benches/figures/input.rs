@@ -18,7 +18,9 @@ pub fn get_request(path: &str) -> Vec<u8> {
 
 pub fn post_requests(fleet: Fleet) -> impl Iterator<Item = Vec<u8>> {
     let channels: Vec<String> = (0..fleet.rockets).map(|rocket| fleet.channel(rocket)).collect();
-    fleet.arrivals().map(move |(rocket, number)| post_request(&fleet, &channels[rocket as usize], rocket, number))
+    fleet.arrivals().map(move |(rocket, number)| {
+        post_request(&fleet, &channels[rocket as usize], rocket, number)
+    })
 }
 
 pub fn post_request(fleet: &Fleet, channel: &str, rocket: u32, number: u32) -> Vec<u8> {
@@ -26,7 +28,11 @@ pub fn post_request(fleet: &Fleet, channel: &str, rocket: u32, number: u32) -> V
     fleet.write_message(channel, rocket, number, &mut json);
     let mut request = Vec::with_capacity(384);
     let length = json.len();
-    write!(request, "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n").unwrap();
+    write!(
+        request,
+        "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+    )
+    .unwrap();
     request.extend(json);
     request
 }

@@ -44,7 +44,8 @@ fn main() {
         events::read(&address);
         return;
     }
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let figures: [(&str, Figure); 16] = [
         ("post", writes::post),
         ("few", writes::few_connections),

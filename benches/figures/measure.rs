@@ -133,17 +133,25 @@ impl AnswerReader {
     pub async fn read(&mut self, stream: &mut TcpStream) {
         self.read.clear();
         let head = loop {
-            assert!(stream.read_buf(&mut self.read).await.unwrap() > 0, "the connection was closed");
+            assert!(
+                stream.read_buf(&mut self.read).await.unwrap() > 0,
+                "the connection was closed"
+            );
             if let Some(end) = memchr::memmem::find(&self.read, b"\r\n\r\n") {
                 break end + 4;
             }
         };
         let text = std::str::from_utf8(&self.read[..head]).unwrap();
         assert!(text.starts_with("HTTP/1.1 20"), "{text}");
-        let length =
-            text.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |it| it.parse().unwrap());
+        let length = text
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .map_or(0, |it| it.parse().unwrap());
         while self.read.len() < head + length {
-            assert!(stream.read_buf(&mut self.read).await.unwrap() > 0, "the connection was closed");
+            assert!(
+                stream.read_buf(&mut self.read).await.unwrap() > 0,
+                "the connection was closed"
+            );
         }
         self.body = self.read.split_off(head);
     }
@@ -212,7 +220,8 @@ pub fn open_loop(address: SocketAddr, requests: &[Vec<u8>], rate: f64) -> Vec<Du
         let mut let_in = 0;
         // Those that come after the last request find none, and end.
         while let_in < count + CONNECTIONS {
-            let due = ((started.elapsed().as_secs_f64() * rate) as usize + 1).min(count + CONNECTIONS);
+            let due =
+                ((started.elapsed().as_secs_f64() * rate) as usize + 1).min(count + CONNECTIONS);
             arrived.add_permits(due.saturating_sub(let_in));
             let_in = due;
             std::thread::sleep(TICK);

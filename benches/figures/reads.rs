@@ -8,7 +8,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::input::{self, CycleTo, fleet, get_request, post_requests, stream_lines, write_file};
-use crate::measure::{AnswerReader, REQUESTS, drive, latencies, pairs, percentile, row, runtime, times_row};
+use crate::measure::{
+    AnswerReader, REQUESTS, drive, latencies, pairs, percentile, row, runtime, times_row,
+};
 use crate::servers::{Server, program};
 
 pub fn get(directory: &Path) -> String {
@@ -20,13 +22,24 @@ pub fn get(directory: &Path) -> String {
         .map(|index| get_request(&format!("/rockets/{}", fleet.channel((index % 1_000) as u32))))
         .collect();
     let posts: Vec<_> = post_requests(fleet).cycle_to(REQUESTS);
-    let ratios = pairs(|measured| if measured { drive(ours.address, &gets) } else { drive(ceiling.address, &posts) });
+    let ratios =
+        pairs(
+            |measured| {
+                if measured { drive(ours.address, &gets) } else { drive(ceiling.address, &posts) }
+            },
+        );
     row("GET /rockets/{channel}, 64 connections, of the ceiling", &ratios)
 }
 
 pub fn pages(directory: &Path) -> String {
     const ROCKETS: u32 = 100_000;
-    let fleet = Fleet { seed: 3, rockets: ROCKETS, messages: 300_000, duplicate_percent: 0.0, displacement: 3 };
+    let fleet = Fleet {
+        seed: 3,
+        rockets: ROCKETS,
+        messages: 300_000,
+        duplicate_percent: 0.0,
+        displacement: 3,
+    };
     let file = directory.join("messages.ndjson");
     write_file(&file, fleet);
     let database = directory.join("rockets.db");
@@ -43,15 +56,21 @@ pub fn pages(directory: &Path) -> String {
         let first = format!("/rockets?sort={sort}");
         let last = last_page(ours.address, &first);
         let repeat = |path: &str| vec![get_request(path); 4_000];
-        let of_ceiling =
-            pairs(
-                |measured| {
-                    if measured { drive(ours.address, &repeat(&first)) } else { drive(ceiling.address, &posts) }
-                },
-            );
+        let of_ceiling = pairs(|measured| {
+            if measured {
+                drive(ours.address, &repeat(&first))
+            } else {
+                drive(ceiling.address, &posts)
+            }
+        });
         table += &row(&format!("page 1 by {sort}, 100,000 rockets, of the ceiling"), &of_ceiling);
         let (first, last) = (repeat(&first), repeat(&last));
-        let times = pairs(|measured| if measured { drive(ours.address, &first) } else { drive(ours.address, &last) });
+        let times =
+            pairs(
+                |measured| {
+                    if measured { drive(ours.address, &first) } else { drive(ours.address, &last) }
+                },
+            );
         table += &row(&format!("page 1,000 by {sort}: its time over page 1's"), &times);
     }
     table
@@ -84,11 +103,18 @@ pub fn beside_ingestion(directory: &Path) -> String {
     const ROCKETS: u32 = 100_000;
     let ours = Server::ours(directory);
     let file = directory.join("messages.ndjson");
-    let launched = Fleet { seed: 5, rockets: ROCKETS, messages: 300_000, duplicate_percent: 0.0, displacement: 3 };
+    let launched = Fleet {
+        seed: 5,
+        rockets: ROCKETS,
+        messages: 300_000,
+        duplicate_percent: 0.0,
+        displacement: 3,
+    };
     write_file(&file, launched);
     let mut answer = String::new();
     stream_lines(ours.address, &file, &mut answer);
-    let gets = (0..4_000).map(|index| get_request(&format!("/rockets/{}", launched.channel(index * 17 % ROCKETS))));
+    let gets = (0..4_000)
+        .map(|index| get_request(&format!("/rockets/{}", launched.channel(index * 17 % ROCKETS))));
     let questions = [
         ("GET /rockets/{channel}", gets.collect::<Vec<_>>()),
         ("the first page of GET /rockets", vec![get_request("/rockets"); 2_000]),
@@ -104,14 +130,16 @@ pub fn beside_ingestion(directory: &Path) -> String {
             seed += 1;
             write_file(&file, Fleet { seed, messages: 3_000_000, ..fleet(1) });
             std::thread::scope(|scope| {
-                let streaming = scope.spawn(|| stream_lines(ours.address, &file, &mut String::new()));
+                let streaming =
+                    scope.spawn(|| stream_lines(ours.address, &file, &mut String::new()));
                 let measured = p99();
                 assert!(!streaming.is_finished(), "lines came in for shorter than was measured");
                 streaming.join().unwrap();
                 measured
             })
         });
-        table += &times_row(&format!("p99 of {what} while lines come in, over its p99 alone"), &ratios);
+        table +=
+            &times_row(&format!("p99 of {what} while lines come in, over its p99 alone"), &ratios);
     }
     table
 }

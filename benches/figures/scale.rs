@@ -29,8 +29,13 @@ pub fn million(directory: &Path) -> String {
         folder
     };
     let (million, thousand, empty) = (folder("million"), folder("thousand"), folder("empty"));
-    let one_each =
-        Fleet { seed: 4, rockets: MILLION, messages: u64::from(MILLION), duplicate_percent: 0.0, displacement: 0 };
+    let one_each = Fleet {
+        seed: 4,
+        rockets: MILLION,
+        messages: u64::from(MILLION),
+        duplicate_percent: 0.0,
+        displacement: 0,
+    };
     let few = Fleet { rockets: 1_000, ..one_each };
     let files = [directory.join("million.ndjson"), directory.join("thousand.ndjson")];
     write_file(&files[0], one_each);
@@ -40,8 +45,10 @@ pub fn million(directory: &Path) -> String {
         let which = usize::from(!measured);
         ingest_file(&files[which], &databases[which])
     });
-    let mut table =
-        times_row("ingest of a message for each of 1,000,000 rockets, over as many for 1,000: time", &ingested);
+    let mut table = times_row(
+        "ingest of a message for each of 1,000,000 rockets, over as many for 1,000: time",
+        &ingested,
+    );
 
     let servers = [Server::ours(&million), Server::ours(&thousand)];
     // The rockets continue, in any order.
@@ -66,10 +73,14 @@ pub fn million(directory: &Path) -> String {
         "POST at 1,000,000 channels costs, over 1,000: rates at 1,000 over",
         &pairs(|measured| post(measured, false)),
     );
-    table +=
-        &row("the same, while somebody reads a page of each twice a second", &pairs(|measured| post(measured, true)));
+    table += &row(
+        "the same, while somebody reads a page of each twice a second",
+        &pairs(|measured| post(measured, true)),
+    );
     let peak = servers[0].peak_kib();
-    table += &format!("| memory with 1,000,000 rockets, after these | {peak} kB | | the most that was resident |\n");
+    table += &format!(
+        "| memory with 1,000,000 rockets, after these | {peak} kB | | the most that was resident |\n"
+    );
     drop(servers);
 
     // Each shutdown leaves nothing to recover: an ordinary start is measured.

@@ -29,8 +29,9 @@ pub fn ceiling() {
         }
     }
     let served = actix_web::rt::System::new().block_on(async {
-        let server =
-            HttpServer::new(|| App::new().route("/messages", web::post().to(parse_only))).bind("127.0.0.1:0").unwrap();
+        let server = HttpServer::new(|| App::new().route("/messages", web::post().to(parse_only)))
+            .bind("127.0.0.1:0")
+            .unwrap();
         eprintln!(r#"{{"message":"listening","address":"{}"}}"#, server.addrs()[0]);
         server.run().await
     });
@@ -51,7 +52,13 @@ pub struct Server {
 impl Server {
     pub fn ours(directory: &Path) -> Self {
         let database = directory.join("rockets.db");
-        Self::start(program(&["serve", "--listen", "127.0.0.1:0", "--database", database.to_str().unwrap()]))
+        Self::start(program(&[
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--database",
+            database.to_str().unwrap(),
+        ]))
     }
 
     pub fn ceiling() -> Self {

@@ -36,7 +36,8 @@ pub fn on_postgres(directory: &Path) -> String {
     let script = directory.join("one-at-a-time.sql");
     std::fs::write(&script, ONE_AT_A_TIME).unwrap();
     let database = cluster.url("rockets");
-    let ours = Server::start(program(&["serve", "--listen", "127.0.0.1:0", "--database", &database]));
+    let ours =
+        Server::start(program(&["serve", "--listen", "127.0.0.1:0", "--database", &database]));
     const POSTS: usize = 40_000;
     let mut requests = post_requests(fleet((PAIRS as u64 + 1) * POSTS as u64));
     let posted = pairs(|measured| {
@@ -61,13 +62,21 @@ pub fn on_postgres(directory: &Path) -> String {
 /// The rate of commits by pgbench with 64 clients.
 fn pgbench(cluster: &postgres::Cluster, script: &Path) -> f64 {
     let output = Command::new(postgres::programs().join("pgbench"))
-        .args(["--no-vacuum", "--client=64", "--jobs=2", "--protocol=prepared", "--time=4", "--username=postgres"])
+        .args([
+            "--no-vacuum",
+            "--client=64",
+            "--jobs=2",
+            "--protocol=prepared",
+            "--time=4",
+            "--username=postgres",
+        ])
         .arg(format!("--host={}", cluster.socket().display()))
         .arg(format!("--file={}", script.display()))
         .arg("yardstick")
         .output()
         .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    let rate = said.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
+    let rate =
+        said.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
     rate.unwrap_or_else(|| panic!("{said} {}", String::from_utf8_lossy(&output.stderr)))
 }

@@ -9,7 +9,9 @@ use rocket_monitor::fleet::Fleet;
 use rusqlite::Connection;
 
 use crate::input::{fleet, lines_rate, post_requests, stream_lines, write_file};
-use crate::measure::{PAIRS, REQUESTS, drive, drive_over, latencies, open_loop, pairs, percentile, row, times_row};
+use crate::measure::{
+    PAIRS, REQUESTS, drive, drive_over, latencies, open_loop, pairs, percentile, row, times_row,
+};
 use crate::postgres::Cluster;
 use crate::servers::{Server, program};
 use crate::yardsticks::{bare_commits, bare_keys, json_parse_rate, median_sync, remove_database};
@@ -39,10 +41,12 @@ pub fn few_connections(directory: &Path) -> String {
             if !measured {
                 return bare_commits(&directory.join("keys.db"), COMMITS);
             }
-            let batch: Vec<Vec<u8>> = requests.by_ref().take(connections * COMMITS as usize).collect();
+            let batch: Vec<Vec<u8>> =
+                requests.by_ref().take(connections * COMMITS as usize).collect();
             drive_over(connections, ours.address, &batch)
         });
-        let what = format!("durable POST, connections {connections}, of a loop of WAL commits of one key");
+        let what =
+            format!("durable POST, connections {connections}, of a loop of WAL commits of one key");
         table += &row(&what, &ratios);
     }
     table
@@ -60,7 +64,10 @@ pub fn latency(directory: &Path) -> String {
         let peak = drive(ours.address, &take());
         percentile(open_loop(ours.address, &take(), peak / 2.0), 0.99)
     });
-    times_row("p99 of a durable POST at half the peak rate, open loop, over the median fdatasync", &ratios)
+    times_row(
+        "p99 of a durable POST at half the peak rate, open loop, over the median fdatasync",
+        &ratios,
+    )
 }
 
 /// Lines over one connection.
@@ -76,7 +83,10 @@ pub fn lines(directory: &Path) -> String {
         seed += 1;
         lines_rate(ours.address, &file, seed)
     });
-    row("lines over HTTP, 1,000,000 messages over 1,000 channels, of serde_json on one core", &ratios)
+    row(
+        "lines over HTTP, 1,000,000 messages over 1,000 channels, of serde_json on one core",
+        &ratios,
+    )
 }
 
 /// How long single messages wait while a stream brings new rockets, which are the most expensive
@@ -86,23 +96,40 @@ pub fn beside_a_stream(directory: &Path) -> String {
     let on_postgres = cluster.url("postgres");
     let servers = [
         ("SQLite", Server::ours(directory)),
-        ("Postgres", Server::start(program(&["serve", "--listen", "127.0.0.1:0", "--database", &on_postgres]))),
+        (
+            "Postgres",
+            Server::start(program(&[
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--database",
+                &on_postgres,
+            ])),
+        ),
     ];
     let file = directory.join("stream.ndjson");
     let mut seed = 7_000;
     let mut table = String::new();
     for (store, server) in servers {
         let mut requests = post_requests(fleet(1_000_000));
-        let mut some = || latencies(4, server.address, &requests.by_ref().take(20).collect::<Vec<_>>());
+        let mut some =
+            || latencies(4, server.address, &requests.by_ref().take(20).collect::<Vec<_>>());
         let times = pairs(|measured| {
             if !measured {
                 return percentile((0..100).flat_map(|_| some()).collect(), 0.99);
             }
             seed += 1;
-            let new = Fleet { seed, rockets: 100_000, messages: 100_000, duplicate_percent: 0.0, displacement: 0 };
+            let new = Fleet {
+                seed,
+                rockets: 100_000,
+                messages: 100_000,
+                duplicate_percent: 0.0,
+                displacement: 0,
+            };
             write_file(&file, new);
             std::thread::scope(|scope| {
-                let streaming = scope.spawn(|| stream_lines(server.address, &file, &mut String::new()));
+                let streaming =
+                    scope.spawn(|| stream_lines(server.address, &file, &mut String::new()));
                 let mut waits = Vec::new();
                 while !streaming.is_finished() {
                     waits.extend(some());
@@ -111,7 +138,10 @@ pub fn beside_a_stream(directory: &Path) -> String {
                 percentile(waits, 0.99)
             })
         });
-        table += &times_row(&format!("p99 of a POST beside a stream of new rockets ({store}), over alone"), &times);
+        table += &times_row(
+            &format!("p99 of a POST beside a stream of new rockets ({store}), over alone"),
+            &times,
+        );
     }
     table
 }
@@ -166,7 +196,9 @@ fn post_by_wrk(directory: &Path) -> String {
 pub fn ingest_file(file: &Path, database: &Path) -> f64 {
     remove_database(database);
     let started = Instant::now();
-    let status = program(&["ingest", file.to_str().unwrap(), "--database", database.to_str().unwrap()]).status();
+    let status =
+        program(&["ingest", file.to_str().unwrap(), "--database", database.to_str().unwrap()])
+            .status();
     assert!(status.unwrap().success());
     started.elapsed().as_secs_f64()
 }
@@ -175,7 +207,8 @@ pub fn ingest(directory: &Path) -> String {
     let fleet = fleet(1_000_000);
     let file = directory.join("messages.ndjson");
     write_file(&file, fleet);
-    let keys: Vec<(String, u32)> = fleet.arrivals().map(|(rocket, number)| (fleet.channel(rocket), number)).collect();
+    let keys: Vec<(String, u32)> =
+        fleet.arrivals().map(|(rocket, number)| (fleet.channel(rocket), number)).collect();
     let database = directory.join("rockets.db");
     let ratios = pairs(|measured| {
         if measured {
@@ -199,7 +232,13 @@ pub fn ingest(directory: &Path) -> String {
 
 /// A channel whose message 1 never arrives.
 pub fn headless(directory: &Path) -> String {
-    let fleet = Fleet { seed: 2, rockets: 1, messages: 10_000_001, duplicate_percent: 0.0, displacement: 0 };
+    let fleet = Fleet {
+        seed: 2,
+        rockets: 1,
+        messages: 10_000_001,
+        duplicate_percent: 0.0,
+        displacement: 0,
+    };
     let (database, part) = (directory.join("rockets.db"), directory.join("part.ndjson"));
     let channel = fleet.channel(0);
     let mut rates = Vec::new();

@@ -31,6 +31,10 @@ pub(super) fn run(args: &CheckArgs) -> Result<Finished, Failure> {
         }
     })?;
     printed?;
-    say!("{} channels with {} processed ranges checked: {findings} problems", audit.channels, audit.ranges)?;
+    say!(
+        "{} channels with {} processed ranges checked: {findings} problems",
+        audit.channels,
+        audit.ranges
+    )?;
     Ok(if findings == 0 { Finished::Well } else { Finished::With(1) })
 }

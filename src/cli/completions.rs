@@ -12,7 +12,8 @@ const NAME_IN_BASH: &str = "rocket_monitor";
 
 /// Print a script that completes commands and options in a shell
 ///
-/// bash: rocket-monitor completions bash > ~/.local/share/bash-completion/completions/rocket-monitor
+/// bash: rocket-monitor completions bash >
+/// ~/.local/share/bash-completion/completions/rocket-monitor
 ///
 /// zsh: rocket-monitor completions zsh > _rocket-monitor, in a folder of $fpath
 ///
@@ -32,8 +33,9 @@ pub(super) fn run(args: &CompletionsArgs) -> Result<Finished, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command().bin_name(name), name, &mut script);
     if args.shell == Shell::Bash {
-        script =
-            String::from_utf8(script)?.replace(&format!(" {NAME_IN_BASH}\n"), &format!(" {PROGRAM}\n")).into_bytes();
+        script = String::from_utf8(script)?
+            .replace(&format!(" {NAME_IN_BASH}\n"), &format!(" {PROGRAM}\n"))
+            .into_bytes();
     }
     output::print(&script)?;
     Ok(Finished::Well)

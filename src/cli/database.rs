@@ -19,7 +19,12 @@ pub(super) struct DatabaseParser;
 impl TypedValueParser for DatabaseParser {
     type Value = Database;
 
-    fn parse_ref(&self, command: &Command, _: Option<&Arg>, value: &OsStr) -> Result<Database, Error> {
+    fn parse_ref(
+        &self,
+        command: &Command,
+        _: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<Database, Error> {
         let unusable = |reason| {
             let message = format!("the value of --database (ROCKET_MONITOR_DATABASE) {reason}");
             command.clone().error(ErrorKind::ValueValidation, message)
@@ -31,7 +36,8 @@ impl TypedValueParser for DatabaseParser {
 /// Removes from a message every argument and variable that may hold a password, whichever option it
 /// was meant for.
 pub(super) fn without_passwords(message: &str) -> String {
-    let variables = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(VARIABLES));
+    let variables =
+        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(VARIABLES));
     let texts = std::env::args_os().skip(1).chain(variables.map(|(_, value)| value));
     texts.fold(message.to_owned(), |message, text| {
         // Messages quote what is not UTF-8 in the same way.

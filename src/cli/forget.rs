@@ -24,10 +24,14 @@ pub(super) struct ForgetArgs {
 }
 
 pub(super) fn run(args: &ForgetArgs) -> Result<Finished, Failure> {
-    let channel =
-        Channel::new(ByteString::from(args.channel.as_str())).map_err(|detail| format!("CHANNEL {detail}"))?;
+    let channel = Channel::new(ByteString::from(args.channel.as_str()))
+        .map_err(|detail| format!("CHANNEL {detail}"))?;
     if !args.database.open(false)?.forget(&channel)? {
-        return Err(format!("{}: no message of channel {channel} has been processed", args.database.database).into());
+        return Err(format!(
+            "{}: no message of channel {channel} has been processed",
+            args.database.database
+        )
+        .into());
     }
     say!("forgot {}", Escaped(channel))?;
     Ok(Finished::Well)

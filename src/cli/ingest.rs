@@ -39,9 +39,11 @@ const TELL_AFTER: Duration = Duration::from_millis(500);
 
 pub(super) fn run(args: &IngestArgs) -> Result<Finished, Failure> {
     if args.database.database == Database::Memory {
-        return Err("a database in memory would be lost when ingest ends; give --database the path \
+        return Err(
+            "a database in memory would be lost when ingest ends; give --database the path \
                     of a file"
-            .into());
+                .into(),
+        );
     }
     let (input, bytes) = open(&args.file)?;
     let store = args.database.open(true)?;
@@ -51,7 +53,8 @@ pub(super) fn run(args: &IngestArgs) -> Result<Finished, Failure> {
     let bad_line = |bad: BadLine| {
         rejected += 1;
         if rejected <= MAX_REJECTED_PRINTED {
-            progress.suspend(|| complain(format_args!("line {}: {}", bad.line, Escaped(bad.detail))));
+            progress
+                .suspend(|| complain(format_args!("line {}: {}", bad.line, Escaped(bad.detail))));
         }
     };
     let mut told = Instant::now();
@@ -67,7 +70,10 @@ pub(super) fn run(args: &IngestArgs) -> Result<Finished, Failure> {
     tell_others(&store);
     let summary = ingested?;
     if summary.rejected > MAX_REJECTED_PRINTED {
-        complain(format_args!("{} more lines were rejected", summary.rejected - MAX_REJECTED_PRINTED));
+        complain(format_args!(
+            "{} more lines were rejected",
+            summary.rejected - MAX_REJECTED_PRINTED
+        ));
     }
     let tally = summary.tally;
     say!(

@@ -99,7 +99,9 @@ fn delay(text: &str) -> Result<Duration, String> {
 
 fn percent(text: &str) -> Result<f64, String> {
     let percent: Option<f64> = text.trim_end_matches('%').parse().ok();
-    percent.filter(|percent| (0.0..=100.0).contains(percent)).ok_or_else(|| "must be from 0 to 100".to_owned())
+    percent
+        .filter(|percent| (0.0..=100.0).contains(percent))
+        .ok_or_else(|| "must be from 0 to 100".to_owned())
 }
 
 pub(super) fn run(args: &LaunchArgs) -> Result<Finished, Failure> {
@@ -135,10 +137,12 @@ fn authorized(request: awc::ClientRequest, token: &Option<Token>) -> awc::Client
 /// URL, because that may hold one.
 fn base_url(url: &str) -> Result<String, &'static str> {
     if url.contains('@') {
-        return Err("the URL of the service must not hold a user name, a password or any other @; \
+        return Err(
+            "the URL of the service must not hold a user name, a password or any other @; \
                     the service takes tokens: give them by --write-token-file and \
                     --read-token-file, or by ROCKET_MONITOR_WRITE_TOKEN and \
-                    ROCKET_MONITOR_READ_TOKEN");
+                    ROCKET_MONITOR_READ_TOKEN",
+        );
     }
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
     if !scheme.eq_ignore_ascii_case("http") {
@@ -221,7 +225,12 @@ impl std::fmt::Display for Response {
 }
 
 impl Sender {
-    fn new(client: awc::Client, base: String, fleet: Fleet, args: &LaunchArgs) -> Result<Self, Failure> {
+    fn new(
+        client: awc::Client,
+        base: String,
+        fleet: Fleet,
+        args: &LaunchArgs,
+    ) -> Result<Self, Failure> {
         // Duplicates are chosen at random, so the bar's length is the expected value.
         let sent = (fleet.messages as f64 * (1.0 + fleet.duplicate_percent / 100.0)).round() as u64;
         let style = "{wide_bar} {pos} messages sent ({rate} a second, {eta} to go)";
@@ -235,7 +244,12 @@ impl Sender {
             connections: args.connections,
             pause: args.message_delay,
             arrivals: RefCell::new(fleet.arrivals()),
-            seen: RefCell::new(Seen { applied: 0, duplicates: 0, resent: 0, latency: Histogram::new(LATENCY_DIGITS)? }),
+            seen: RefCell::new(Seen {
+                applied: 0,
+                duplicates: 0,
+                resent: 0,
+                latency: Histogram::new(LATENCY_DIGITS)?,
+            }),
             progress: output::progress_bar(Some(sent), style),
             reached: Cell::new(false),
             failure_reported: Cell::new(None),
@@ -269,19 +283,27 @@ impl Sender {
         let url = format!("{}/messages", self.base);
         let first_sent = Instant::now();
         let post = || {
-            let request = authorized(self.client.post(&url), &self.write_token).content_type("application/json");
+            let request = authorized(self.client.post(&url), &self.write_token)
+                .content_type("application/json");
             request.send_body(json.clone())
         };
         let (answer, repeated) = self.ask(&url, post).await?;
         if answer.status != StatusCode::NO_CONTENT {
-            return Err(format!("{url}: message {number} of {} was rejected: {answer}", self.channel(rocket)));
+            return Err(format!(
+                "{url}: message {number} of {} was rejected: {answer}",
+                self.channel(rocket)
+            ));
         }
         self.taken(answer.replayed, repeated, first_sent.elapsed())
     }
 
     /// Retries a request until the response is something other than "try again later". Also returns
     /// the number of retries.
-    async fn ask(&self, url: &str, request: impl Fn() -> awc::SendClientRequest) -> Result<(Response, u64), String> {
+    async fn ask(
+        &self,
+        url: &str,
+        request: impl Fn() -> awc::SendClientRequest,
+    ) -> Result<(Response, u64), String> {
         let first_sent = Instant::now();
         let mut repeated = 0;
         loop {
@@ -310,10 +332,16 @@ impl Sender {
     }
 
     fn report_failure(&self, url: &str, failure: &str) {
-        if self.failure_reported.get().is_none_or(|reported| reported.elapsed() > REPORT_FAILURES_EVERY) {
+        if self
+            .failure_reported
+            .get()
+            .is_none_or(|reported| reported.elapsed() > REPORT_FAILURES_EVERY)
+        {
             self.failure_reported.set(Some(Instant::now()));
             let seconds = REPEAT_FOR.as_secs();
-            self.progress.suspend(|| complain(format!("{url}: {failure}; retrying for up to {seconds} seconds")));
+            self.progress.suspend(|| {
+                complain(format!("{url}: {failure}; retrying for up to {seconds} seconds"))
+            });
         }
     }
 
@@ -326,7 +354,8 @@ impl Sender {
         let mut response = response.map_err(|error| error.to_string())?;
         let status = response.status();
         let replayed = response.headers().contains_key("idempotent-replayed");
-        let body = response.body().limit(MAX_ANSWER_BYTES).await.map_err(|error| error.to_string())?;
+        let body =
+            response.body().limit(MAX_ANSWER_BYTES).await.map_err(|error| error.to_string())?;
         Ok(Response { status, replayed, body })
     }
 
@@ -377,7 +406,10 @@ async fn send_all(sender: &Rc<Sender>) -> Result<(), Failure> {
 }
 
 /// Does the same work on every connection. The first failure stops them all.
-async fn each_connection<W>(sender: &Rc<Sender>, work: impl Fn(Rc<Sender>) -> W) -> Result<(), String>
+async fn each_connection<W>(
+    sender: &Rc<Sender>,
+    work: impl Fn(Rc<Sender>) -> W,
+) -> Result<(), String>
 where
     W: Future<Output = Result<(), String>>,
 {
@@ -390,8 +422,13 @@ impl Sender {
         let sent = applied + duplicates;
         let rate = output::rate(sent as f64 / elapsed.as_secs_f64().max(1e-9));
         let milliseconds = |micros: u64| micros as f64 / 1_000.0;
-        say!("sent      {sent} messages of {} rockets in {elapsed:.1?}: {rate} a second", self.fleet.rockets)?;
-        say!("answers   {applied} applied, {duplicates} duplicates; {resent} sent again after a failure")?;
+        say!(
+            "sent      {sent} messages of {} rockets in {elapsed:.1?}: {rate} a second",
+            self.fleet.rockets
+        )?;
+        say!(
+            "answers   {applied} applied, {duplicates} duplicates; {resent} sent again after a failure"
+        )?;
         if latency.is_empty() {
             return Ok(());
         }
@@ -453,7 +490,8 @@ fn expected_json(channel: &str, expected: &Expected, sent: u32) -> Value {
 /// Whether every expected member has its value. `lastReceived` is the service's own time and isn't
 /// compared.
 fn agrees(is: &Value, must: &Value) -> bool {
-    must.as_object().is_some_and(|must| must.iter().all(|(member, value)| is.get(member) == Some(value)))
+    must.as_object()
+        .is_some_and(|must| must.iter().all(|(member, value)| is.get(member) == Some(value)))
 }
 
 #[cfg(test)]

@@ -49,7 +49,12 @@ pub(super) fn start(level: LogLevel) {
         let text = layer.with_writer(stderr).with_ansi(terminal_has_colours()).with_target(false);
         text.fmt_fields(fields_for_people()).boxed()
     } else {
-        layer.with_writer(|| EscapedJson(stderr())).json().flatten_event(true).with_ansi(false).boxed()
+        layer
+            .with_writer(|| EscapedJson(stderr()))
+            .json()
+            .flatten_event(true)
+            .with_ansi(false)
+            .boxed()
     };
     tracing_subscriber::registry().with(layer.with_filter(targets(level.into()))).init();
 }
@@ -96,7 +101,9 @@ fn fields_for_people() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static 
         let value = escape(&value);
         match field.name() {
             "message" => writer.write_str(&value),
-            name if writer.has_ansi_escapes() => write!(writer, "\u{1b}[3m{name}\u{1b}[0m\u{1b}[2m=\u{1b}[0m{value}"),
+            name if writer.has_ansi_escapes() => {
+                write!(writer, "\u{1b}[3m{name}\u{1b}[0m\u{1b}[2m=\u{1b}[0m{value}")
+            }
             name => write!(writer, "{name}={value}"),
         }
     };
@@ -138,12 +145,17 @@ mod tests {
     }
 
     /// What is logged if a sender's text is the message, a field, or a displayed field.
-    fn logged(layer: impl Fn(CapturedLog) -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync>) -> String {
+    fn logged(
+        layer: impl Fn(CapturedLog) -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync>,
+    ) -> String {
         let log = CapturedLog::default();
         let hostile = "\u{1b}[2J\n2026 INFO forged\u{202e}\u{200b}\u{9b}é";
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer(log.clone())), || {
-            tracing::warn!(hostile, shown = %hostile, "{hostile}");
-        });
+        tracing::subscriber::with_default(
+            tracing_subscriber::registry().with(layer(log.clone())),
+            || {
+                tracing::warn!(hostile, shown = %hostile, "{hostile}");
+            },
+        );
         let bytes = log.0.lock().map(|log| log.clone()).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
@@ -154,7 +166,8 @@ mod tests {
             let layer = fmt::layer().with_writer(move || log.clone()).with_ansi(false);
             layer.fmt_fields(fields_for_people()).boxed()
         });
-        let json = logged(|log| fmt::layer().json().with_writer(move || EscapedJson(log.clone())).boxed());
+        let json =
+            logged(|log| fmt::layer().json().with_writer(move || EscapedJson(log.clone())).boxed());
         for (log, times) in [(&text, 3), (&json, 3)] {
             assert_eq!(log.matches("forged").count(), times, "{log}");
             assert_eq!(log.matches('é').count(), times, "{log}");
@@ -163,7 +176,10 @@ mod tests {
         }
         assert!(text.contains(r"\u{1b}[2J\n2026 INFO forged\u{202e}\u{200b}\u{9b}é"), "{text}");
         let event: serde_json::Value = serde_json::from_str(&json).unwrap_or_default();
-        assert_eq!(event["fields"]["message"], "\u{1b}[2J\n2026 INFO forged\u{202e}\u{200b}\u{9b}é");
+        assert_eq!(
+            event["fields"]["message"],
+            "\u{1b}[2J\n2026 INFO forged\u{202e}\u{200b}\u{9b}é"
+        );
     }
 
     #[test]
@@ -176,13 +192,22 @@ mod tests {
             (LogLevel::Trace, LevelFilter::TRACE, LevelFilter::TRACE),
         ] {
             let targets = targets(level.into());
-            for wanted in [tracing::Level::ERROR, tracing::Level::WARN, tracing::Level::INFO, tracing::Level::DEBUG] {
+            for wanted in [
+                tracing::Level::ERROR,
+                tracing::Level::WARN,
+                tracing::Level::INFO,
+                tracing::Level::DEBUG,
+            ] {
                 assert_eq!(
                     targets.would_enable("actix_server::builder", &wanted),
                     actix >= wanted,
                     "{level:?} {wanted}"
                 );
-                assert_eq!(targets.would_enable("rocket_monitor::cli", &wanted), ours >= wanted, "{level:?} {wanted}");
+                assert_eq!(
+                    targets.would_enable("rocket_monitor::cli", &wanted),
+                    ours >= wanted,
+                    "{level:?} {wanted}"
+                );
             }
         }
     }

@@ -21,14 +21,17 @@ pub(super) struct MigrateArgs {
     #[arg(long, env = "ROCKET_MONITOR_DISTRIBUTE")]
     distribute: bool,
 
-    /// Into how many parts to distribute the rockets: a power of two, and at least the number of nodes
-    /// that the cluster will ever have. The default is twice the number of workers, or more
+    /// Into how many parts to distribute the rockets: a power of two, and at least the number of
+    /// nodes that the cluster will ever have. The default is twice the number of workers, or more
     #[arg(long, env = "ROCKET_MONITOR_BUCKETS", value_parser = buckets)]
     buckets: Option<u16>,
 }
 
 fn buckets(text: &str) -> Result<u16, String> {
-    let count = text.parse().ok().filter(|count: &u16| (2..=256).contains(count) && count.is_power_of_two());
+    let count = text
+        .parse()
+        .ok()
+        .filter(|count: &u16| (2..=256).contains(count) && count.is_power_of_two());
     count.ok_or_else(|| "it must be a power of two from 2 to 256".to_owned())
 }
 
@@ -37,7 +40,8 @@ pub(super) fn run(args: &MigrateArgs) -> Result<Finished, Failure> {
     let database = Escaped(&args.database.database);
     say!("{database}: schema version {}, up to date", store.schema_version()?)?;
     if args.distribute {
-        let done = if store.distribute(args.buckets)? { "distributed" } else { "distributed already" };
+        let done =
+            if store.distribute(args.buckets)? { "distributed" } else { "distributed already" };
         say!("{database}: {done}")?;
     }
     Ok(Finished::Well)

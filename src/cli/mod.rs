@@ -135,7 +135,11 @@ impl TokenArgs {
     }
 }
 
-fn tokens(option: &'static str, file: Option<&Path>, variable: &'static str) -> Result<Option<Tokens>, TokenError> {
+fn tokens(
+    option: &'static str,
+    file: Option<&Path>,
+    variable: &'static str,
+) -> Result<Option<Tokens>, TokenError> {
     let value = std::env::var_os(variable);
     Tokens::from((option, file), (variable, value.as_deref()))
 }
@@ -191,8 +195,9 @@ fn parse() -> Result<Cli, clap::Error> {
         command = command.mut_args(|arg| arg.env(None));
     }
     let matches = command.try_get_matches_from_mut(std::env::args_os());
-    let parsed =
-        matches.and_then(|matches| Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command)));
+    let parsed = matches.and_then(|matches| {
+        Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    });
     parsed.map_err(|error| explained(error, &command))
 }
 
@@ -202,7 +207,8 @@ fn command() -> clap::Command {
         command.mut_args(lenient_about_values).mut_subcommands(lenient)
     }
     // By itself, clap colours its output in any terminal where the variable CI is set.
-    let colours = if output::terminal_has_colours() { ColorChoice::Auto } else { ColorChoice::Never };
+    let colours =
+        if output::terminal_has_colours() { ColorChoice::Auto } else { ColorChoice::Never };
     lenient(Cli::command()).color(colours)
 }
 
@@ -245,7 +251,10 @@ fn printable(text: &str) -> String {
 /// variable, says so.
 fn explained(mut error: clap::Error, command: &clap::Command) -> clap::Error {
     let variable = variable_at_fault(&error, command).map(|name| {
-        StyledStr::from(format!("the value comes from the environment variable {}", name.to_string_lossy()))
+        StyledStr::from(format!(
+            "the value comes from the environment variable {}",
+            name.to_string_lossy()
+        ))
     });
     let quoted: Vec<(ContextKind, ContextValue)> = error
         .context()
@@ -274,7 +283,10 @@ fn variable_at_fault<'c>(error: &clap::Error, command: &'c clap::Command) -> Opt
         _ => None,
     };
     let (name, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
-    let args = command.get_subcommands().flat_map(clap::Command::get_arguments).chain(command.get_arguments());
+    let args = command
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments)
+        .chain(command.get_arguments());
     // The name looks like "--listen <ADDRESS:PORT>".
     let name = name.split([' ', '=', '[']).next()?.strip_prefix("--")?;
     let mut args = args.filter(|arg| arg.get_long() == Some(name));
@@ -288,7 +300,8 @@ fn print_answer(answer: &clap::Error) -> ExitCode {
         // If standard error can't be written, only the exit status is left.
         return ExitCode::from(2);
     }
-    output::printed(printed).map_or_else(|failure| fail(&failure.to_string(), 1), |()| ExitCode::SUCCESS)
+    output::printed(printed)
+        .map_or_else(|failure| fail(&failure.to_string(), 1), |()| ExitCode::SUCCESS)
 }
 
 fn fail(message: &str, status: u8) -> ExitCode {

@@ -89,7 +89,9 @@ mod tests {
 
     #[test]
     fn rates_have_the_digits_that_matter() {
-        for (per_second, printed) in [(0.0, "0.0"), (0.48, "0.5"), (9.94, "9.9"), (9.96, "10"), (12_345.678, "12346")] {
+        for (per_second, printed) in
+            [(0.0, "0.0"), (0.48, "0.5"), (9.94, "9.9"), (9.96, "10"), (12_345.678, "12346")]
+        {
             assert_eq!(rate(per_second), printed);
         }
     }

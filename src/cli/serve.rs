@@ -45,7 +45,12 @@ pub(super) struct ServeArgs {
     database: DatabaseArgs,
 
     /// The address to listen on; port 0 picks a free port, which is logged
-    #[arg(long, value_name = "ADDRESS:PORT", env = "ROCKET_MONITOR_LISTEN", default_value = "127.0.0.1:8088")]
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT",
+        env = "ROCKET_MONITOR_LISTEN",
+        default_value = "127.0.0.1:8088"
+    )]
     listen: String,
 
     #[command(flatten)]
@@ -75,7 +80,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<Finished, Failure> {
     let metrics = Metrics::new()?;
     let (ingest, committers) = Ingest::start(&store, &feed, &metrics, Limits::default())?;
     let opened = store.clone();
-    let server = || Server::new(listeners, store, ingest.clone(), feed.clone(), metrics, access, capacity);
+    let server =
+        || Server::new(listeners, store, ingest.clone(), feed.clone(), metrics, access, capacity);
     let served = actix_web::rt::System::new().block_on(async { serve(args, server()?).await });
     let ended = Instant::now();
     ingest.stop();
@@ -87,7 +93,10 @@ pub(super) fn run(args: &ServeArgs) -> Result<Finished, Failure> {
             close(opened, feeding, (ended + CLOSE_BY).saturating_duration_since(Instant::now()));
             tracing::info!("stopped; every message that was accepted is committed");
         }
-        Err(reason) => tracing::warn!(reason, "stopped; messages that could not be committed were not acknowledged"),
+        Err(reason) => tracing::warn!(
+            reason,
+            "stopped; messages that could not be committed were not acknowledged"
+        ),
     }
     Ok(Finished::Well)
 }
@@ -143,7 +152,8 @@ const FEW_FILES: usize = 256;
 /// there are too few.
 fn capacity_of_system() -> Result<Capacity, String> {
     let allowed = rlimit::increase_nofile_limit(FILES_WANTED);
-    let allowed = allowed.map_err(|error| format!("the limit on open files can't be read: {error}"))?;
+    let allowed =
+        allowed.map_err(|error| format!("the limit on open files can't be read: {error}"))?;
     let capacity = capacity_of(usize::try_from(allowed).unwrap_or(usize::MAX))?;
     tracing::debug!(allowed, connections = capacity.connections, "limit on open files");
     Ok(capacity)
@@ -151,7 +161,8 @@ fn capacity_of_system() -> Result<Capacity, String> {
 
 fn capacity_of(files: usize) -> Result<Capacity, String> {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let (workers, readers) = if files < FEW_FILES { (1, FEWEST_READERS_FILES) } else { (cores, READERS_FILES) };
+    let (workers, readers) =
+        if files < FEW_FILES { (1, FEWEST_READERS_FILES) } else { (cores, READERS_FILES) };
     let needed = OWN_FILES + workers * FILES_A_WORKER + readers;
     let connections = files.saturating_sub(needed);
     if connections == 0 {
@@ -183,7 +194,8 @@ fn bind(args: &ServeArgs, access: &Access) -> Result<Vec<TcpListener>, Failure> 
     let addresses: Vec<SocketAddr> = args.listen.to_socket_addrs().map_err(no_address)?.collect();
     let unusable = |reason: String| format!("--listen {}: {reason}", args.listen);
     let protected = access.write.is_some() && access.read.is_some();
-    let is_open = |address: &&SocketAddr| !address.ip().is_loopback() && !protected && !args.allow_anonymous;
+    let is_open =
+        |address: &&SocketAddr| !address.ip().is_loopback() && !protected && !args.allow_anonymous;
     if let Some(open) = addresses.iter().find(is_open) {
         return Err(unusable(format!(
             "other machines can reach {open}, and could read and write without a token. Listen on 127.0.0.1, give both \
@@ -192,10 +204,14 @@ fn bind(args: &ServeArgs, access: &Access) -> Result<Vec<TcpListener>, Failure> 
         .into());
     }
     let unbound = |error: std::io::Error| match error.kind() {
-        ErrorKind::AddrInUse => format!("{error}; stop the program that uses the address, or choose another port"),
+        ErrorKind::AddrInUse => {
+            format!("{error}; stop the program that uses the address, or choose another port")
+        }
         _ => error.to_string(),
     };
-    let bound = addresses.iter().map(|address| bind_one(*address).map_err(|error| unusable(unbound(error))));
+    let bound = addresses
+        .iter()
+        .map(|address| bind_one(*address).map_err(|error| unusable(unbound(error))));
     Ok(bound.collect::<Result<_, _>>()?)
 }
 
@@ -215,9 +231,12 @@ fn hint(listen: &str) -> String {
         },
     };
     if meant == listen {
-        return "the name before the colon can't be resolved; use an address like 127.0.0.1".to_owned();
+        return "the name before the colon can't be resolved; use an address like 127.0.0.1"
+            .to_owned();
     }
-    format!("give ADDRESS:PORT, for example --listen {meant}, or 0.0.0.0:PORT for every address of this machine")
+    format!(
+        "give ADDRESS:PORT, for example --listen {meant}, or 0.0.0.0:PORT for every address of this machine"
+    )
 }
 
 fn is_host_name(text: &str) -> bool {
@@ -251,7 +270,11 @@ mod tests {
             ("::1", "[::1]:8088"),
             ("http://127.0.0.1:9000/", "127.0.0.1:9000"),
         ] {
-            assert!(hint(listen).contains(&format!("--listen {meant},")), "{listen}: {}", hint(listen));
+            assert!(
+                hint(listen).contains(&format!("--listen {meant},")),
+                "{listen}: {}",
+                hint(listen)
+            );
         }
         assert!(hint("nowhere.example:8088").contains("can't be resolved"));
         for listen in [

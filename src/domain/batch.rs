@@ -32,10 +32,15 @@ impl<'m> Batch<'m> {
         // (SipHash with a random key).
         let mut by_channel: HashMap<&Channel, Vec<MessagePosition>> = HashMap::new();
         for (index, message) in messages.iter().enumerate() {
-            by_channel.entry(&message.channel).or_default().push(MessagePosition { number: message.number, index });
+            by_channel
+                .entry(&message.channel)
+                .or_default()
+                .push(MessagePosition { number: message.number, index });
         }
-        let mut groups: Vec<_> =
-            by_channel.into_iter().map(|(channel, order)| Group::new(channel, messages, order)).collect();
+        let mut groups: Vec<_> = by_channel
+            .into_iter()
+            .map(|(channel, order)| Group::new(channel, messages, order))
+            .collect();
         groups.sort_unstable_by_key(|group| group.channel);
         Self { groups }
     }
@@ -109,7 +114,8 @@ impl<'m> Group<'m> {
         let mut rest = ranges;
         for window in self.windows() {
             (_, rest) = rest.split_at(rest.partition_point(|range| range.last < window.first - 1));
-            let (these, others) = rest.split_at(rest.partition_point(|range| range.first <= window.last + 1));
+            let (these, others) =
+                rest.split_at(rest.partition_point(|range| range.first <= window.last + 1));
             near.extend_from_slice(these);
             rest = others;
         }

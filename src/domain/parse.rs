@@ -72,8 +72,11 @@ pub struct Fault {
 }
 
 fn list(faults: &[Fault]) -> String {
-    let place = |pointer: &str| if pointer.is_empty() { "the message".to_owned() } else { pointer.to_owned() };
-    let sentences = faults.iter().map(|fault| format!("{} {}", place(&fault.pointer), fault.detail));
+    let place = |pointer: &str| {
+        if pointer.is_empty() { "the message".to_owned() } else { pointer.to_owned() }
+    };
+    let sentences =
+        faults.iter().map(|fault| format!("{} {}", place(&fault.pointer), fault.detail));
     sentences.collect::<Vec<_>>().join("; ")
 }
 
@@ -82,7 +85,9 @@ pub fn parse(json: Bytes) -> Result<Message, Rejection> {
     let json = ByteString::try_from(json).map_err(|error| Rejection::NotJson(error.to_string()))?;
     let mut faults = Faults::default();
     let members = read_members(&json, &mut faults)?;
-    match members.and_then(|members| MessageReader { json: &json, faults: &mut faults }.message(&members)) {
+    match members
+        .and_then(|members| MessageReader { json: &json, faults: &mut faults }.message(&members))
+    {
         Some(message) if faults.0.is_empty() => Ok(message),
         _ => Err(Rejection::Invalid(faults.0)),
     }
@@ -94,7 +99,8 @@ pub(crate) fn ways_agree(json: &str) -> bool {
     scan(json, &METADATA, &MESSAGE).is_none_or(|ScannedMembers { metadata, message }| {
         let mut faults = Faults::default();
         let scanned = MessageMembers { metadata: Some(metadata), message: Some(message) };
-        read_any_members(json, &mut faults).is_ok_and(|read| read == Some(scanned)) && faults.0.is_empty()
+        read_any_members(json, &mut faults).is_ok_and(|read| read == Some(scanned))
+            && faults.0.is_empty()
     })
 }
 
@@ -121,7 +127,10 @@ struct MessageMembers<'j> {
     message: Option<Members<'j, 6>>,
 }
 
-fn read_members<'j>(json: &'j str, faults: &mut Faults) -> Result<Option<MessageMembers<'j>>, Rejection> {
+fn read_members<'j>(
+    json: &'j str,
+    faults: &mut Faults,
+) -> Result<Option<MessageMembers<'j>>, Rejection> {
     match scan(json, &METADATA, &MESSAGE) {
         Some(ScannedMembers { metadata, message }) => {
             Ok(Some(MessageMembers { metadata: Some(metadata), message: Some(message) }))
@@ -130,7 +139,10 @@ fn read_members<'j>(json: &'j str, faults: &mut Faults) -> Result<Option<Message
     }
 }
 
-fn read_any_members<'j>(json: &'j str, faults: &mut Faults) -> Result<Option<MessageMembers<'j>>, Rejection> {
+fn read_any_members<'j>(
+    json: &'j str,
+    faults: &mut Faults,
+) -> Result<Option<MessageMembers<'j>>, Rejection> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
     let members = deserializer.deserialize_any(RootVisitor { faults });
     match members.and_then(|members| deserializer.end().map(|()| members)) {
@@ -199,11 +211,13 @@ impl<'j> Visitor<'j> for RootVisitor<'_> {
             match names.find(name, self.faults) {
                 Some(0) => {
                     let names = Names::new(METADATA, "/metadata");
-                    members.metadata = map.next_value_seed(ObjectSeed { names, faults: self.faults })?;
+                    members.metadata =
+                        map.next_value_seed(ObjectSeed { names, faults: self.faults })?;
                 }
                 Some(_) => {
                     let names = Names::new(MESSAGE, "/message");
-                    members.message = map.next_value_seed(ObjectSeed { names, faults: self.faults })?;
+                    members.message =
+                        map.next_value_seed(ObjectSeed { names, faults: self.faults })?;
                 }
                 None => _ = map.next_value::<IgnoredAny>()?,
             }
@@ -291,7 +305,10 @@ impl<'j, const N: usize> Names<'j, N> {
             faults.add(format!("{}/{escaped}", self.pointer), "must not appear more than once");
         } else {
             let beginning = shorten(name, MAX_QUOTED_BYTES);
-            faults.add(self.pointer, format!("must not have the member {beginning:?} more than once"));
+            faults.add(
+                self.pointer,
+                format!("must not have the member {beginning:?} more than once"),
+            );
         }
     }
 
@@ -315,7 +332,9 @@ impl<'j> DeserializeSeed<'j> for Name {
         let json = <&RawValue>::deserialize(deserializer)?.get();
         match json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
             Some(name) if !name.contains('\\') => Ok(Cow::Borrowed(name.as_bytes())),
-            _ => serde_json::Deserializer::from_str(json).deserialize_bytes(EscapedName).map_err(D::Error::custom),
+            _ => serde_json::Deserializer::from_str(json)
+                .deserialize_bytes(EscapedName)
+                .map_err(D::Error::custom),
         }
     }
 }
@@ -346,7 +365,12 @@ impl MessageReader<'_> {
         let mut identity = None;
         if let Some([channel, number, time, message_type]) = members.metadata {
             let channel = self.text("/metadata/channel", channel).map(Channel::from);
-            let number = self.integer("/metadata/messageNumber", number, (1, 4_294_967_295), MessageNumber::new);
+            let number = self.integer(
+                "/metadata/messageNumber",
+                number,
+                (1, 4_294_967_295),
+                MessageNumber::new,
+            );
             let time = self.time("/metadata/messageTime", time);
             event_type = self.event_type("/metadata/messageType", message_type);
             identity = channel.zip(number).zip(time);
@@ -363,14 +387,24 @@ impl MessageReader<'_> {
                 let rocket_type = self.text("/message/type", rocket_type);
                 let launch_speed = self.speed_change("/message/launchSpeed", launch_speed);
                 let mission = self.text("/message/mission", mission);
-                Event::Launched { rocket_type: rocket_type?, launch_speed: launch_speed?, mission: mission? }
+                Event::Launched {
+                    rocket_type: rocket_type?,
+                    launch_speed: launch_speed?,
+                    mission: mission?,
+                }
             }
-            EventType::SpeedIncreased => Event::SpeedIncreased { by: self.speed_change("/message/by", by)? },
-            EventType::SpeedDecreased => Event::SpeedDecreased { by: self.speed_change("/message/by", by)? },
-            EventType::Exploded => Event::Exploded { reason: self.text("/message/reason", reason)? },
-            EventType::MissionChanged => {
-                Event::MissionChanged { new_mission: self.text("/message/newMission", new_mission)? }
+            EventType::SpeedIncreased => {
+                Event::SpeedIncreased { by: self.speed_change("/message/by", by)? }
             }
+            EventType::SpeedDecreased => {
+                Event::SpeedDecreased { by: self.speed_change("/message/by", by)? }
+            }
+            EventType::Exploded => {
+                Event::Exploded { reason: self.text("/message/reason", reason)? }
+            }
+            EventType::MissionChanged => Event::MissionChanged {
+                new_mission: self.text("/message/newMission", new_mission)?,
+            },
         })
     }
 
@@ -404,10 +438,15 @@ impl MessageReader<'_> {
     fn string<'j>(&mut self, pointer: &str, member: Option<&'j str>) -> Option<Cow<'j, str>> {
         let raw = self.kind(pointer, member, "a string")?;
         match raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
-            Some(plain) if memchr::memchr(b'\\', plain.as_bytes()).is_none() => Some(Cow::Borrowed(plain)),
+            Some(plain) if memchr::memchr(b'\\', plain.as_bytes()).is_none() => {
+                Some(Cow::Borrowed(plain))
+            }
             _ => serde_json::from_str(raw)
                 .map(Cow::Owned)
-                .map_err(|_| self.faults.add(pointer, "must be valid Unicode, but has an unpaired surrogate escape"))
+                .map_err(|_| {
+                    self.faults
+                        .add(pointer, "must be valid Unicode, but has an unpaired surrogate escape")
+                })
                 .ok(),
         }
     }
@@ -432,7 +471,12 @@ impl MessageReader<'_> {
     }
 
     /// The member's JSON text, if it is of the wanted kind.
-    fn kind<'j>(&mut self, pointer: &str, member: Option<&'j str>, wanted: &str) -> Option<&'j str> {
+    fn kind<'j>(
+        &mut self,
+        pointer: &str,
+        member: Option<&'j str>,
+        wanted: &str,
+    ) -> Option<&'j str> {
         let Some(raw) = member else {
             self.faults.add(pointer, "is missing");
             return None;

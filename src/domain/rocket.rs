@@ -98,12 +98,15 @@ pub struct RocketState {
 impl RocketState {
     /// The state for the summary of some messages; none for no messages.
     pub fn of(summary: Option<Summary>) -> Self {
-        let (speed, latest_update) =
-            summary.as_ref().map_or((0, None), |summary| (summary.speed_change, Some(summary.latest_time)));
-        let (launch, mission, explosion) =
-            summary.map_or((None, None, None), |summary| (summary.launch, summary.mission, summary.explosion));
+        let (speed, latest_update) = summary
+            .as_ref()
+            .map_or((0, None), |summary| (summary.speed_change, Some(summary.latest_time)));
+        let (launch, mission, explosion) = summary.map_or((None, None, None), |summary| {
+            (summary.launch, summary.mission, summary.explosion)
+        });
         let status = Status::of(launch.is_some(), explosion.is_some());
-        let split = |latest: Option<Latest>| latest.map(|latest| (latest.number, latest.value)).unzip();
+        let split =
+            |latest: Option<Latest>| latest.map(|latest| (latest.number, latest.value)).unzip();
         let (latest_launch_message, rocket_type) = split(launch);
         let (latest_mission_message, mission) = split(mission);
         let (latest_exploded_message, exploded_reason) = split(explosion);

@@ -125,7 +125,8 @@ impl<'j> Scanner<'j> {
             b'0' => self.at == digits + 1,
             _ => self.at > digits,
         };
-        (starts_well && !matches!(self.peek(), Some(b'.' | b'e' | b'E'))).then(|| self.json.get(start..self.at))?
+        (starts_well && !matches!(self.peek(), Some(b'.' | b'e' | b'E')))
+            .then(|| self.json.get(start..self.at))?
     }
 }
 
@@ -141,7 +142,9 @@ fn first_special(bytes: &[u8]) -> Option<usize> {
     for chunk in &mut chunks {
         let word = u64::from_le_bytes(chunk.try_into().ok()?);
         let controls = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
-        let marks = controls | zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\')));
+        let marks = controls
+            | zeros(word ^ (ONES * u64::from(b'"')))
+            | zeros(word ^ (ONES * u64::from(b'\\')));
         if marks != 0 {
             return Some(place + marks.trailing_zeros() as usize / 8);
         }
@@ -158,7 +161,8 @@ mod tests {
     #[test]
     fn the_first_special_byte_is_found_wherever_it_is() {
         for length in 0..40 {
-            for (at, special) in (0..length).flat_map(|at| [(at, b'"'), (at, b'\\'), (at, 0), (at, 0x1f), (at, b'\n')])
+            for (at, special) in (0..length)
+                .flat_map(|at| [(at, b'"'), (at, b'\\'), (at, 0), (at, 0x1f), (at, b'\n')])
             {
                 let mut bytes = vec![b'a'; length];
                 // What follows doesn't matter, and neither do bytes that differ by one bit.
@@ -183,7 +187,10 @@ mod tests {
 
     #[test]
     fn members_are_found_in_the_usual_form() {
-        assert_eq!(found(r#"{"metadata":{"a":"x"},"message":{"b":-12}}"#), Some([Some(r#""x""#), Some("-12")]));
+        assert_eq!(
+            found(r#"{"metadata":{"a":"x"},"message":{"b":-12}}"#),
+            Some([Some(r#""x""#), Some("-12")])
+        );
         let spaced = "\r\n { \"message\" : {\t\"b\" : 0 } , \"metadata\": { \"a\" :\"é}\" }\n} ";
         assert_eq!(found(spaced), Some([Some("\"é}\""), Some("0")]));
     }

@@ -42,8 +42,13 @@ pub struct Summary {
 impl Summary {
     /// The summary of one message.
     pub fn of(message: &Message) -> Self {
-        let mut summary =
-            Self { speed_change: 0, launch: None, mission: None, explosion: None, latest_time: message.time };
+        let mut summary = Self {
+            speed_change: 0,
+            launch: None,
+            mission: None,
+            explosion: None,
+            latest_time: message.time,
+        };
         summary.add(message);
         summary
     }

@@ -6,8 +6,8 @@ use bytestring::ByteString;
 
 /// A text of 1 to 255 Unicode scalar values, none of them a control character (category Cc).
 ///
-/// Compared and sorted by its UTF-8 bytes, never normalised. Cloning is cheap: the bytes are shared, often with the
-/// buffer that the message arrived in.
+/// Compared and sorted by its UTF-8 bytes, never normalised. Cloning is cheap: the bytes are
+/// shared, often with the buffer that the message arrived in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Text(ByteString);
 
@@ -45,9 +45,11 @@ fn check(value: &str) -> Result<(), String> {
         return Err(format!("must hold 1 to {} characters, not {chars}", Text::MAX_CHARS));
     }
     match value.chars().enumerate().find(|(_, char)| char.is_control()) {
-        Some((index, char)) => {
-            Err(format!("must not hold control characters, but character {} is U+{:04X}", index + 1, u32::from(char)))
-        }
+        Some((index, char)) => Err(format!(
+            "must not hold control characters, but character {} is U+{:04X}",
+            index + 1,
+            u32::from(char)
+        )),
         None => Ok(()),
     }
 }

@@ -35,7 +35,9 @@ impl Timestamp {
     pub fn from_system_time(now: std::time::SystemTime) -> Self {
         let micros = match now.duration_since(std::time::UNIX_EPOCH) {
             Ok(after) => i64::try_from(after.as_micros()).unwrap_or(LAST),
-            Err(before) => i64::try_from(before.duration().as_micros()).map_or(FIRST, |micros| -micros),
+            Err(before) => {
+                i64::try_from(before.duration().as_micros()).map_or(FIRST, |micros| -micros)
+            }
         };
         Self { micros: micros.clamp(FIRST, LAST) }
     }
@@ -56,7 +58,8 @@ impl Timestamp {
         Self { micros: (self.micros + 1).min(LAST) }
     }
 
-    /// Reads `YYYY-MM-DD`, `T` or `t`, `HH:MM:SS`, optionally `.` and digits, then `Z`, `z` or `±HH:MM`.
+    /// Reads `YYYY-MM-DD`, `T` or `t`, `HH:MM:SS`, optionally `.` and digits, then `Z`, `z` or
+    /// `±HH:MM`.
     ///
     /// Digits after the sixth are dropped. Second 60 is the first second of the next minute. The
     /// error is the second half of a sentence ("must …").
@@ -98,14 +101,18 @@ fn wrong_shape() -> String {
 /// The seconds since 1970 of `YYYY-MM-DDTHH:MM:SS`, read as UTC.
 fn parse_date_time(text: &[u8]) -> Result<i64, String> {
     let separators = [(4, b"--"), (7, b"--"), (10, b"Tt"), (13, b"::"), (16, b"::")];
-    if !separators.iter().all(|&(at, either)| text.get(at).is_some_and(|byte| either.contains(byte))) {
+    if !separators
+        .iter()
+        .all(|&(at, either)| text.get(at).is_some_and(|byte| either.contains(byte)))
+    {
         return Err(wrong_shape());
     }
     let field = |from, to| digits(text.get(from..to).unwrap_or_default()).ok_or_else(wrong_shape);
     let (year, month, day) = (field(0, 4)?, field(5, 7)?, field(8, 10)?);
     let (hour, minute, second) = (field(11, 13)?, field(14, 16)?, field(17, 19)?);
-    let julian_day =
-        calendar_date(year, month, day).ok_or_else(|| "must be a date that exists".to_owned())?.to_julian_day();
+    let julian_day = calendar_date(year, month, day)
+        .ok_or_else(|| "must be a date that exists".to_owned())?
+        .to_julian_day();
     if hour > 23 || minute > 59 || second > 60 {
         return Err("must be a time of day from 00:00:00 to 23:59:60".to_owned());
     }
@@ -149,13 +156,16 @@ fn parse_zone(text: &[u8]) -> Result<i64, String> {
 }
 
 fn digits(text: &[u8]) -> Option<i64> {
-    text.iter().try_fold(0, |number, byte| byte.is_ascii_digit().then(|| number * 10 + i64::from(byte - b'0')))
+    text.iter().try_fold(0, |number, byte| {
+        byte.is_ascii_digit().then(|| number * 10 + i64::from(byte - b'0'))
+    })
 }
 
 fn write_digits(place: &mut [u8], number: i64) {
     let mut rest = number;
     for byte in place.iter_mut().rev() {
-        *byte = b'0' + u8::try_from(rest % 10).unwrap_or_else(|_| unreachable!("no field is negative"));
+        *byte =
+            b'0' + u8::try_from(rest % 10).unwrap_or_else(|_| unreachable!("no field is negative"));
         rest /= 10;
     }
 }

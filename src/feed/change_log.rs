@@ -68,7 +68,8 @@ impl RocketChange {
     /// What a follower gets that has received everything up to `position`. It may be sent that a
     /// rocket is gone that it never followed, if that can't be determined.
     pub fn delivery(&self, filters: &Filters, position: u64) -> Delivery {
-        let other_channel = filters.channel.as_ref().is_some_and(|channel| *channel != self.channel);
+        let other_channel =
+            filters.channel.as_ref().is_some_and(|channel| *channel != self.channel);
         if other_channel {
             return Delivery::Nothing;
         }
@@ -107,7 +108,13 @@ pub(super) struct ChangeLog {
 
 impl ChangeLog {
     pub(super) fn new(epoch: u64) -> Self {
-        Self { epoch, position: 0, dropped: 0, changes: BTreeMap::new(), positions: HashMap::default() }
+        Self {
+            epoch,
+            position: 0,
+            dropped: 0,
+            changes: BTreeMap::new(),
+            positions: HashMap::default(),
+        }
     }
 
     /// The position of the latest change.
@@ -123,8 +130,9 @@ impl ChangeLog {
     /// The first changes since the cursor; none if some are no longer retained.
     pub(super) fn since(&self, cursor: Cursor, limit: usize) -> Option<Vec<Arc<RocketChange>>> {
         let beyond = (Bound::Excluded(cursor.position), Bound::Unbounded);
-        self.knows(cursor)
-            .then(|| self.changes.range(beyond).take(limit).map(|(_, change)| Arc::clone(change)).collect())
+        self.knows(cursor).then(|| {
+            self.changes.range(beyond).take(limit).map(|(_, change)| Arc::clone(change)).collect()
+        })
     }
 
     /// Whether the rocket's latest change has this state.
@@ -153,12 +161,20 @@ impl ChangeLog {
         let marks = match self.latest(&channel) {
             Some(before) => before.marks.after(hint, position),
             None => {
-                let is_new = rocket.as_ref().is_some_and(|it| it.progress.processed == i64::from(hint.applied));
+                let is_new = rocket
+                    .as_ref()
+                    .is_some_and(|it| it.progress.processed == i64::from(hint.applied));
                 FilterMarks { created: if is_new { position } else { 0 }, ..FilterMarks::default() }
                     .after(hint, position)
             }
         };
-        let change = RocketChange { position, channel: channel.clone(), rocket, marks, text: OnceLock::new() };
+        let change = RocketChange {
+            position,
+            channel: channel.clone(),
+            rocket,
+            marks,
+            text: OnceLock::new(),
+        };
         self.changes.insert(position, Arc::new(change));
         if let Some(before) = self.positions.insert(channel, position) {
             self.changes.remove(&before);
@@ -185,7 +201,10 @@ mod tests {
     }
 
     fn rocket(name: &str, mission: &str, processed: i64) -> Rocket {
-        let state = RocketState { mission: Some(Text::new(mission.to_owned()).unwrap()), ..RocketState::of(None) };
+        let state = RocketState {
+            mission: Some(Text::new(mission.to_owned()).unwrap()),
+            ..RocketState::of(None)
+        };
         let progress = Progress { processed, complete_through: processed, highest: processed };
         Rocket { channel: channel(name), state, last_received: Timestamp::FIRST, progress }
     }
@@ -211,7 +230,9 @@ mod tests {
             recent.add(channel(name), Some(rocket(name, "m", processed)), moved());
         }
         let since = |position| recent.since(Cursor { epoch: 7, position }, 10);
-        let positions = |position| Some(since(position)?.iter().map(|change| change.position).collect::<Vec<_>>());
+        let positions = |position| {
+            Some(since(position)?.iter().map(|change| change.position).collect::<Vec<_>>())
+        };
         assert_eq!(positions(start.position), Some(vec![2, 3]));
         assert_eq!(positions(2), Some(vec![3]));
         assert_eq!(positions(3), Some(vec![]));
@@ -242,7 +263,11 @@ mod tests {
         recent.add(channel("a"), Some(rocket("a", "y", 6)), moved());
         assert_eq!(delivery(&recent, &mission("x"), 1), Delivery::Gone);
         recent.add(channel("a"), Some(rocket("a", "y", 7)), speed);
-        assert_eq!(delivery(&recent, &mission("x"), 1), Delivery::Gone, "still, for followers that were not told yet");
+        assert_eq!(
+            delivery(&recent, &mission("x"), 1),
+            Delivery::Gone,
+            "still, for followers that were not told yet"
+        );
         assert_eq!(delivery(&recent, &mission("x"), 2), Delivery::Nothing);
         assert_eq!(delivery(&recent, &mission("y"), 2), Delivery::Rocket);
         let other = Filters { channel: Some(channel("b")), ..mission("x") };

@@ -162,7 +162,9 @@ impl Feed {
     pub async fn follow(&self, from: Option<Cursor>) -> Result<Follower, FollowError> {
         let mut follower = self.register().ok_or(FollowError::TooMany)?;
         let mut listening = self.shared.is_subscribed.subscribe();
-        match tokio::time::timeout(LISTENING_TIMEOUT, listening.wait_for(|listening| *listening)).await {
+        match tokio::time::timeout(LISTENING_TIMEOUT, listening.wait_for(|listening| *listening))
+            .await
+        {
             Ok(Ok(_)) => {}
             Ok(Err(_)) | Err(_) => return Err(FollowError::Unavailable),
         }

@@ -92,7 +92,10 @@ impl Drop for Subscription {
 
 impl ChangeReader {
     pub(super) fn new(store: Store, shared: Arc<FeedState>) -> Result<Self, StoreError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(StoreError::Thread)?;
         Ok(Self { store, shared, runtime, kept: Cell::new(0), failing: Cell::new(false) })
     }
 
@@ -122,7 +125,9 @@ impl ChangeReader {
                 tracing::info!("changes can be read again");
             }
             let pause = match done {
-                Ok(()) => (started.elapsed() * SHARE).max(self.time_to_send()).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
+                Ok(()) => (started.elapsed() * SHARE)
+                    .max(self.time_to_send())
+                    .clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
                 Err(error) => {
                     // Log the first failure, not each retry.
                     if self.failing.replace(true) {
@@ -215,7 +220,9 @@ impl ChangeReader {
     fn note(&self, notified: Notified) {
         let mut pending = lock(&self.shared.pending);
         match notified {
-            Notified::ChangeHints(hints) => hints.iter().for_each(|(channel, hint)| pending.add(channel, *hint)),
+            Notified::ChangeHints(hints) => {
+                hints.iter().for_each(|(channel, hint)| pending.add(channel, *hint))
+            }
             Notified::Something => pending.others = true,
         }
     }
@@ -227,7 +234,9 @@ impl ChangeReader {
             return Ok(());
         };
         self.read(hints).await?;
-        let Following { subscription: Some(subscription), scan_state: Some(scan_state) } = following else {
+        let Following { subscription: Some(subscription), scan_state: Some(scan_state) } =
+            following
+        else {
             return Ok(());
         };
         if others {
@@ -259,7 +268,8 @@ impl ChangeReader {
     fn take(&self) -> Option<(ChangeHints, bool)> {
         let shared = &self.shared;
         let mut followed = lock(&shared.followed);
-        let is_followed = shared.followers.load(Ordering::SeqCst) > 0 || followed.is_some_and(|at| at.elapsed() < KEPT);
+        let is_followed = shared.followers.load(Ordering::SeqCst) > 0
+            || followed.is_some_and(|at| at.elapsed() < KEPT);
         if !is_followed && followed.take().is_some() {
             shared.is_followed.store(false, Ordering::SeqCst);
             shared.is_subscribed.send_replace(false);
@@ -291,7 +301,8 @@ impl ChangeReader {
         let channels: Vec<Channel> = hints.keys().cloned().collect();
         for part in channels.chunks(READ) {
             let rockets = self.store.rockets_of(part).await?;
-            let found: HashSet<Channel> = rockets.iter().map(|rocket| rocket.channel.clone()).collect();
+            let found: HashSet<Channel> =
+                rockets.iter().map(|rocket| rocket.channel.clone()).collect();
             self.keep(|recent| {
                 for rocket in rockets {
                     // A scan may have found this state before.
@@ -341,11 +352,18 @@ impl ChangeReader {
 
     async fn find_forgotten(&self, scan_state: &mut ScanState) -> Result<(), StoreError> {
         let forgotten: HashSet<_> = self.store.forgotten().await?.into_iter().collect();
-        let new: Vec<Channel> =
-            forgotten.difference(&scan_state.forgotten).map(|(channel, _)| channel.clone()).collect();
+        let new: Vec<Channel> = forgotten
+            .difference(&scan_state.forgotten)
+            .map(|(channel, _)| channel.clone())
+            .collect();
         for part in new.chunks(READ) {
-            let there: HashSet<Channel> =
-                self.store.rockets_of(part).await?.into_iter().map(|rocket| rocket.channel).collect();
+            let there: HashSet<Channel> = self
+                .store
+                .rockets_of(part)
+                .await?
+                .into_iter()
+                .map(|rocket| rocket.channel)
+                .collect();
             self.keep(|recent| {
                 for channel in part.iter().filter(|channel| !there.contains(channel)) {
                     if !recent.is_forgotten(channel) {

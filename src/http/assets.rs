@@ -49,19 +49,30 @@ pub(super) async fn page(request: HttpRequest) -> Result<HttpResponse, Problem> 
         (status = 404, description = "There is no such file.")
     )
 )]
-pub(super) async fn asset(name: web::Path<String>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+pub(super) async fn asset(
+    name: web::Path<String>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
     send(&request, &name, POLICY)
 }
 
 /// Sends a file from `web`.
-pub(super) fn send(request: &HttpRequest, name: &str, policy: &'static str) -> Result<HttpResponse, Problem> {
+pub(super) fn send(
+    request: &HttpRequest,
+    name: &str,
+    policy: &'static str,
+) -> Result<HttpResponse, Problem> {
     let file = Files::get(name).ok_or_else(|| Problem::not_found("There is no such file."))?;
     let mut response = guarded(content_type(name), policy);
     Ok(unless_known(request, &mut response, file.data.into_owned().into()))
 }
 
 /// The response with this body, or 304 if the client already has it.
-pub(super) fn unless_known(request: &HttpRequest, response: &mut HttpResponseBuilder, body: Bytes) -> HttpResponse {
+pub(super) fn unless_known(
+    request: &HttpRequest,
+    response: &mut HttpResponseBuilder,
+    body: Bytes,
+) -> HttpResponse {
     let tag = EntityTag::new_strong(format!("{:016x}", FixedState::default().hash_one(&body)));
     let known = match IfNoneMatch::parse(request) {
         Ok(IfNoneMatch::Any) => true,

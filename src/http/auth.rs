@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use actix_web::cookie::{Cookie, SameSite};
 use actix_web::dev::{RequestHead, ServiceRequest, ServiceResponse};
-use actix_web::http::header::{self, CROSS_ORIGIN_RESOURCE_POLICY, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{
+    self, CROSS_ORIGIN_RESOURCE_POLICY, HeaderMap, HeaderName, HeaderValue,
+};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
 use base64::Engine;
@@ -81,7 +83,11 @@ pub struct Access {
 
 impl Access {
     /// Checks whether a request may be answered.
-    pub(super) fn check(&self, request: &ServiceRequest, listening: &[SocketAddr]) -> Result<(), Problem> {
+    pub(super) fn check(
+        &self,
+        request: &ServiceRequest,
+        listening: &[SocketAddr],
+    ) -> Result<(), Problem> {
         let (head, path) = (request.head(), request.path());
         let hosts = hosts(head)?;
         let needed = Needed::by(&head.method, path);
@@ -100,7 +106,8 @@ impl Access {
                         Ok(())
                     }
                 }
-                given => Err(unavailable_method(request).unwrap_or_else(|| unauthorized(needed, given.is_some()))),
+                given => Err(unavailable_method(request)
+                    .unwrap_or_else(|| unauthorized(needed, given.is_some()))),
             },
             None if self.allow_anonymous => Ok(()),
             None => refuse_other_sites(head, &hosts, listening),
@@ -134,7 +141,9 @@ fn given(headers: &HeaderMap, cookie_name: &str) -> Option<RequestToken> {
         return Some(RequestToken { token: token.trim().to_owned(), by_cookie: false });
     }
     let cookies = headers.get_all(header::COOKIE).filter_map(|cookies| cookies.to_str().ok());
-    let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let mut pairs = cookies
+        .flat_map(|cookies| cookies.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='));
     let value = pairs.find_map(|(name, value)| (name == cookie_name).then_some(value))?;
     let token = String::from_utf8(URL_SAFE_NO_PAD.decode(value).ok()?).ok()?;
     Some(RequestToken { token, by_cookie: true })
@@ -175,7 +184,8 @@ impl<'a> Authority<'a> {
         };
         let (host, rest) = text.split_at(end);
         let is_literal = || host.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
-        let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte);
+        let in_name =
+            |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte);
         let is_name = !host.is_empty() && host.bytes().all(in_name);
         if !is_name && is_literal().is_none() {
             return None;
@@ -183,7 +193,9 @@ impl<'a> Authority<'a> {
         let port = match rest.strip_prefix(':') {
             // The port after the colon may be empty (RFC 3986, section 3.2.3).
             Some("") => None,
-            Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => Some(port.parse().ok()?),
+            Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Some(port.parse().ok()?)
+            }
             None if rest.is_empty() => None,
             _ => return None,
         };
@@ -196,7 +208,8 @@ impl<'a> Authority<'a> {
             return true;
         }
         let host = self.host.trim_matches(['[', ']']);
-        host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback() || listening.iter().any(|address| address.ip() == ip))
+        host.parse::<IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback() || listening.iter().any(|address| address.ip() == ip))
     }
 }
 
@@ -264,7 +277,11 @@ fn hosts(head: &RequestHead) -> Result<Hosts<'_>, Problem> {
                 )
             };
             let has_scheme = matches!(head.uri.scheme_str(), Some("http" | "https") | None);
-            Some(Authority::parse(authority.as_str()).filter(|_| has_scheme).ok_or_else(malformed)?)
+            Some(
+                Authority::parse(authority.as_str())
+                    .filter(|_| has_scheme)
+                    .ok_or_else(malformed)?,
+            )
         }
         None => None,
     };
@@ -305,7 +322,9 @@ fn refuse_other_origins(head: &RequestHead, hosts: &Hosts<'_>) -> Result<(), Pro
     let is_own = fetched_by_own_page
         || match only(head, header::ORIGIN) {
             Ok(None) => true,
-            Ok(Some(origin)) => Origin::parse(origin).zip(host).is_some_and(|(origin, host)| origin.is_at(&host)),
+            Ok(Some(origin)) => {
+                Origin::parse(origin).zip(host).is_some_and(|(origin, host)| origin.is_at(&host))
+            }
             Err(Unreadable) => false,
         };
     if is_own {
@@ -319,7 +338,11 @@ fn refuse_other_origins(head: &RequestHead, hosts: &Hosts<'_>) -> Result<(), Pro
 }
 
 /// Refuses requests by pages of other sites to a service without tokens.
-fn refuse_other_sites(head: &RequestHead, hosts: &Hosts<'_>, listening: &[SocketAddr]) -> Result<(), Problem> {
+fn refuse_other_sites(
+    head: &RequestHead,
+    hosts: &Hosts<'_>,
+    listening: &[SocketAddr],
+) -> Result<(), Problem> {
     if [hosts.target, hosts.header].iter().flatten().any(|host| !host.is_ours(listening)) {
         return Err(foreign(
             head,
@@ -327,7 +350,8 @@ fn refuse_other_sites(head: &RequestHead, hosts: &Hosts<'_>, listening: &[Socket
              under another name, start it with tokens or with --allow-anonymous.",
         ));
     }
-    let is_ours = |text| Origin::parse(text).is_some_and(|origin| origin.authority.is_ours(listening));
+    let is_ours =
+        |text| Origin::parse(text).is_some_and(|origin| origin.authority.is_ours(listening));
     match only(head, header::ORIGIN) {
         Ok(None) => Ok(()),
         Ok(Some(origin)) if is_ours(origin) => Ok(()),
@@ -340,7 +364,8 @@ fn refuse_other_sites(head: &RequestHead, hosts: &Hosts<'_>, listening: &[Socket
 }
 
 fn foreign(head: &RequestHead, detail: &str) -> Problem {
-    let (method, host, origin) = (&head.method, head.headers.get(header::HOST), head.headers.get(header::ORIGIN));
+    let (method, host, origin) =
+        (&head.method, head.headers.get(header::HOST), head.headers.get(header::ORIGIN));
     tracing::debug!(%method, ?host, ?origin, "refused a cross-site request");
     Problem::new(StatusCode::FORBIDDEN, detail)
 }
@@ -408,9 +433,15 @@ pub(super) async fn begin_session(
 ) -> Result<HttpResponse, Problem> {
     let name = hosts(request.head())?.cookie_name();
     let body = read_token(payload, &state).await?;
-    let token = std::str::from_utf8(&body).ok().map(str::trim).filter(|token| Token::parse(token).is_some());
+    let token = std::str::from_utf8(&body)
+        .ok()
+        .map(str::trim)
+        .filter(|token| Token::parse(token).is_some());
     let token = token.ok_or_else(|| {
-        Problem::new(StatusCode::BAD_REQUEST, "The body is not a token. Send only the token, as plain text.")
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "The body is not a token. Send only the token, as plain text.",
+        )
     })?;
     match &access.read {
         Some(tokens) if !tokens.accept(token) => Err(unauthorized(Needed::Read, true)),
@@ -462,7 +493,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const LISTENING: [SocketAddr; 1] = [SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)), 8088)];
+    const LISTENING: [SocketAddr; 1] =
+        [SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)), 8088)];
 
     #[test]
     fn loopback_and_the_listening_address_are_ours() {
@@ -484,7 +516,11 @@ mod tests {
             ("%6cocalhost", false),
             ("[::2]", false),
         ] {
-            assert_eq!(Authority::parse(authority).unwrap().is_ours(&LISTENING), ours, "{authority}");
+            assert_eq!(
+                Authority::parse(authority).unwrap().is_ours(&LISTENING),
+                ours,
+                "{authority}"
+            );
         }
     }
 
@@ -515,8 +551,11 @@ mod tests {
 
     #[test]
     fn an_origin_is_ours_only_as_rfc_6454_writes_it() {
-        let ours = |text| Origin::parse(text).is_some_and(|origin| origin.authority.is_ours(&LISTENING));
-        for text in ["http://localhost", "https://localhost:8443", "http://[::1]:8088", "http://192.0.2.7"] {
+        let ours =
+            |text| Origin::parse(text).is_some_and(|origin| origin.authority.is_ours(&LISTENING));
+        for text in
+            ["http://localhost", "https://localhost:8443", "http://[::1]:8088", "http://192.0.2.7"]
+        {
             assert!(ours(text), "{text}");
         }
         for text in [

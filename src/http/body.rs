@@ -24,7 +24,9 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Whether the body is newline-delimited JSON. Parameters of the media type are ignored.
 pub(super) fn is_ndjson(request: &HttpRequest) -> bool {
-    let Some(content_type) = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+    let Some(content_type) =
+        request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok())
+    else {
         return false;
     };
     let essence = content_type.split(';').next().unwrap_or_default().trim();
@@ -34,11 +36,17 @@ pub(super) fn is_ndjson(request: &HttpRequest) -> bool {
 }
 
 /// Refuses an encoded body.
-pub(super) async fn refuse_encoded(request: &HttpRequest, payload: &mut Payload) -> Result<(), Problem> {
+pub(super) async fn refuse_encoded(
+    request: &HttpRequest,
+    payload: &mut Payload,
+) -> Result<(), Problem> {
     if request.headers().contains_key(header::CONTENT_ENCODING) {
         discard(announced_length(request.headers()), payload).await;
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Send the body without a Content-Encoding.")
-            .with_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")));
+        return Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "Send the body without a Content-Encoding.",
+        )
+        .with_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")));
     }
     Ok(())
 }
@@ -53,7 +61,8 @@ pub(super) async fn read_message(
     stopping: &watch::Receiver<bool>,
 ) -> Result<Bytes, Problem> {
     let too_large = || {
-        let detail = format!("A message may have at most {MAX_MESSAGE_BYTES} bytes. {TO_SEND_MANY}");
+        let detail =
+            format!("A message may have at most {MAX_MESSAGE_BYTES} bytes. {TO_SEND_MANY}");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     };
     let announced = announced_length(request.headers()).unwrap_or(0);
@@ -71,8 +80,9 @@ pub(super) async fn read_message(
     Ok(body.into())
 }
 
-/// Reads and drops the body of a request that is refused, if it is short and arrives soon. actix-http
-/// closes a connection on which a body was left unread, and loses the requests behind it.
+/// Reads and drops the body of a request that is refused, if it is short and arrives soon.
+/// actix-http closes a connection on which a body was left unread, and loses the requests behind
+/// it.
 pub(super) async fn discard<P>(announced: Option<u64>, payload: &mut P)
 where
     P: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
@@ -114,6 +124,9 @@ pub(super) async fn next_chunk(
         }
     };
     next.transpose().map_err(|error| {
-        Problem::new(StatusCode::BAD_REQUEST, format!("The body could not be read completely: {error}."))
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            format!("The body could not be read completely: {error}."),
+        )
     })
 }

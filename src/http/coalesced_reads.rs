@@ -94,7 +94,8 @@ mod tests {
     async fn ask(lookups: &CoalescedReads, channels: &[&str]) -> Vec<ReadResult> {
         let asked = channels.iter().map(|channel| {
             let (lookups, channel) = (lookups.clone(), Channel::new(channel.to_string()).unwrap());
-            let mut asked = Box::pin(async move { lookups.rocket(channel, View::BestEffort).await });
+            let mut asked =
+                Box::pin(async move { lookups.rocket(channel, View::BestEffort).await });
             assert!(asked.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
             asked
         });
@@ -110,24 +111,36 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rockets.db");
         let store = Store::open(&Database::File(path.clone()), &OpenOptions::default()).unwrap();
-        let messages: Vec<_> =
-            (0..100).map(|rocket| parse(launched(&format!("r{rocket}"), rocket).into()).unwrap()).collect();
-        store.writer().unwrap().commit(&messages, Timestamp::parse("2026-01-01T00:00:00Z").unwrap()).unwrap();
+        let messages: Vec<_> = (0..100)
+            .map(|rocket| parse(launched(&format!("r{rocket}"), rocket).into()).unwrap())
+            .collect();
+        store
+            .writer()
+            .unwrap()
+            .commit(&messages, Timestamp::parse("2026-01-01T00:00:00Z").unwrap())
+            .unwrap();
         let lookups = CoalescedReads::new(store);
         actix_web::rt::System::new().block_on(async {
             let asked = ["r7", "unknown", "r99", "r7", "r50"];
             let speeds = |found: Vec<ReadResult>| -> Vec<Option<i64>> {
-                found.into_iter().map(|found| found.unwrap().map(|found| found.rocket.state.speed)).collect()
+                found
+                    .into_iter()
+                    .map(|found| found.unwrap().map(|found| found.rocket.state.speed))
+                    .collect()
             };
             let wanted = [Some(7), None, Some(99), Some(7), Some(50)];
             assert_eq!(speeds(ask(&lookups, &asked).await), wanted);
 
             let other = rusqlite::Connection::open(&path).unwrap();
-            other.execute("UPDATE rockets SET latest_update = 'never' WHERE channel = 'r99'", []).unwrap();
+            other
+                .execute("UPDATE rockets SET latest_update = 'never' WHERE channel = 'r99'", [])
+                .unwrap();
             let mut found = ask(&lookups, &asked).await;
             assert!(matches!(found.remove(2), Err(StoreError::Damaged(_))));
             assert_eq!(speeds(found), [Some(7), None, Some(7), Some(50)]);
-            other.execute("UPDATE rockets SET latest_update = '2022-02-02T19:39:05.000000Z'", []).unwrap();
+            other
+                .execute("UPDATE rockets SET latest_update = '2022-02-02T19:39:05.000000Z'", [])
+                .unwrap();
             assert_eq!(speeds(ask(&lookups, &asked).await), wanted);
         });
     }

@@ -71,8 +71,8 @@ impl ConnectionTimers {
         if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(SILENCE)) {
             tracing::debug!(%error, "can't set TCP_USER_TIMEOUT on a connection");
         }
-        // Progress of a slow reader is noticed when a third of the kernel's buffer is free. By default
-        // that is more than a reader may be behind.
+        // Progress of a slow reader is noticed when a third of the kernel's buffer is free. By
+        // default that is more than a reader may be behind.
         if let Err(error) = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER) {
             tracing::debug!(%error, "can't set the send buffer of a connection");
         }
@@ -92,8 +92,13 @@ impl ConnectionTimers {
         if !self.watched.replace(true) {
             actix_web::rt::spawn(Rc::clone(self).watch());
         }
-        let connection =
-            Connection { stream, waiting, framing: Framing::default(), ahead: BytesMut::new(), has_ended: false };
+        let connection = Connection {
+            stream,
+            waiting,
+            framing: Framing::default(),
+            ahead: BytesMut::new(),
+            has_ended: false,
+        };
         (connection, peer)
     }
 
@@ -179,7 +184,8 @@ impl ConnectionState {
     fn sent(&self, bytes: usize) {
         self.is_behind.set(bytes == 0);
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.patience.set(self.patience.get().saturating_add(bytes).min(PATIENCE_SECONDS * LEAST_RATE));
+        self.patience
+            .set(self.patience.get().saturating_add(bytes).min(PATIENCE_SECONDS * LEAST_RATE));
     }
 
     fn wait(&self, context: &Context<'_>) {
@@ -242,7 +248,9 @@ impl Drop for RequestInProgress {
         waiting.answered();
         if waiting.answering.get() == 0 {
             waiting.head_begun.set(false);
-            waiting.deadline.set(Some(waiting.connections.after(KEEP_ALIVE_SECONDS + HEAD_SECONDS)));
+            waiting
+                .deadline
+                .set(Some(waiting.connections.after(KEEP_ALIVE_SECONDS + HEAD_SECONDS)));
         }
     }
 }
@@ -260,7 +268,10 @@ impl<B: MessageBody + Unpin> MessageBody for TrackedBody<B> {
         self.body.size()
     }
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, B::Error>>> {
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, B::Error>>> {
         Pin::new(&mut self.body).poll_next(context)
     }
 }
@@ -278,7 +289,11 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Reads bytes of the current request.
-    fn poll_request(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_request(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         // Nor is another request read for a client that doesn't read its responses.
         let is_behind = self.waiting.is_behind.get() && !self.framing.is_within_request();
         if self.waiting.turn.get() == Turn::RequestInProgress || is_behind {
@@ -339,12 +354,15 @@ fn refusal(ids: &RequestIds, status: StatusCode) -> String {
             StatusCode::REQUEST_TIMEOUT => {
                 format!("The request's head did not arrive within {HEAD_SECONDS} seconds.")
             }
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "The request's head is too large.".to_owned(),
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                "The request's head is too large.".to_owned()
+            }
             _ => "This is not a valid HTTP/1.1 request.".to_owned(),
         },
     );
     let (title, problem) = (status.canonical_reason().unwrap_or_default(), problem.to_json());
-    let (status, date, id, length) = (status.as_u16(), HttpDate::from(SystemTime::now()), ids.next(), problem.len());
+    let (status, date, id, length) =
+        (status.as_u16(), HttpDate::from(SystemTime::now()), ids.next(), problem.len());
     format!(
         "HTTP/1.1 {status} {title}\r\nconnection: close\r\ncontent-type: application/problem+json\r\n\
          content-length: {length}\r\nx-request-id: {id}\r\ndate: {date}\r\n\r\n{problem}"
@@ -361,7 +379,11 @@ fn bare_refusal(bytes: &[u8]) -> Option<StatusCode> {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let connection = self.get_mut();
         let waiting = Rc::clone(&connection.waiting);
         if waiting.is_late() {
@@ -385,7 +407,11 @@ impl AsyncRead for Connection {
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let Self { stream, waiting, .. } = self.get_mut();
         if waiting.is_too_slow() {
             tracing::debug!("disconnected a client that read its response too slowly");

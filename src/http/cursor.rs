@@ -48,17 +48,21 @@ pub(super) fn encode(query: &RocketQuery, position: &Position) -> String {
         SortKey::Text(text) => Key::Text(text.clone()),
     };
     let json = serde_json::to_vec(&(question(query), key, position.channel.as_str()));
-    URL_SAFE_NO_PAD.encode(json.unwrap_or_else(|error| unreachable!("texts and numbers are JSON: {error}")))
+    URL_SAFE_NO_PAD
+        .encode(json.unwrap_or_else(|error| unreachable!("texts and numbers are JSON: {error}")))
 }
 
 /// The position that a cursor encodes, if it belongs to the query.
 pub(super) fn decode(cursor: &str, query: &RocketQuery) -> Result<Position, String> {
     let json = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| not_ours())?;
-    let (asked, key, channel): (Question, Key, String) = serde_json::from_slice(&json).map_err(|_| not_ours())?;
+    let (asked, key, channel): (Question, Key, String) =
+        serde_json::from_slice(&json).map_err(|_| not_ours())?;
     if asked != question(query) {
-        return Err("belongs to a different sort, order, view or filter: repeat those of the page \
+        return Err(
+            "belongs to a different sort, order, view or filter: repeat those of the page \
                     that returned it"
-            .to_owned());
+                .to_owned(),
+        );
     }
     let key = match key {
         Key::Null => SortKey::Null,
@@ -68,12 +72,18 @@ pub(super) fn decode(cursor: &str, query: &RocketQuery) -> Result<Position, Stri
     let fits = match (&key, query.sort) {
         (SortKey::Null, sort) => sort.nullable(query.view),
         (SortKey::Integer(_), sort) => sort == Sort::Speed,
-        (SortKey::Text(text), Sort::LatestUpdate) => Timestamp::parse(text).is_ok_and(|time| time.to_string() == *text),
-        (SortKey::Text(text), Sort::Status) => Status::ALL.iter().any(|status| status.name() == text),
+        (SortKey::Text(text), Sort::LatestUpdate) => {
+            Timestamp::parse(text).is_ok_and(|time| time.to_string() == *text)
+        }
+        (SortKey::Text(text), Sort::Status) => {
+            Status::ALL.iter().any(|status| status.name() == text)
+        }
         (SortKey::Text(text), Sort::Channel) => *text == channel,
         // Made-up cursors must not reach the store with values that no rocket can have: Postgres's
         // text can't hold NUL.
-        (SortKey::Text(text), Sort::Type | Sort::Mission) => Text::new(ByteString::from(text.as_str())).is_ok(),
+        (SortKey::Text(text), Sort::Type | Sort::Mission) => {
+            Text::new(ByteString::from(text.as_str())).is_ok()
+        }
         (SortKey::Text(_), Sort::Speed) => false,
     };
     if !fits {

@@ -56,7 +56,10 @@ const LAST_EVENT_ID: &str = "Last-Event-ID";
         (status = 400, description = "A parameter is unknown, repeated or bad.")
     )
 )]
-pub(super) async fn follow(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
+pub(super) async fn follow(
+    request: HttpRequest,
+    state: web::Data<State>,
+) -> Result<HttpResponse, Problem> {
     let params::EventsQuery { filters, snapshot } = params::events(request.query_string())?;
     let mut response = HttpResponse::Ok();
     response.content_type("text/event-stream").insert_header((header::CACHE_CONTROL, "no-store"));
@@ -65,7 +68,8 @@ pub(super) async fn follow(request: HttpRequest, state: web::Data<State>) -> Res
     if request.method() == Method::HEAD {
         return Ok(response.finish());
     }
-    let known = request.headers().get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).and_then(read_id);
+    let known =
+        request.headers().get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).and_then(read_id);
     let follower = state.feed.follow(known).await.map_err(Problem::unavailable)?;
     let phase = match known {
         Some(known) if known == follower.cursor() => Phase::Changes,
@@ -158,7 +162,8 @@ impl Events {
         // With permits of their own: many clients that connect at once must not delay pages and
         // reports.
         let store = self.state.store.clone();
-        let page = self.state.snapshots.read_when_free(async move { store.rockets(query).await }).await;
+        let page =
+            self.state.snapshots.read_when_free(async move { store.rockets(query).await }).await;
         let page = self.state.read(page)?;
         self.phase = match page.next {
             Some(next) => Phase::Snapshot(Some(next)),
@@ -234,7 +239,8 @@ impl Events {
 #[expect(clippy::expect_used, reason = "serializing texts and numbers does not fail")]
 fn write_rocket(text: &mut String, rocket: &Rocket, cursor: Option<Cursor>) {
     // The JSON has no line breaks.
-    let json = serde_json::to_string(&RocketJson::new(rocket, None)).expect("a rocket is plain JSON");
+    let json =
+        serde_json::to_string(&RocketJson::new(rocket, None)).expect("a rocket is plain JSON");
     text.push_str("event: rocket\n");
     if let Some(cursor) = cursor {
         let _ = writeln!(text, "id: {}", write_id(cursor));

@@ -22,7 +22,8 @@ pub fn cursor(input: &[u8]) {
     let sort = *Sort::ALL.get(usize::from(first % 6)).unwrap();
     let order = if first & 0x40 == 0 { Order::Asc } else { Order::Desc };
     let view = if first & 0x80 == 0 { View::BestEffort } else { View::Exact };
-    let query = RocketQuery { view, sort, order, filters: Filters::default(), after: None, limit: 1 };
+    let query =
+        RocketQuery { view, sort, order, filters: Filters::default(), after: None, limit: 1 };
     let given = std::str::from_utf8(rest).map(str::to_owned).unwrap_or_default();
     for cursor in [given, URL_SAFE_NO_PAD.encode(rest)] {
         let Ok(position) = cursors::decode(&cursor, &query) else { continue };
@@ -30,7 +31,9 @@ pub fn cursor(input: &[u8]) {
             (SortKey::Null, sort) => sort.nullable(view),
             (SortKey::Integer(_), sort) => sort == Sort::Speed,
             (SortKey::Text(text), Sort::LatestUpdate) => Timestamp::parse(text).is_ok(),
-            (SortKey::Text(text), Sort::Status) => Status::ALL.iter().any(|status| status.name() == text),
+            (SortKey::Text(text), Sort::Status) => {
+                Status::ALL.iter().any(|status| status.name() == text)
+            }
             (SortKey::Text(text), Sort::Channel) => text == position.channel.as_str(),
             (SortKey::Text(text), _) => Text::new(ByteString::from(text.as_str())).is_ok(),
         };

@@ -49,7 +49,8 @@ impl Readiness {
     /// probe.
     async fn ask(&self, ingest: &Ingest) -> Result<(), Arc<str>> {
         let mut last = self.last.lock().await;
-        let is_valid = |asked: &&Asked| asked.at.elapsed() < VALID_FOR && asked.failing == ingest.failing();
+        let is_valid =
+            |asked: &&Asked| asked.at.elapsed() < VALID_FOR && asked.failing == ingest.failing();
         if let Some(asked) = last.as_ref().filter(is_valid) {
             return asked.answer.clone();
         }
@@ -57,9 +58,13 @@ impl Readiness {
             Ok(Ok(())) => Ok(()),
             Ok(Err(IngestError::Store(reason))) => Err(reason),
             Ok(Err(error)) => Err(error.to_string().into()),
-            Err(_) => Err(format!("the store has not answered for {} seconds", PROBE_TIMEOUT.as_secs()).into()),
+            Err(_) => {
+                Err(format!("the store has not answered for {} seconds", PROBE_TIMEOUT.as_secs())
+                    .into())
+            }
         };
-        *last = Some(Asked { at: Instant::now(), answer: answer.clone(), failing: ingest.failing() });
+        *last =
+            Some(Asked { at: Instant::now(), answer: answer.clone(), failing: ingest.failing() });
         answer
     }
 }
@@ -81,6 +86,8 @@ impl Readiness {
 pub(super) async fn ready(state: web::Data<State>) -> Result<HttpResponse, Problem> {
     match state.readiness.ask(&state.ingest).await {
         Ok(()) => Ok(HttpResponse::Ok().json(json!({ "status": "ready" }))),
-        Err(reason) => Err(Problem::unavailable("the database can't store messages now").because(reason)),
+        Err(reason) => {
+            Err(Problem::unavailable("the database can't store messages now").because(reason))
+        }
     }
 }

@@ -79,8 +79,12 @@ pub(super) async fn post(
 }
 
 async fn post_many(mut payload: web::Payload, state: &State) -> Result<HttpResponse, Problem> {
-    let mut stream =
-        Stream { state, reader: LineReader::default(), pending: VecDeque::new(), counts: Counts::default() };
+    let mut stream = Stream {
+        state,
+        reader: LineReader::default(),
+        pending: VecDeque::new(),
+        counts: Counts::default(),
+    };
     let read = stream.read(&mut payload).await;
     let settled = stream.settle(0).await;
     let counts = stream.counts;
@@ -142,7 +146,9 @@ impl Stream<'_> {
             return Ok(());
         }
         self.settle(PARTS_PENDING - 1).await?;
-        self.pending.push_back(self.state.ingest.queue(Submission::Many(lines.messages), lines.bytes).await?);
+        self.pending.push_back(
+            self.state.ingest.queue(Submission::Many(lines.messages), lines.bytes).await?,
+        );
         Ok(())
     }
 

@@ -55,7 +55,9 @@ impl Middleware {
                     request.into_response(problem.error_response())
                 }
             };
-            let response = answers.bound(response).map_body(|_, body| RequestInProgress::until_end(answering, body));
+            let response = answers
+                .bound(response)
+                .map_body(|_, body| RequestInProgress::until_end(answering, body));
             metrics::count(&metrics, &response, started);
             Ok(request_id::add(id, auth::guard(upgrade::close(response))))
         }

@@ -2,8 +2,8 @@
 //! [`State`].
 //!
 //! `connection` and `middleware` handle every request. `messages` writes, `rockets` (through
-//! `coalesced_reads`) and `reports` read, `events` streams. `params`, `cursor` and `body` parse requests, `problem`
-//! formats errors.
+//! `coalesced_reads`) and `reports` read, `events` streams. `params`, `cursor` and `body` parse
+//! requests, `problem` formats errors.
 
 mod assets;
 mod auth;
@@ -75,8 +75,8 @@ pub struct State {
     metrics: Metrics,
     /// The limit for slow reads: as many as there are workers.
     long_reads: ReadLimit,
-    /// The limit for pages for which all rockets may be searched. They are much faster, so they never
-    /// wait for slow reads.
+    /// The limit for pages for which all rockets may be searched. They are much faster, so they
+    /// never wait for slow reads.
     searches: ReadLimit,
     /// The limit for reads of the fleet's totals, which never wait for slow reads.
     totals: ReadLimit,
@@ -141,7 +141,8 @@ impl Server {
         capacity: Capacity,
     ) -> std::io::Result<Self> {
         let Capacity { workers, connections } = capacity;
-        let listening: Vec<_> = listeners.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?;
+        let listening: Vec<_> =
+            listeners.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?;
         let addresses = listening.clone();
         let (stop, stopping) = watch::channel(false);
         let around = Middleware {
@@ -176,7 +177,8 @@ impl Server {
             let (app, stopping) = (app.clone(), server.graceful_shutdown_signal());
             let ids = Arc::clone(&ids);
             server = server.listen("http", listener, move || {
-                let (connections, stopping) = (Rc::new(ConnectionTimers::new(Arc::clone(&ids))), stopping.clone());
+                let (connections, stopping) =
+                    (Rc::new(ConnectionTimers::new(Arc::clone(&ids))), stopping.clone());
                 let http = HttpService::build()
                     .graceful_shutdown_signal(move || {
                         let stopping = stopping.clone();
@@ -186,7 +188,8 @@ impl Server {
                     .keep_alive(KEEP_ALIVE)
                     .on_connect_ext(Connection::introduce)
                     .h1(map_config(app(), |()| AppConfig::default()));
-                fn_service(move |stream| std::future::ready(Ok(connections.accept(stream)))).and_then(http)
+                fn_service(move |stream| std::future::ready(Ok(connections.accept(stream))))
+                    .and_then(http)
             })?;
         }
         Ok(Self { addresses, server: server.run(), stop })
@@ -241,8 +244,13 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(read("/metrics", web::route().to(metrics::show)))
         .service(read("/", web::route().to(assets::page)))
         .service(
-            resource("/session", "POST, DELETE", &[Method::POST, Method::DELETE], web::post().to(auth::begin_session))
-                .route(web::delete().to(auth::end_session)),
+            resource(
+                "/session",
+                "POST, DELETE",
+                &[Method::POST, Method::DELETE],
+                web::post().to(auth::begin_session),
+            )
+            .route(web::delete().to(auth::end_session)),
         )
         .service(read("/assets/{name}", web::route().to(assets::asset)))
         .service(read("/openapi.json", web::route().to(openapi::description)))
@@ -267,7 +275,8 @@ fn resource(path: &str, allow: &'static str, methods: &'static [Method], route: 
 }
 
 fn method_not_allowed(allow: &'static str) -> Problem {
-    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("This path supports only {allow}."));
+    let problem =
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("This path supports only {allow}."));
     problem.with_header(header::ALLOW, HeaderValue::from_static(allow))
 }
 

@@ -65,8 +65,9 @@ struct Description;
 
 /// The description as clients get it. It never changes while the program runs.
 #[expect(clippy::expect_used, reason = "a test reads it")]
-static DESCRIPTION: LazyLock<Bytes> =
-    LazyLock::new(|| serde_json::to_vec(&Description::openapi()).expect("the description is plain JSON").into());
+static DESCRIPTION: LazyLock<Bytes> = LazyLock::new(|| {
+    serde_json::to_vec(&Description::openapi()).expect("the description is plain JSON").into()
+});
 
 /// The methods of each path, in the form of the Allow header.
 static METHODS: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
@@ -78,7 +79,12 @@ static METHODS: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
             .collect::<Vec<_>>()
             .join(", ")
     };
-    Description::openapi().paths.paths.iter().map(|(path, item)| (path.clone(), allow(item))).collect()
+    Description::openapi()
+        .paths
+        .paths
+        .iter()
+        .map(|(path, item)| (path.clone(), allow(item)))
+        .collect()
 });
 
 /// The methods of a path, given its route pattern.
@@ -135,7 +141,10 @@ const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
         (status = 404, description = "There is no such file.")
     )
 )]
-pub(super) async fn docs_file(name: web::Path<String>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+pub(super) async fn docs_file(
+    name: web::Path<String>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
     // Relative to the page, because a proxy may serve the service under a path.
     let config = Arc::new(Config::from("openapi.json"));
     let file = utoipa_swagger_ui::serve(&name, config).ok().flatten();
@@ -151,14 +160,30 @@ const SESSION: &str = "session";
 /// The tokens, as OpenAPI security schemes.
 fn security_schemes() -> [(&'static str, SecurityScheme); 3] {
     let bearer = |description: &str| {
-        SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build())
+        SecurityScheme::Http(
+            HttpBuilder::new()
+                .scheme(HttpAuthScheme::Bearer)
+                .description(Some(description))
+                .build(),
+        )
     };
     let cookie = "Set by POST /session from a read token. The name ends in the port of the \
                   request's Host if there is one (rocket_monitor_token_8088).";
     [
-        (WRITE_TOKEN, bearer("A write token, from the service's --write-token-file. It does not allow reading.")),
+        (
+            WRITE_TOKEN,
+            bearer(
+                "A write token, from the service's --write-token-file. It does not allow reading.",
+            ),
+        ),
         (READ_TOKEN, bearer("A read token, from the service's --read-token-file.")),
-        (SESSION, SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(auth::COOKIE, cookie)))),
+        (
+            SESSION,
+            SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(
+                auth::COOKIE,
+                cookie,
+            ))),
+        ),
     ]
 }
 
@@ -182,8 +207,11 @@ impl Modify for Common {
             components.add_security_scheme(name, scheme);
         }
         for (path, item) in &mut description.paths.paths {
-            let operations =
-                [(Method::GET, &mut item.get), (Method::POST, &mut item.post), (Method::DELETE, &mut item.delete)];
+            let operations = [
+                (Method::GET, &mut item.get),
+                (Method::POST, &mut item.post),
+                (Method::DELETE, &mut item.delete),
+            ];
             for (method, operation) in operations {
                 if let Some(operation) = operation {
                     complete_operation(operation, Needed::by(&method, path));
@@ -222,7 +250,8 @@ fn complete_operation(operation: &mut Operation, needed: Needed) {
 /// Adds the problem body, and the headers that responses with a status have.
 fn complete(status: &str, response: &mut Response) {
     if status.starts_with(['4', '5']) && response.content.is_empty() {
-        let content = ContentBuilder::new().schema(Some(utoipa::openapi::Ref::from_schema_name("Problem")));
+        let content =
+            ContentBuilder::new().schema(Some(utoipa::openapi::Ref::from_schema_name("Problem")));
         response.content.insert("application/problem+json".to_owned(), content.build());
     }
     let mut add = |name: &str, description: &str| {
@@ -248,7 +277,10 @@ mod tests {
 
     /// The paths that the server routes.
     fn routed() -> Vec<&'static str> {
-        let paths = include_str!("mod.rs").split(".service(").skip(1).filter_map(|rest| rest.split('"').nth(1));
+        let paths = include_str!("mod.rs")
+            .split(".service(")
+            .skip(1)
+            .filter_map(|rest| rest.split('"').nth(1));
         paths.collect()
     }
 
@@ -257,9 +289,16 @@ mod tests {
         let description = Description::openapi();
         assert!(routed().len() >= 15);
         for path in routed() {
-            let item = description.paths.paths.get(path).unwrap_or_else(|| panic!("{path} is not described"));
+            let item = description
+                .paths
+                .paths
+                .get(path)
+                .unwrap_or_else(|| panic!("{path} is not described"));
             let operation = item.get.as_ref().or(item.post.as_ref()).unwrap();
-            assert!(operation.summary.is_some() && operation.responses.responses.len() > 1, "{path}");
+            assert!(
+                operation.summary.is_some() && operation.responses.responses.len() > 1,
+                "{path}"
+            );
             assert!(crate::metrics::ROUTES.contains(&path), "{path} is not measured");
         }
         assert_eq!(description.paths.paths.len(), routed().len());
@@ -272,8 +311,13 @@ mod tests {
             for operation in item.as_object().unwrap().values() {
                 for (status, response) in operation["responses"].as_object().unwrap() {
                     assert!(response["headers"]["X-Request-Id"].is_object(), "{path} {status}");
-                    let problem = &response["content"]["application/problem+json"]["schema"]["$ref"];
-                    assert_eq!(problem == "#/components/schemas/Problem", status.as_str() >= "400", "{path} {status}");
+                    let problem =
+                        &response["content"]["application/problem+json"]["schema"]["$ref"];
+                    assert_eq!(
+                        problem == "#/components/schemas/Problem",
+                        status.as_str() >= "400",
+                        "{path} {status}"
+                    );
                 }
             }
         }

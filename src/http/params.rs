@@ -22,7 +22,8 @@ const MAX_NAME_CHARS: usize = 64;
 
 /// The parameters of `GET /rockets`.
 pub(super) fn rockets(query_string: &str) -> Result<RocketQuery, Problem> {
-    const KNOWN: [&str; 9] = ["sort", "order", "channel", "type", "mission", "status", "view", "limit", "cursor"];
+    const KNOWN: [&str; 9] =
+        ["sort", "order", "channel", "type", "mission", "status", "view", "limit", "cursor"];
     let mut params = Params::read(query_string, &KNOWN);
     let sort = params.one_of("sort", &Sort::ALL, Sort::name).unwrap_or_default();
     let order = params.one_of("order", &Order::ALL, Order::name).unwrap_or(sort.default_order());
@@ -45,9 +46,11 @@ pub(super) struct EventsQuery {
 
 /// The parameters of `GET /events`.
 pub(super) fn events(query_string: &str) -> Result<EventsQuery, Problem> {
-    let mut params = Params::read(query_string, &["channel", "type", "mission", "status", "snapshot"]);
+    let mut params =
+        Params::read(query_string, &["channel", "type", "mission", "status", "snapshot"]);
     let filters = params.filters();
-    let snapshot = params.one_of("snapshot", &[true, false], |snapshot| if snapshot { "true" } else { "false" });
+    let snapshot = params
+        .one_of("snapshot", &[true, false], |snapshot| if snapshot { "true" } else { "false" });
     params.finish()?;
     Ok(EventsQuery { filters, snapshot: snapshot.unwrap_or(true) })
 }
@@ -78,13 +81,15 @@ impl Views {
 /// The parameters of `GET /rockets/{channel}`.
 pub(super) fn rocket(query_string: &str) -> Result<Views, Problem> {
     let mut params = Params::read(query_string, &["view"]);
-    let views = params.one_of("view", &Views::ALL, Views::name).unwrap_or(Views::One(View::default()));
+    let views =
+        params.one_of("view", &Views::ALL, Views::name).unwrap_or(Views::One(View::default()));
     params.finish()?;
     Ok(views)
 }
 
 fn limit(text: &str) -> Result<usize, String> {
-    let limit = if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None };
+    let limit =
+        if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None };
     limit
         .filter(|limit| (1..=MAX_LIMIT).contains(limit))
         .ok_or_else(|| format!("must be an integer from 1 to {MAX_LIMIT}"))
@@ -131,11 +136,17 @@ impl<'q> Params<'q> {
 
     /// The parameter's value, if it is present and valid.
     fn parse<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
-        let value = self.values.iter().find(|(given, _)| *given == name).map(|(_, value)| parse(value))?;
+        let value =
+            self.values.iter().find(|(given, _)| *given == name).map(|(_, value)| parse(value))?;
         value.map_err(|detail| self.refuse(name, detail)).ok()
     }
 
-    fn one_of<T: Copy>(&mut self, name: &str, all: &[T], name_of: fn(T) -> &'static str) -> Option<T> {
+    fn one_of<T: Copy>(
+        &mut self,
+        name: &str,
+        all: &[T],
+        name_of: fn(T) -> &'static str,
+    ) -> Option<T> {
         self.parse(name, |text| {
             let found = all.iter().find(|one| name_of(**one) == text).copied();
             let names = || all.iter().map(|one| name_of(*one)).collect::<Vec<_>>().join(", ");

@@ -79,7 +79,8 @@ impl Problem {
 
     /// A 400 for a query string.
     pub(super) fn bad_query(errors: Vec<FieldError>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "The query string is not valid for this resource.").with_errors(errors)
+        Self::new(StatusCode::BAD_REQUEST, "The query string is not valid for this resource.")
+            .with_errors(errors)
     }
 
     /// A 404 for a resource.
@@ -89,7 +90,9 @@ impl Problem {
 
     /// A 503 with Retry-After.
     pub(super) fn unavailable(detail: impl fmt::Display) -> Self {
-        let detail = format!("This is not possible now: {detail}. It is safe to send the request again later.");
+        let detail = format!(
+            "This is not possible now: {detail}. It is safe to send the request again later."
+        );
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with_retry()
     }
 
@@ -124,7 +127,8 @@ impl Problem {
             errors: &self.errors,
             members: &self.members,
         };
-        serde_json::to_string(&json).unwrap_or_else(|error| unreachable!("a problem is plain JSON: {error}"))
+        serde_json::to_string(&json)
+            .unwrap_or_else(|error| unreachable!("a problem is plain JSON: {error}"))
     }
 
     fn with_retry(self) -> Self {
@@ -174,7 +178,9 @@ impl ResponseError for Problem {
             response.append_header(header.clone());
         }
         if self.status.is_server_error() {
-            response.extensions_mut().insert(Reason(self.reason.as_deref().unwrap_or(&self.detail).to_owned()));
+            response
+                .extensions_mut()
+                .insert(Reason(self.reason.as_deref().unwrap_or(&self.detail).to_owned()));
         }
         response.body(self.to_json())
     }
@@ -188,13 +194,15 @@ impl From<Rejection> for Problem {
     fn from(rejection: Rejection) -> Self {
         match rejection {
             Rejection::NotJson(reason) => {
-                let hint = if reason.starts_with("trailing characters") { TO_SEND_MANY } else { "" };
+                let hint =
+                    if reason.starts_with("trailing characters") { TO_SEND_MANY } else { "" };
                 let detail = format!("The body is not one JSON text in UTF-8: {reason}. {hint}");
                 Self::new(StatusCode::BAD_REQUEST, detail.trim_end())
             }
             Rejection::Invalid(faults) => {
-                let is_array =
-                    faults.iter().any(|fault| fault.pointer.is_empty() && fault.detail.ends_with("an array"));
+                let is_array = faults
+                    .iter()
+                    .any(|fault| fault.pointer.is_empty() && fault.detail.ends_with("an array"));
                 let hint = if is_array { TO_SEND_MANY } else { "" };
                 let detail = format!("The body is JSON, but not a valid message. {hint}");
                 let member = |fault: crate::domain::parse::Fault| FieldError::Member {
@@ -222,7 +230,8 @@ impl From<IngestError> for Problem {
 pub(super) fn of_all_errors(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
     match response.response().error() {
         Some(error) if error.as_error::<Problem>().is_none() => {
-            let problem = Problem::new(response.status(), format!("The request can't be read: {error}."));
+            let problem =
+                Problem::new(response.status(), format!("The request can't be read: {error}."));
             response.into_response(problem.error_response())
         }
         _ => response,
@@ -239,7 +248,8 @@ mod tests {
     #[test]
     fn errors_of_extractors_become_problems() {
         let response = HttpResponse::from_error(PayloadError::Overflow);
-        let response = of_all_errors(ServiceResponse::new(TestRequest::default().to_http_request(), response));
+        let response =
+            of_all_errors(ServiceResponse::new(TestRequest::default().to_http_request(), response));
         assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
         assert_eq!(
             response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes),

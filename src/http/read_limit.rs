@@ -26,15 +26,22 @@ impl ReadLimit {
     }
 
     /// Reads as soon as there is a permit. A request that waits too long for one gets 503.
-    pub(super) async fn read<T: 'static>(&self, read: impl Future<Output = T> + 'static) -> Result<T, Problem> {
+    pub(super) async fn read<T: 'static>(
+        &self,
+        read: impl Future<Output = T> + 'static,
+    ) -> Result<T, Problem> {
         let permit = tokio::time::timeout(PATIENCE, self.permit()).await;
-        let permit = permit.map_err(|_| Problem::unavailable("too many requests of this kind are running"))?;
+        let permit = permit
+            .map_err(|_| Problem::unavailable("too many requests of this kind are running"))?;
         Ok(finish(permit, read).await)
     }
 
     /// Reads as soon as there is a permit, however long that takes. For streams, which read a
     /// little at a time.
-    pub(super) async fn read_when_free<T: 'static>(&self, read: impl Future<Output = T> + 'static) -> T {
+    pub(super) async fn read_when_free<T: 'static>(
+        &self,
+        read: impl Future<Output = T> + 'static,
+    ) -> T {
         finish(self.permit().await, read).await
     }
 
@@ -46,7 +53,10 @@ impl ReadLimit {
 
 /// Reads, and then releases the permit. A read that has begun is not cancelled when its client
 /// disconnects: the store's thread would go on without a permit.
-async fn finish<T: 'static>(permit: OwnedSemaphorePermit, read: impl Future<Output = T> + 'static) -> T {
+async fn finish<T: 'static>(
+    permit: OwnedSemaphorePermit,
+    read: impl Future<Output = T> + 'static,
+) -> T {
     let reading = actix_web::rt::spawn(async move {
         let answer = read.await;
         drop(permit);

@@ -31,10 +31,14 @@ const MOST_ROWS: u32 = 10_000;
         (status = 400, description = "There are parameters; this takes none.")
     )
 )]
-pub(super) async fn stats(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
+pub(super) async fn stats(
+    request: HttpRequest,
+    state: web::Data<State>,
+) -> Result<HttpResponse, Problem> {
     params::expect_none(request.query_string())?;
     let report = totals(&state).await?;
-    let row = report.objects().next().ok_or_else(|| Problem::unavailable("the fleet has no totals"))?;
+    let row =
+        report.objects().next().ok_or_else(|| Problem::unavailable("the fleet has no totals"))?;
     Ok(json(HttpResponse::Ok(), &row))
 }
 
@@ -86,7 +90,8 @@ pub(super) async fn one(
 ) -> Result<HttpResponse, Problem> {
     params::expect_none(request.query_string())?;
     let report = Report::ALL.into_iter().find(|report| report.name() == *name);
-    let report = report.ok_or_else(|| Problem::not_found("There is no such report; GET /reports lists them."))?;
+    let report = report
+        .ok_or_else(|| Problem::not_found("There is no such report; GET /reports lists them."))?;
     let report = read(&state, report).await?;
     let mut response = HttpResponse::Ok();
     response.insert_header((header::VARY, "Accept"));
@@ -95,7 +100,9 @@ pub(super) async fn one(
     }
     if wants_csv(&request) {
         let csv = report_text::csv(&report).map_err(Problem::unavailable)?;
-        return Ok(response.content_type("text/csv; charset=utf-8").body(response_budget::into_bytes(csv)));
+        return Ok(response
+            .content_type("text/csv; charset=utf-8")
+            .body(response_budget::into_bytes(csv)));
     }
     let body = report_text::json(&report).map_err(Problem::unavailable)?;
     Ok(response.content_type("application/json").body(response_budget::into_bytes(body)))
@@ -116,7 +123,8 @@ async fn read(state: &State, report: Report) -> Result<ReportRows, Problem> {
     state.read(state.long_reads.read(async move { store.report(report, MOST_ROWS).await }).await?)
 }
 
-/// Whether the client prefers CSV to JSON (RFC 9110, section 12.5.1). A client that accepts neither gets JSON.
+/// Whether the client prefers CSV to JSON (RFC 9110, section 12.5.1). A client that accepts neither
+/// gets JSON.
 fn wants_csv(request: &HttpRequest) -> bool {
     let Ok(accept) = Accept::parse(request) else { return false };
     quality(&accept, "text", "csv") > quality(&accept, "application", "json")
@@ -132,13 +140,17 @@ fn quality(accept: &Accept, wanted_type: &str, wanted_subtype: &str) -> Quality 
     };
     let specificity = |range: &Mime| match (range.type_().as_str(), range.subtype().as_str()) {
         _ if range.params().any(|(name, value)| !is_given(name.as_str(), value.as_str())) => None,
-        (given, subtype) if given == wanted_type && subtype == wanted_subtype => Some(3 + range.params().count()),
+        (given, subtype) if given == wanted_type && subtype == wanted_subtype => {
+            Some(3 + range.params().count())
+        }
         (given, "*") if given == wanted_type => Some(2),
         ("*", "*") => Some(1),
         _ => None,
     };
     let ranges = accept.iter().filter_map(|range| Some((specificity(&range.item)?, range.quality)));
-    ranges.max_by_key(|(specificity, quality)| (*specificity, *quality)).map_or(Quality::ZERO, |(_, quality)| quality)
+    ranges
+        .max_by_key(|(specificity, quality)| (*specificity, *quality))
+        .map_or(Quality::ZERO, |(_, quality)| quality)
 }
 
 /// The available reports.

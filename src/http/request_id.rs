@@ -41,13 +41,22 @@ impl RequestIds {
 /// The id for the response to a request.
 pub(super) fn choose(ids: &RequestIds, request: &ServiceRequest) -> Option<HeaderValue> {
     let decent = |id: &&HeaderValue| {
-        (1..=MAX_BYTES).contains(&id.len()) && id.as_bytes().iter().all(|byte| byte.is_ascii_graphic())
+        (1..=MAX_BYTES).contains(&id.len())
+            && id.as_bytes().iter().all(|byte| byte.is_ascii_graphic())
     };
-    request.headers().get(&HEADER).filter(decent).cloned().or_else(|| HeaderValue::try_from(ids.next()).ok())
+    request
+        .headers()
+        .get(&HEADER)
+        .filter(decent)
+        .cloned()
+        .or_else(|| HeaderValue::try_from(ids.next()).ok())
 }
 
 /// Adds the id to the response, and logs server errors.
-pub(super) fn add<B>(id: Option<HeaderValue>, mut response: ServiceResponse<B>) -> ServiceResponse<B> {
+pub(super) fn add<B>(
+    id: Option<HeaderValue>,
+    mut response: ServiceResponse<B>,
+) -> ServiceResponse<B> {
     if let Some(id) = id {
         if response.status().is_server_error() {
             let path = &*shorten(response.request().path(), MAX_PATH_BYTES);

@@ -45,7 +45,10 @@ use crate::store::{RocketInBothViews, RocketWithGaps};
         (status = 400, description = "A parameter is unknown, repeated or bad; `errors` names them.")
     )
 )]
-pub(super) async fn list(request: HttpRequest, state: web::Data<Service>) -> Result<HttpResponse, Problem> {
+pub(super) async fn list(
+    request: HttpRequest,
+    state: web::Data<Service>,
+) -> Result<HttpResponse, Problem> {
     let query = params::rockets(request.query_string())?;
     let read = {
         let (store, query) = (state.store.clone(), query.clone());
@@ -97,22 +100,31 @@ pub(super) async fn one(
     if percent_decode_str(request.path()).decode_utf8().is_err() {
         return Err(never_heard_of());
     }
-    let channel = Channel::new(ByteString::from(channel.into_inner())).map_err(|_| never_heard_of())?;
+    let channel =
+        Channel::new(ByteString::from(channel.into_inner())).map_err(|_| never_heard_of())?;
     match views {
         Views::One(view) => {
-            let found = state.read(lookups.rocket(channel, view).await)?.ok_or_else(never_heard_of)?;
+            let found =
+                state.read(lookups.rocket(channel, view).await)?.ok_or_else(never_heard_of)?;
             Ok(json(HttpResponse::Ok(), &RocketJson::new(&found.rocket, Some(&found.gaps))))
         }
         Views::Both => {
-            let found = state.read(state.store.rocket_in_both_views(&channel).await)?.ok_or_else(never_heard_of)?;
+            let found = state
+                .read(state.store.rocket_in_both_views(&channel).await)?
+                .ok_or_else(never_heard_of)?;
             Ok(json(HttpResponse::Ok(), &BothViewsJson::new(&found)))
         }
     }
 }
 
-pub(super) fn json(mut response: actix_web::HttpResponseBuilder, body: &impl Serialize) -> HttpResponse {
+pub(super) fn json(
+    mut response: actix_web::HttpResponseBuilder,
+    body: &impl Serialize,
+) -> HttpResponse {
     match serde_json::to_vec(body) {
-        Ok(body) => response.content_type("application/json").body(response_budget::into_bytes(body)),
+        Ok(body) => {
+            response.content_type("application/json").body(response_budget::into_bytes(body))
+        }
         Err(_) => HttpResponse::InternalServerError().finish(),
     }
 }

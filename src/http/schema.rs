@@ -281,7 +281,11 @@ mod tests {
             let schema = serde_json::to_value(schema).unwrap();
             let properties = schema["properties"].as_object().unwrap();
             assert_eq!(properties.len(), report.columns().len(), "{report:?}");
-            assert_eq!(schema["required"].as_array().unwrap().len(), properties.len(), "{report:?}");
+            assert_eq!(
+                schema["required"].as_array().unwrap().len(),
+                properties.len(),
+                "{report:?}"
+            );
             for (column, kind) in report.columns() {
                 let property = &properties[&camel_case(column)];
                 let (wanted, format) = match kind {
@@ -291,7 +295,11 @@ mod tests {
                     Kind::Time => ("string", Some("date-time")),
                 };
                 let given = property["type"].as_str().or_else(|| property["type"][0].as_str());
-                assert_eq!((given, property["format"].as_str()), (Some(wanted), format), "{report:?} {column}");
+                assert_eq!(
+                    (given, property["format"].as_str()),
+                    (Some(wanted), format),
+                    "{report:?} {column}"
+                );
             }
         }
     }

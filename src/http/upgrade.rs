@@ -16,9 +16,13 @@ pub(super) fn ignore(mut request: ServiceRequest) -> ServiceRequest {
     let head = request.head();
     // With a Transfer-Encoding, the body marks its own end.
     if is_upgrade(head) && !head.headers.contains_key(header::TRANSFER_ENCODING) {
-        let length = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let length = head
+            .headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse().ok());
         let body = request.take_payload();
-        request.set_payload(Payload::Stream { payload: Box::pin(limited(body, length.unwrap_or(0))) });
+        request
+            .set_payload(Payload::Stream { payload: Box::pin(limited(body, length.unwrap_or(0))) });
     }
     request
 }

@@ -48,8 +48,8 @@ const FEW_CALLERS: usize = 3;
 struct Pace {
     /// The current size limit of a batch.
     limit: usize,
-    /// How long small batches of single messages take; it follows their median. Most of it is the sync
-    /// of the disk.
+    /// How long small batches of single messages take; it follows their median. Most of it is the
+    /// sync of the disk.
     small_batch: Duration,
     /// When the last single message was queued.
     last_single: Option<Instant>,
@@ -170,7 +170,11 @@ pub(super) struct CommitterHealth {
 
 impl Default for CommitterHealth {
     fn default() -> Self {
-        Self { started: Instant::now(), busy_since: AtomicU64::new(0), has_failed: AtomicBool::new(false) }
+        Self {
+            started: Instant::now(),
+            busy_since: AtomicU64::new(0),
+            has_failed: AtomicBool::new(false),
+        }
     }
 }
 
@@ -300,7 +304,8 @@ impl Committer {
     /// Waits for the next entry.
     fn wait(&mut self, queue: &Receiver<QueueEntry>) -> Option<QueueEntry> {
         let idle_since = Instant::now();
-        let entry = if self.in_a_row && self.few_callers { Self::spin(queue, idle_since) } else { None };
+        let entry =
+            if self.in_a_row && self.few_callers { Self::spin(queue, idle_since) } else { None };
         let entry = entry.or_else(|| queue.recv().ok());
         self.in_a_row = idle_since.elapsed() < SPIN_TIME;
         entry
@@ -317,8 +322,8 @@ impl Committer {
         None
     }
 
-    /// Makes a batch of what is queued, in reused memory. It does not wait for more: while this batch
-    /// commits, the next one gathers.
+    /// Makes a batch of what is queued, in reused memory. It does not wait for more: while this
+    /// batch commits, the next one gathers.
     fn gather(&mut self, used: Vec<Message>) -> PendingBatch {
         let mut batch = PendingBatch { messages: used, ..PendingBatch::default() };
         loop {
@@ -424,10 +429,18 @@ mod tests {
                            "messageTime": "2022-02-02T19:39:05Z", "messageType": "RocketSpeedIncreased"},
                            "message": {"by": 1}}"#;
         let message = crate::domain::parse::parse(message.as_slice().to_vec().into()).unwrap();
-        let submission =
-            if messages == 1 { Submission::One(message) } else { Submission::Many(vec![message; messages]) };
+        let submission = if messages == 1 {
+            Submission::One(message)
+        } else {
+            Submission::Many(vec![message; messages])
+        };
         let room = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
-        QueuedSubmission { submission, room, queued_at: Instant::now(), answer: tokio::sync::oneshot::channel().0 }
+        QueuedSubmission {
+            submission,
+            room,
+            queued_at: Instant::now(),
+            answer: tokio::sync::oneshot::channel().0,
+        }
     }
 
     #[test]
@@ -436,7 +449,8 @@ mod tests {
         for messages in [700, 1, 600, 1, 0] {
             queued.add(job(messages));
         }
-        let mut next = |has_stream, is_full| queued.next(has_stream, is_full).map(|job| job.submission.len());
+        let mut next =
+            |has_stream, is_full| queued.next(has_stream, is_full).map(|job| job.submission.len());
         assert_eq!(next(false, false), Some(1));
         assert_eq!(next(false, false), Some(1));
         assert_eq!(next(false, false), Some(0), "a probe");

@@ -81,7 +81,8 @@ pub struct Tally {
 impl Tally {
     /// Counts outcomes.
     pub fn of(outcomes: &[Outcome]) -> Self {
-        let applied = outcomes.iter().filter(|outcome| **outcome == Outcome::Applied).count() as u64;
+        let applied =
+            outcomes.iter().filter(|outcome| **outcome == Outcome::Applied).count() as u64;
         Self { applied, duplicates: outcomes.len() as u64 - applied }
     }
 
@@ -156,8 +157,8 @@ pub struct Ingest {
     limits: Limits,
 }
 
-/// The most messages of a stream that go into a batch together: single messages wait for a batch that
-/// holds at least that many, if there is a stream.
+/// The most messages of a stream that go into a batch together: single messages wait for a batch
+/// that holds at least that many, if there is a stream.
 const MAX_STREAM_PART: usize = 64;
 
 /// Divides messages in their order; none are one piece.
@@ -167,7 +168,8 @@ fn split_stream(messages: Vec<Message>) -> Vec<Vec<Message>> {
     }
     let mut rest = messages.into_iter();
     std::iter::from_fn(|| {
-        Some(rest.by_ref().take(MAX_STREAM_PART).collect::<Vec<_>>()).filter(|piece| !piece.is_empty())
+        Some(rest.by_ref().take(MAX_STREAM_PART).collect::<Vec<_>>())
+            .filter(|piece| !piece.is_empty())
     })
     .collect()
 }
@@ -218,7 +220,9 @@ impl Committers {
                 if ended_well { Ok(()) } else { Err("a committer thread panicked") }
             }
             // Nothing is ever sent.
-            Ok(()) | Err(mpsc::RecvTimeoutError::Timeout) => Err("the store did not answer in time"),
+            Ok(()) | Err(mpsc::RecvTimeoutError::Timeout) => {
+                Err("the store did not answer in time")
+            }
         }
     }
 }
@@ -238,8 +242,13 @@ impl Ingest {
             let (queue, entries) = mpsc::channel();
             let observers = Observers { feed: feed.clone(), metrics: metrics.clone() };
             let progress = Arc::<CommitterHealth>::default();
-            let committer =
-                Committer::new(store.clone(), partition, observers, Arc::clone(&progress), limits.patience)?;
+            let committer = Committer::new(
+                store.clone(),
+                partition,
+                observers,
+                Arc::clone(&progress),
+                limits.patience,
+            )?;
             let thread = std::thread::Builder::new().name("committer".to_owned());
             let end = ends.clone();
             let run = move || {
@@ -261,7 +270,11 @@ impl Ingest {
 
     /// Queues messages that took `bytes` of input. Without room, a single message is rejected, and
     /// a stream's messages wait.
-    pub async fn queue(&self, submission: Submission, bytes: usize) -> Result<Receipt, IngestError> {
+    pub async fn queue(
+        &self,
+        submission: Submission,
+        bytes: usize,
+    ) -> Result<Receipt, IngestError> {
         match submission {
             Submission::One(message) => self.queue_one(message, bytes),
             Submission::Many(messages) => {
@@ -279,7 +292,10 @@ impl Ingest {
         let bytes = at_most(bytes, self.limits.single_bytes);
         let room = Arc::clone(&self.room_for_singles).try_acquire_many_owned(bytes);
         let room = room.map_err(|_| IngestError::Overloaded)?;
-        Ok(Receipt { first: Self::send(queue, Submission::One(message), room)?, others: Vec::new() })
+        Ok(Receipt {
+            first: Self::send(queue, Submission::One(message), room)?,
+            others: Vec::new(),
+        })
     }
 
     async fn wait_for_room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, IngestError> {
@@ -291,7 +307,11 @@ impl Ingest {
     }
 
     /// Divides messages among the queues. An empty list probes each committer.
-    fn send_divided(&self, messages: Vec<Message>, mut room: OwnedSemaphorePermit) -> Result<Receipt, IngestError> {
+    fn send_divided(
+        &self,
+        messages: Vec<Message>,
+        mut room: OwnedSemaphorePermit,
+    ) -> Result<Receipt, IngestError> {
         let asking = messages.is_empty();
         let mut parts: Vec<Vec<Message>> = self.queues.iter().map(|_| Vec::new()).collect();
         if let [only] = &mut *parts {
@@ -302,13 +322,18 @@ impl Ingest {
             }
         }
         let parts = self.queues.iter().zip(parts).filter(|(_, part)| asking || !part.is_empty());
-        let mut parts: Vec<_> =
-            parts.flat_map(|(queue, part)| split_stream(part).into_iter().map(move |piece| (queue, piece))).collect();
+        let mut parts: Vec<_> = parts
+            .flat_map(|(queue, part)| {
+                split_stream(part).into_iter().map(move |piece| (queue, piece))
+            })
+            .collect();
         // Each part holds its share of the room; the first also holds the remainder.
         let share = room.num_permits() / parts.len().max(1);
         let mut others = Vec::new();
         for (queue, part) in parts.split_off(parts.len().min(1)) {
-            let Some(room) = room.split(share) else { unreachable!("the shares are no more than the whole") };
+            let Some(room) = room.split(share) else {
+                unreachable!("the shares are no more than the whole")
+            };
             others.push(Self::send(queue, Submission::Many(part), room)?);
         }
         let Some((queue, part)) = parts.pop() else { unreachable!("no messages are a part, too") };
@@ -347,8 +372,9 @@ impl Ingest {
 
     /// How many bytes of input are queued or being committed.
     pub fn queued_bytes(&self) -> i64 {
-        let taken =
-            |room: &Semaphore, all: u32| i64::from(all).saturating_sub_unsigned(room.available_permits() as u64);
+        let taken = |room: &Semaphore, all: u32| {
+            i64::from(all).saturating_sub_unsigned(room.available_permits() as u64)
+        };
         taken(&self.room_for_singles, self.limits.single_bytes)
             + taken(&self.room_for_streams, self.limits.stream_bytes)
     }

@@ -88,7 +88,11 @@ impl LineReader {
     fn end_begun(&mut self, lines: &mut Lines) {
         if std::mem::take(&mut self.overlong) {
             self.ended += 1;
-            lines.bad.push(BadLine { line: self.ended, detail: too_long(), reject: Reject::TooLarge });
+            lines.bad.push(BadLine {
+                line: self.ended,
+                detail: too_long(),
+                reject: Reject::TooLarge,
+            });
         } else {
             let line = Bytes::from(std::mem::take(&mut self.begun));
             self.end_line(line, lines);
@@ -152,10 +156,18 @@ mod tests {
 
     #[test]
     fn lines_end_in_lf_or_crlf_and_the_last_may_lack_it() {
-        let stream =
-            format!("\u{feff}{}\n\n {}\r\n \t\r\nnonsense\n\"\u{feff}\"\n{}", message(1), message(2), message(3));
+        let stream = format!(
+            "\u{feff}{}\n\n {}\r\n \t\r\nnonsense\n\"\u{feff}\"\n{}",
+            message(1),
+            message(2),
+            message(3)
+        );
         for part in [1, 2, 3, 7, 100, stream.len()] {
-            assert_eq!(read(stream.as_bytes(), part), (vec![1, 2, 3], vec![5, 6]), "in parts of {part}");
+            assert_eq!(
+                read(stream.as_bytes(), part),
+                (vec![1, 2, 3], vec![5, 6]),
+                "in parts of {part}"
+            );
         }
         assert_eq!(read(b"", 1), (vec![], vec![]));
         assert_eq!(read("\u{feff}".as_bytes(), 1), (vec![], vec![]));
@@ -176,11 +188,17 @@ mod tests {
 
     #[test]
     fn a_line_may_have_64_kib_and_no_more() {
-        let padded = |bytes: usize| format!("{}{}", " ".repeat(bytes - message(7).len()), message(7));
+        let padded =
+            |bytes: usize| format!("{}{}", " ".repeat(bytes - message(7).len()), message(7));
         for end in ["", "\n", "\r\n"] {
-            let stream = format!("\u{feff}{}\n{}\n{}{end}", padded(65_536), padded(65_537), padded(65_536));
+            let stream =
+                format!("\u{feff}{}\n{}\n{}{end}", padded(65_536), padded(65_537), padded(65_536));
             for part in [1_000, 65_536, 65_540, stream.len()] {
-                assert_eq!(read(stream.as_bytes(), part), (vec![7, 7], vec![2]), "{end:?} in parts of {part}");
+                assert_eq!(
+                    read(stream.as_bytes(), part),
+                    (vec![7, 7], vec![2]),
+                    "{end:?} in parts of {part}"
+                );
             }
         }
         assert_eq!(read(&b"x".repeat(1_000_000), 4_096), (vec![], vec![1]));

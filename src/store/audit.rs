@@ -54,10 +54,18 @@ pub(super) fn run(rows: &mut dyn Rows, found: OnFinding<'_>) -> Result<Audit, St
             next_range = next;
         }
         let (channel, details) = match (rocket, folded) {
-            (Some((channel, _)), None) => (channel, vec!["is in rockets, but has no processed ranges".to_owned()]),
-            (None, Some((channel, _))) => (channel, vec!["has processed ranges, but is not in rockets".to_owned()]),
-            (Some((channel, Err(detail))), _) => (channel, vec![format!("its row in rockets can't be read: {detail}")]),
-            (Some((channel, Ok(rocket))), Some((_, Some(fold)))) => (channel, differences(&rocket, &fold)),
+            (Some((channel, _)), None) => {
+                (channel, vec!["is in rockets, but has no processed ranges".to_owned()])
+            }
+            (None, Some((channel, _))) => {
+                (channel, vec!["has processed ranges, but is not in rockets".to_owned()])
+            }
+            (Some((channel, Err(detail))), _) => {
+                (channel, vec![format!("its row in rockets can't be read: {detail}")])
+            }
+            (Some((channel, Ok(rocket))), Some((_, Some(fold)))) => {
+                (channel, differences(&rocket, &fold))
+            }
             // Ranges that can't be read have been reported already.
             (Some((channel, Ok(_))), Some((_, None))) => (channel, Vec::new()),
             (None, None) => return Ok(audit),
@@ -105,18 +113,28 @@ fn problems(range: &ProcessedRange, below: Option<(i64, i64)>) -> Vec<String> {
     let ProcessedRange { first, last, summary } = range;
     let mut problems = Vec::new();
     if *first < 1 || last < first || *last > i64::from(u32::MAX) {
-        problems.push(format!("the range {first} to {last} is not a valid range of message numbers"));
+        problems
+            .push(format!("the range {first} to {last} is not a valid range of message numbers"));
     }
     if let Some((below_first, below_last)) = below {
         if below_last >= *first {
-            problems.push(format!("the ranges {below_first} to {below_last} and {first} to {last} overlap"));
+            problems.push(format!(
+                "the ranges {below_first} to {below_last} and {first} to {last} overlap"
+            ));
         } else if below_last + 1 == *first {
-            problems.push(format!("the ranges {below_first} to {below_last} and {first} to {last} touch"));
+            problems.push(format!(
+                "the ranges {below_first} to {below_last} and {first} to {last} touch"
+            ));
         }
     }
-    let parts = [("launch", &summary.launch), ("mission", &summary.mission), ("explosion", &summary.explosion)];
+    let parts = [
+        ("launch", &summary.launch),
+        ("mission", &summary.mission),
+        ("explosion", &summary.explosion),
+    ];
     for (name, latest) in parts {
-        if let Some(Latest { number, .. }) = latest.as_ref().filter(|latest| !(first..=last).contains(&&latest.number))
+        if let Some(Latest { number, .. }) =
+            latest.as_ref().filter(|latest| !(first..=last).contains(&&latest.number))
         {
             problems.push(format!(
                 "the {name} of the range {first} to {last} is from message {number}, which is \
@@ -136,19 +154,37 @@ fn differences(rocket: &Rocket, fold: &RangeFold) -> Vec<String> {
             differences.push(format!("{column} is {is}, but its processed ranges come to {must}"));
         }
     };
-    let shown = |value: &Option<Text>| value.as_ref().map_or("null".to_owned(), |text| format!("{:?}", text.as_str()));
+    let shown = |value: &Option<Text>| {
+        value.as_ref().map_or("null".to_owned(), |text| format!("{:?}", text.as_str()))
+    };
     let number = |value: Option<i64>| value.map_or("null".to_owned(), |number| number.to_string());
     let time = |value: Option<Timestamp>| value.map_or("null".to_owned(), |time| time.to_string());
     compare("type", shown(&is.rocket_type), shown(&must.rocket_type));
     compare("speed", is.speed.to_string(), must.speed.to_string());
     compare("mission", shown(&is.mission), shown(&must.mission));
     compare("exploded_reason", shown(&is.exploded_reason), shown(&must.exploded_reason));
-    compare("latest_launch_msg", number(is.latest_launch_message), number(must.latest_launch_message));
-    compare("latest_mission_msg", number(is.latest_mission_message), number(must.latest_mission_message));
-    compare("latest_exploded_msg", number(is.latest_exploded_message), number(must.latest_exploded_message));
+    compare(
+        "latest_launch_msg",
+        number(is.latest_launch_message),
+        number(must.latest_launch_message),
+    );
+    compare(
+        "latest_mission_msg",
+        number(is.latest_mission_message),
+        number(must.latest_mission_message),
+    );
+    compare(
+        "latest_exploded_msg",
+        number(is.latest_exploded_message),
+        number(must.latest_exploded_message),
+    );
     compare("latest_update", time(is.latest_update), time(must.latest_update));
     compare("processed", progress.processed.to_string(), must_progress.processed.to_string());
-    compare("complete_through", progress.complete_through.to_string(), must_progress.complete_through.to_string());
+    compare(
+        "complete_through",
+        progress.complete_through.to_string(),
+        must_progress.complete_through.to_string(),
+    );
     compare("highest", progress.highest.to_string(), must_progress.highest.to_string());
     differences
 }

@@ -32,7 +32,8 @@ pub struct ChangeHint {
 
 impl ChangeHint {
     /// An unknown change of a rocket.
-    pub const UNKNOWN: Self = Self { applied: 0, launched: true, mission_changed: true, exploded: true };
+    pub const UNKNOWN: Self =
+        Self { applied: 0, launched: true, mission_changed: true, exploded: true };
 
     /// The change by one new message.
     pub fn of(message: &Message) -> Self {
@@ -112,8 +113,8 @@ pub enum ScanProgress {
 }
 
 impl ChangeScan {
-    /// The next changed rockets. After [`ScanProgress::Done`], the next call starts another scan. After
-    /// an error, the scan is repeated.
+    /// The next changed rockets. After [`ScanProgress::Done`], the next call starts another scan.
+    /// After an error, the scan is repeated.
     pub async fn next(&mut self) -> Result<ScanProgress, StoreError> {
         match self {
             Self::Nobody => Ok(ScanProgress::Done),

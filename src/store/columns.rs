@@ -95,12 +95,16 @@ impl Texts {
 
 /// Changes.
 impl Columns {
-    /// Inserts or overwrites a rocket with what is stored. Returns its row, which is marked as changed
-    /// if it has changed.
+    /// Inserts or overwrites a rocket with what is stored. Returns its row, which is marked as
+    /// changed if it has changed.
     pub(super) fn update(&mut self, rocket: &Rocket) -> Result<usize, StoreError> {
         let (state, progress) = (&rocket.state, &rocket.progress);
-        let damaged =
-            || StoreError::Damaged(format!("the row of {} in rockets has impossible numbers", rocket.channel));
+        let damaged = || {
+            StoreError::Damaged(format!(
+                "the row of {} in rockets has impossible numbers",
+                rocket.channel
+            ))
+        };
         let number = |number: i64| u32::try_from(number).map_err(|_| damaged());
         let message = |latest: Option<i64>| -> Result<OptionalNumber, StoreError> {
             Ok(latest.map(number).transpose()?.and_then(NonZeroU32::new))
@@ -117,8 +121,17 @@ impl Columns {
         };
         let rocket_type = self.texts.id(state.rocket_type.as_ref());
         let mission = self.texts.id(state.mission.as_ref());
-        let stored = (Some(state.status), rocket_type, state.speed, mission, latest_update, rocket.last_received, rest);
-        let row = self.find(rocket.channel.as_str()).unwrap_or_else(|| self.add_row(&rocket.channel));
+        let stored = (
+            Some(state.status),
+            rocket_type,
+            state.speed,
+            mission,
+            latest_update,
+            rocket.last_received,
+            rest,
+        );
+        let row =
+            self.find(rocket.channel.as_str()).unwrap_or_else(|| self.add_row(&rocket.channel));
         let is = (
             self.status[row],
             self.rocket_type[row],
@@ -155,7 +168,8 @@ impl Columns {
         let rows: Vec<usize> = changed.take(limit).collect();
         rows.iter().for_each(|row| self.is_changed[*row] = false);
         let next = rows.last().filter(|_| rows.len() == limit).map(|last| last + 1);
-        let rockets = rows.into_iter().filter(|row| self.status[*row].is_some()).map(|row| self.rocket(row));
+        let rockets =
+            rows.into_iter().filter(|row| self.status[*row].is_some()).map(|row| self.rocket(row));
         (rockets.collect(), next)
     }
 
@@ -191,7 +205,8 @@ impl Columns {
 
     fn clear(&mut self, row: usize) {
         self.empty += usize::from(self.status[row].take().is_some());
-        (self.rocket_type[row], self.mission[row], self.last_received[row]) = (None, None, Timestamp::FIRST);
+        (self.rocket_type[row], self.mission[row], self.last_received[row]) =
+            (None, None, Timestamp::FIRST);
         self.rest[row] = Rest::EMPTY;
     }
 
@@ -236,13 +251,15 @@ impl Columns {
     fn store(&mut self, row: usize, summary: &Summary) {
         let Summary { speed_change, launch, mission, explosion, latest_time } = summary;
         let (texts, rest) = (&mut self.texts, &mut self.rest[row]);
-        let mut store = |latest: &Option<Latest>, its_number: &mut OptionalNumber, text: &mut TextId| {
-            let latest_number = latest.as_ref().and_then(|latest| NonZeroU32::new(number(latest.number)));
-            if latest_number != *its_number {
-                *its_number = latest_number;
-                *text = texts.id(latest.as_ref().map(|latest| &latest.value));
-            }
-        };
+        let mut store =
+            |latest: &Option<Latest>, its_number: &mut OptionalNumber, text: &mut TextId| {
+                let latest_number =
+                    latest.as_ref().and_then(|latest| NonZeroU32::new(number(latest.number)));
+                if latest_number != *its_number {
+                    *its_number = latest_number;
+                    *text = texts.id(latest.as_ref().map(|latest| &latest.value));
+                }
+            };
         store(launch, &mut rest.latest_launch, &mut self.rocket_type[row]);
         store(mission, &mut rest.latest_mission, &mut self.mission[row]);
         store(explosion, &mut rest.latest_explosion, &mut rest.exploded_reason);
@@ -258,7 +275,8 @@ fn number(number: i64) -> u32 {
 
 /// A row, or a text, of which memory holds fewer.
 fn index(index: usize) -> u32 {
-    u32::try_from(index).unwrap_or_else(|_| unreachable!("memory ends before there are 4 billion of them"))
+    u32::try_from(index)
+        .unwrap_or_else(|_| unreachable!("memory ends before there are 4 billion of them"))
 }
 
 impl Rest {
@@ -317,7 +335,8 @@ impl Columns {
         let wanted = query.limit + 1;
         let mut first = BinaryHeap::with_capacity(wanted + 1);
         for row in (0..self.status.len()).filter(|row| is_wanted(*row)) {
-            let place = SortPosition { key: key(row), channel: self.channels.name(row), descending, row };
+            let place =
+                SortPosition { key: key(row), channel: self.channels.name(row), descending, row };
             if after.as_ref().is_some_and(|after| place <= *after) {
                 continue;
             }
@@ -355,7 +374,8 @@ impl Columns {
         let rest = &self.rest[row];
         let channel = Channel::new(self.channels.name(row).to_owned());
         Rocket {
-            channel: channel.unwrap_or_else(|error| unreachable!("only channels are added: {error}")),
+            channel: channel
+                .unwrap_or_else(|error| unreachable!("only channels are added: {error}")),
             state: RocketState::of(Some(self.summary(row))),
             last_received: self.last_received[row],
             progress: Progress {
@@ -377,7 +397,8 @@ struct SortPosition<'c, K> {
 
 impl<K: Ord> Ord for SortPosition<'_, K> {
     fn cmp(&self, other: &Self) -> Ordering {
-        let directed = |ordering: Ordering| if self.descending { ordering.reverse() } else { ordering };
+        let directed =
+            |ordering: Ordering| if self.descending { ordering.reverse() } else { ordering };
         let by_key = match (&self.key, &other.key) {
             (Some(mine), Some(others)) => directed(mine.cmp(others)),
             // Nulls come last in both directions.
@@ -447,9 +468,9 @@ impl Columns {
         let groups = match report {
             Report::Missions => self.groups(|row| self.status[row].map(|_| self.mission[row])),
             Report::Types => self.groups(|row| self.status[row].map(|_| self.rocket_type[row])),
-            Report::Explosions => {
-                self.groups(|row| (self.status[row] == Some(Status::Exploded)).then(|| self.rest[row].exploded_reason))
-            }
+            Report::Explosions => self.groups(|row| {
+                (self.status[row] == Some(Status::Exploded)).then(|| self.rest[row].exploded_reason)
+            }),
             Report::Fleet => return Ok(vec![self.fleet()]),
             Report::Gaps => unreachable!("gaps are between ranges, which are not here"),
         };
@@ -493,7 +514,8 @@ impl Columns {
     /// The only row of the report on the fleet.
     fn fleet(&self) -> Vec<Value> {
         let mut statuses = [0_i64; Status::ALL.len()];
-        let (mut processed, mut missing, mut with_gaps, mut latest_update) = (0_i64, 0_i64, 0_i64, None);
+        let (mut processed, mut missing, mut with_gaps, mut latest_update) =
+            (0_i64, 0_i64, 0_i64, None);
         for (row, rest) in self.rest.iter().enumerate() {
             let Some(status) = self.status[row] else { continue };
             statuses[status as usize] += 1;
@@ -597,7 +619,8 @@ mod tests {
         launch(&mut columns, "a", 5, 10, "new");
         launch(&mut columns, "a", 2, 20, "old");
         apply(&mut columns, "a", 3, "Exploded", r#"{"reason": "R"}"#);
-        let rocket = |columns: &Columns| columns.page(&query(Sort::Speed, Order::Asc)).rockets.pop();
+        let rocket =
+            |columns: &Columns| columns.page(&query(Sort::Speed, Order::Asc)).rockets.pop();
         let state = rocket(&columns).unwrap().state;
         assert_eq!((state.speed, state.mission.unwrap().as_str()), (30, "new"));
         assert_eq!((state.status, state.latest_mission_message), (Status::Exploded, Some(5)));
@@ -607,7 +630,10 @@ mod tests {
         assert_eq!((rocket(&columns), columns.empty), (None, 1));
         apply(&mut columns, "a", 1, "SpeedIncreased", r#"{"by": 7}"#);
         let again = rocket(&columns).unwrap();
-        assert_eq!((again.state.speed, again.state.mission, again.state.exploded_reason), (7, None, None));
+        assert_eq!(
+            (again.state.speed, again.state.mission, again.state.exploded_reason),
+            (7, None, None)
+        );
         assert_eq!((again.progress.processed, columns.status.len(), columns.empty), (1, 1, 0));
     }
 
@@ -617,7 +643,8 @@ mod tests {
         for (name, speed) in [("a", 1), ("b", 2), ("c", 3)] {
             launch(&mut columns, name, 1, speed, "x");
         }
-        let mut stored = columns.page(&RocketQuery { limit: 3, ..query(Sort::Channel, Order::Asc) }).rockets;
+        let mut stored =
+            columns.page(&RocketQuery { limit: 3, ..query(Sort::Channel, Order::Asc) }).rockets;
         assert_eq!(columns.take_changed(0, 9), (stored.clone(), None));
         for rocket in &stored {
             columns.update(rocket).unwrap();
@@ -626,7 +653,8 @@ mod tests {
         stored[0].last_received = stored[0].last_received.next();
         stored[2].state.mission = Some(Text::new("y".to_owned()).unwrap());
         stored[2].channel = channel("new");
-        let rows: Vec<usize> = stored.iter().map(|rocket| columns.update(rocket).unwrap()).collect();
+        let rows: Vec<usize> =
+            stored.iter().map(|rocket| columns.update(rocket).unwrap()).collect();
         columns.retain(|row| rows.contains(&row));
         assert_eq!(columns.take_changed(0, 1), (vec![stored[0].clone()], Some(1)));
         assert_eq!(columns.take_changed(1, 1), (vec![stored[2].clone()], Some(4)));
@@ -641,7 +669,13 @@ mod tests {
         let mut columns = Columns::default();
         for number in 1..=WASTE_ALLOWED as u32 + 6 {
             assert!(!columns.needs_rebuild());
-            apply(&mut columns, "a", number, "MissionChanged", &format!(r#"{{"newMission": "M{number}"}}"#));
+            apply(
+                &mut columns,
+                "a",
+                number,
+                "MissionChanged",
+                &format!(r#"{{"newMission": "M{number}"}}"#),
+            );
         }
         apply(&mut columns, "a", 9_999, "MissionChanged", r#"{"newMission": "last"}"#);
         assert!(columns.needs_rebuild());

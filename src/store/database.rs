@@ -48,7 +48,9 @@ impl Database {
         match text.to_str() {
             Some(text) => text.parse(),
             // Not UTF-8: it can't be a URL, but may be a path.
-            None => refuse_what_is_no_path(&text.to_string_lossy()).map(|()| Self::File(text.into())),
+            None => {
+                refuse_what_is_no_path(&text.to_string_lossy()).map(|()| Self::File(text.into()))
+            }
         }
     }
 
@@ -93,9 +95,11 @@ fn refuse_what_is_no_path(text: &str) -> Result<(), String> {
         return Err("is SQLite's own name for a database in memory; write memory".to_owned());
     }
     if lower.starts_with("file:") {
-        return Err("starts with file:, like an SQLite URI; give only the path, without file: and \
+        return Err(
+            "starts with file:, like an SQLite URI; give only the path, without file: and \
                     parameters"
-            .into());
+                .into(),
+        );
     }
     let scheme = lower.split_once(':').map_or("", |(scheme, _)| scheme);
     if lower.contains("://") || OTHER_SCHEMES.contains(&scheme) {
@@ -137,7 +141,9 @@ fn has_colon_before_at(text: &str) -> bool {
 /// Whether a text starts with a keyword and `=`, as paths don't, or holds a password as a keyword's
 /// value.
 fn is_of_keywords(lower: &str) -> bool {
-    let is_word = |text: &str| !text.is_empty() && text.chars().all(|it| it.is_ascii_alphabetic() || "_ ".contains(it));
+    let is_word = |text: &str| {
+        !text.is_empty() && text.chars().all(|it| it.is_ascii_alphabetic() || "_ ".contains(it))
+    };
     lower.split_once('=').is_some_and(|(keyword, _)| is_word(keyword)) || names_password(lower)
 }
 

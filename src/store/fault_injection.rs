@@ -22,7 +22,8 @@ pub enum FailurePoint {
 
 impl FailurePoint {
     /// Every point.
-    pub const ALL: [Self; 4] = [Self::BeforeLoad, Self::BeforeWrites, Self::BeforeCommit, Self::AfterCommit];
+    pub const ALL: [Self; 4] =
+        [Self::BeforeLoad, Self::BeforeWrites, Self::BeforeCommit, Self::AfterCommit];
 
     fn name(self) -> &'static str {
         match self {
@@ -52,7 +53,10 @@ pub struct Failures {
 
 impl fmt::Debug for Failures {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Failures").field("plannable", &self.are_plannable()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Failures")
+            .field("plannable", &self.are_plannable())
+            .finish_non_exhaustive()
     }
 }
 
@@ -64,7 +68,9 @@ impl Failures {
 
     /// Faults that `observer` decides on at each point. It may block.
     pub fn decided_by(observer: impl Fn(FailurePoint) -> bool + Send + Sync + 'static) -> Self {
-        Self { plan: Some(Arc::new(Plan { observer: Some(Box::new(observer)), ..Plan::default() })) }
+        Self {
+            plan: Some(Arc::new(Plan { observer: Some(Box::new(observer)), ..Plan::default() })),
+        }
     }
 
     /// Whether faults can be planned at all.
@@ -84,10 +90,9 @@ impl Failures {
         let Some(plan) = &self.plan else { return Ok(()) };
         let decided = plan.observer.as_ref().is_some_and(|fails| fails(point));
         let take = |left: u32| left.checked_sub(1);
-        let planned = plan
-            .left
-            .get(point as usize)
-            .is_some_and(|left| left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok());
+        let planned = plan.left.get(point as usize).is_some_and(|left| {
+            left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
+        });
         if decided || planned { Err(StoreError::Injected(point.name())) } else { Ok(()) }
     }
 }

@@ -143,7 +143,9 @@ impl StoreError {
     pub fn is_timeout(&self) -> bool {
         match self {
             Self::TimedOut => true,
-            Self::Sqlite(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy),
+            Self::Sqlite(error) => {
+                error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+            }
             Self::Postgres(error) => postgres::is_timeout(error),
             _ => false,
         }
@@ -264,8 +266,8 @@ impl Store {
         }
     }
 
-    /// How many parts of the fleet can be written to at the same time. A batch whose channels are all
-    /// in one partition is one transaction.
+    /// How many parts of the fleet can be written to at the same time. A batch whose channels are
+    /// all in one partition is one transaction.
     pub fn partitions(&self) -> usize {
         match self {
             Self::Sqlite(_) => 1,
@@ -292,7 +294,11 @@ impl Store {
 
     /// One rocket. Fast enough for a thread that serves others too: the work is bounded, and (on a
     /// file) never waits for a writer.
-    pub async fn rocket(&self, channel: &Channel, view: View) -> Result<Option<RocketWithGaps>, StoreError> {
+    pub async fn rocket(
+        &self,
+        channel: &Channel,
+        view: View,
+    ) -> Result<Option<RocketWithGaps>, StoreError> {
         match self {
             Self::Sqlite(store) => store.rocket(channel, view),
             Self::Postgres(store) => store.rocket(channel, view).await,
@@ -300,7 +306,10 @@ impl Store {
     }
 
     /// One rocket in both views, read in one snapshot. As fast as [`rocket`](Self::rocket).
-    pub async fn rocket_in_both_views(&self, channel: &Channel) -> Result<Option<RocketInBothViews>, StoreError> {
+    pub async fn rocket_in_both_views(
+        &self,
+        channel: &Channel,
+    ) -> Result<Option<RocketInBothViews>, StoreError> {
         match self {
             Self::Sqlite(store) => store.rocket_in_both_views(channel),
             Self::Postgres(store) => store.rocket_in_both_views(channel).await,
@@ -489,7 +498,11 @@ impl Writer {
     /// the `last_received` of the rockets with new messages. There is one transaction for each
     /// partition. After an error the transaction of a partition is not committed, or, if the engine
     /// can't tell, possibly: it is safe to send the batch again.
-    pub fn commit(&mut self, messages: &[Message], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
+    pub fn commit(
+        &mut self,
+        messages: &[Message],
+        now: Timestamp,
+    ) -> Result<Vec<Outcome>, StoreError> {
         match self {
             Self::Sqlite(writer) => writer.commit(messages, now),
             Self::Postgres(writer) => writer.commit(messages, now),

@@ -33,7 +33,9 @@ pub(super) enum Part {
 pub(super) fn parts(query: &RocketQuery) -> impl Iterator<Item = Part> {
     let keyed = !matches!(&query.after, Some(Position { key: SortKey::Null, .. }));
     let unkeyed = query.sort.nullable(query.view);
-    [(keyed, Part::Keyed), (unkeyed, Part::Unkeyed)].into_iter().filter_map(|(wanted, part)| wanted.then_some(part))
+    [(keyed, Part::Keyed), (unkeyed, Part::Unkeyed)]
+        .into_iter()
+        .filter_map(|(wanted, part)| wanted.then_some(part))
 }
 
 /// How many rockets to read: one more than wanted shows whether another page follows.
@@ -46,7 +48,8 @@ pub(super) fn page(query: &RocketQuery, mut rockets: Vec<Rocket>) -> Page {
     let more = rockets.len() > query.limit;
     rockets.truncate(query.limit);
     let last = rockets.last().filter(|_| more);
-    let next = last.map(|rocket| Position { key: query.sort.key(rocket), channel: rocket.channel.clone() });
+    let next = last
+        .map(|rocket| Position { key: query.sort.key(rocket), channel: rocket.channel.clone() });
     Page { rockets, next }
 }
 
@@ -82,9 +85,13 @@ impl PartStatement {
             Order::Desc => ("DESC", "<"),
         };
         let by_channel = part == Part::Unkeyed || query.sort == Sort::Channel;
-        let order =
-            if by_channel { format!("channel {direction}") } else { format!("{key} {direction}, channel {direction}") };
-        let mut statement = Self { conditions: Vec::new(), order, limit: String::new(), parameters: Vec::new() };
+        let order = if by_channel {
+            format!("channel {direction}")
+        } else {
+            format!("{key} {direction}, channel {direction}")
+        };
+        let mut statement =
+            Self { conditions: Vec::new(), order, limit: String::new(), parameters: Vec::new() };
         statement.filter(&query.filters);
         if part == Part::Unkeyed {
             statement.conditions.push(format!("{key} IS NULL"));
@@ -92,11 +99,15 @@ impl PartStatement {
             statement.conditions.push(format!("{key} IS NOT NULL"));
         }
         // If the previous page ended in the other part, this part starts at its beginning.
-        let after = query.after.as_ref().filter(|after| (after.key == SortKey::Null) == (part == Part::Unkeyed));
+        let after = query
+            .after
+            .as_ref()
+            .filter(|after| (after.key == SortKey::Null) == (part == Part::Unkeyed));
         if let Some(after) = after {
             let condition = match value(query.sort, &after.key).filter(|_| !by_channel) {
                 Some(key_value) => {
-                    let (key_value, channel) = (statement.parameter(key_value), statement.channel(&after.channel));
+                    let (key_value, channel) =
+                        (statement.parameter(key_value), statement.channel(&after.channel));
                     format!("({key}, channel) {beyond} ({key_value}, {channel})")
                 }
                 None => format!("channel {beyond} {}", statement.channel(&after.channel)),
@@ -110,7 +121,11 @@ impl PartStatement {
     /// Its SQL.
     pub(super) fn sql(&self, columns: &str, view: View) -> String {
         let Self { conditions, order, limit, .. } = self;
-        let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
+        let filter = if conditions.is_empty() {
+            String::new()
+        } else {
+            format!("WHERE {}", conditions.join(" AND "))
+        };
         format!("SELECT {columns} FROM {} {filter} ORDER BY {order} LIMIT {limit}", table(view))
     }
 
@@ -144,7 +159,9 @@ fn value(sort: Sort, key: &SortKey) -> Option<Parameter> {
     match (sort, key) {
         (_, SortKey::Null) => None,
         (_, SortKey::Integer(integer)) => Some(Parameter::Integer(*integer)),
-        (Sort::LatestUpdate, SortKey::Text(text)) => Timestamp::parse(text).ok().map(Parameter::Time),
+        (Sort::LatestUpdate, SortKey::Text(text)) => {
+            Timestamp::parse(text).ok().map(Parameter::Time)
+        }
         (_, SortKey::Text(text)) => Some(Parameter::Text(text.clone())),
     }
 }

@@ -70,12 +70,14 @@ impl Sort {
 
     /// The rocket's sort key.
     pub fn key(self, rocket: &Rocket) -> SortKey {
-        let text =
-            |text: &Option<Text>| text.as_ref().map_or(SortKey::Null, |text| SortKey::Text(text.as_str().to_owned()));
+        let text = |text: &Option<Text>| {
+            text.as_ref().map_or(SortKey::Null, |text| SortKey::Text(text.as_str().to_owned()))
+        };
         match self {
-            Self::LatestUpdate => {
-                rocket.state.latest_update.map_or(SortKey::Null, |time| SortKey::Text(time.to_string()))
-            }
+            Self::LatestUpdate => rocket
+                .state
+                .latest_update
+                .map_or(SortKey::Null, |time| SortKey::Text(time.to_string())),
             Self::Channel => SortKey::Text(rocket.channel.as_str().to_owned()),
             Self::Type => text(&rocket.state.rocket_type),
             Self::Speed => SortKey::Integer(rocket.state.speed),

@@ -200,7 +200,8 @@ mod tests {
         let group = &batch.groups()[0];
         let mut cached = cached.entry(group.channel()).unwrap();
         let stored = cached.near(group).unwrap_or_default();
-        let joined = group.join(stored, &mut vec![crate::domain::batch::Outcome::Duplicate; messages.len()]);
+        let joined =
+            group.join(stored, &mut vec![crate::domain::batch::Outcome::Duplicate; messages.len()]);
         cached.change(&joined);
     }
 

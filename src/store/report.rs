@@ -53,7 +53,8 @@ pub enum Value {
 
 impl Report {
     /// Every report, in the order in which they are offered.
-    pub const ALL: [Self; 5] = [Self::Missions, Self::Types, Self::Explosions, Self::Fleet, Self::Gaps];
+    pub const ALL: [Self; 5] =
+        [Self::Missions, Self::Types, Self::Explosions, Self::Fleet, Self::Gaps];
 
     /// Its name in the API and on the command line.
     pub fn name(self) -> &'static str {
@@ -69,11 +70,15 @@ impl Report {
     /// A description in one sentence.
     pub fn description(self) -> &'static str {
         match self {
-            Self::Missions => "Rockets by mission, with their speeds; null stands for an unknown mission.",
+            Self::Missions => {
+                "Rockets by mission, with their speeds; null stands for an unknown mission."
+            }
             Self::Types => "Rockets by type, with their speeds; null stands for an unknown type.",
             Self::Explosions => "Exploded rockets by reason.",
             Self::Fleet => "The whole fleet in one row.",
-            Self::Gaps => "The missing message numbers of each channel, as ranges with both ends inclusive.",
+            Self::Gaps => {
+                "The missing message numbers of each channel, as ranges with both ends inclusive."
+            }
         }
     }
 
@@ -119,9 +124,12 @@ impl Report {
                 ("rockets_with_gaps", Integer),
                 ("latest_update", Time),
             ],
-            Self::Gaps => {
-                &[("channel", Text), ("first_missing", Integer), ("last_missing", Integer), ("after_time", Time)]
-            }
+            Self::Gaps => &[
+                ("channel", Text),
+                ("first_missing", Integer),
+                ("last_missing", Integer),
+                ("after_time", Time),
+            ],
         }
     }
 

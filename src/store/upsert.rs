@@ -8,7 +8,10 @@
 /// `guarded` columns: an engine may rewrite the index of every column that a statement names,
 /// changed or not.
 pub(super) fn on_conflict(greatest: &str, received: &str, guarded: bool) -> String {
-    format!("ON CONFLICT (channel) DO UPDATE SET {}", assignments(greatest, "excluded", received, guarded))
+    format!(
+        "ON CONFLICT (channel) DO UPDATE SET {}",
+        assignments(greatest, "excluded", received, guarded)
+    )
 }
 
 /// The assignments of an update of `rockets` by `new`, a row that sums up the new messages. Every
@@ -21,8 +24,11 @@ pub(super) fn assignments(greatest: &str, new: &str, received: &str, guarded: bo
         assignments.push(format!("{column} = {greatest}(rockets.{column}, {new}.{column})"));
     }
     assignments.push(format!("last_received = {greatest}(rockets.last_received, {received})"));
-    let guards =
-        [("latest_launch_msg", "type"), ("latest_mission_msg", "mission"), ("latest_exploded_msg", "exploded_reason")];
+    let guards = [
+        ("latest_launch_msg", "type"),
+        ("latest_mission_msg", "mission"),
+        ("latest_exploded_msg", "exploded_reason"),
+    ];
     for (number, value) in guards.into_iter().filter(|_| guarded) {
         for column in [number, value] {
             assignments.push(format!(

@@ -10,7 +10,9 @@ use serde_json::json;
 use crate::browser::Browser;
 use crate::postgres::Cluster;
 use crate::support;
-use crate::support::{App, Backend, Client, Service, eventually, faster, launched, program, run, stderr, stdout};
+use crate::support::{
+    App, Backend, Client, Service, eventually, faster, launched, program, run, stderr, stdout,
+};
 
 const WRITE: &str = "write-token-4711";
 const READ: &str = "read.token/0815==";
@@ -34,7 +36,8 @@ fn guarded() -> (Service, tempfile::TempDir) {
 
 fn status(client: &mut Client, method: &str, path: &str, token: Option<&str>) -> u16 {
     let authorization = format!("Bearer {}", token.unwrap_or_default());
-    let headers: &[(&str, &str)] = if token.is_some() { &[("Authorization", &authorization)] } else { &[] };
+    let headers: &[(&str, &str)] =
+        if token.is_some() { &[("Authorization", &authorization)] } else { &[] };
     let body = if method == "POST" { launched("r", 1).to_string() } else { String::new() };
     let answer = client.request(method, path, headers, body.as_bytes()).unwrap();
     if answer.status == 401 && method != "HEAD" {
@@ -58,14 +61,23 @@ fn each_token_opens_its_own_door() {
         (Some("write-token-471"), 401, 401),
     ] {
         assert_eq!(status(&mut client, "POST", "/messages", token), write, "{token:?}");
-        for path in ["/rockets", "/rockets?limit=1", "/stats", "/reports", "/reports/fleet", "/metrics"] {
+        for path in
+            ["/rockets", "/rockets?limit=1", "/stats", "/reports", "/reports/fleet", "/metrics"]
+        {
             assert_eq!(status(&mut client, "GET", path, token), read, "{token:?} {path}");
             assert_eq!(status(&mut client, "HEAD", path, token), read, "{token:?} {path}");
         }
         assert_eq!(status(&mut client, "HEAD", "/events", token), read, "{token:?}");
         // Open paths hold no data.
-        for path in ["/livez", "/readyz", "/", "/assets/dashboard.js", "/docs", "/docs/swagger-ui.css", "/openapi.json"]
-        {
+        for path in [
+            "/livez",
+            "/readyz",
+            "/",
+            "/assets/dashboard.js",
+            "/docs",
+            "/docs/swagger-ui.css",
+            "/openapi.json",
+        ] {
             assert_eq!(status(&mut client, "GET", path, token), 200, "{token:?} {path}");
         }
     }
@@ -73,11 +85,16 @@ fn each_token_opens_its_own_door() {
     for path in ["/%6Dessages", "//messages", "/messages/"] {
         assert_eq!(status(&mut client, "POST", path, Some(READ)), 401, "{path}");
     }
-    let basic = client.request("GET", "/stats", &[("Authorization", &format!("Basic {READ}"))], b"").unwrap();
+    let basic = client
+        .request("GET", "/stats", &[("Authorization", &format!("Basic {READ}"))], b"")
+        .unwrap();
     assert_eq!(basic.status, 401);
     for name in ["Authorization: Bearer", "bearer"] {
         let value = format!("{} {READ}", name.trim_start_matches("Authorization: "));
-        assert_eq!(client.request("GET", "/stats", &[("Authorization", &value)], b"").unwrap().status, 200);
+        assert_eq!(
+            client.request("GET", "/stats", &[("Authorization", &value)], b"").unwrap().status,
+            200
+        );
     }
 }
 
@@ -87,10 +104,14 @@ fn tokens_are_changed_without_a_restart() {
     let file = directory.path().join("write");
     let mut client = Client::new(service.address);
     std::fs::write(&file, format!("{WRITE}\nnew-token\n")).unwrap();
-    eventually("the new one is taken", || status(&mut client, "POST", "/messages", Some("new-token")) == 204);
+    eventually("the new one is taken", || {
+        status(&mut client, "POST", "/messages", Some("new-token")) == 204
+    });
     assert_eq!(status(&mut client, "POST", "/messages", Some(WRITE)), 204, "both are");
     std::fs::write(&file, "new-token\n").unwrap();
-    eventually("the old one is refused", || status(&mut client, "POST", "/messages", Some(WRITE)) == 401);
+    eventually("the old one is refused", || {
+        status(&mut client, "POST", "/messages", Some(WRITE)) == 401
+    });
     // An unusable file changes nothing.
     std::fs::write(&file, "").unwrap();
     let until = Instant::now() + Duration::from_millis(1_500);
@@ -109,7 +130,9 @@ fn a_file_of_tokens_is_read_again_whatever_its_time_says_and_never_waited_for() 
     let replaced = WRITE.replace("4711", "1147");
     std::fs::write(&file, format!("{replaced}\n")).unwrap();
     std::fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
-    eventually("the new token is accepted", || status(&mut client, "POST", "/messages", Some(&replaced)) == 204);
+    eventually("the new token is accepted", || {
+        status(&mut client, "POST", "/messages", Some(&replaced)) == 204
+    });
     assert_eq!(status(&mut client, "POST", "/messages", Some(WRITE)), 401);
 
     let fifo = || assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
@@ -136,7 +159,9 @@ fn a_file_of_tokens_is_read_again_whatever_its_time_says_and_never_waited_for() 
     }
     std::fs::remove_file(&file).unwrap();
     std::fs::write(&file, WRITE).unwrap();
-    eventually("a good file is used again", || status(&mut client, "POST", "/messages", Some(WRITE)) == 204);
+    eventually("a good file is used again", || {
+        status(&mut client, "POST", "/messages", Some(WRITE)) == 204
+    });
 }
 
 #[test]
@@ -151,7 +176,15 @@ fn a_place_that_is_no_file_of_tokens_is_refused_at_the_start() {
         ("/dev/zero".to_owned(), "is not a regular file"),
         (path("huge"), "is larger than 64 KiB"),
     ] {
-        let serve = ["serve", "--database", "memory", "--listen", "127.0.0.1:0", "--write-token-file", &file];
+        let serve = [
+            "serve",
+            "--database",
+            "memory",
+            "--listen",
+            "127.0.0.1:0",
+            "--write-token-file",
+            &file,
+        ];
         // A FIFO must not be waited for.
         let mut limited = Command::new("timeout");
         limited.args(["20", env!("CARGO_BIN_EXE_rocket-monitor")]).args(serve);
@@ -211,7 +244,9 @@ fn a_service_that_others_can_reach_wants_both_tokens() {
     refused(&["--listen", "127.0.0.1:0", "--read-token-file", &path("empty")], "holds no token");
     refused(&["--listen", "127.0.0.1:0", "--write-token-file", &path("none")], "none");
     let both = ["--write-token-file", &path("token"), "--read-token-file", &path("token")];
-    let service = Service::start_with(&[&["--database", "memory", "--listen", "0.0.0.0:0"][..], &both].concat());
+    let service = Service::start_with(
+        &[&["--database", "memory", "--listen", "0.0.0.0:0"][..], &both].concat(),
+    );
     let mut client = Client::new(([127, 0, 0, 1], service.address.port()).into());
     assert_eq!(status(&mut client, "GET", "/stats", Some(READ)), 200);
     assert_eq!(status(&mut client, "GET", "/stats", None), 401);
@@ -238,16 +273,26 @@ fn other_sites_and_other_names_are_refused_without_tokens() {
             get.problem(403);
         }
     }
-    for (host, allowed) in
-        [("localhost:8088", true), ("[::1]", true), ("evil.example", false), ("127.0.0.1.nip.io", false)]
-    {
+    for (host, allowed) in [
+        ("localhost:8088", true),
+        ("[::1]", true),
+        ("evil.example", false),
+        ("127.0.0.1.nip.io", false),
+    ] {
         let mut client = app.client();
         client.send(format!("GET /rockets HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).unwrap();
         assert_eq!(client.answer(false).unwrap().status, if allowed { 200 } else { 403 }, "{host}");
     }
-    let anonymous = Service::start_with(&["--database", "memory", "--listen", "0.0.0.0:0", "--allow-anonymous"]);
+    let anonymous = Service::start_with(&[
+        "--database",
+        "memory",
+        "--listen",
+        "0.0.0.0:0",
+        "--allow-anonymous",
+    ]);
     let mut client = Client::new(([127, 0, 0, 1], anonymous.address.port()).into());
-    let foreign = client.request("GET", "/stats", &[("Origin", "https://evil.example")], b"").unwrap();
+    let foreign =
+        client.request("GET", "/stats", &[("Origin", "https://evil.example")], b"").unwrap();
     assert_eq!(foreign.status, 200, "--allow-anonymous lets everybody in");
 }
 
@@ -287,10 +332,22 @@ fn hosts_and_origins_are_read_as_the_rfcs_write_them() {
         ("GET /livez HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost:3000", 200, 200),
         ("GET /livez HTTP/1.1\r\nHost: localhost\r\nOrigin: evil.example://localhost", 403, 200),
         ("GET /livez HTTP/1.1\r\nHost: localhost\r\nOrigin: localhost", 403, 200),
-        ("GET /livez HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost:80@evil.example", 403, 200),
+        (
+            "GET /livez HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost:80@evil.example",
+            403,
+            200,
+        ),
         ("GET /livez HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost/x", 403, 200),
-        ("GET /livez HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost http://evil.example", 403, 200),
-        ("GET /livez HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nOrigin: http://evil.example", 403, 200),
+        (
+            "GET /livez HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost http://evil.example",
+            403,
+            200,
+        ),
+        (
+            "GET /livez HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nOrigin: http://evil.example",
+            403,
+            200,
+        ),
     ] {
         assert_eq!(raw_status(app.address, head), without_tokens, "without tokens: {head}");
         assert_eq!(raw_status(service.address, head), with_tokens, "with tokens: {head}");
@@ -321,7 +378,8 @@ fn a_page_of_another_origin_changes_nothing_by_the_cookie() {
     ] {
         let origin: Option<&str> = origin;
         let mut status = |method, path, by: Option<(&str, &str)>, body: &str| {
-            let headers: Vec<_> = by.into_iter().chain(origin.map(|origin| ("Origin", origin))).collect();
+            let headers: Vec<_> =
+                by.into_iter().chain(origin.map(|origin| ("Origin", origin))).collect();
             client.request(method, path, &headers, body.as_bytes()).unwrap().status
         };
         let message = faster("r", 1, 1).to_string();
@@ -335,7 +393,9 @@ fn a_page_of_another_origin_changes_nothing_by_the_cookie() {
         assert_eq!(status("GET", "/stats", Some(by[0]), ""), 200, "{origin:?}");
     }
     // Behind a proxy that changes the Host, the browser still knows. Pages can't set this header.
-    for (site, expected) in [("same-origin", 204), ("same-site", 403), ("cross-site", 403), ("none", 403)] {
+    for (site, expected) in
+        [("same-origin", 204), ("same-site", 403), ("cross-site", 403), ("none", 403)]
+    {
         let headers = [by[0], ("Origin", "https://rockets.example"), ("Sec-Fetch-Site", site)];
         let message = faster("r", 1, 1).to_string();
         for (path, body) in [("/messages", message.as_str()), ("/session", READ)] {
@@ -363,7 +423,9 @@ fn signing_out_removes_the_cookie() {
     }
     let put = client.request("PUT", "/session", &[], b"").unwrap();
     assert_eq!((put.status, put.header("allow")), (405, Some("POST, DELETE")));
-    let metrics = client.request("GET", "/metrics", &[("Authorization", &format!("Bearer {READ}"))], b"").unwrap();
+    let metrics = client
+        .request("GET", "/metrics", &[("Authorization", &format!("Bearer {READ}"))], b"")
+        .unwrap();
     let metrics = String::from_utf8(metrics.body).unwrap();
     assert!(metrics.contains("requests_total{route=\"/session\",status=\"204\"} 1"), "{metrics}");
 }
@@ -372,10 +434,16 @@ fn signing_out_removes_the_cookie() {
 fn what_is_no_token_is_answered_with_a_problem() {
     let app = App::spawn(Backend::SqliteMemory);
     let mut client = app.client();
-    for (body, status) in [(&b""[..], 400), (b"two words", 400), (b"\xff", 400), (&[b'a'; 300_000], 413)] {
+    for (body, status) in
+        [(&b""[..], 400), (b"two words", 400), (b"\xff", 400), (&[b'a'; 300_000], 413)]
+    {
         client.request("POST", "/session", &[], body).unwrap().problem(status);
     }
-    client.send(b"POST /session HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n").unwrap();
+    client
+        .send(
+            b"POST /session HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+        )
+        .unwrap();
     client.answer(false).unwrap().problem(400);
 }
 
@@ -384,22 +452,30 @@ fn the_dashboard_asks_for_the_token_once() {
     let (service, _directory) = guarded();
     let mut client = Client::new(service.address);
     assert_eq!(status(&mut client, "POST", "/messages", Some(WRITE)), 204);
-    let wrong = client.request("POST", "/session", &[("Content-Type", "text/plain")], WRITE.as_bytes()).unwrap();
+    let wrong = client
+        .request("POST", "/session", &[("Content-Type", "text/plain")], WRITE.as_bytes())
+        .unwrap();
     wrong.problem(401);
-    let right = client.request("POST", "/session", &[("Content-Type", "text/plain")], READ.as_bytes()).unwrap();
+    let right = client
+        .request("POST", "/session", &[("Content-Type", "text/plain")], READ.as_bytes())
+        .unwrap();
     let cookie = right.header("set-cookie").unwrap();
     assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
     let pair = cookie.split(';').next().unwrap().to_owned();
     assert_eq!(client.request("GET", "/stats", &[("Cookie", &pair)], b"").unwrap().status, 200);
     let body = faster("r", 2, 1).to_string();
-    assert_eq!(client.request("POST", "/messages", &[("Cookie", &pair)], body.as_bytes()).unwrap().status, 401);
+    assert_eq!(
+        client.request("POST", "/messages", &[("Cookie", &pair)], body.as_bytes()).unwrap().status,
+        401
+    );
     // In a browser.
     let mut browser = Browser::start();
     browser.open(&format!("http://{}/", service.address));
     browser.until("return document.querySelector('#token-dialog').open", &json!(true));
     browser
         .run("document.querySelector('#token').value = 'wrong'; document.querySelector('#token-form').requestSubmit()");
-    browser.until("return document.querySelector('#token-problem').textContent !== ''", &json!(true));
+    browser
+        .until("return document.querySelector('#token-problem').textContent !== ''", &json!(true));
     browser.run(&format!(
         "document.querySelector('#token').value = '{READ}'; document.querySelector('#token-form').requestSubmit()"
     ));
@@ -443,7 +519,9 @@ fn secrets_are_told_to_nobody() {
             _ => String::new(),
         };
         let authorization = format!("Bearer {token}");
-        let answer = client.request(method, path, &[("Authorization", &authorization)], body.as_bytes()).unwrap();
+        let answer = client
+            .request(method, path, &[("Authorization", &authorization)], body.as_bytes())
+            .unwrap();
         told += &format!("{answer:?}{}", String::from_utf8_lossy(&answer.body));
         answer.status
     };
@@ -460,7 +538,8 @@ fn secrets_are_told_to_nobody() {
     eventually("the store is gone", || ask("GET", "/readyz", "") == 503);
     assert_eq!(ask("POST", "/messages", WRITE), 503);
     assert_eq!(ask("GET", "/rockets", READ), 503);
-    let seen_by_ps = std::fs::read_to_string(format!("/proc/{}/cmdline", service.child.id())).unwrap();
+    let seen_by_ps =
+        std::fs::read_to_string(format!("/proc/{}/cmdline", service.child.id())).unwrap();
     let logged = logged();
     assert!(logged.contains("TRACE") && logged.contains("a batch was not committed"), "{logged}");
     for secret in [WRITE, READ, PASSWORD, "nearly-a-token"] {
@@ -475,17 +554,25 @@ fn answers_tell_browsers_to_do_nothing_with_them() {
     let app = App::spawn(Backend::SqliteMemory);
     let mut client = app.client();
     client.post(&launched("r", 1));
-    for path in ["/rockets", "/rockets/r", "/stats", "/reports/missions", "/metrics", "/none", "/livez"] {
+    for path in
+        ["/rockets", "/rockets/r", "/stats", "/reports/missions", "/metrics", "/none", "/livez"]
+    {
         let answer = client.get(path);
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
-        assert!(answer.header("content-security-policy").unwrap().contains("default-src 'none'"), "{path}");
+        assert!(
+            answer.header("content-security-policy").unwrap().contains("default-src 'none'"),
+            "{path}"
+        );
         assert_eq!(answer.header("cross-origin-resource-policy"), Some("same-origin"), "{path}");
         assert_eq!(answer.header("cache-control"), Some("no-store"), "{path}");
     }
     for path in ["/", "/assets/dashboard.js", "/docs"] {
         let answer = client.get(path);
         let policy = answer.header("content-security-policy").unwrap();
-        assert!(policy.contains("frame-ancestors 'none'") && !policy.contains("unsafe-eval"), "{path}: {policy}");
+        assert!(
+            policy.contains("frame-ancestors 'none'") && !policy.contains("unsafe-eval"),
+            "{path}: {policy}"
+        );
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
         assert_eq!(answer.header("referrer-policy"), Some("no-referrer"), "{path}");
     }

@@ -34,7 +34,11 @@ const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 impl Browser {
     pub fn start() -> Self {
-        let driver = Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
         let mut driver = Driver(
             driver.expect("Chromium and its driver are there: on Debian, apt-get install chromium chromium-driver"),
         );
@@ -98,7 +102,11 @@ impl Browser {
     }
 
     fn find(&mut self, selector: &str) -> String {
-        let found = self.command("POST", "/element", &json!({ "using": "css selector", "value": selector }));
+        let found = self.command(
+            "POST",
+            "/element",
+            &json!({ "using": "css selector", "value": selector }),
+        );
         found[ELEMENT].as_str().unwrap().to_owned()
     }
 
@@ -146,7 +154,12 @@ impl Browser {
 }
 
 fn command(client: &mut Client, method: &str, path: &str, body: &Value) -> Value {
-    let answer = client.request(method, path, &[("Content-Type", "application/json")], body.to_string().as_bytes());
+    let answer = client.request(
+        method,
+        path,
+        &[("Content-Type", "application/json")],
+        body.to_string().as_bytes(),
+    );
     let answer = answer.unwrap();
     let json = answer.json();
     assert_eq!(answer.status, 200, "{method} {path} {body}: {json}");

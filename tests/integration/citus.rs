@@ -9,7 +9,9 @@ use crate::events::Events;
 use crate::instances::{check, copies_count_once};
 use crate::outages::logged;
 use crate::postgres::{TestDatabase, execute, query};
-use crate::support::{Client, Service, distributed, eventually, faster, launched, rocket, run, stderr, stdout};
+use crate::support::{
+    Client, Service, distributed, eventually, faster, launched, rocket, run, stderr, stdout,
+};
 
 /// Adds a parameter to a URL.
 fn with(url: &str, parameter: &str) -> String {
@@ -22,9 +24,12 @@ fn a_batch_is_one_transaction_on_one_node() {
     let database = distributed();
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("log");
-    let service = logged(&with(&database.url, "options=-c%20citus.log_remote_commands%3Don"), "debug", &log);
+    let service =
+        logged(&with(&database.url, "options=-c%20citus.log_remote_commands%3Don"), "debug", &log);
     let mut client = Client::new(service.address);
-    let issued = |what: &str| std::fs::read_to_string(&log).unwrap().matches(&format!("issuing {what}")).count();
+    let issued = |what: &str| {
+        std::fs::read_to_string(&log).unwrap().matches(&format!("issuing {what}")).count()
+    };
     let mut batch = |lines: &str| {
         let before = ["", "BEGIN", "COMMIT", "PREPARE TRANSACTION"].map(issued);
         assert_eq!(client.post_lines(lines.as_bytes()).status, 200);
@@ -41,7 +46,8 @@ fn a_batch_is_one_transaction_on_one_node() {
     let known = batch(&lines(21));
     assert_eq!(known, [4, 1, 1, 0]);
     // A stream is divided by buckets, in one transaction each.
-    let many: String = (0..80).map(|rocket| launched(&format!("r{rocket}"), 1).to_string() + "\n").collect();
+    let many: String =
+        (0..80).map(|rocket| launched(&format!("r{rocket}"), 1).to_string() + "\n").collect();
     let divided = batch(&many);
     let buckets = query(&database.url, "SELECT bucket FROM rocket_buckets").len();
     assert_eq!(divided[1..], [buckets, buckets, 0]);
@@ -76,7 +82,8 @@ fn instances_may_use_any_node() {
 #[ignore = "needs a cluster, named by ROCKET_MONITOR_TEST_CITUS"]
 fn a_database_is_distributed_with_its_data_when_nobody_uses_it() {
     let database = TestDatabase::create_on_cluster();
-    let distribute = || run(&["migrate", "--distribute", "--buckets", "4", "--database", &database.url]);
+    let distribute =
+        || run(&["migrate", "--distribute", "--buckets", "4", "--database", &database.url]);
     let mut service = Service::start(&database.url);
     let mut client = Client::new(service.address);
     for number in 1..=40 {
@@ -85,7 +92,11 @@ fn a_database_is_distributed_with_its_data_when_nobody_uses_it() {
     let before = query(&database.url, "SELECT * FROM rockets_exact");
     let refused = distribute();
     assert!(!refused.status.success() && stderr(&refused).contains("in use"), "{refused:?}");
-    assert_eq!(client.post(&launched("r1", 1)).header("idempotent-replayed"), Some("true"), "it is as it was");
+    assert_eq!(
+        client.post(&launched("r1", 1)).header("idempotent-replayed"),
+        Some("true"),
+        "it is as it was"
+    );
     assert!(service.terminate().success());
     for said in [": distributed\n", ": distributed already\n"] {
         let done = distribute();
@@ -110,7 +121,10 @@ fn what_an_earlier_version_has_distributed_by_channel_is_redistributed() {
     let database = TestDatabase::create_on_cluster();
     execute(&database.url, include_str!("../upgrade/postgres-v3.sql"));
     for table in ["rockets", "processed_ranges"] {
-        execute(&database.url, &format!("SELECT create_distributed_table('public.{table}', 'channel')"));
+        execute(
+            &database.url,
+            &format!("SELECT create_distributed_table('public.{table}', 'channel')"),
+        );
     }
     let done = run(&["migrate", "--distribute", "--database", &database.url]);
     assert!(done.status.success() && stdout(&done).contains(": distributed\n"), "{done:?}");
@@ -167,7 +181,10 @@ fn under_load(database: &TestDatabase, happens: impl FnOnce(&AtomicU32)) {
             let count = (1..=last).filter(|number| number % 5 == rest).count();
             let mut reader = Client::new(services[0].address);
             let state = rocket(&mut reader, &format!("{client} {rest}"), "best-effort");
-            assert_eq!((&state["speed"], &state["messages"]["processed"]), (&json!(count), &json!(count)));
+            assert_eq!(
+                (&state["speed"], &state["messages"]["processed"]),
+                (&json!(count), &json!(count))
+            );
         }
     }
 }
@@ -181,7 +198,10 @@ fn a_worker_may_go_and_come_back() {
     under_load(&database, |sent| {
         // As far as this database is concerned, the worker is down.
         admin(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", database.name));
-        let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'", database.name);
+        let end = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'",
+            database.name
+        );
         admin(&end);
         let before = sent.load(Ordering::SeqCst);
         eventually("some messages are still taken", || sent.load(Ordering::SeqCst) > before);
@@ -201,13 +221,21 @@ fn a_shard_may_move_and_a_node_be_added() {
                          AND citus_table_type = 'distributed'"
     );
     assert_eq!(query(&database.url, &empty)[0]["n"], 0);
-    execute(&database.url, &format!("SELECT citus_set_node_property('{host}', {port}, 'shouldhaveshards', true)"));
+    execute(
+        &database.url,
+        &format!("SELECT citus_set_node_property('{host}', {port}, 'shouldhaveshards', true)"),
+    );
     under_load(&database, |_| {
-        let shard =
-            "SELECT shardid, nodename, nodeport FROM citus_shards WHERE table_name = 'rockets'::regclass LIMIT 1";
+        let shard = "SELECT shardid, nodename, nodeport FROM citus_shards WHERE table_name = 'rockets'::regclass LIMIT 1";
         let shard = &query(&database.url, shard)[0];
-        let from = format!("{}, '{}', {}", shard["shardid"], shard["nodename"].as_str().unwrap(), shard["nodeport"]);
-        let move_it = format!("SELECT citus_move_shard_placement({from}, '{host}', {port}, 'block_writes')");
+        let from = format!(
+            "{}, '{}', {}",
+            shard["shardid"],
+            shard["nodename"].as_str().unwrap(),
+            shard["nodeport"]
+        );
+        let move_it =
+            format!("SELECT citus_move_shard_placement({from}, '{host}', {port}, 'block_writes')");
         execute(&database.url, &move_it);
         assert_ne!(query(&database.url, &empty)[0]["n"], 0);
     });

@@ -12,14 +12,28 @@ fn a_simulated_fleet_is_taken_and_agrees_with_its_fold() {
     let directory = tempfile::tempdir().unwrap();
     let service = Service::start(directory.path().join("rockets.db"));
     let url = format!("http://{}", service.address);
-    let fleet = ["--rockets", "30", "--connections", "8", "--duplicates", "20", "--displacement", "9", "--seed", "5"];
-    let launch = |url: &str, more: &[&str]| run(&[&["launch", url, "--verify"][..], &fleet, more].concat());
+    let fleet = [
+        "--rockets",
+        "30",
+        "--connections",
+        "8",
+        "--duplicates",
+        "20",
+        "--displacement",
+        "9",
+        "--seed",
+        "5",
+    ];
+    let launch =
+        |url: &str, more: &[&str]| run(&[&["launch", url, "--verify"][..], &fleet, more].concat());
     let first = launch(&url, &["--messages", "1000"]);
     assert!(first.status.success(), "{first:?}");
     assert!(stdout(&first).contains("1000 applied"), "{}", stdout(&first));
     assert!(stdout(&first).contains("30 rockets in both views: 0 disagree"), "{}", stdout(&first));
     // A repeated run has only duplicates; a longer one continues the same rockets.
-    assert!(stdout(&launch(&format!("{url}/messages"), &["--messages", "1000"])).contains(" 0 applied"));
+    assert!(
+        stdout(&launch(&format!("{url}/messages"), &["--messages", "1000"])).contains(" 0 applied")
+    );
     assert!(stdout(&launch(&url, &["--messages", "1600"])).contains(" 600 applied"));
     // The shorter run no longer agrees, and says so.
     let shorter = launch(&url, &["--messages", "1000"]);
@@ -51,7 +65,8 @@ fn launch_tells_of_disagreement_and_of_a_service_that_is_not_one() {
 #[test]
 fn files_and_standard_input_are_ingested() {
     let directory = tempfile::tempdir().unwrap();
-    let (database, file) = (directory.path().join("rockets.db"), directory.path().join("messages.ndjson"));
+    let (database, file) =
+        (directory.path().join("rockets.db"), directory.path().join("messages.ndjson"));
     let database_arguments = ["--database", database.to_str().unwrap()];
     std::fs::write(&file, format!("{}\n{}\n", launched("r", 1), faster("r", 3, 1))).unwrap();
     let good = run(&[&["ingest", file.to_str().unwrap()][..], &database_arguments].concat());
@@ -61,13 +76,18 @@ fn files_and_standard_input_are_ingested() {
     );
 
     let mut child = program(&[&["ingest", "-"][..], &database_arguments].concat());
-    let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    write!(child.stdin.take().unwrap(), "{}\nnonsense\n\n{}", faster("r", 3, 1), faster("r", 2, 1)).unwrap();
+    let mut child =
+        child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    write!(child.stdin.take().unwrap(), "{}\nnonsense\n\n{}", faster("r", 3, 1), faster("r", 2, 1))
+        .unwrap();
     let mixed = child.wait_with_output().unwrap();
     assert_eq!(mixed.status.code(), Some(2));
     assert_eq!(stdout(&mixed), "received 3: 1 applied, 1 duplicates, 1 rejected\n");
     assert!(stderr(&mixed).starts_with("line 2: not one JSON text"), "{}", stderr(&mixed));
-    assert_eq!(query(&database, "SELECT speed, complete_through FROM rockets"), [[json!(502), json!(3)]]);
+    assert_eq!(
+        query(&database, "SELECT speed, complete_through FROM rockets"),
+        [[json!(502), json!(3)]]
+    );
 
     for (file, why) in [("/nowhere/at/all", "No such file"), ("/", "is a directory")] {
         let failed = run(&[&["ingest", file][..], &database_arguments].concat());
@@ -86,10 +106,14 @@ fn a_forgotten_rocket_starts_anew() {
     for message in [launched("r", 1), faster("r", 5, 1), launched("s", 1)] {
         client.post(&message);
     }
-    let forget = |channel: &str| run(&["forget", channel, "--database", database.to_str().unwrap()]);
+    let forget =
+        |channel: &str| run(&["forget", channel, "--database", database.to_str().unwrap()]);
     assert!(forget("r").status.success());
     assert_eq!(client.get("/rockets/r").status, 404);
-    assert_eq!(query(&database, "SELECT count(*) FROM processed_ranges WHERE channel = 'r'"), [[json!(0)]]);
+    assert_eq!(
+        query(&database, "SELECT count(*) FROM processed_ranges WHERE channel = 'r'"),
+        [[json!(0)]]
+    );
     assert_eq!(client.get("/rockets/s").status, 200);
     let again = client.post(&launched("r", 1));
     assert_eq!((again.status, again.header("idempotent-replayed")), (204, None));
@@ -109,12 +133,16 @@ fn termination_answers_what_was_taken() {
     let mut half = Client::new(address);
     half.send(b"POST /messages HTTP/1.1\r\n").unwrap();
     let mut stalled = Client::new(address);
-    stalled.send(b"POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{").unwrap();
+    stalled
+        .send(b"POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        .unwrap();
     let mut stream = Client::new(address);
     let line = launched("stream", 1).to_string() + "\n";
     let head = "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
     stream.send(format!("{head}{:x}\r\n{line}\r\n", line.len()).as_bytes()).unwrap();
-    crate::support::eventually("the stream's first line is stored", || idle.get("/rockets/stream").status == 200);
+    crate::support::eventually("the stream's first line is stored", || {
+        idle.get("/rockets/stream").status == 200
+    });
     let acknowledged = std::thread::scope(|scope| {
         let posting: Vec<_> = (0..8)
             .map(|client| {
@@ -144,7 +172,10 @@ fn termination_answers_what_was_taken() {
     assert_eq!((&problem["received"], &problem["applied"]), (&json!(1), &json!(1)));
     stalled.answer(false).unwrap().problem(503);
     for (client, acknowledged) in acknowledged.into_iter().enumerate() {
-        let rows = query(&database, &format!("SELECT complete_through FROM rockets WHERE channel = 'c{client}'"));
+        let rows = query(
+            &database,
+            &format!("SELECT complete_through FROM rockets WHERE channel = 'c{client}'"),
+        );
         assert!(rows[0][0].as_u64().unwrap() >= acknowledged.into(), "{client}");
     }
 }
@@ -155,13 +186,28 @@ fn mistakes_are_explained() {
     assert_eq!(old.status.code(), Some(2));
     assert!(stderr(&old).contains("--database"), "{}", stderr(&old));
     let open = run(&["serve", "--listen", "0.0.0.0:0", "--database", "memory"]);
-    assert!(!open.status.success() && stderr(&open).contains("--allow-anonymous"), "{}", stderr(&open));
+    assert!(
+        !open.status.success() && stderr(&open).contains("--allow-anonymous"),
+        "{}",
+        stderr(&open)
+    );
     let nonsense = run(&["serve", "--listen", "nonsense", "--database", "memory"]);
-    assert!(!nonsense.status.success() && stderr(&nonsense).contains("--listen nonsense"), "{}", stderr(&nonsense));
+    assert!(
+        !nonsense.status.success() && stderr(&nonsense).contains("--listen nonsense"),
+        "{}",
+        stderr(&nonsense)
+    );
     let postgres = run(&["check", "--database", "postgres://u:secret@127.0.0.1:1/rockets"]);
     assert_eq!(postgres.status.code(), Some(2));
-    assert!(stderr(&postgres).contains("postgres://u@127.0.0.1:1/rockets: Postgres: "), "{}", stderr(&postgres));
-    assert!(stderr(&postgres).contains("others on this machine can see") && !stderr(&postgres).contains("secret"));
+    assert!(
+        stderr(&postgres).contains("postgres://u@127.0.0.1:1/rockets: Postgres: "),
+        "{}",
+        stderr(&postgres)
+    );
+    assert!(
+        stderr(&postgres).contains("others on this machine can see")
+            && !stderr(&postgres).contains("secret")
+    );
     let alone = run(&["migrate", "--distribute", "--database", "memory"]);
     assert!(!alone.status.success() && stderr(&alone).contains("citus"), "{}", stderr(&alone));
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -208,6 +254,7 @@ fn a_variable_stops_only_the_commands_that_have_its_option() {
 fn options_can_come_from_the_environment() {
     let directory = tempfile::tempdir().unwrap();
     let database = directory.path().join("from-environment.db");
-    let migrated = program(&["migrate"]).env("ROCKET_MONITOR_DATABASE", &database).output().unwrap();
+    let migrated =
+        program(&["migrate"]).env("ROCKET_MONITOR_DATABASE", &database).output().unwrap();
     assert!(migrated.status.success() && database.exists());
 }

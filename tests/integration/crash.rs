@@ -64,7 +64,9 @@ impl Place {
     fn ranges(&self) -> Vec<(String, u64, u64)> {
         let sql = "SELECT channel, first_msg, last_msg FROM processed_ranges";
         let rows: Vec<[Value; 3]> = match self {
-            Self::File { path, .. } => query(path, sql).into_iter().map(|row| row.try_into().unwrap()).collect(),
+            Self::File { path, .. } => {
+                query(path, sql).into_iter().map(|row| row.try_into().unwrap()).collect()
+            }
             Self::Postgres(database) => postgres::query(&database.url, sql)
                 .into_iter()
                 .map(|row| ["channel", "first_msg", "last_msg"].map(|column| row[column].clone()))
@@ -81,7 +83,10 @@ impl Place {
         let mut processed = BTreeSet::new();
         for (channel, first, last) in self.ranges() {
             for number in first..=last {
-                assert!(processed.insert((channel.clone(), number as u32)), "{channel} {number} is there twice");
+                assert!(
+                    processed.insert((channel.clone(), number as u32)),
+                    "{channel} {number} is there twice"
+                );
             }
         }
         processed
@@ -106,7 +111,12 @@ impl Load {
             let index = self.again.lock().unwrap().pop();
             let index = index.unwrap_or_else(|| self.next.fetch_add(1, Ordering::SeqCst));
             for _ in 0..if index.is_multiple_of(9) { 2 } else { 1 } {
-                match client.request("POST", "/messages", &[], sent(index).json().to_string().as_bytes()) {
+                match client.request(
+                    "POST",
+                    "/messages",
+                    &[],
+                    sent(index).json().to_string().as_bytes(),
+                ) {
                     Ok(answer) => assert_eq!(answer.status, 204, "{answer:?}"),
                     Err(_) => return self.again.lock().unwrap().push(index),
                 }
@@ -147,12 +157,15 @@ fn nothing_is_lost(place: &Place, backend: &str) {
 
 fn crash_under_load(place: &Place, load: &Load, random: &mut StdRng) {
     let service = Service::start(place.argument());
-    let wanted = load.acknowledgements.load(Ordering::SeqCst) + random.random_range(1..MOST_BETWEEN);
+    let wanted =
+        load.acknowledgements.load(Ordering::SeqCst) + random.random_range(1..MOST_BETWEEN);
     std::thread::scope(|scope| {
         for _ in 0..CLIENTS {
             scope.spawn(|| load.send(&service));
         }
-        eventually("enough messages are acknowledged", || load.acknowledgements.load(Ordering::SeqCst) >= wanted);
+        eventually("enough messages are acknowledged", || {
+            load.acknowledgements.load(Ordering::SeqCst) >= wanted
+        });
         // Otherwise, the service would always be killed right after a commit. This waits for
         // nothing.
         std::thread::sleep(Duration::from_micros(random.random_range(0..5_000)));
@@ -162,7 +175,8 @@ fn crash_under_load(place: &Place, load: &Load, random: &mut StdRng) {
 
 /// Kills it before, while or after it opens the database.
 fn crash_at_start(place: &Place, random: &mut StdRng) {
-    let mut command = program(&["serve", "--listen", "127.0.0.1:0", "--database", place.argument()]);
+    let mut command =
+        program(&["serve", "--listen", "127.0.0.1:0", "--database", place.argument()]);
     let mut service = command.stderr(Stdio::null()).spawn().unwrap();
     std::thread::sleep(Duration::from_micros(random.random_range(0..60_000)));
     service.kill().unwrap();
@@ -176,12 +190,16 @@ fn check_state(place: &Place, load: &Load) {
     assert!(checked.status.success(), "{}", stdout(&checked));
     let processed = place.processed();
     let acknowledged = load.acknowledged.lock().unwrap();
-    let lost: Vec<_> =
-        acknowledged.iter().map(|index| identity(&sent(*index))).filter(|it| !processed.contains(it)).collect();
+    let lost: Vec<_> = acknowledged
+        .iter()
+        .map(|index| identity(&sent(*index)))
+        .filter(|it| !processed.contains(it))
+        .collect();
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
     let all_sent: BTreeSet<_> = load.all_sent().map(|sent| identity(&sent)).collect();
     assert!(processed.is_subset(&all_sent), "processed and never sent");
-    let folded: Vec<Sent> = load.all_sent().filter(|sent| processed.contains(&identity(sent))).collect();
+    let folded: Vec<Sent> =
+        load.all_sent().filter(|sent| processed.contains(&identity(sent))).collect();
     let service = Service::start(place.argument());
     agree(&service, &Oracle::of(&folded));
 }

@@ -82,18 +82,32 @@ fn the_table_is_live_and_sorts_and_filters() {
     browser.until("return document.querySelector('#empty').hidden", &json!(false));
     let shown = browser.run("return document.querySelector('#empty').textContent");
     let shown = shown.as_str().unwrap();
-    assert!(shown.contains("curl") && shown.contains(&app.address.to_string()) && shown.contains("launch"), "{shown}");
+    assert!(
+        shown.contains("curl")
+            && shown.contains(&app.address.to_string())
+            && shown.contains("launch"),
+        "{shown}"
+    );
     browser.until(LIVE, &json!("live"));
     // Live: rockets appear and change without a reload.
     browser.run("window.notReloaded = true");
     post(
         &mut client,
-        &[launched("a", 1), launched("b", 1), launched("c", 1), faster("b", 2, 1_234), faster("c", 2, 77)],
+        &[
+            launched("a", 1),
+            launched("b", 1),
+            launched("c", 1),
+            faster("b", 2, 1_234),
+            faster("c", 2, 77),
+        ],
     );
     browser.until(&format!("{ROWS}.length"), &json!(3));
     browser.until("return document.querySelector('#total-rockets').textContent", &json!("3"));
     post(&mut client, &[faster("a", 2, 88_000)]);
-    browser.until(&format!("return {}.replaceAll(/[^0-9]/g, '').includes('88500')", row("a")), &json!(true));
+    browser.until(
+        &format!("return {}.replaceAll(/[^0-9]/g, '').includes('88500')", row("a")),
+        &json!(true),
+    );
     // Sorting: the heading shows it, also to screen readers.
     browser.click("#rockets th button[data-sort=channel]");
     browser.until(ROWS, &json!(["a", "b", "c"]));
@@ -101,8 +115,7 @@ fn the_table_is_live_and_sorts_and_filters() {
     browser.until(ROWS, &json!(["c", "b", "a"]));
     browser.click("#rockets th button[data-sort=speed]");
     browser.until(ROWS, &json!(["a", "b", "c"]));
-    let sorted =
-        "return document.querySelector('#rockets th[aria-sort]').textContent.trim().toLowerCase().includes('speed')";
+    let sorted = "return document.querySelector('#rockets th[aria-sort]').textContent.trim().toLowerCase().includes('speed')";
     browser.until(sorted, &json!(true));
     // Filtering by status: live, and kept over a reload, because it is in the URL.
     filter_by_status(&mut browser, "exploded");
@@ -127,18 +140,31 @@ fn hostile_text_is_text() {
     let mut browser = Browser::start();
     browser.open(&format!("http://{}/", app.address));
     browser.until(&format!("{ROWS}.length"), &json!(1));
-    let told = browser.run("return document.querySelector('#rockets tr[data-channel]').textContent");
+    let told =
+        browser.run("return document.querySelector('#rockets tr[data-channel]').textContent");
     let told = told.as_str().unwrap();
-    assert!(told.contains(hostile) && told.contains("{{7*7}}<script>") && told.contains("\"><b>c</b>"), "{told}");
-    assert_eq!(browser.run("return document.querySelectorAll('main img, main b > b, main script').length"), 0);
+    assert!(
+        told.contains(hostile) && told.contains("{{7*7}}<script>") && told.contains("\"><b>c</b>"),
+        "{told}"
+    );
+    assert_eq!(
+        browser.run("return document.querySelectorAll('main img, main b > b, main script').length"),
+        0
+    );
     // The page of the rocket, whose URL needs escaping.
     browser.click("#rockets tr[data-channel] a");
     browser.until("return document.querySelector('#detail').hidden", &json!(false));
-    browser.until("return document.querySelector('#detail-channel').textContent", &json!("\"><b>c</b>"));
+    browser.until(
+        "return document.querySelector('#detail-channel').textContent",
+        &json!("\"><b>c</b>"),
+    );
     let both = "return ['#detail-best-effort', '#detail-exact'].every(view => \
                 document.querySelector(view).textContent.includes('<img src=x onerror=alert(1)>'))";
     browser.until(both, &json!(true));
-    assert_eq!(browser.run("return document.querySelectorAll('#detail img, #detail script').length"), 0);
+    assert_eq!(
+        browser.run("return document.querySelectorAll('#detail img, #detail script').length"),
+        0
+    );
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
@@ -150,7 +176,9 @@ fn a_rockets_page_shows_both_views_and_what_is_between_them() {
     let mut browser = Browser::start();
     browser.open(&format!("http://{}/#/rockets/r", app.address));
     let digits = |selector: &str| {
-        format!("return document.querySelector('{selector}').textContent.replaceAll(/[,\u{202f}\u{a0} ]/g, '')")
+        format!(
+            "return document.querySelector('{selector}').textContent.replaceAll(/[,\u{202f}\u{a0} ]/g, '')"
+        )
     };
     browser.until(&format!("{}.includes('1501')", digits("#detail-best-effort")), &json!(true));
     browser.until(&format!("{}.includes('500')", digits("#detail-exact")), &json!(true));
@@ -160,7 +188,10 @@ fn a_rockets_page_shows_both_views_and_what_is_between_them() {
     assert!(gaps.contains('2') && gaps.contains("4–6"), "{gaps}");
     assert_eq!(browser.run("return document.querySelector('#fleet').checkVisibility()"), false);
     // The gap closes, and the views become equal, while the page is open.
-    post(&mut client, &[faster("r", 2, 0), faster("r", 4, 0), faster("r", 5, 0), faster("r", 6, 0)]);
+    post(
+        &mut client,
+        &[faster("r", 2, 0), faster("r", 4, 0), faster("r", 5, 0), faster("r", 6, 0)],
+    );
     browser.until("return document.querySelectorAll('#gaps li').length", &json!(0));
     browser.until(&format!("{}.includes('1501')", digits("#detail-exact")), &json!(true));
     assert_ne!(browser.run("return document.querySelector('#plot').childElementCount"), 0);
@@ -220,11 +251,17 @@ fn the_fleets_page_asks_for_its_rows_and_follows_no_stream() {
                 .map(it => it.startTime)"
         );
         browser.until(
-            &format!("{}.length > 1", starts.replace("return", "return (").replace("startTime)", "startTime))")),
+            &format!(
+                "{}.length > 1",
+                starts.replace("return", "return (").replace("startTime)", "startTime))")
+            ),
             &json!(true),
         );
         let starts = browser.run(&starts);
-        assert!(starts[1].as_f64().unwrap() - starts[0].as_f64().unwrap() > 1_500.0, "{path}: {starts}");
+        assert!(
+            starts[1].as_f64().unwrap() - starts[0].as_f64().unwrap() > 1_500.0,
+            "{path}: {starts}"
+        );
     }
     assert_eq!(browser.run("return window.streams"), json!([]));
     // A rocket's page has one stream, for this rocket alone, until the user leaves it.
@@ -376,7 +413,10 @@ fn the_order_is_that_of_the_service() {
     assert_eq!(browser.run(ROWS), rows);
     // The longest channel: 255 characters, each of them two UTF-16 code units.
     let channel = "\u{1f680}".repeat(255);
-    assert!(browser.run("return document.querySelector('#filter-channel').maxLength").as_u64() >= Some(510));
+    assert!(
+        browser.run("return document.querySelector('#filter-channel').maxLength").as_u64()
+            >= Some(510)
+    );
     browser.open(&format!("http://{}/#/rockets/{channel}", app.address));
     browser.until(&visible("#detail-notice"), &json!(true));
     post(&mut client, &[launched(&channel, 1)]);
@@ -389,7 +429,10 @@ fn the_order_is_that_of_the_service() {
 fn both_views_are_of_one_moment() {
     for channel in ["busy", "."] {
         let app = App::spawn(Backend::SqliteMemory);
-        post(&mut app.client(), &[launched(channel, 1), faster(channel, 2, 1), faster(channel, 4_000_000, 0)]);
+        post(
+            &mut app.client(),
+            &[launched(channel, 1), faster(channel, 2, 1), faster(channel, 4_000_000, 0)],
+        );
         let mut browser = Browser::start();
         browser.open(&format!("http://{}/#/rockets/{channel}", app.address));
         browser.until(&visible("#detail-known"), &json!(true));
@@ -418,7 +461,14 @@ fn both_views_are_of_one_moment() {
         let asked = browser.run(
             "return performance.getEntriesByType('resource').map(it => it.name).filter(it => it.includes('/rockets/'))",
         );
-        assert!(asked.as_array().unwrap().iter().all(|url| url.as_str().unwrap().ends_with("?view=both")), "{asked}");
+        assert!(
+            asked
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|url| url.as_str().unwrap().ends_with("?view=both")),
+            "{asked}"
+        );
     }
 }
 
@@ -441,16 +491,25 @@ fn a_rocket_that_is_removed_is_shown_as_such() {
 fn numbers_and_signs_are_never_cut_off() {
     let app = App::spawn(Backend::SqliteFile);
     let mut client = app.client();
-    post(&mut client, &[launched("fast", 1), launched("slow", 1), launched("usual", 1), faster("limit", 1, 1)]);
+    post(
+        &mut client,
+        &[launched("fast", 1), launched("slow", 1), launched("usual", 1), faster("limit", 1, 1)],
+    );
     let speeds = [("fast", 161_040_000_000_i64), ("slow", -6_440_303_457_353), ("limit", i64::MIN)];
     for (channel, speed) in speeds {
-        sql(&app.database(), &format!("UPDATE rockets SET speed = {speed} WHERE channel = '{channel}'"));
+        sql(
+            &app.database(),
+            &format!("UPDATE rockets SET speed = {speed} WHERE channel = '{channel}'"),
+        );
     }
     let mut browser = Browser::start();
     browser.open(&format!("http://{}/", app.address));
     browser.until(&format!("{ROWS}.length"), &json!(4));
     let told = browser.run(&format!("return {}", row("limit")));
-    assert!(told.as_str().unwrap().contains("-9,223,372,036,854,775,808"), "to the last digit: {told}");
+    assert!(
+        told.as_str().unwrap().contains("-9,223,372,036,854,775,808"),
+        "to the last digit: {told}"
+    );
     for width in [390, 700, 1_000, 1_224, 1_280, 1_399, 1_400, 1_600, 1_920] {
         browser.look_like(width, false);
         let cut = browser.run(
@@ -477,10 +536,14 @@ fn every_mission_can_be_reached_and_none_is_no_mission() {
         post(&mut client, &[launched_as(&format!("r{number}"), &format!("MISSION-{number}"), "T")]);
         post(&mut client, &[launched_as(&format!("s{number}"), &format!("MISSION-{number}"), "T")]);
     }
-    post(&mut client, &[launched_as("dash", "–", "–"), faster("none", 1, 1), faster("none too", 1, 1)]);
+    post(
+        &mut client,
+        &[launched_as("dash", "–", "–"), faster("none", 1, 1), faster("none too", 1, 1)],
+    );
     let mut browser = Browser::start();
     browser.open(&format!("http://{}/", app.address));
-    let names = "return [...document.querySelectorAll('#missions .name')].map(name => name.textContent)";
+    let names =
+        "return [...document.querySelectorAll('#missions .name')].map(name => name.textContent)";
     browser.until(&format!("{names}.length"), &json!(9));
     assert_eq!(browser.run(&format!("{names}.at(-1)")), "No mission known");
     assert_eq!(browser.run(&text("#missions-others-text")), "3 more missions with 5 rockets.");
@@ -501,7 +564,10 @@ fn every_mission_can_be_reached_and_none_is_no_mission() {
     for (channel, mission) in [("dash", "–"), ("none", "")] {
         let cell = format!("document.querySelector('tr[data-channel={channel}] .mission > span')");
         assert_eq!(browser.run(&format!("return {cell}.textContent")), mission);
-        assert_eq!(browser.run(&format!("return {cell}.classList.contains('unknown')")), channel == "none");
+        assert_eq!(
+            browser.run(&format!("return {cell}.classList.contains('unknown')")),
+            channel == "none"
+        );
     }
 }
 
@@ -571,7 +637,10 @@ fn a_wrong_address_is_explained() {
         browser.until(&visible("#problem"), &json!(true));
         let told = browser.run(&text("#problem"));
         let told = told.as_str().unwrap();
-        assert!(named.iter().all(|name| told.contains(name)) && !told.contains("Bad Request"), "{address}: {told}");
+        assert!(
+            named.iter().all(|name| told.contains(name)) && !told.contains("Bad Request"),
+            "{address}: {told}"
+        );
         browser.until(LIVE, &json!("live"));
         browser.click("#problem a");
         browser.until(ROWS, &json!(["a"]));
@@ -579,7 +648,10 @@ fn a_wrong_address_is_explained() {
     }
     let long = "x".repeat(300);
     browser.open(&format!("http://{}/#/rockets/{long}", app.address));
-    browser.until(&format!("{}.includes('1 to 255 characters')", text("#detail-notice")), &json!(true));
+    browser.until(
+        &format!("{}.includes('1 to 255 characters')", text("#detail-notice")),
+        &json!(true),
+    );
     browser.until(LIVE, &json!("live"));
 }
 
@@ -630,7 +702,8 @@ fn the_empty_page_shows_commands_that_work() {
     let mut browser = Browser::start();
     browser.open(&format!("http://{}/", app.address));
     browser.until(&visible("#empty"), &json!(true));
-    let shown = |browser: &mut Browser, id: &str| browser.run(&text(id)).as_str().unwrap().to_owned();
+    let shown =
+        |browser: &mut Browser, id: &str| browser.run(&text(id)).as_str().unwrap().to_owned();
     let (curl, launch) = (shown(&mut browser, "#empty-curl"), shown(&mut browser, "#empty-launch"));
     // The shell reads the command, and the tests' client sends what curl would send by it.
     let said = shell(&format!("curl() {{ printf '%s\\0' \"$@\"; }}; {curl}"));
@@ -673,7 +746,8 @@ fn guarded_by(read_token: &str) -> (Service, tempfile::TempDir) {
     std::fs::write(path("write"), "write-token").unwrap();
     std::fs::write(path("read"), read_token).unwrap();
     let (write, read) = (path("write"), path("read"));
-    let options = ["--database", "memory", "--write-token-file", &write, "--read-token-file", &read];
+    let options =
+        ["--database", "memory", "--write-token-file", &write, "--read-token-file", &read];
     (Service::start_with(&options), directory)
 }
 
@@ -711,7 +785,8 @@ fn the_first_sign_in_is_no_outage() {
     assert_eq!(browser.run("return document.querySelectorAll('[data-stale]').length"), 0);
     assert_eq!(browser.run("return document.title"), "Rocket Monitor");
     // Once closed, it stays closed during the next requests, and can be reopened.
-    browser.run("document.querySelector('#token-dialog').close(); performance.clearResourceTimings()");
+    browser
+        .run("document.querySelector('#token-dialog').close(); performance.clearResourceTimings()");
     let asked = "return performance.getEntriesByType('resource').filter(it => it.name.includes('/rockets')).length > 1";
     browser.until(asked, &json!(true));
     assert_eq!(browser.run("return document.querySelector('#token-dialog').open"), false);
@@ -720,7 +795,9 @@ fn the_first_sign_in_is_no_outage() {
     assert_eq!(browser.run(&visible("#sign-out")), false);
     sign_in(&mut browser, &service);
     assert_eq!(browser.run(&visible("#sign-out")), true);
-    assert!(browser.run(&text("#empty-curl")).as_str().unwrap().contains("ROCKET_MONITOR_WRITE_TOKEN"));
+    assert!(
+        browser.run(&text("#empty-curl")).as_str().unwrap().contains("ROCKET_MONITOR_WRITE_TOKEN")
+    );
 }
 
 #[test]
@@ -834,7 +911,9 @@ fn nothing_hides_the_filters_at_a_large_zoom() {
                 }).map(field => field.id)",
         );
         assert_eq!(hidden, json!([]), "{width} x {height}");
-        let wide = browser.run("return document.documentElement.scrollWidth > document.documentElement.clientWidth");
+        let wide = browser.run(
+            "return document.documentElement.scrollWidth > document.documentElement.clientWidth",
+        );
         assert_eq!(wide, false, "{width} x {height}: nothing has to be scrolled sideways");
     }
 }
@@ -845,7 +924,8 @@ fn forced_colours_and_paper_show_what_the_screen_shows() {
     post(&mut app.client(), &[launched("a", 1), launched("b", 1), exploded("b", 2)]);
     let mut browser = Browser::start();
     browser.open(&format!("http://{}/#/?mission=ARTEMIS", app.address));
-    browser.until("return document.querySelectorAll('#missions a[aria-current]').length", &json!(1));
+    browser
+        .until("return document.querySelectorAll('#missions a[aria-current]').length", &json!(1));
     browser.emulate_media("", "forced-colors", "active");
     let style = |selector: &str, property: &str| {
         format!("return getComputedStyle(document.querySelector('{selector}')).{property}")
@@ -867,7 +947,11 @@ fn forced_colours_and_paper_show_what_the_screen_shows() {
     }
     assert_eq!(browser.run(&style(".pager", "position")), "static", "nothing lies on the rows");
     assert_eq!(browser.run(&style("#rockets td", "display")), "table-cell");
-    assert_eq!(browser.run(&style("#rockets td.speed", "color")), "rgb(26, 33, 44)", "dark text, for paper is light");
+    assert_eq!(
+        browser.run(&style("#rockets td.speed", "color")),
+        "rgb(26, 33, 44)",
+        "dark text, for paper is light"
+    );
 }
 
 /// Forwards requests for `/under/a/path/…` to a service as `/…`, like a proxy that serves several
@@ -888,7 +972,9 @@ fn pass_on(mut client: TcpStream, service: SocketAddr) -> std::io::Result<()> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head)? > 0 {}
     let Some((_, rest)) = head.split_once(" /under/a/path") else {
-        return client.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        return client.write_all(
+            b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        );
     };
     let mut server = TcpStream::connect(service)?;
     server.write_all(format!("GET {}", rest.replace("keep-alive", "close")).as_bytes())?;
@@ -910,10 +996,14 @@ fn the_dashboard_works_under_a_path() {
     browser.open(&format!("http://{proxy}/under/a/path/"));
     browser.until(ROWS, &json!(["a"]));
     let curl = browser.run(&text("#empty-curl"));
-    assert!(curl.as_str().unwrap().contains(&format!("http://{proxy}/under/a/path/messages")), "{curl}");
+    assert!(
+        curl.as_str().unwrap().contains(&format!("http://{proxy}/under/a/path/messages")),
+        "{curl}"
+    );
     browser.click("#rockets tr[data-channel] a");
     browser.until(LIVE, &json!("live"));
-    let stray = "return [...document.querySelectorAll('[href], [src]')].map(it => it.href ?? it.src)
+    let stray =
+        "return [...document.querySelectorAll('[href], [src]')].map(it => it.href ?? it.src)
                     .filter(url => !url.startsWith(document.baseURI.split('#')[0]))";
     assert_eq!(browser.run(stray), json!([]));
     assert_eq!(browser.complaints().iter().filter(|it| !it.contains("400")).count(), 0);

@@ -13,7 +13,8 @@ const WRITE: &str = "write-4711";
 const READ: &str = "read-0815";
 
 fn with_tokens() -> Service {
-    let mut command = crate::support::program(&["serve", "--database", "memory", "--listen", "127.0.0.1:0"]);
+    let mut command =
+        crate::support::program(&["serve", "--database", "memory", "--listen", "127.0.0.1:0"]);
     command.env("ROCKET_MONITOR_WRITE_TOKEN", WRITE).env("ROCKET_MONITOR_READ_TOKEN", READ);
     Service::spawn(command)
 }
@@ -37,24 +38,42 @@ fn concrete(pattern: &str) -> String {
 fn every_operation_has_a_name_of_its_own_and_says_what_it_holds() {
     let description = App::spawn(Backend::SqliteMemory).client().get("/openapi.json").json();
     let operations = operations(&description);
-    let ids: BTreeSet<&str> =
-        operations.iter().map(|(_, _, operation)| operation["operationId"].as_str().unwrap()).collect();
+    let ids: BTreeSet<&str> = operations
+        .iter()
+        .map(|(_, _, operation)| operation["operationId"].as_str().unwrap())
+        .collect();
     assert_eq!(ids.len(), operations.len(), "{ids:?}");
-    for id in ["postMessages", "listRockets", "getRocket", "followEvents", "getStats", "getReport", "deleteSession"] {
+    for id in [
+        "postMessages",
+        "listRockets",
+        "getRocket",
+        "followEvents",
+        "getStats",
+        "getReport",
+        "deleteSession",
+    ] {
         assert!(ids.contains(id), "{id} is not in {ids:?}");
     }
     assert!(ids.iter().all(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric())), "{ids:?}");
     for (path, method, operation) in &operations {
         let responses = operation["responses"].as_object().unwrap().values();
-        let bodies = responses.chain([&operation["requestBody"]]).filter_map(|body| body["content"].as_object());
+        let bodies = responses
+            .chain([&operation["requestBody"]])
+            .filter_map(|body| body["content"].as_object());
         for (media_type, content) in bodies.flatten() {
             assert!(content["schema"].is_object(), "{method} {path}: {media_type} has no schema");
         }
     }
     let schemas = &description["components"]["schemas"];
-    assert_eq!(schemas["Metadata_LaunchedType"]["properties"]["messageTime"]["format"], "date-time");
+    assert_eq!(
+        schemas["Metadata_LaunchedType"]["properties"]["messageTime"]["format"],
+        "date-time"
+    );
     let text = description.to_string();
-    assert!(!text.contains("crate::") && !text.contains("[`"), "a description for programmers of the service");
+    assert!(
+        !text.contains("crate::") && !text.contains("[`"),
+        "a description for programmers of the service"
+    );
     for reference in text.split("\"$ref\":\"#/components/schemas/").skip(1) {
         let name = reference.split('"').next().unwrap();
         assert!(schemas[name].is_object(), "{name} is referred to, and not there");
@@ -69,13 +88,18 @@ fn tokens_are_needed_where_the_description_says_so() {
     assert_eq!(description["components"]["securitySchemes"]["writeToken"]["scheme"], "bearer");
     assert_eq!(description["components"]["securitySchemes"]["session"]["in"], "cookie");
     for (pattern, method, operation) in operations(&description) {
-        let schemes = operation["security"].as_array().unwrap().iter().flat_map(|one| one.as_object().unwrap().keys());
+        let schemes = operation["security"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|one| one.as_object().unwrap().keys());
         let schemes: Vec<&String> = schemes.collect();
         let path = concrete(&pattern);
         let status = |token: Option<&str>| {
             let mut client = Client::new(service.address);
             let authorization = format!("Bearer {}", token.unwrap_or_default());
-            let headers: &[(&str, &str)] = if token.is_some() { &[("Authorization", &authorization)] } else { &[] };
+            let headers: &[(&str, &str)] =
+                if token.is_some() { &[("Authorization", &authorization)] } else { &[] };
             // The response of /events is endless.
             let method = if pattern == "/events" { "HEAD" } else { &method };
             let body = if method == "POST" { launched("r", 1).to_string() } else { String::new() };
@@ -91,7 +115,10 @@ fn tokens_are_needed_where_the_description_says_so() {
         match needed {
             None => assert!(!refused(None) && !refused(Some("wrong")), "{method} {pattern}"),
             Some((right, wrong)) => {
-                assert!(refused(None) && refused(Some(wrong)) && !refused(Some(right)), "{method} {pattern}");
+                assert!(
+                    refused(None) && refused(Some(wrong)) && !refused(Some(right)),
+                    "{method} {pattern}"
+                );
             }
         }
     }
@@ -110,13 +137,15 @@ fn a_method_that_a_path_lacks_is_405_whatever_the_token() {
             there.push(method);
             there.extend((method == "GET").then_some("HEAD"));
         }
-        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"] {
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"]
+        {
             if there.contains(&method) {
                 continue;
             }
             for token in [None, Some(READ), Some(WRITE), Some("wrong")] {
                 let authorization = format!("Bearer {}", token.unwrap_or_default());
-                let headers: &[(&str, &str)] = if token.is_some() { &[("Authorization", &authorization)] } else { &[] };
+                let headers: &[(&str, &str)] =
+                    if token.is_some() { &[("Authorization", &authorization)] } else { &[] };
                 let answer = client.request(method, &concrete(pattern), headers, b"").unwrap();
                 assert_eq!(answer.status, 405, "{method} {pattern} {token:?}");
                 let allow: BTreeSet<&str> = answer.header("allow").unwrap().split(", ").collect();
@@ -131,7 +160,11 @@ fn a_method_that_a_path_lacks_is_405_whatever_the_token() {
 /// Where `./run test` installs the client generators.
 fn tools() -> PathBuf {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/clients");
-    for tool in ["node_modules/.bin/openapi-typescript", "node_modules/.bin/tsc", "venv/bin/openapi-python-client"] {
+    for tool in [
+        "node_modules/.bin/openapi-typescript",
+        "node_modules/.bin/tsc",
+        "venv/bin/openapi-python-client",
+    ] {
         let path = tools.join(tool);
         assert!(path.exists(), "{} is missing. ./run test installs it.", path.display());
     }
@@ -151,7 +184,8 @@ fn workshop(service: &Service, program: &str) -> tempfile::TempDir {
 /// Runs a program, which must succeed. Returns its output.
 fn succeed(directory: &Path, program: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> String {
     let output = Command::new(program.as_ref()).args(args).current_dir(directory).output();
-    let output = output.unwrap_or_else(|error| panic!("{:?}: {error}. ./run test installs it.", program.as_ref()));
+    let output = output
+        .unwrap_or_else(|error| panic!("{:?}: {error}. ./run test installs it.", program.as_ref()));
     let written = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success(), "{:?} {args:?}: {written}", program.as_ref());
     written
@@ -164,8 +198,13 @@ fn a_client_in_typescript_compiles_and_works() {
     let here = directory.path();
     std::os::unix::fs::symlink(tools.join("node_modules"), here.join("node_modules")).unwrap();
     std::fs::write(here.join("package.json"), r#"{ "type": "module" }"#).unwrap();
-    succeed(here, "node_modules/.bin/openapi-typescript", &["openapi.json", "--output", "schema.d.ts"]);
-    let strictly = ["--strict", "--noUncheckedIndexedAccess", "--target", "es2022", "--lib", "es2022,dom"];
+    succeed(
+        here,
+        "node_modules/.bin/openapi-typescript",
+        &["openapi.json", "--output", "schema.d.ts"],
+    );
+    let strictly =
+        ["--strict", "--noUncheckedIndexedAccess", "--target", "es2022", "--lib", "es2022,dom"];
     let modules = ["--module", "nodenext", "--outDir", "built", "schema.d.ts", "uses.ts"];
     succeed(here, "node_modules/.bin/tsc", &[&strictly[..], &modules].concat());
     succeed(here, "node", &["built/uses.js", &format!("http://{}", service.address), WRITE, READ]);
@@ -177,7 +216,8 @@ fn a_client_in_python_is_generated_whole_and_works() {
     let directory = workshop(&service, "uses.py");
     let here = directory.path();
     std::fs::write(here.join("config.yml"), "post_hooks: []\n").unwrap();
-    let generate = ["generate", "--path", "openapi.json", "--config", "config.yml", "--meta", "none"];
+    let generate =
+        ["generate", "--path", "openapi.json", "--config", "config.yml", "--meta", "none"];
     let generate = [&generate[..], &["--output-path", "client"]].concat();
     let written = succeed(here, tools.join("venv/bin/openapi-python-client"), &generate);
     // It supports only JSON bodies.

@@ -18,7 +18,10 @@ impl SmallDisk {
     fn mount(mebibytes: u32) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let size = format!("size={mebibytes}m,mode=0777");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(directory.path()).status();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(directory.path())
+            .status();
         assert!(mounted.unwrap().success(), "mounting needs root");
         Self(directory)
     }
@@ -29,9 +32,11 @@ impl SmallDisk {
 
     /// Fills the disk, except for this many KiB.
     fn fill_but(&self, kibibytes: u64) {
-        let output = Command::new("df").args(["--output=avail", "-k"]).arg(self.path()).output().unwrap();
+        let output =
+            Command::new("df").args(["--output=avail", "-k"]).arg(self.path()).output().unwrap();
         let free: u64 = stdout(&output).lines().last().unwrap().trim().parse().unwrap();
-        std::fs::write(self.path().join("ballast"), vec![1; ((free - kibibytes) * 1024) as usize]).unwrap();
+        std::fs::write(self.path().join("ballast"), vec![1; ((free - kibibytes) * 1024) as usize])
+            .unwrap();
     }
 
     /// Leaves no space, not even for a small message.
@@ -101,7 +106,11 @@ fn a_full_disk_under_sqlite() {
     disk.make_room();
     eventually("it is ready", || client.get("/readyz").status == 200);
     for rocket in 0..stored {
-        assert_eq!(client.post(&wordy(rocket)).header("idempotent-replayed"), Some("true"), "{rocket} of {stored}");
+        assert_eq!(
+            client.post(&wordy(rocket)).header("idempotent-replayed"),
+            Some("true"),
+            "{rocket} of {stored}"
+        );
     }
     assert_eq!(client.post(&faster("r", number, 1)).header("idempotent-replayed"), None);
     assert_eq!(client.get("/rockets/r").json()["speed"], 500 + number - 1);
@@ -109,7 +118,9 @@ fn a_full_disk_under_sqlite() {
     assert_eq!(checked.status.code(), Some(0), "{}", stdout(&checked));
     drop(service);
     assert_eq!(
-        query(&database, "SELECT count(*) FROM rockets WHERE channel <> 'r'")[0][0].as_u64().unwrap()
+        query(&database, "SELECT count(*) FROM rockets WHERE channel <> 'r'")[0][0]
+            .as_u64()
+            .unwrap()
             / u64::from(stored),
         1
     );
@@ -124,7 +135,8 @@ fn a_full_disk_under_sqlite() {
 #[ignore = "needs root; ./run faults"]
 fn a_full_disk_under_postgres() {
     let disk = SmallDisk::mount(160);
-    let mut cluster = Cluster::start_in(disk.path(), "-c fsync=off -c min_wal_size=32MB -c max_wal_size=32MB");
+    let mut cluster =
+        Cluster::start_in(disk.path(), "-c fsync=off -c min_wal_size=32MB -c max_wal_size=32MB");
     let url = cluster.url("postgres");
     let service = Service::start(&url);
     let mut client = Client::new(service.address);
@@ -137,11 +149,18 @@ fn a_full_disk_under_postgres() {
     cluster.start_again();
     eventually("it is ready", || client.get("/readyz").status == 200);
     for rocket in 0..stored {
-        assert_eq!(client.post(&wordy(rocket)).header("idempotent-replayed"), Some("true"), "{rocket} of {stored}");
+        assert_eq!(
+            client.post(&wordy(rocket)).header("idempotent-replayed"),
+            Some("true"),
+            "{rocket} of {stored}"
+        );
     }
     assert_eq!(client.post(&faster("r", 2, 1)).status, 204);
     assert_eq!(run(&["check", "--database", &url]).status.code(), Some(0));
-    assert_eq!(postgres::query(&url, "SELECT speed FROM rockets WHERE channel = 'r'")[0]["speed"], 501);
+    assert_eq!(
+        postgres::query(&url, "SELECT speed FROM rockets WHERE channel = 'r'")[0]["speed"],
+        501
+    );
     figures::row(
         "a full disk (Postgres)",
         format!("full after {stored} messages"),
@@ -153,7 +172,9 @@ fn a_full_disk_under_postgres() {
 #[ignore = "needs root; ./run faults"]
 fn a_file_that_may_only_be_read() {
     let directory = tempfile::tempdir().unwrap();
-    let allow = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let allow = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap()
+    };
     let database = directory.path().join("rockets.db");
     assert!(run(&["migrate", "--database", database.to_str().unwrap()]).status.success());
     allow(directory.path(), 0o777);
@@ -163,7 +184,10 @@ fn a_file_that_may_only_be_read() {
     std::fs::copy(env!("CARGO_BIN_EXE_rocket-monitor"), &program).unwrap();
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program);
-    command.args(["serve", "--listen", "127.0.0.1:0", "--database"]).arg(&database).stdin(Stdio::null());
+    command
+        .args(["serve", "--listen", "127.0.0.1:0", "--database"])
+        .arg(&database)
+        .stdin(Stdio::null());
     let service = Service::spawn(command);
     let mut client = Client::new(service.address);
     assert_eq!(client.get("/rockets").json()["rockets"], serde_json::json!([]), "it can be read");
@@ -174,5 +198,9 @@ fn a_file_that_may_only_be_read() {
     }
     eventually("it is ready", || client.get("/readyz").status == 200);
     assert_eq!(client.post(&launched("r", 1)).status, 204);
-    figures::row("a read-only file (SQLite)", "1 time", "reads continue, messages are refused; ready again by itself");
+    figures::row(
+        "a read-only file (SQLite)",
+        "1 time",
+        "reads continue, messages are refused; ready again by itself",
+    );
 }

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::postgres::{TestDatabase, execute};
 use crate::support::{
-    App, Backend, Client, DEADLINE, Service, conformance, divided, eventually, faster, launched, run,
+    App, Backend, Client, DEADLINE, Service, conformance, divided, eventually, faster, launched,
+    run,
 };
 
 conformance!(
@@ -45,7 +46,10 @@ impl Events {
         while !head.ends_with("\r\n\r\n") {
             assert!(stream.read_line(&mut head).unwrap() > 0, "{head}");
         }
-        assert!(head.starts_with("HTTP/1.1 200") && head.contains("content-type: text/event-stream"), "{head}");
+        assert!(
+            head.starts_with("HTTP/1.1 200") && head.contains("content-type: text/event-stream"),
+            "{head}"
+        );
         Self { stream, left: 0, id: None }
     }
 
@@ -141,11 +145,13 @@ fn a_snapshot_comes_first_and_then_each_change(backend: Backend) {
     let mut empty = Events::open(app.address, "", None);
     assert!(empty.snapshot().is_empty());
     // More than fit in one chunk.
-    let lines: String = (0..600).map(|rocket| launched(&format!("r{rocket:03}"), 1).to_string() + "\n").collect();
+    let lines: String =
+        (0..600).map(|rocket| launched(&format!("r{rocket:03}"), 1).to_string() + "\n").collect();
     assert_eq!(client.post_lines(lines.as_bytes()).json()["applied"], 600);
     let expected: Vec<String> = (0..600).map(|rocket| format!("r{rocket:03}")).collect();
-    let mut told: Vec<String> =
-        (0..600).map(|_| empty.next().unwrap().data["channel"].as_str().unwrap().to_owned()).collect();
+    let mut told: Vec<String> = (0..600)
+        .map(|_| empty.next().unwrap().data["channel"].as_str().unwrap().to_owned())
+        .collect();
     told.sort();
     assert_eq!(told, expected);
     let mut full = Events::open(app.address, "", None);
@@ -184,7 +190,11 @@ fn who_comes_back_is_told_what_changed_since(backend: Backend) {
     let mut again = Events::open(app.address, "", Some(&id));
     assert_eq!(again.next().unwrap().data["speed"], 510);
     for unknown in ["", "x", "0123456789abcdef-1", &id.replace('-', "-9")] {
-        assert_eq!(Events::open(app.address, "", Some(unknown)).snapshot(), ["a", "b"], "{unknown:?}");
+        assert_eq!(
+            Events::open(app.address, "", Some(unknown)).snapshot(),
+            ["a", "b"],
+            "{unknown:?}"
+        );
     }
 }
 
@@ -243,7 +253,12 @@ fn bad_parameters_are_named(backend: Backend) {
     let app = App::spawn(backend);
     let mut client = app.client();
     let problem = client.get("/events?snapshot=perhaps&view=exact&status=lost").problem(400);
-    let named: Vec<_> = problem["errors"].as_array().unwrap().iter().map(|error| error["parameter"].clone()).collect();
+    let named: Vec<_> = problem["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|error| error["parameter"].clone())
+        .collect();
     assert_eq!(named, ["view", "status", "snapshot"]);
     let head = client.request("HEAD", "/events", &[], b"").unwrap();
     assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
@@ -306,7 +321,10 @@ fn what_other_instances_do_is_told() {
     posted(&mut other, &faster("a", 2, 1));
     stream.until("a", |event| event.data["speed"] == 501);
     // As if an instance died before its notification: only the rows are there.
-    execute(&database.url, "UPDATE rockets SET speed = 7, last_received = clock_timestamp() WHERE channel = 'b'");
+    execute(
+        &database.url,
+        "UPDATE rockets SET speed = 7, last_received = clock_timestamp() WHERE channel = 'b'",
+    );
     stream.until("b again", |event| event.data["speed"] == 7);
     assert!(run(&["forget", "b", "--database", &database.url]).status.success());
     stream.until("b is gone", |event| event.name == "gone");
@@ -332,8 +350,9 @@ fn who_reads_too_slowly_is_cut_off_and_holds_up_nobody() {
     // needs are dropped, together with what the connection's buffers don't hold.
     let id = slow.id.clone();
     for number in 1..=2_u32 {
-        let lines: String =
-            (0..40_000).map(|rocket| launched(&format!("r{rocket:05}"), number).to_string() + "\n").collect();
+        let lines: String = (0..40_000)
+            .map(|rocket| launched(&format!("r{rocket:05}"), number).to_string() + "\n")
+            .collect();
         assert_eq!(client.post_lines(lines.as_bytes()).json()["applied"], 40_000);
         posted(&mut client, &launched("last", number));
         // The fast follower gets everything, or starts again.
@@ -378,9 +397,13 @@ fn tells_what_others_write(database: &TestDatabase) {
     for (channel, speed) in [("b", 7), ("a", 8), ("b", 9)] {
         execute(
             &database.url,
-            &format!("UPDATE rockets SET speed = {speed}, last_received = '{OLD_CLOCK}Z' WHERE channel = '{channel}'"),
+            &format!(
+                "UPDATE rockets SET speed = {speed}, last_received = '{OLD_CLOCK}Z' WHERE channel = '{channel}'"
+            ),
         );
-        stream.until("the change", |event| event.data["channel"] == channel && event.data["speed"] == speed);
+        stream.until("the change", |event| {
+            event.data["channel"] == channel && event.data["speed"] == speed
+        });
     }
     // A transaction that starts long before it ends.
     let mut slow = crate::postgres::Session::open(&database.url);
@@ -406,7 +429,8 @@ fn what_another_process_writes_to_the_file_is_told_whatever_its_clock_says() {
     let app = App::spawn(Backend::SqliteFile);
     let mut client = app.client();
     // More than are read at a time.
-    let lines: String = (0..3_000).map(|rocket| launched(&format!("r{rocket:04}"), 1).to_string() + "\n").collect();
+    let lines: String =
+        (0..3_000).map(|rocket| launched(&format!("r{rocket:04}"), 1).to_string() + "\n").collect();
     assert_eq!(client.post_lines(lines.as_bytes()).json()["applied"], 3_000);
     let mut stream = Events::open(app.address, "", None);
     assert_eq!(stream.snapshot().len(), 3_000);
@@ -419,7 +443,10 @@ fn what_another_process_writes_to_the_file_is_told_whatever_its_clock_says() {
             ),
         );
         let event = stream.until("the change", |event| event.name == "rocket");
-        assert_eq!((&event.data["channel"], &event.data["speed"]), (&json!(channel), &json!(speed)));
+        assert_eq!(
+            (&event.data["channel"], &event.data["speed"]),
+            (&json!(channel), &json!(speed))
+        );
     }
     crate::support::sql(
         &app.database(),

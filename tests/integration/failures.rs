@@ -7,7 +7,9 @@ use rocket_monitor::ingest::Limits;
 use rocket_monitor::store::fault_injection::FailurePoint;
 use serde_json::json;
 
-use crate::support::{Answer, App, Backend, Client, conformance, eventually, faster, launched, sql};
+use crate::support::{
+    Answer, App, Backend, Client, conformance, eventually, faster, launched, sql,
+};
 
 conformance!(
     a_failed_batch_is_told_and_can_be_sent_again,
@@ -16,9 +18,11 @@ conformance!(
 );
 
 fn a_failed_batch_is_told_and_can_be_sent_again(backend: Backend) {
-    for (point, stored) in
-        [(FailurePoint::BeforeLoad, false), (FailurePoint::BeforeCommit, false), (FailurePoint::AfterCommit, true)]
-    {
+    for (point, stored) in [
+        (FailurePoint::BeforeLoad, false),
+        (FailurePoint::BeforeCommit, false),
+        (FailurePoint::AfterCommit, true),
+    ] {
         let app = App::spawn(backend);
         let mut client = app.client();
         assert_eq!(client.post(&launched("r", 1)).status, 204);
@@ -30,7 +34,11 @@ fn a_failed_batch_is_told_and_can_be_sent_again(backend: Backend) {
         assert_eq!(messages, json!(if stored { 2 } else { 1 }), "{point:?}");
         // A copy is new if nothing was stored, and a duplicate if only the answer was lost.
         let again = client.post(&faster("r", 2, 5));
-        assert_eq!((again.status, again.header("idempotent-replayed")), (204, stored.then_some("true")), "{point:?}");
+        assert_eq!(
+            (again.status, again.header("idempotent-replayed")),
+            (204, stored.then_some("true")),
+            "{point:?}"
+        );
         assert_eq!(app.rocket("r", "exact")["speed"], 505);
         assert_eq!(client.post(&faster("r", 3, 1)).status, 204, "the next batch is not harmed");
     }
@@ -107,9 +115,14 @@ fn who_finds_the_queue_full_is_sent_away_at_once() {
     std::thread::scope(|scope| {
         let waiting: Vec<_> = (1..=2).map(|number| scope.spawn(move || post(number))).collect();
         let bytes = 2 * faster("r", 1, 1).to_string().len();
-        eventually("they wait", || app.metrics().contains(&format!("rocket_monitor_queue_bytes {bytes}\n")));
+        eventually("they wait", || {
+            app.metrics().contains(&format!("rocket_monitor_queue_bytes {bytes}\n"))
+        });
         assert!(says(&post(3), "messages arrive faster"));
-        assert!(waiting.iter().all(|waiting| !waiting.is_finished()), "earlier messages still wait");
+        assert!(
+            waiting.iter().all(|waiting| !waiting.is_finished()),
+            "earlier messages still wait"
+        );
         other.execute_batch("ROLLBACK").unwrap();
         waiting.into_iter().for_each(|waiting| assert_eq!(waiting.join().unwrap().status, 204));
     });
@@ -119,7 +132,10 @@ fn who_finds_the_queue_full_is_sent_away_at_once() {
 
 #[test]
 fn who_comes_while_the_store_is_stuck_is_sent_away_at_once() {
-    let app = App::spawn_with(Backend::SqliteFile, Limits { stall: Duration::from_millis(50), ..Limits::default() });
+    let app = App::spawn_with(
+        Backend::SqliteFile,
+        Limits { stall: Duration::from_millis(50), ..Limits::default() },
+    );
     let other = rusqlite::Connection::open(app.database()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let (told, answers) = std::sync::mpsc::channel();
@@ -144,8 +160,10 @@ fn who_comes_while_the_store_is_stuck_is_sent_away_at_once() {
 #[test]
 fn a_stream_waits_for_room_and_takes_none_from_single_messages() {
     // Barely room for one part of a stream.
-    let app = App::spawn_with(Backend::SqliteFile, Limits { stream_bytes: 1_000, ..Limits::default() });
-    let lines: String = (1..=5_000).map(|number| faster("s", number, 1).to_string() + "\n").collect();
+    let app =
+        App::spawn_with(Backend::SqliteFile, Limits { stream_bytes: 1_000, ..Limits::default() });
+    let lines: String =
+        (1..=5_000).map(|number| faster("s", number, 1).to_string() + "\n").collect();
     let counts = std::thread::scope(|scope| {
         let streaming = scope.spawn(|| app.client().post_lines(lines.as_bytes()).json());
         for number in 1..=200 {
@@ -163,7 +181,10 @@ fn a_damaged_row_fails_its_own_batch_and_no_other() {
     let mut client = app.client();
     client.post(&launched("bad", 1));
     client.post(&launched("good", 1));
-    sql(&app.database(), "UPDATE processed_ranges SET latest_time = 'yesterday' WHERE channel = 'bad'");
+    sql(
+        &app.database(),
+        "UPDATE processed_ranges SET latest_time = 'yesterday' WHERE channel = 'bad'",
+    );
     client.post(&faster("bad", 2, 1)).problem(503);
     assert_eq!(client.post(&faster("good", 2, 1)).status, 204);
     sql(
@@ -177,12 +198,18 @@ fn a_damaged_row_fails_its_own_batch_and_no_other() {
 #[test]
 fn two_writers_on_one_file_count_each_message_once() {
     let app = App::spawn(Backend::SqliteFile);
-    let lines: String = (1..=3_000).map(|number| faster("r", number, 1).to_string() + "\n").collect();
+    let lines: String =
+        (1..=3_000).map(|number| faster("r", number, 1).to_string() + "\n").collect();
     let file = app.directory.path().join("messages.ndjson");
     std::fs::write(&file, &lines).unwrap();
     let (ingested, posted) = std::thread::scope(|scope| {
         let ingested = scope.spawn(|| {
-            crate::support::run(&["ingest", file.to_str().unwrap(), "--database", app.database().to_str().unwrap()])
+            crate::support::run(&[
+                "ingest",
+                file.to_str().unwrap(),
+                "--database",
+                app.database().to_str().unwrap(),
+            ])
         });
         let posted = scope.spawn(|| {
             let mut client = app.client();
@@ -199,7 +226,8 @@ fn two_writers_on_one_file_count_each_message_once() {
     });
     assert!(ingested.status.success(), "{ingested:?}");
     let said = crate::support::stdout(&ingested);
-    let applied: usize = said.split(": ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    let applied: usize =
+        said.split(": ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     assert_eq!(applied + posted, 3_000, "each message was new to one of them: {said}");
     assert_eq!(app.rocket("r", "best-effort")["speed"], 3_000);
     assert_eq!(app.rocket("r", "best-effort")["messages"]["missing"], 0);

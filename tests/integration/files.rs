@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::events::Events;
-use crate::support::{Client, Service, eventually, faster, launched, program, query, run, sql, stderr, stdout};
+use crate::support::{
+    Client, Service, eventually, faster, launched, program, query, run, sql, stderr, stdout,
+};
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -123,7 +125,8 @@ fn a_file_that_is_removed_takes_no_more_messages_and_goes_on_when_it_is_back() {
 #[test]
 fn a_file_that_is_replaced_is_left_for_the_one_in_its_place() {
     let directory = tempfile::tempdir().unwrap();
-    let (database, backup) = (directory.path().join("rockets.db"), directory.path().join("backup.db"));
+    let (database, backup) =
+        (directory.path().join("rockets.db"), directory.path().join("backup.db"));
     let logged = Logged::start(&database);
     post(&logged, 1..=5);
     assert!(run(&["backup", text(&backup), "--database", text(&database)]).status.success());
@@ -137,7 +140,11 @@ fn a_file_that_is_replaced_is_left_for_the_one_in_its_place() {
         answer.problem(503);
     }
     logged.recovers();
-    assert!(logged.says("was replaced by another one"), "{}", fs::read_to_string(&logged.log).unwrap());
+    assert!(
+        logged.says("was replaced by another one"),
+        "{}",
+        fs::read_to_string(&logged.log).unwrap()
+    );
     assert_eq!(logged.client().post(&faster("r", 7, 1)).status, 204);
     let processed = stored(&database)[0][0].as_u64().unwrap();
     assert!((6..=7).contains(&processed), "{processed}");
@@ -152,7 +159,8 @@ fn a_file_that_is_replaced_is_left_for_the_one_in_its_place() {
 #[test]
 fn a_file_that_is_cut_short_is_no_database_until_a_sound_one_is_there() {
     let directory = tempfile::tempdir().unwrap();
-    let (database, backup) = (directory.path().join("rockets.db"), directory.path().join("backup.db"));
+    let (database, backup) =
+        (directory.path().join("rockets.db"), directory.path().join("backup.db"));
     let logged = Logged::start(&database);
     post(&logged, 1..=5);
     assert!(run(&["backup", text(&backup), "--database", text(&database)]).status.success());
@@ -173,17 +181,22 @@ fn a_file_that_is_cut_short_is_no_database_until_a_sound_one_is_there() {
     logged.refuses("was cut short or overwritten");
     fs::copy(&backup, &database).unwrap();
     logged.recovers();
-    let names = fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    let names = fs::read_dir(directory.path())
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap());
     assert_eq!(names.filter(|name| name.starts_with("rockets.db-wal.orphaned-")).count(), 2);
 }
 
 #[test]
 fn a_file_that_is_written_over_is_no_database_until_a_sound_one_is_there() {
     let directory = tempfile::tempdir().unwrap();
-    let (database, backup) = (directory.path().join("rockets.db"), directory.path().join("backup.db"));
-    let lines: String = (0..3_000).map(|rocket| launched(&format!("c{rocket}"), 1).to_string() + "\n").collect();
+    let (database, backup) =
+        (directory.path().join("rockets.db"), directory.path().join("backup.db"));
+    let lines: String =
+        (0..3_000).map(|rocket| launched(&format!("c{rocket}"), 1).to_string() + "\n").collect();
     fs::write(directory.path().join("lines"), lines).unwrap();
-    let ingested = run(&["ingest", text(&directory.path().join("lines")), "--database", text(&backup)]);
+    let ingested =
+        run(&["ingest", text(&directory.path().join("lines")), "--database", text(&backup)]);
     assert!(ingested.status.success(), "{ingested:?}");
     let logged = Logged::start(&database);
     post(&logged, 1..=5);
@@ -311,7 +324,8 @@ fn vacuum_beside_the_service_is_no_reason_to_stop() {
     let directory = tempfile::tempdir().unwrap();
     let database = directory.path().join("rockets.db");
     let logged = Logged::start(&database);
-    let lines: String = (0..3_000).map(|rocket| launched(&format!("c{rocket}"), 1).to_string() + "\n").collect();
+    let lines: String =
+        (0..3_000).map(|rocket| launched(&format!("c{rocket}"), 1).to_string() + "\n").collect();
     assert_eq!(logged.client().post_lines(lines.as_bytes()).json()["applied"], 3_000);
     sql(&database, "PRAGMA wal_checkpoint(TRUNCATE)");
     post(&logged, 1..=2);
@@ -339,7 +353,13 @@ fn a_clean_stop_leaves_one_complete_file() {
         let done = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
             // Reads of every kind, to the end.
-            for path in ["/rockets/r", "/rockets?sort=speed", "/reports/gaps", "/stats", "/rockets/r?view=both"] {
+            for path in [
+                "/rockets/r",
+                "/rockets?sort=speed",
+                "/reports/gaps",
+                "/stats",
+                "/rockets/r?view=both",
+            ] {
                 let done = &done;
                 scope.spawn(move || {
                     let mut client = Client::new(address);
@@ -357,7 +377,8 @@ fn a_clean_stop_leaves_one_complete_file() {
             assert!(service.child.wait().unwrap().success());
             done.store(true, std::sync::atomic::Ordering::SeqCst);
         });
-        let names: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+        let names: Vec<_> =
+            fs::read_dir(directory.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
         assert_eq!(names, ["rockets.db"], "{signal}");
         let copy = directory.path().join("copied by a person.db");
         fs::copy(&database, &copy).unwrap();
@@ -377,7 +398,11 @@ fn a_stop_says_that_the_file_alone_is_not_complete_if_it_is_not() {
     let pid = logged.service.child.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     assert!(logged.service.child.wait().unwrap().success());
-    assert!(logged.says("copy the file with the file -wal"), "{}", fs::read_to_string(&logged.log).unwrap());
+    assert!(
+        logged.says("copy the file with the file -wal"),
+        "{}",
+        fs::read_to_string(&logged.log).unwrap()
+    );
     drop(reader);
     assert_eq!(stored(&database), [[json!(5)]]);
     sound(&database);
@@ -395,7 +420,8 @@ fn a_backup_never_takes_the_place_of_its_source_or_of_a_database_in_use() {
     symlink(&database, path("link.db")).unwrap();
     fs::hard_link(&database, path("hard.db")).unwrap();
     fs::create_dir(path("folder")).unwrap();
-    let backup = |from: &Path, to: &Path| run(&["backup", text(to), "--replace", "--database", text(from)]);
+    let backup =
+        |from: &Path, to: &Path| run(&["backup", text(to), "--replace", "--database", text(from)]);
     for name in [
         "rockets.db",
         "./rockets.db",
@@ -409,20 +435,34 @@ fn a_backup_never_takes_the_place_of_its_source_or_of_a_database_in_use() {
         for source in [&database, &path("link.db")] {
             let refused = backup(source, &path(name));
             assert_eq!(refused.status.code(), Some(1), "{name}: {refused:?}");
-            assert!(stderr(&refused).contains("is the database to copy"), "{name}: {}", stderr(&refused));
+            assert!(
+                stderr(&refused).contains("is the database to copy"),
+                "{name}: {}",
+                stderr(&refused)
+            );
         }
     }
     for ending in ["-wal", "-shm", "-journal"] {
         let refused = backup(&database, &beside(&other, ending));
-        assert!(stderr(&refused).contains("beside another database"), "{ending}: {}", stderr(&refused));
+        assert!(
+            stderr(&refused).contains("beside another database"),
+            "{ending}: {}",
+            stderr(&refused)
+        );
     }
     let in_use = backup(&database, &other);
     assert!(!in_use.status.success() && stderr(&in_use).contains("is in use"), "{in_use:?}");
-    for (name, why) in
-        [("folder", "is a directory"), ("none/copy.db", "no directory"), ("copy.db/", "names a directory")]
-    {
+    for (name, why) in [
+        ("folder", "is a directory"),
+        ("none/copy.db", "no directory"),
+        ("copy.db/", "names a directory"),
+    ] {
         let refused = backup(&database, &path(name));
-        assert!(!refused.status.success() && stderr(&refused).contains(why), "{name}: {}", stderr(&refused));
+        assert!(
+            !refused.status.success() && stderr(&refused).contains(why),
+            "{name}: {}",
+            stderr(&refused)
+        );
     }
     // Nothing happened to either, and both continue.
     post(&logged, 21..=22);
@@ -479,11 +519,13 @@ fn a_backup_never_replaces_a_database_that_its_user_can_only_read() {
     for ending in ["-wal", "-shm"] {
         fs::set_permissions(beside(&in_use, ending), fs::Permissions::from_mode(0o444)).unwrap();
     }
-    // Root may write to every file, so for root another user does it, with a program that this user can reach.
+    // Root may write to every file, so for root another user does it, with a program that this user
+    // can reach.
     let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
     let copied_program = path("program");
     // By another process: a file that this one writes can't be run while it starts another program.
-    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_rocket-monitor")).arg(&copied_program).status();
+    let copied =
+        Command::new("cp").arg(env!("CARGO_BIN_EXE_rocket-monitor")).arg(&copied_program).status();
     assert!(copied.unwrap().success());
     let unprivileged = |words: &[&str]| {
         let mut command = Command::new(&copied_program);
@@ -496,7 +538,8 @@ fn a_backup_never_replaces_a_database_that_its_user_can_only_read() {
     let source = path("source.db");
     let migrated = unprivileged(&["migrate", "--database", text(&source)]);
     assert!(migrated.status.success(), "{migrated:?}");
-    let refused = unprivileged(&["backup", text(&in_use), "--replace", "--database", text(&source)]);
+    let refused =
+        unprivileged(&["backup", text(&in_use), "--replace", "--database", text(&source)]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     assert!(stderr(&refused).contains("in use"), "{}", stderr(&refused));
     post(&logged, 4..=5);
@@ -510,10 +553,17 @@ fn of_backups_to_one_new_name_one_is_made() {
     let database = path("rockets.db");
     assert!(run(&["migrate", "--database", text(&database)]).status.success());
     let (copy, text_of) = (path("copy.db"), text(&database));
-    let start = || program(&["backup", text(&copy), "--database", text_of]).stderr(Stdio::piped()).spawn().unwrap();
+    let start = || {
+        program(&["backup", text(&copy), "--database", text_of])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
     let backups: Vec<_> = (0..6).map(|_| start()).collect();
-    let outputs: Vec<_> = backups.into_iter().map(|backup| backup.wait_with_output().unwrap()).collect();
-    let (made, refused): (Vec<_>, Vec<_>) = outputs.iter().partition(|output| output.status.success());
+    let outputs: Vec<_> =
+        backups.into_iter().map(|backup| backup.wait_with_output().unwrap()).collect();
+    let (made, refused): (Vec<_>, Vec<_>) =
+        outputs.iter().partition(|output| output.status.success());
     assert_eq!(made.len(), 1, "{outputs:?}");
     assert!(refused.iter().all(|output| stderr(output).contains("already exists")), "{outputs:?}");
     sound(&copy);
@@ -530,7 +580,11 @@ fn databases_and_backups_are_for_their_owner_alone() {
         assert_eq!(mode(&beside(&path("rockets.db"), ending)), 0o600, "{ending}");
     }
     let backup = |name: &std::ffi::OsStr| {
-        let copied = program(&["backup"]).arg(path("").join(name)).arg("--database").arg(path("rockets.db")).output();
+        let copied = program(&["backup"])
+            .arg(path("").join(name))
+            .arg("--database")
+            .arg(path("rockets.db"))
+            .output();
         assert!(copied.as_ref().unwrap().status.success(), "{copied:?}");
     };
     fs::set_permissions(path("rockets.db"), fs::Permissions::from_mode(0o666)).unwrap();
@@ -566,7 +620,10 @@ fn every_spelling_of_a_path_works_or_is_refused_at_once() {
         }
     }
     for name in ["folder/../new.db", "./a b.db", "ünï.db", "%41.db"] {
-        let migrated = program(&["migrate", "--database", name]).current_dir(directory.path()).output().unwrap();
+        let migrated = program(&["migrate", "--database", name])
+            .current_dir(directory.path())
+            .output()
+            .unwrap();
         assert!(migrated.status.success(), "{name}: {}", stderr(&migrated));
         assert!(directory.path().join(name).is_file(), "{name}");
     }

@@ -34,7 +34,9 @@ impl Model {
             let stored = self.ranges.entry(channel.clone()).or_default();
             let windows: Vec<_> = group.windows().collect();
             let near = |range: &&ProcessedRange| {
-                windows.iter().any(|window| range.first <= window.last + 1 && range.last >= window.first - 1)
+                windows
+                    .iter()
+                    .any(|window| range.first <= window.last + 1 && range.last >= window.first - 1)
             };
             let all: Vec<_> = stored.values().cloned().collect();
             let near: Vec<_> = all.iter().filter(near).cloned().collect();
@@ -55,7 +57,8 @@ impl Model {
                     Some(applied) => {
                         applied.processed += new.processed;
                         applied.highest = applied.highest.max(new.highest);
-                        applied.complete_through = applied.complete_through.max(new.complete_through);
+                        applied.complete_through =
+                            applied.complete_through.max(new.complete_through);
                         applied.summary.combine(new.summary);
                     }
                     None => _ = self.applied.insert(channel, new),
@@ -80,7 +83,9 @@ impl Model {
 }
 
 fn rocket_json(channel: &str, state: &RocketState, messages: Value) -> Value {
-    let text = |text: &Option<rocket_monitor::domain::text::Text>| json!(text.as_ref().map(|text| text.as_str()));
+    let text = |text: &Option<rocket_monitor::domain::text::Text>| {
+        json!(text.as_ref().map(|text| text.as_str()))
+    };
     json!({
         "channel": channel, "status": state.status.name(), "type": text(&state.rocket_type), "speed": state.speed,
         "mission": text(&state.mission), "explodedReason": text(&state.exploded_reason),
@@ -92,7 +97,8 @@ fn rocket_json(channel: &str, state: &RocketState, messages: Value) -> Value {
 fn check(model: &Model, sent: &[&Sent]) -> Result<(), TestCaseError> {
     let oracle = Oracle::of(sent.iter().copied());
     for channel in oracle.channels() {
-        let ranges: Vec<_> = model.ranges[channel].values().map(|range| (range.first, range.last)).collect();
+        let ranges: Vec<_> =
+            model.ranges[channel].values().map(|range| (range.first, range.last)).collect();
         prop_assert_eq!(ranges, oracle.ranges(channel));
         prop_assert_eq!(model.rocket(channel, View::BestEffort), oracle.rocket(channel, false));
         prop_assert_eq!(model.rocket(channel, View::Exact), oracle.rocket(channel, true));

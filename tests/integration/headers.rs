@@ -38,7 +38,11 @@ fn reports_come_in_the_format_that_the_client_prefers() {
         ("nonsense", json),
     ] {
         let answer = client.request("GET", "/reports/fleet", &[("Accept", accept)], b"").unwrap();
-        assert_eq!((answer.status, answer.header("content-type")), (200, Some(expected)), "{accept}");
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (200, Some(expected)),
+            "{accept}"
+        );
         assert_eq!(answer.header("vary"), Some("Accept"));
     }
 }
@@ -48,12 +52,21 @@ fn pages_and_descriptions_are_sent_only_if_they_have_changed() {
     let app = App::spawn(Backend::SqliteMemory);
     let mut client = app.client();
     let mut tags = BTreeSet::new();
-    for path in
-        ["/", "/docs", "/docs/swagger-ui.css", "/docs/swagger-initializer.js", "/openapi.json", "/assets/api.js"]
-    {
+    for path in [
+        "/",
+        "/docs",
+        "/docs/swagger-ui.css",
+        "/docs/swagger-initializer.js",
+        "/openapi.json",
+        "/assets/api.js",
+    ] {
         let fresh = client.get(path);
         let tag = fresh.header("etag").unwrap_or_else(|| panic!("{path} has no ETag")).to_owned();
-        assert_eq!((fresh.status, fresh.header("cache-control")), (200, Some("no-cache")), "{path}");
+        assert_eq!(
+            (fresh.status, fresh.header("cache-control")),
+            (200, Some("no-cache")),
+            "{path}"
+        );
         for (if_none_match, status) in [
             (tag.as_str(), 304),
             (&format!("W/{tag}"), 304),
@@ -63,7 +76,8 @@ fn pages_and_descriptions_are_sent_only_if_they_have_changed() {
             ("other", 200),
         ] {
             for method in ["GET", "HEAD"] {
-                let answer = client.request(method, path, &[("If-None-Match", if_none_match)], b"").unwrap();
+                let answer =
+                    client.request(method, path, &[("If-None-Match", if_none_match)], b"").unwrap();
                 assert_eq!(answer.status, status, "{method} {path} {if_none_match}");
                 assert_eq!(answer.header("etag"), Some(tag.as_str()), "{path}");
                 assert_eq!(answer.header("cache-control"), Some("no-cache"), "{path}");
@@ -93,13 +107,19 @@ fn the_link_to_the_next_page_is_a_uri_however_the_query_was_written() {
     ] {
         let page = client.get(&path);
         let link = page.header("link").unwrap();
-        let target = link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\"")).unwrap().to_owned();
+        let target = link
+            .strip_prefix('<')
+            .and_then(|link| link.strip_suffix(">; rel=\"next\""))
+            .unwrap()
+            .to_owned();
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%/?&=".contains(&byte);
         assert!(target.bytes().all(allowed), "{target}");
         assert_eq!(target.matches("cursor=").count(), 1, "{target}");
         let next = client.get(&target);
         assert_eq!(next.status, 200, "{target}: {}", String::from_utf8_lossy(&next.body));
-        let channel = |page: &crate::support::Answer| page.json()["rockets"][0]["channel"].as_str().unwrap().to_owned();
+        let channel = |page: &crate::support::Answer| {
+            page.json()["rockets"][0]["channel"].as_str().unwrap().to_owned()
+        };
         assert!(channel(&next) > channel(&page), "{target}");
     }
 }
@@ -125,7 +145,11 @@ fn upgrade_is_ignored_and_the_body_ends_where_its_length_says() {
         (format!("{WEBSOCKET}{}", length(&first)), first.clone(), 204),
         (format!("Upgrade: websocket\r\n{}", length(&second)), second.clone(), 204),
         (format!("{WEBSOCKET}Transfer-Encoding: chunked\r\n"), chunked(&third), 204),
-        (format!("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n{}", length(&first)), first.clone(), 204),
+        (
+            format!("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n{}", length(&first)),
+            first.clone(),
+            204,
+        ),
         // What follows the body is not part of it.
         (format!("{WEBSOCKET}{}", length(&first)), format!("{first}{second}"), 204),
         (WEBSOCKET.to_owned(), first.clone(), 400),
@@ -137,7 +161,11 @@ fn upgrade_is_ignored_and_the_body_ends_where_its_length_says() {
         let answer = client.answer(false).unwrap();
         assert!(asked.elapsed() < Duration::from_secs(10), "{headers}");
         // Another request on this connection would not be read.
-        assert_eq!((answer.status, answer.header("connection")), (status, Some("close")), "{headers} {answer:?}");
+        assert_eq!(
+            (answer.status, answer.header("connection")),
+            (status, Some("close")),
+            "{headers} {answer:?}"
+        );
     }
     for (method, status) in [("GET", 200), ("HEAD", 200), ("CONNECT", 405), ("DELETE", 405)] {
         let mut client = app.client();

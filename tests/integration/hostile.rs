@@ -19,10 +19,22 @@ conformance!(
 
 /// JSON values that some member can't have.
 fn values() -> Vec<String> {
-    let mut values: Vec<String> =
-        ["null", "true", "0", "-1", "1.5", "1e3", "4294967296", "1e400", "\"\"", "[]", "{}", "[null]"]
-            .map(str::to_owned)
-            .into();
+    let mut values: Vec<String> = [
+        "null",
+        "true",
+        "0",
+        "-1",
+        "1.5",
+        "1e3",
+        "4294967296",
+        "1e400",
+        "\"\"",
+        "[]",
+        "{}",
+        "[null]",
+    ]
+    .map(str::to_owned)
+    .into();
     values.extend([
         json!("x".repeat(256)).to_string(),
         json!("\u{0}").to_string(),
@@ -38,7 +50,8 @@ fn values() -> Vec<String> {
 fn every_member_may_be_wrong_in_every_way(backend: Backend) {
     let app = App::spawn(backend);
     let mut client = app.client();
-    let members = ["channel", "messageNumber", "messageTime", "messageType", "metadata", "message", "by"];
+    let members =
+        ["channel", "messageNumber", "messageTime", "messageType", "metadata", "message", "by"];
     let right = faster("hostile", 1, 7).to_string();
     let mut tried = 0;
     for member in members {
@@ -101,10 +114,13 @@ fn cursors_that_somebody_made_up_are_refused(backend: Backend) {
     ];
     for sort in ["latestUpdate", "channel", "type", "speed", "mission", "status"] {
         for view in ["best-effort", "exact"] {
-            for (key, channel) in keys.iter().flat_map(|key| [(key, "a"), (key, "a\u{0}"), (key, "")]) {
+            for (key, channel) in
+                keys.iter().flat_map(|key| [(key, "a"), (key, "a\u{0}"), (key, "")])
+            {
                 let question = json!([[sort, "asc", view, [null, null, null, null]], key, channel]);
                 let cursor = URL_SAFE_NO_PAD.encode(question.to_string());
-                let answer = client.get(&format!("/rockets?sort={sort}&order=asc&view={view}&cursor={cursor}"));
+                let answer = client
+                    .get(&format!("/rockets?sort={sort}&order=asc&view={view}&cursor={cursor}"));
                 assert!([200, 400].contains(&answer.status), "{question}: {answer:?}");
             }
         }
@@ -114,8 +130,8 @@ fn cursors_that_somebody_made_up_are_refused(backend: Backend) {
 /// Changes some bytes.
 fn mutate(input: &mut Vec<u8>, random: &mut StdRng) {
     const PIECES: [&[u8]; 16] = [
-        b"\"", b"{", b"}", b"[", b",", b":", b"\\u0000", b"\\ud800", b"\xff", b"\x00", b"e9", b"null", b"\n", b"%00",
-        b"%", b"&",
+        b"\"", b"{", b"}", b"[", b",", b":", b"\\u0000", b"\\ud800", b"\xff", b"\x00", b"e9",
+        b"null", b"\n", b"%00", b"%", b"&",
     ];
     for _ in 0..random.random_range(1..6) {
         let at = random.random_range(0..=input.len());
@@ -130,8 +146,9 @@ fn mutate(input: &mut Vec<u8>, random: &mut StdRng) {
 
 /// A request target that a server must read: no spaces, no control characters.
 fn target(random: &mut StdRng) -> Vec<u8> {
-    let cursor =
-        URL_SAFE_NO_PAD.encode(json!([["speed", "desc", "best-effort", [null, null, null, null]], 5, "a"]).to_string());
+    let cursor = URL_SAFE_NO_PAD.encode(
+        json!([["speed", "desc", "best-effort", [null, null, null, null]], 5, "a"]).to_string(),
+    );
     let targets = [
         "/rockets?sort=speed&order=asc&limit=3&view=exact".to_owned(),
         format!("/rockets?sort=speed&limit=1&cursor={cursor}"),
@@ -200,15 +217,17 @@ fn request(time: u64, random: &mut StdRng) -> Vec<u8> {
         );
         [head.as_bytes(), body].concat()
     };
-    let mut body =
-        faster(["a", "b", "é"].choose(random).unwrap(), random.random_range(1..50), 3).to_string().into_bytes();
+    let mut body = faster(["a", "b", "é"].choose(random).unwrap(), random.random_range(1..50), 3)
+        .to_string()
+        .into_bytes();
     match time % 4 {
         0 => {
             mutate(&mut body, random);
             post("application/json", &body)
         }
         1 => {
-            let mut lines = [&body[..], b"\n", launched("a", 9).to_string().as_bytes(), b"\r\n"].concat();
+            let mut lines =
+                [&body[..], b"\n", launched("a", 9).to_string().as_bytes(), b"\r\n"].concat();
             mutate(&mut lines, random);
             post("application/x-ndjson", &lines)
         }
@@ -231,7 +250,10 @@ fn heads_that_are_no_http_are_refused_like_everything_else() {
         ("GET\r\n\r\n", 400),
         ("GET / HTTP/9.1\r\n\r\n", 400),
         ("POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", 400),
-        ("POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (
+            "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            400,
+        ),
         (&many, 431),
         (&long, 431),
     ];
@@ -243,7 +265,8 @@ fn heads_that_are_no_http_are_refused_like_everything_else() {
             }
             // The service may refuse it before all of it is sent.
             let _ = client.send(head.as_bytes());
-            let answer = client.answer(false).unwrap_or_else(|error| panic!("{error}: {:.50}", head));
+            let answer =
+                client.answer(false).unwrap_or_else(|error| panic!("{error}: {:.50}", head));
             answer.problem(status);
             assert_eq!(answer.header("connection"), Some("close"));
         }

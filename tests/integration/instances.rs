@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use crate::oracle::{Oracle, Sent, arrivals};
 use crate::postgres::{TestDatabase, execute, query};
-use crate::support::{Client, Service, divided, eventually, faster, launched, rocket, run, stderr, stdout};
+use crate::support::{
+    Client, Service, divided, eventually, faster, launched, rocket, run, stderr, stdout,
+};
 
 pub fn check(database: &TestDatabase) -> (Option<i32>, String) {
     let checked = run(&["check", "--database", &database.url]);
@@ -16,7 +18,9 @@ pub fn check(database: &TestDatabase) -> (Option<i32>, String) {
 }
 
 fn refused(database: &TestDatabase, why: &str) {
-    for command in [&["serve", "--listen", "127.0.0.1:0"][..], &["migrate"], &["check"], &["forget", "r"]] {
+    for command in
+        [&["serve", "--listen", "127.0.0.1:0"][..], &["migrate"], &["check"], &["forget", "r"]]
+    {
         let output = run(&[command, &["--database", &database.url]].concat());
         assert!(!output.status.success());
         assert!(stderr(&output).contains(why), "{command:?}: {}", stderr(&output));
@@ -77,7 +81,8 @@ fn send_all(service: &Service, sent: &[Sent], client: usize) -> usize {
     let order = sent[start..].iter().chain(&sent[..start]);
     if client < 2 {
         let lines: Vec<String> = order.map(|sent| sent.json().to_string()).collect();
-        let counts = lines.chunks(50).map(|lines| connection.post_lines(lines.join("\n").as_bytes()).json());
+        let counts =
+            lines.chunks(50).map(|lines| connection.post_lines(lines.join("\n").as_bytes()).json());
         return counts.map(|counts| counts["applied"].as_u64().unwrap() as usize).sum();
     }
     order
@@ -94,12 +99,17 @@ fn files_and_simulated_fleets_are_taken_and_agree() {
     let database = TestDatabase::create();
     let service = Service::start(&database.url);
     let url = format!("http://{}", service.address);
-    let launched_fleet = run(&["launch", &url, "--verify", "--rockets", "20", "--messages", "2000"]);
-    assert!(stdout(&launched_fleet).contains("20 rockets in both views: 0 disagree"), "{launched_fleet:?}");
+    let launched_fleet =
+        run(&["launch", &url, "--verify", "--rockets", "20", "--messages", "2000"]);
+    assert!(
+        stdout(&launched_fleet).contains("20 rockets in both views: 0 disagree"),
+        "{launched_fleet:?}"
+    );
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("messages.ndjson");
-    let lines: String =
-        (1..=3_000).map(|number| faster(&format!("f{}", number % 7), number, 1).to_string() + "\n").collect();
+    let lines: String = (1..=3_000)
+        .map(|number| faster(&format!("f{}", number % 7), number, 1).to_string() + "\n")
+        .collect();
     std::fs::write(&file, lines).unwrap();
     for expected in ["3000 applied, 0 duplicates", "0 applied, 3000 duplicates"] {
         let ingested = run(&["ingest", file.to_str().unwrap(), "--database", &database.url]);
@@ -113,7 +123,8 @@ fn files_and_simulated_fleets_are_taken_and_agree() {
 fn twenty_may_start_at_once_on_an_empty_database() {
     let database = TestDatabase::create();
     let services: Vec<_> = std::thread::scope(|scope| {
-        let starting: Vec<_> = (0..20).map(|_| scope.spawn(|| Service::start(&database.url))).collect();
+        let starting: Vec<_> =
+            (0..20).map(|_| scope.spawn(|| Service::start(&database.url))).collect();
         starting.into_iter().map(|service| service.join().unwrap()).collect()
     });
     for (number, service) in (1..).zip(&services) {
@@ -139,7 +150,8 @@ fn what_others_change_between_batches_is_noticed() {
         assert!(!is_new(one.post(&faster("r", number + 1, 1))));
         assert!(!is_new(other.post(&faster("r", number, 1))));
     }
-    let expected = json!({ "processed": 40, "completeThrough": 40, "highest": 40, "missing": 0, "gaps": [] });
+    let expected =
+        json!({ "processed": 40, "completeThrough": 40, "highest": 40, "missing": 0, "gaps": [] });
     assert_eq!(rocket(&mut one, "r", "exact")["messages"], expected);
     // Copies of a removed rocket's messages count again, with or without new ones.
     for numbers in [&[1, 2, 3][..], &[3, 4], &[40], &[41, 42]] {
@@ -186,11 +198,18 @@ fn an_audit_sees_one_moment_while_others_write() {
                 for number in (4..).take_while(|_| done.load(Ordering::SeqCst) == 0) {
                     // Gaps open and close all the time.
                     let number = number ^ 3;
-                    assert_eq!(poster.post(&faster(&format!("c{}", client * 5 + number % 5), number, 1)).status, 204);
+                    assert_eq!(
+                        poster
+                            .post(&faster(&format!("c{}", client * 5 + number % 5), number, 1))
+                            .status,
+                        204
+                    );
                 }
             });
         }
-        eventually("there are ranges", || query(&database.url, "SELECT 1 FROM processed_ranges").len() >= 20);
+        eventually("there are ranges", || {
+            query(&database.url, "SELECT 1 FROM processed_ranges").len() >= 20
+        });
         let found: Vec<_> = (0..5).map(|_| check(&database)).collect();
         done.store(1, Ordering::SeqCst);
         for (status, said) in found {
@@ -207,10 +226,19 @@ fn what_is_not_ours_is_refused() {
         refused(&database, "");
         let migrated = run(&["migrate", "--database", &database.url]);
         assert!(stderr(&migrated).contains("did not create"), "{}", stderr(&migrated));
-        assert!(query(&database.url, "SELECT 1 AS one FROM pg_tables WHERE tablename LIKE 'processed%'").is_empty());
+        assert!(
+            query(
+                &database.url,
+                "SELECT 1 AS one FROM pg_tables WHERE tablename LIKE 'processed%'"
+            )
+            .is_empty()
+        );
     }
     for (statements, why) in [
-        ("UPDATE rocket_monitor_schema_history SET version = 999 WHERE version = 1", "use a newer program"),
+        (
+            "UPDATE rocket_monitor_schema_history SET version = 999 WHERE version = 1",
+            "use a newer program",
+        ),
         ("ALTER TABLE rockets ADD COLUMN crew integer", "rockets has the columns"),
         ("DROP VIEW gaps", "gaps is missing"),
     ] {
@@ -222,18 +250,26 @@ fn what_is_not_ours_is_refused() {
     let ascii = TestDatabase::create_with("ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'");
     refused(&ascii, "its encoding is SQL_ASCII");
     let empty = TestDatabase::create();
-    let unprepared = run(&["serve", "--no-migrate", "--listen", "127.0.0.1:0", "--database", &empty.url]);
+    let unprepared =
+        run(&["serve", "--no-migrate", "--listen", "127.0.0.1:0", "--database", &empty.url]);
     assert!(stderr(&unprepared).contains("it has no schema"), "{}", stderr(&unprepared));
 }
 
 #[test]
 fn other_programs_tables_may_be_beside_ours() {
     let database = TestDatabase::create();
-    execute(&database.url, "CREATE TABLE refinery_schema_history (version int); CREATE TABLE notes (text text)");
+    execute(
+        &database.url,
+        "CREATE TABLE refinery_schema_history (version int); CREATE TABLE notes (text text)",
+    );
     let migrated = run(&["migrate", "--database", &database.url]);
     assert!(stdout(&migrated).contains("schema version 4, up to date"), "{migrated:?}");
     let alone = run(&["migrate", "--distribute", "--database", &database.url]);
-    assert!(!alone.status.success() && stderr(&alone).contains("CREATE EXTENSION citus"), "{}", stderr(&alone));
+    assert!(
+        !alone.status.success() && stderr(&alone).contains("CREATE EXTENSION citus"),
+        "{}",
+        stderr(&alone)
+    );
 }
 
 #[test]
@@ -241,22 +277,31 @@ fn tables_and_views_say_the_same_as_on_sqlite() {
     let database = TestDatabase::create();
     let service = Service::start(&database.url);
     let mut client = Client::new(service.address);
-    for message in [launched("a", 1), faster("a", 4, 1), faster("c", 3, 7), faster("d", 1, 8), faster("e", 1, 8)] {
+    for message in [
+        launched("a", 1),
+        faster("a", 4, 1),
+        faster("c", 3, 7),
+        faster("d", 1, 8),
+        faster("e", 1, 8),
+    ] {
         assert_eq!(client.post(&message).status, 204);
     }
     let rows = |sql: &str| query(&database.url, sql);
     assert_eq!(
-        rows("SELECT channel, first_missing, last_missing, after_time IS NULL AS start FROM gaps ORDER BY 1, 2"),
+        rows(
+            "SELECT channel, first_missing, last_missing, after_time IS NULL AS start FROM gaps ORDER BY 1, 2"
+        ),
         [
             json!({ "channel": "a", "first_missing": 2, "last_missing": 3, "start": false }),
             json!({ "channel": "c", "first_missing": 1, "last_missing": 2, "start": true }),
         ]
     );
-    let unknown =
-        json!({ "mission": null, "rockets": 3, "launched": 0, "exploded": 0, "mean_speed": 7.667, "max_speed": 8 });
+    let unknown = json!({ "mission": null, "rockets": 3, "launched": 0, "exploded": 0, "mean_speed": 7.667, "max_speed": 8 });
     assert_eq!(rows("SELECT * FROM report_missions WHERE mission IS NULL"), [unknown]);
     assert_eq!(
-        rows("SELECT rockets, awaiting_launch, launched, processed, missing, rockets_with_gaps FROM report_fleet"),
+        rows(
+            "SELECT rockets, awaiting_launch, launched, processed, missing, rockets_with_gaps FROM report_fleet"
+        ),
         [
             json!({ "rockets": 4, "awaiting_launch": 3, "launched": 1, "processed": 5, "missing": 4, "rockets_with_gaps": 2 })
         ]
@@ -266,7 +311,10 @@ fn tables_and_views_say_the_same_as_on_sqlite() {
         [json!({ "status": "awaitingLaunch", "speed": 0, "latest_update": Value::Null })]
     );
     assert!(rows("SELECT * FROM report_explosions").is_empty());
-    assert_eq!(rows("SELECT type FROM report_types ORDER BY type")[0], json!({ "type": "Falcon-9" }));
+    assert_eq!(
+        rows("SELECT type FROM report_types ORDER BY type")[0],
+        json!({ "type": "Falcon-9" })
+    );
 }
 
 #[test]
@@ -277,12 +325,19 @@ fn the_queries_of_the_readme_run() {
     for message in [launched("a", 1), faster("a", 4, 1), launched("b", 1), faster("c", 3, 7)] {
         assert_eq!(client.post(&message).status, 204);
     }
-    execute(&database.url, "UPDATE rockets SET last_received = '2022-02-02T00:00:00Z' WHERE channel = 'c'");
+    execute(
+        &database.url,
+        "UPDATE rockets SET last_received = '2022-02-02T00:00:00Z' WHERE channel = 'c'",
+    );
     let readme = include_str!("../../README.md");
-    let blocks: Vec<&str> = readme.split("```sql").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let blocks: Vec<&str> =
+        readme.split("```sql").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     let [on_both, roles, on_postgres] = blocks[..] else { panic!("{blocks:?}") };
     assert!(roles.contains("CREATE ROLE"));
-    let queries = on_both.split(';').filter(|query| !query.contains("julianday")).chain(on_postgres.split(';'));
+    let queries = on_both
+        .split(';')
+        .filter(|query| !query.contains("julianday"))
+        .chain(on_postgres.split(';'));
     let answers: Vec<usize> = queries
         .filter(|statement| !statement.trim().is_empty())
         .map(|statement| query(&database.url, statement).len())
@@ -299,7 +354,10 @@ fn check_finds_damage_and_forget_forgets() {
     for message in [launched("r", 1), faster("r", 2, 5), faster("r", 5, 1), launched("s", 1)] {
         assert_eq!(client.post(&message).status, 204);
     }
-    assert_eq!(check(&database), (Some(0), "2 channels with 3 processed ranges checked: 0 problems\n".to_owned()));
+    assert_eq!(
+        check(&database),
+        (Some(0), "2 channels with 3 processed ranges checked: 0 problems\n".to_owned())
+    );
     for (damage, mend, told) in [
         (
             "UPDATE rockets SET speed = 1 WHERE channel = 'r'",

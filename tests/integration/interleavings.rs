@@ -105,13 +105,21 @@ impl Scheduler {
     fn wait_until_quiet(&self, monitor: &mut Session) -> Vec<(usize, FailurePoint)> {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            assert!(Instant::now() < deadline, "the writers hang: {:?}", self.places.lock().unwrap());
+            assert!(
+                Instant::now() < deadline,
+                "the writers hang: {:?}",
+                self.places.lock().unwrap()
+            );
             let places = self.places.lock().unwrap();
-            let under_way = places.values().filter(|at| matches!(at, At::Work | At::Told { .. })).count();
-            let mut waiting: Vec<_> = places
-                .iter()
-                .filter_map(|(writer, at)| if let At::Point(point) = at { Some((*writer, *point)) } else { None })
-                .collect();
+            let under_way =
+                places.values().filter(|at| matches!(at, At::Work | At::Told { .. })).count();
+            let mut waiting: Vec<_> =
+                places
+                    .iter()
+                    .filter_map(|(writer, at)| {
+                        if let At::Point(point) = at { Some((*writer, *point)) } else { None }
+                    })
+                    .collect();
             if under_way == 0 {
                 waiting.sort_by_key(|(writer, _)| *writer);
                 return waiting;
@@ -121,7 +129,8 @@ impl Scheduler {
             drop(places);
             let locked = monitor.count("SELECT count(*) FROM pg_locks WHERE NOT granted");
             let places = self.places.lock().unwrap();
-            let still_under_way = places.values().filter(|at| matches!(at, At::Work | At::Told { .. })).count();
+            let still_under_way =
+                places.values().filter(|at| matches!(at, At::Work | At::Told { .. })).count();
             if still_under_way == under_way && locked == under_way && !waiting.is_empty() {
                 waiting.sort_by_key(|(writer, _)| *writer);
                 return waiting;
@@ -147,8 +156,9 @@ fn write(store: &Store, scheduler: &Scheduler, writer: usize, seed: u64, tallies
     let mut connection = store.writer().unwrap();
     for _ in 0..BATCHES {
         let count = random.random_range(1..8);
-        let identities: Vec<(u32, u32)> =
-            (0..count).map(|_| (random.random_range(0..CHANNELS), random.random_range(1..=NUMBERS))).collect();
+        let identities: Vec<(u32, u32)> = (0..count)
+            .map(|_| (random.random_range(0..CHANNELS), random.random_range(1..=NUMBERS)))
+            .collect();
         let messages: Vec<_> = identities.iter().map(message).collect();
         loop {
             let now = Timestamp::from_system_time(SystemTime::now());
@@ -167,7 +177,9 @@ fn write(store: &Store, scheduler: &Scheduler, writer: usize, seed: u64, tallies
                 Err(StoreError::Injected(point)) => {
                     if point == "after the commit" {
                         let mut tallies = tallies.lock().unwrap();
-                        identities.iter().for_each(|identity| tallies.entry(*identity).or_default().unknown += 1);
+                        identities.iter().for_each(|identity| {
+                            tallies.entry(*identity).or_default().unknown += 1
+                        });
                     }
                 }
                 Err(error) => panic!("{error}"),
@@ -189,7 +201,9 @@ fn is_the_fold(database: &TestDatabase, tallies: &Tallies) {
     assert_eq!(rows.len(), oracle.channels().count());
     for (row, channel) in rows.iter().zip(oracle.channels()) {
         let expected = oracle.rocket(channel, false);
-        let same = |column: &str, member: &str| assert_eq!(row[column], expected[member], "{channel} {column}");
+        let same = |column: &str, member: &str| {
+            assert_eq!(row[column], expected[member], "{channel} {column}")
+        };
         for (column, member) in [
             ("channel", "channel"),
             ("status", "status"),
@@ -203,17 +217,23 @@ fn is_the_fold(database: &TestDatabase, tallies: &Tallies) {
             same(column, member);
         }
         let messages = &expected["messages"];
-        for (column, member) in
-            [("processed", "processed"), ("complete_through", "completeThrough"), ("highest", "highest")]
-        {
+        for (column, member) in [
+            ("processed", "processed"),
+            ("complete_through", "completeThrough"),
+            ("highest", "highest"),
+        ] {
             assert_eq!(row[column], messages[member], "{channel} {column}");
         }
         let ranges = query(
             &database.url,
-            &format!("SELECT first_msg, last_msg FROM processed_ranges WHERE channel = '{channel}' ORDER BY 1"),
+            &format!(
+                "SELECT first_msg, last_msg FROM processed_ranges WHERE channel = '{channel}' ORDER BY 1"
+            ),
         );
-        let ranges: Vec<(i64, i64)> =
-            ranges.iter().map(|row| (row["first_msg"].as_i64().unwrap(), row["last_msg"].as_i64().unwrap())).collect();
+        let ranges: Vec<(i64, i64)> = ranges
+            .iter()
+            .map(|row| (row["first_msg"].as_i64().unwrap(), row["last_msg"].as_i64().unwrap()))
+            .collect();
         assert_eq!(ranges, oracle.ranges(channel));
     }
 }
@@ -228,14 +248,19 @@ fn findings(store: &Store) -> Vec<String> {
 fn no_interleaving_loses_an_update_or_counts_twice() {
     let database = TestDatabase::create();
     // A writer may be held at a point for longer than a statement may take.
-    let url = format!("{}{}statement_timeout=60", database.url, if database.url.contains('?') { '&' } else { '?' });
+    let url = format!(
+        "{}{}statement_timeout=60",
+        database.url,
+        if database.url.contains('?') { '&' } else { '?' }
+    );
     let scheduler = Arc::new(Scheduler::default());
     // Two instances with two writers each: they don't see each other's caches.
     let stores: Vec<Store> = (0..WRITERS)
         .map(|writer| {
             let scheduler = Arc::clone(&scheduler);
             let failures = Failures::decided_by(move |point| scheduler.reach(writer, point));
-            Store::open(&url.parse().unwrap(), &OpenOptions { failures, ..OpenOptions::default() }).unwrap()
+            Store::open(&url.parse().unwrap(), &OpenOptions { failures, ..OpenOptions::default() })
+                .unwrap()
         })
         .collect();
     let (mut turns, mut messages) = (0, 0);
@@ -255,8 +280,10 @@ fn no_interleaving_loses_an_update_or_counts_twice() {
         let tallies = tallies.into_inner().unwrap();
         is_the_fold(&database, &tallies);
         assert_eq!(findings(&stores[0]), [] as [&str; 0], "seed {seed}");
-        messages +=
-            tallies.values().map(|tally| u64::from(tally.applied + tally.duplicates + tally.unknown)).sum::<u64>();
+        messages += tallies
+            .values()
+            .map(|tally| u64::from(tally.applied + tally.duplicates + tally.unknown))
+            .sum::<u64>();
     }
     figures::row(
         "writers of several instances, interleaved by a seeded scheduler (Postgres)",
@@ -288,7 +315,11 @@ fn writers_that_take_turns_are_told_what_a_set_says(stores: &[Store], seed: u64)
         let identities: Vec<(u32, u32)> = (0..random.random_range(1..6))
             .map(|_| {
                 let far = random.random_bool(0.2);
-                let number = if far { random.random_range(1..=NUMBERS) } else { near + random.random_range(0..4) };
+                let number = if far {
+                    random.random_range(1..=NUMBERS)
+                } else {
+                    near + random.random_range(0..4)
+                };
                 (random.random_range(0..CHANNELS), number)
             })
             .collect();
@@ -301,7 +332,11 @@ fn writers_that_take_turns_are_told_what_a_set_says(stores: &[Store], seed: u64)
             .collect();
         let batch: Vec<_> = identities.iter().map(message).collect();
         let now = Timestamp::from_system_time(SystemTime::now());
-        assert_eq!(writers[chosen].commit(&batch, now).unwrap(), expected, "seed {seed}: {identities:?}");
+        assert_eq!(
+            writers[chosen].commit(&batch, now).unwrap(),
+            expected,
+            "seed {seed}: {identities:?}"
+        );
         messages += identities.len() as u64;
     }
     for store in stores {
@@ -316,7 +351,8 @@ fn writers_of_one_file_that_take_turns_are_told_what_a_set_says() {
     for seed in 0..seeds {
         let directory = tempfile::tempdir().unwrap();
         let database = Database::File(directory.path().join("rockets.db"));
-        let stores: Vec<Store> = (0..3).map(|_| Store::open(&database, &OpenOptions::default()).unwrap()).collect();
+        let stores: Vec<Store> =
+            (0..3).map(|_| Store::open(&database, &OpenOptions::default()).unwrap()).collect();
         messages += writers_that_take_turns_are_told_what_a_set_says(&stores, seed);
     }
     turns_row("SQLite", seeds, messages);

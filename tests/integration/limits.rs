@@ -10,18 +10,24 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::postgres::{TestDatabase, execute};
-use crate::support::{App, Backend, Client, Service, conformance, eventually, faster, launched, program, sql};
+use crate::support::{
+    App, Backend, Client, Service, conformance, eventually, faster, launched, program, sql,
+};
 
 conformance!(requests_that_wait_for_no_answer_are_all_answered, what_is_quoted_is_bounded);
 
 fn post_request(body: &str) -> String {
-    format!("POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    format!(
+        "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 fn requests_that_wait_for_no_answer_are_all_answered(backend: Backend) {
     const REQUESTS: u32 = 1_000;
     let app = App::spawn(backend);
-    let all: String = (1..=REQUESTS).map(|number| post_request(&faster("r", number, 1).to_string())).collect();
+    let all: String =
+        (1..=REQUESTS).map(|number| post_request(&faster("r", number, 1).to_string())).collect();
     // The service stops reading while it answers: a client that only writes would wait forever.
     std::thread::scope(|scope| {
         let stream = TcpStream::connect(app.address).unwrap();
@@ -31,9 +37,15 @@ fn requests_that_wait_for_no_answer_are_all_answered(backend: Backend) {
         for number in 1..=REQUESTS {
             let mut head = String::new();
             while !head.ends_with("\r\n\r\n") {
-                assert!(std::io::BufRead::read_line(&mut reader, &mut head).unwrap() > 0, "ended at {number}");
+                assert!(
+                    std::io::BufRead::read_line(&mut reader, &mut head).unwrap() > 0,
+                    "ended at {number}"
+                );
             }
-            assert!(head.starts_with("HTTP/1.1 204") && !head.contains("connection: close"), "{number}: {head}");
+            assert!(
+                head.starts_with("HTTP/1.1 204") && !head.contains("connection: close"),
+                "{number}: {head}"
+            );
         }
     });
     assert_eq!(app.rocket("r", "exact")["messages"]["completeThrough"], REQUESTS);
@@ -68,11 +80,20 @@ fn a_request_that_is_refused_loses_none_of_those_behind_it() {
     let file = tokens.path().join("token");
     std::fs::write(&file, "a-token").unwrap();
     let file = file.to_str().unwrap();
-    let service = Service::start_with(&["--database", "memory", "--write-token-file", file, "--read-token-file", file]);
+    let service = Service::start_with(&[
+        "--database",
+        "memory",
+        "--write-token-file",
+        file,
+        "--read-token-file",
+        file,
+    ]);
     let body = faster("r", 1, 1).to_string();
     let post = |path: &str, headers: &str| {
         let length = body.len();
-        format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n{body}")
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+        )
     };
     let token = "Authorization: Bearer a-token\r\n";
     let encoded = format!("{token}Content-Encoding: br\r\n");
@@ -120,7 +141,10 @@ fn what_is_quoted_is_bounded(backend: Backend) {
     assert!(error["detail"].as_str().unwrap().contains("more than once"), "{error}");
     let lines: String = (0..120).map(|_| body.clone() + "\n").collect();
     let answer = client.post_lines(lines.as_bytes());
-    assert_eq!((&answer.json()["rejected"], answer.json()["errors"].as_array().unwrap().len()), (&json!(120), 100));
+    assert_eq!(
+        (&answer.json()["rejected"], answer.json()["errors"].as_array().unwrap().len()),
+        (&json!(120), 100)
+    );
     assert!(answer.body.len() < 256 * 1024, "{} bytes", answer.body.len());
     // A name of reasonable length is quoted in full.
     let short = launched("r", 1).to_string().replacen('{', "{\"x\":1,\"x\":1,", 1);
@@ -192,7 +216,8 @@ fn slow_readers_are_cut_off_and_leave_room_for_others() {
 
 /// A service with few files, which may fail to start.
 fn with_files(database: &std::path::Path, files: u32) -> Command {
-    let serve = program(&["serve", "--listen", "127.0.0.1:0", "--database", database.to_str().unwrap()]);
+    let serve =
+        program(&["serve", "--listen", "127.0.0.1:0", "--database", database.to_str().unwrap()]);
     let mut limited = Command::new("bash");
     limited.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]);
     limited.arg(serve.get_program()).args(serve.get_args());
@@ -210,13 +235,17 @@ fn with_few_files_it_serves_few_and_with_too_few_it_does_not_start() {
         let refused = with_files(&database, files).stdin(Stdio::null()).output().unwrap();
         let said = String::from_utf8(refused.stderr).unwrap();
         assert!(!refused.status.success() && !said.contains("listening"), "{files}: {said}");
-        assert!(said.contains("lets this process open") && said.contains("ulimit"), "{files}: {said}");
+        assert!(
+            said.contains("lets this process open") && said.contains("ulimit"),
+            "{files}: {said}"
+        );
         assert!(!said.contains("panicked"), "{files}: {said}");
     }
     for files in [30, 64, 300] {
         let service = Service::spawn(with_files(&database, files));
         for _ in 0..7 {
-            let connections: Vec<_> = (0..100).map(|_| TcpStream::connect(service.address).unwrap()).collect();
+            let connections: Vec<_> =
+                (0..100).map(|_| TcpStream::connect(service.address).unwrap()).collect();
             drop(connections);
         }
         let closed = Instant::now();
@@ -234,7 +263,8 @@ fn with_few_files_it_serves_few_and_with_too_few_it_does_not_start() {
 fn readiness_follows_what_a_message_needs_and_clients_see_no_words_of_the_database() {
     let directory = tempfile::tempdir().unwrap();
     let (database, log) = (directory.path().join("rockets.db"), directory.path().join("log"));
-    let mut serve = program(&["serve", "--listen", "127.0.0.1:0", "--database", database.to_str().unwrap()]);
+    let mut serve =
+        program(&["serve", "--listen", "127.0.0.1:0", "--database", database.to_str().unwrap()]);
     let child = serve.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
     let logged = || std::fs::read_to_string(&log).unwrap();
     let listening = || {
@@ -260,7 +290,10 @@ fn readiness_follows_what_a_message_needs_and_clients_see_no_words_of_the_databa
         sql(&database, &format!("ALTER TABLE {table} RENAME TO aside"));
         let refused = client.post(&faster("r", 2, 1));
         let problem = refused.problem(503);
-        assert!(!problem.to_string().contains("no such table") && !problem.to_string().contains("SQL"), "{problem}");
+        assert!(
+            !problem.to_string().contains("no such table") && !problem.to_string().contains("SQL"),
+            "{problem}"
+        );
         // At once, although it was ready a moment ago.
         client.get("/readyz").problem(503);
         if table == "rockets" {
@@ -275,9 +308,12 @@ fn readiness_follows_what_a_message_needs_and_clients_see_no_words_of_the_databa
     for path in ["/messages", "/readyz", "/rockets/r"] {
         let says_why = |line: &str| {
             let json: Value = serde_json::from_str(line).unwrap();
-            json["path"] == path && json["status"] == 503 && json["reason"].as_str().unwrap().contains("no such table")
+            json["path"] == path
+                && json["status"] == 503
+                && json["reason"].as_str().unwrap().contains("no such table")
         };
-        let lines: Vec<&str> = logged.lines().filter(|line| line.contains("request failed")).collect();
+        let lines: Vec<&str> =
+            logged.lines().filter(|line| line.contains("request failed")).collect();
         assert!(lines.iter().any(|line| says_why(line)), "{path}: {lines:?}");
     }
     assert_eq!(client.post(&faster("r", 2, 1)).status, 204);
@@ -295,7 +331,10 @@ fn readiness_follows_what_a_message_needs_on_postgres_too() {
     execute(&database.url, "ALTER TABLE aside RENAME TO processed_ranges");
     eventually("it is ready again", || client.get("/readyz").status == 200);
     // A default that each batch overrides doesn't matter.
-    execute(&database.url, &format!("ALTER DATABASE {} SET default_transaction_read_only = on", database.name));
+    execute(
+        &database.url,
+        &format!("ALTER DATABASE {} SET default_transaction_read_only = on", database.name),
+    );
     execute(
         &database.url,
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity

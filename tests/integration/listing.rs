@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, App, Backend, Client, Service, conformance, encode, faster, launched, query, run, sql, stdout,
+    Answer, App, Backend, Client, Service, conformance, encode, faster, launched, query, run, sql,
+    stdout,
 };
 
 conformance!(
@@ -63,7 +64,10 @@ fn pages(client: &mut Client, query: &str) -> Vec<Vec<Value>> {
             assert_eq!(answer.header("link"), None);
             return pages;
         };
-        assert!(cursor.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'), "{cursor}");
+        assert!(
+            cursor.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'),
+            "{cursor}"
+        );
         next = next_link(&answer);
         assert!(next.ends_with(&format!("cursor={cursor}")), "{next}");
     }
@@ -76,7 +80,8 @@ fn next_link(answer: &Answer) -> String {
 
 /// The order that the contract requires, by plain comparisons.
 fn sorted(mut rockets: Vec<Value>, sort: &str, descending: bool) -> Vec<Value> {
-    let text = |rocket: &Value, member: &str| rocket[member].as_str().map(|text| text.as_bytes().to_vec());
+    let text =
+        |rocket: &Value, member: &str| rocket[member].as_str().map(|text| text.as_bytes().to_vec());
     rockets.sort_by(|a, b| {
         let by_key = match sort {
             "speed" => a["speed"].as_i64().cmp(&b["speed"].as_i64()),
@@ -104,13 +109,19 @@ fn every_sort_pages_through_each_rocket_once(backend: Backend) {
 
 fn check_every_sort(client: &mut Client, count: usize) {
     for view in ["best-effort", "exact"] {
-        let all = client.get(&format!("/rockets?view={view}&limit=1000")).json()["rockets"].as_array().unwrap().clone();
+        let all = client.get(&format!("/rockets?view={view}&limit=1000")).json()["rockets"]
+            .as_array()
+            .unwrap()
+            .clone();
         assert_eq!(all.len(), count);
         for sort in SORTS {
             for order in ["asc", "desc"] {
                 let must = sorted(all.clone(), sort, order == "desc");
                 for limit in [1, 7, 30, 60, 1_000] {
-                    let pages = pages(client, &format!("view={view}&sort={sort}&order={order}&limit={limit}"));
+                    let pages = pages(
+                        client,
+                        &format!("view={view}&sort={sort}&order={order}&limit={limit}"),
+                    );
                     assert!(pages.iter().rev().skip(1).all(|page| page.len() == limit));
                     assert_eq!(pages.len(), count.div_ceil(limit), "no empty page at the end");
                     assert_eq!(pages.concat(), must, "{view} {sort} {order} {limit}");
@@ -125,14 +136,20 @@ fn filters_and_views(backend: Backend) {
     let mut client = app.client();
     fleet(&mut client);
     for view in ["best-effort", "exact"] {
-        let all = client.get(&format!("/rockets?view={view}&limit=1000")).json()["rockets"].as_array().unwrap().clone();
+        let all = client.get(&format!("/rockets?view={view}&limit=1000")).json()["rockets"]
+            .as_array()
+            .unwrap()
+            .clone();
         for (query, members) in [
             ("status=launched", vec![("status", "launched")]),
             ("status=awaitingLaunch", vec![("status", "awaitingLaunch")]),
             ("mission=m", vec![("mission", "m")]),
             ("type=%C3%9F", vec![("type", "ß")]),
             ("type=T2&mission=M", vec![("type", "T2"), ("mission", "M")]),
-            ("status=exploded&type=T2&mission=m", vec![("status", "exploded"), ("type", "T2"), ("mission", "m")]),
+            (
+                "status=exploded&type=T2&mission=m",
+                vec![("status", "exploded"), ("type", "T2"), ("mission", "m")],
+            ),
             ("mission=none", vec![("mission", "none")]),
         ] {
             let matching: Vec<Value> = all
@@ -141,13 +158,18 @@ fn filters_and_views(backend: Backend) {
                 .cloned()
                 .collect();
             for sort in SORTS {
-                let found = pages(&mut client, &format!("view={view}&{query}&sort={sort}&order=asc&limit=4")).concat();
+                let found = pages(
+                    &mut client,
+                    &format!("view={view}&{query}&sort={sort}&order=asc&limit=4"),
+                )
+                .concat();
                 assert_eq!(found, sorted(matching.clone(), sort, false), "{view} {query} {sort}");
             }
         }
         // List items equal the rocket's own page, except for the gaps.
         for rocket in &all {
-            let path = format!("/rockets/{}?view={view}", encode(rocket["channel"].as_str().unwrap()));
+            let path =
+                format!("/rockets/{}?view={view}", encode(rocket["channel"].as_str().unwrap()));
             let mut own = client.get(&path).json();
             own["messages"].as_object_mut().unwrap().remove("gaps").unwrap();
             assert_eq!(own, *rocket);
@@ -165,7 +187,10 @@ fn limits_and_cursors(backend: Backend) {
     let asked = "sort=mission&order=asc&status=launched&limit=3";
     let mine = cursor(&mut client, asked);
     // Another limit is the same query.
-    assert_eq!(client.get(&format!("/rockets?{}&limit=9&cursor={mine}", &asked[..asked.len() - 8])).status, 200);
+    assert_eq!(
+        client.get(&format!("/rockets?{}&limit=9&cursor={mine}", &asked[..asked.len() - 8])).status,
+        200
+    );
     for other in [
         "sort=type&order=asc&status=launched",
         "sort=mission&order=desc&status=launched",
@@ -209,10 +234,17 @@ fn bad_queries_name_the_parameter(backend: Backend) {
     ] {
         let problem = client.get(&format!("/rockets?{query}")).problem(400);
         let errors = problem["errors"].as_array().unwrap();
-        assert!(errors.iter().all(|error| error["parameter"] == parameter && error["detail"].is_string()), "{problem}");
+        assert!(
+            errors
+                .iter()
+                .all(|error| error["parameter"] == parameter && error["detail"].is_string()),
+            "{problem}"
+        );
     }
     client.post(&launched("r", 1));
-    for (query, parameter) in [("view=x", "view"), ("limit=1", "limit"), ("view=exact&view=exact", "view")] {
+    for (query, parameter) in
+        [("view=x", "view"), ("limit=1", "limit"), ("view=exact&view=exact", "view")]
+    {
         let problem = client.get(&format!("/rockets/r?{query}")).problem(400);
         assert_eq!(problem["errors"][0]["parameter"], parameter);
     }
@@ -224,7 +256,8 @@ fn defaults(backend: Backend) {
     let app = App::spawn(backend);
     let mut client = app.client();
     assert_eq!(client.get("/rockets").json(), json!({ "rockets": [], "nextCursor": null }));
-    let lines: Vec<String> = (0..150).map(|index| faster(&format!("c{index:03}"), 1, index).to_string()).collect();
+    let lines: Vec<String> =
+        (0..150).map(|index| faster(&format!("c{index:03}"), 1, index).to_string()).collect();
     client.post_lines(lines.join("\n").as_bytes());
     let first = |client: &mut Client, query: &str| {
         let json = client.get(&format!("/rockets?{query}")).json();
@@ -250,21 +283,34 @@ fn check_lists(client: &mut Client, database: &Path) {
         ("status", "status"),
     ];
     for (sort, column) in sorts {
-        for (order, filter, condition) in [("desc", "", "true"), ("asc", "&type=T3", "type = 'T3'")] {
-            let page = client.get(&format!("/rockets?sort={sort}&order={order}{filter}&limit=50")).json();
-            let told: Vec<&Value> =
-                page["rockets"].as_array().unwrap().iter().map(|rocket| &rocket["channel"]).collect();
+        for (order, filter, condition) in [("desc", "", "true"), ("asc", "&type=T3", "type = 'T3'")]
+        {
+            let page =
+                client.get(&format!("/rockets?sort={sort}&order={order}{filter}&limit=50")).json();
+            let told: Vec<&Value> = page["rockets"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|rocket| &rocket["channel"])
+                .collect();
             let sql = format!(
                 "SELECT channel FROM rockets WHERE {condition}
                  ORDER BY {column} IS NULL, {column} {order}, channel {order} LIMIT 50"
             );
             let rows = query(database, &sql);
-            assert_eq!(told, rows.iter().map(|row| &row[0]).collect::<Vec<_>>(), "{sort} {order} {filter}");
+            assert_eq!(
+                told,
+                rows.iter().map(|row| &row[0]).collect::<Vec<_>>(),
+                "{sort} {order} {filter}"
+            );
         }
     }
     for report in ["missions", "types", "explosions", "fleet"] {
-        let by_http = client.request("GET", &format!("/reports/{report}"), &[("accept", "text/csv")], b"").unwrap();
-        let by_sql = run(&["report", report, "--format", "csv", "--database", database.to_str().unwrap()]);
+        let by_http = client
+            .request("GET", &format!("/reports/{report}"), &[("accept", "text/csv")], b"")
+            .unwrap();
+        let by_sql =
+            run(&["report", report, "--format", "csv", "--database", database.to_str().unwrap()]);
         assert_eq!(String::from_utf8(by_http.body).unwrap(), stdout(&by_sql), "{report}");
     }
 }
@@ -272,12 +318,13 @@ fn check_lists(client: &mut Client, database: &Path) {
 #[test]
 fn lists_are_as_the_tables_whoever_writes() {
     let directory = tempfile::tempdir().unwrap();
-    let (database, file) = (directory.path().join("rockets.db"), directory.path().join("messages.ndjson"));
+    let (database, file) =
+        (directory.path().join("rockets.db"), directory.path().join("messages.ndjson"));
     let message = |rocket: u32, number: u32| {
         let mut message = launched(&format!("{:08x}", rocket.wrapping_mul(2_654_435_761)), number);
-        message["metadata"]["messageTime"] = json!(format!("2022-02-02T18:{:02}:{number:02}Z", rocket % 60));
-        message["message"] =
-            json!({ "type": format!("T{}", (rocket + number) % 7), "launchSpeed": rocket % 977, "mission": "M" });
+        message["metadata"]["messageTime"] =
+            json!(format!("2022-02-02T18:{:02}:{number:02}Z", rocket % 60));
+        message["message"] = json!({ "type": format!("T{}", (rocket + number) % 7), "launchSpeed": rocket % 977, "mission": "M" });
         message.to_string() + "\n"
     };
     let path = database.to_str().unwrap();
@@ -291,13 +338,17 @@ fn lists_are_as_the_tables_whoever_writes() {
     check_lists(&mut client, &database);
     for round in 0..3 {
         // This process: changes of rockets, and new ones.
-        let lines: String = (0..500).map(|index| message(round * 2_000 + index * 21, 2 + round)).collect();
+        let lines: String =
+            (0..500).map(|index| message(round * 2_000 + index * 21, 2 + round)).collect();
         client.post_lines(lines.as_bytes());
         check_lists(&mut client, &database);
         // Other processes: the same, a rocket that is removed, and any statement.
         ingest((0..500).map(|index| message(round * 2_000 + index * 23, 7 + round)).collect());
         check_lists(&mut client, &database);
-        let fastest = query(&database, "SELECT channel FROM rockets ORDER BY speed DESC, channel DESC LIMIT 1");
+        let fastest = query(
+            &database,
+            "SELECT channel FROM rockets ORDER BY speed DESC, channel DESC LIMIT 1",
+        );
         let fastest = fastest[0][0].as_str().unwrap();
         assert!(run(&["forget", fastest, "--database", path]).status.success());
         check_lists(&mut client, &database);
@@ -316,9 +367,12 @@ fn lists_are_as_the_tables_whoever_writes() {
 #[test]
 fn what_is_acknowledged_is_listed_at_once_while_others_write() {
     let directory = tempfile::tempdir().unwrap();
-    let (database, file) = (directory.path().join("rockets.db"), directory.path().join("messages.ndjson"));
+    let (database, file) =
+        (directory.path().join("rockets.db"), directory.path().join("messages.ndjson"));
     let service = Service::start(&database);
-    let lines: String = (0..3_000).map(|rocket| launched(&format!("other{rocket}"), 1).to_string() + "\n").collect();
+    let lines: String = (0..3_000)
+        .map(|rocket| launched(&format!("other{rocket}"), 1).to_string() + "\n")
+        .collect();
     std::fs::write(&file, lines).unwrap();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -340,7 +394,8 @@ fn what_is_acknowledged_is_listed_at_once_while_others_write() {
                         assert_eq!(client.post(&faster(&channel, number, speed)).status, 204);
                         let page = client.get("/rockets?sort=speed&limit=4").json();
                         let rockets = page["rockets"].as_array().unwrap();
-                        let mine = rockets.iter().find(|rocket| rocket["channel"] == channel.as_str());
+                        let mine =
+                            rockets.iter().find(|rocket| rocket["channel"] == channel.as_str());
                         let mine = mine.unwrap_or_else(|| panic!("{channel} {number}: {page}"));
                         assert_eq!(mine["messages"]["processed"], number, "{page}");
                         assert_eq!(mine["speed"], i64::from(speed) * i64::from(number), "{page}");

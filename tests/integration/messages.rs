@@ -32,7 +32,10 @@ fn the_example_is_taken_once(backend: Backend) {
     let app = App::spawn(backend);
     let mut client = app.client();
     let first = client.post(&launched("r", 1));
-    assert_eq!((first.status, first.header("idempotent-replayed"), first.body.len()), (204, None, 0));
+    assert_eq!(
+        (first.status, first.header("idempotent-replayed"), first.body.len()),
+        (204, None, 0)
+    );
     // Contents are not compared: the first copy counts.
     let mut other = launched("r", 1);
     other["message"]["mission"] = json!("OTHER");
@@ -85,7 +88,10 @@ fn every_effect_counts(backend: Backend) {
         (&rocket["type"], &rocket["mission"], &rocket["status"]),
         (&json!("Vega"), &json!("B"), &json!("exploded"))
     );
-    assert_eq!((&rocket["latestMissionMessage"], &rocket["latestExplodedMessage"]), (&json!(6), &json!(5)));
+    assert_eq!(
+        (&rocket["latestMissionMessage"], &rocket["latestExplodedMessage"]),
+        (&json!(6), &json!(5))
+    );
     assert_eq!(rocket["explodedReason"], "BOOM");
 }
 
@@ -133,12 +139,16 @@ fn both_views_are_read_as_of_one_moment(backend: Backend) {
     std::thread::scope(|scope| {
         let writing = scope.spawn(|| {
             let mut poster = app.client();
-            (4..400).for_each(|number| assert_eq!(poster.post(&faster("r", number, 1)).status, 204));
+            (4..400)
+                .for_each(|number| assert_eq!(poster.post(&faster("r", number, 1)).status, 204));
         });
         while !writing.is_finished() {
             let both = client.get("/rockets/r?view=both").json();
             assert_eq!(both["bestEffort"], both["exact"]);
-            assert_eq!(both["bestEffort"]["speed"], 505 + both["messages"]["highest"].as_i64().unwrap());
+            assert_eq!(
+                both["bestEffort"]["speed"],
+                505 + both["messages"]["highest"].as_i64().unwrap()
+            );
         }
     });
 }
@@ -146,8 +156,12 @@ fn both_views_are_read_as_of_one_moment(backend: Backend) {
 /// Asserts that the message is rejected for exactly these members.
 fn refused(client: &mut Client, message: &Value, pointers: &[&str]) {
     let problem = client.post(message).problem(422);
-    let told: BTreeSet<_> =
-        problem["errors"].as_array().unwrap().iter().map(|error| error["pointer"].as_str()).collect();
+    let told: BTreeSet<_> = problem["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|error| error["pointer"].as_str())
+        .collect();
     assert_eq!(told, pointers.iter().copied().map(Some).collect(), "{message} {problem}");
     assert!(problem["errors"].as_array().unwrap().iter().all(|error| error["detail"].is_string()));
 }
@@ -173,8 +187,14 @@ fn bounds_of_texts(backend: Backend) {
         (changed_mission, "/message/newMission"),
     ];
     for (message, pointer) in &texts {
-        for good in ["x".repeat(255), "🚀".repeat(255), " ".to_owned(), "\u{200b}\u{fdd0}\"\\".to_owned()] {
-            assert_eq!(client.post(&changed(message.clone(), pointer, json!(good))).status, 204, "{pointer} {good}");
+        for good in
+            ["x".repeat(255), "🚀".repeat(255), " ".to_owned(), "\u{200b}\u{fdd0}\"\\".to_owned()]
+        {
+            assert_eq!(
+                client.post(&changed(message.clone(), pointer, json!(good))).status,
+                204,
+                "{pointer} {good}"
+            );
         }
         for bad in ["", "\u{0}", "a\nb", "\u{7f}", "\u{9f}", &"x".repeat(256), &"é".repeat(256)] {
             refused(&mut client, &changed(message.clone(), pointer, json!(bad)), &[pointer]);
@@ -183,7 +203,10 @@ fn bounds_of_texts(backend: Backend) {
             refused(&mut client, &changed(message.clone(), pointer, bad), &[pointer]);
         }
         let half = launched("r", 1).to_string().replace("\"ARTEMIS\"", r#""\ud83d""#);
-        assert_eq!(client.post_bytes(half.as_bytes()).problem(422)["errors"][0]["pointer"], "/message/mission");
+        assert_eq!(
+            client.post_bytes(half.as_bytes()).problem(422)["errors"][0]["pointer"],
+            "/message/mission"
+        );
     }
     let whole = launched("pair", 1).to_string().replace("ARTEMIS", r"\ud83d\ude80\u0041\/");
     assert_eq!(client.post_bytes(whole.as_bytes()).status, 204);
@@ -236,9 +259,16 @@ fn bounds_of_numbers(backend: Backend) {
         ),
     ] {
         for good in good {
-            assert_eq!(client.post_bytes(raw(&message, member, good).as_bytes()).status, 204, "{member} {good}");
+            assert_eq!(
+                client.post_bytes(raw(&message, member, good).as_bytes()).status,
+                204,
+                "{member} {good}"
+            );
         }
-        for bad in bad.into_iter().chain(["1.0", "1e0", "1E2", "0.5", "-0.0", "null", "true", "\"1\"", "[]", "{}"]) {
+        for bad in bad
+            .into_iter()
+            .chain(["1.0", "1e0", "1E2", "0.5", "-0.0", "null", "true", "\"1\"", "[]", "{}"])
+        {
             let problem = client.post_bytes(raw(&message, member, bad).as_bytes()).problem(422);
             assert_eq!(problem["errors"][0]["pointer"], pointer, "{member} {bad}");
             assert_eq!(problem["errors"].as_array().unwrap().len(), 1);
@@ -312,17 +342,35 @@ fn every_wrong_shape_is_told_with_its_place(backend: Backend) {
         (json!({ "metadata": [], "message": 3 }), vec!["/metadata", "/message"]),
         (
             json!({ "metadata": {}, "message": {} }),
-            vec!["/metadata/channel", "/metadata/messageNumber", "/metadata/messageTime", "/metadata/messageType"],
+            vec![
+                "/metadata/channel",
+                "/metadata/messageNumber",
+                "/metadata/messageTime",
+                "/metadata/messageType",
+            ],
         ),
-        (changed(launched("r", 1), "/metadata/messageType", json!("rocketlaunched")), vec!["/metadata/messageType"]),
-        (changed(launched("r", 1), "/metadata/messageType", json!("RocketExploded")), vec!["/message/reason"]),
-        (changed(launched("r", 1), "/metadata/messageType", json!("RocketSpeedIncreased")), vec!["/message/by"]),
+        (
+            changed(launched("r", 1), "/metadata/messageType", json!("rocketlaunched")),
+            vec!["/metadata/messageType"],
+        ),
+        (
+            changed(launched("r", 1), "/metadata/messageType", json!("RocketExploded")),
+            vec!["/message/reason"],
+        ),
+        (
+            changed(launched("r", 1), "/metadata/messageType", json!("RocketSpeedIncreased")),
+            vec!["/message/by"],
+        ),
         (
             changed(launched("r", 1), "/message", json!({})),
             vec!["/message/type", "/message/launchSpeed", "/message/mission"],
         ),
         (
-            changed(changed(launched("", 1), "/message/type", json!(7)), "/metadata/messageNumber", json!(0)),
+            changed(
+                changed(launched("", 1), "/message/type", json!(7)),
+                "/metadata/messageNumber",
+                json!(0),
+            ),
             vec!["/metadata/channel", "/metadata/messageNumber", "/message/type"],
         ),
     ] {
@@ -339,7 +387,10 @@ fn every_wrong_shape_is_told_with_its_place(backend: Backend) {
         ("\"mission\":", "\"a/b~\":1,\"a/b~\":1,\"mission\":", "/message/a~1b~0"),
     ] {
         let problem = client.post_bytes(good.replacen(from, to, 1).as_bytes()).problem(422);
-        assert!(problem["errors"].as_array().unwrap().iter().any(|error| error["pointer"] == pointer), "{problem}");
+        assert!(
+            problem["errors"].as_array().unwrap().iter().any(|error| error["pointer"] == pointer),
+            "{problem}"
+        );
     }
     assert_eq!(client.get("/rockets/r").status, 404, "nothing of them was taken");
 }
@@ -375,12 +426,16 @@ fn bodies_that_are_not_json(backend: Backend) {
     let app = App::spawn(backend);
     let mut client = app.client();
     let good = launched("r", 1).to_string();
-    let [control, latin] =
-        [good.replace("ARTEMIS", "A\u{1}").into_bytes(), good.replace("ARTEMIS", "\u{0}").into_bytes()];
+    let [control, latin] = [
+        good.replace("ARTEMIS", "A\u{1}").into_bytes(),
+        good.replace("ARTEMIS", "\u{0}").into_bytes(),
+    ];
     let bad_utf8 = [&good.as_bytes()[..20], b"\xff", &good.as_bytes()[20..]].concat();
     let ignored_utf8 = good.replace(r#""metadata":"#, r#""x":"#).into_bytes();
-    let ignored_utf8: Vec<u8> =
-        ignored_utf8.iter().flat_map(|byte| if *byte == b'F' { vec![0xc3] } else { vec![*byte] }).collect();
+    let ignored_utf8: Vec<u8> = ignored_utf8
+        .iter()
+        .flat_map(|byte| if *byte == b'F' { vec![0xc3] } else { vec![*byte] })
+        .collect();
     for body in [
         &b""[..],
         b" ",
@@ -414,7 +469,9 @@ fn sizes_and_encodings(backend: Backend) {
     Client::new(app.address).post_bytes(sized(65_537).as_bytes()).problem(413);
     // Without a Content-Length, the body is counted as it arrives.
     let mut chunked = Client::new(app.address);
-    chunked.send(b"POST /messages HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+    chunked
+        .send(b"POST /messages HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .unwrap();
     let chunk = format!("4000\r\n{}\r\n", " ".repeat(0x4000));
     for _ in 0..4 {
         chunked.send(chunk.as_bytes()).unwrap();
@@ -422,9 +479,13 @@ fn sizes_and_encodings(backend: Backend) {
     chunked.send(b"1\r\n \r\n0\r\n\r\n").unwrap();
     chunked.answer(false).unwrap().problem(413);
 
-    let gzip = client.request("POST", "/messages", &[("Content-Encoding", "gzip")], message.as_bytes()).unwrap();
+    let gzip = client
+        .request("POST", "/messages", &[("Content-Encoding", "gzip")], message.as_bytes())
+        .unwrap();
     gzip.problem(415);
-    for content_type in ["text/plain", "application/json", "application/x-www-form-urlencoded", "nonsense"] {
+    for content_type in
+        ["text/plain", "application/json", "application/x-www-form-urlencoded", "nonsense"]
+    {
         let answer = Client::new(app.address).request(
             "POST",
             "/messages",
@@ -450,7 +511,9 @@ fn who_sends_many_messages_as_one_is_told_how_to(backend: Backend) {
         let problem = Client::new(app.address).post_bytes(body.as_bytes()).problem(status);
         let detail = problem["detail"].as_str().unwrap();
         assert!(
-            detail.contains("To send many messages, one per line, use Content-Type: application/x-ndjson."),
+            detail.contains(
+                "To send many messages, one per line, use Content-Type: application/x-ndjson."
+            ),
             "{detail}"
         );
     }
@@ -471,23 +534,34 @@ fn lines_are_taken_one_by_one(backend: Backend) {
         launched("", 3),
         faster("r", 4, 1),
     );
-    for content_type in
-        ["application/x-ndjson", "application/ndjson; charset=utf-8", "Application/JSONL", "application/x-ndjson;a=b"]
-    {
-        let answer = client.request("POST", "/messages", &[("Content-Type", content_type)], body.as_bytes()).unwrap();
+    for content_type in [
+        "application/x-ndjson",
+        "application/ndjson; charset=utf-8",
+        "Application/JSONL",
+        "application/x-ndjson;a=b",
+    ] {
+        let answer = client
+            .request("POST", "/messages", &[("Content-Type", content_type)], body.as_bytes())
+            .unwrap();
         assert_eq!(answer.status, 200);
         let json = answer.json();
         let first = content_type == "application/x-ndjson";
         assert_eq!(json["applied"], if first { 3 } else { 0 });
         assert_eq!(json["duplicates"], if first { 1 } else { 4 });
         assert_eq!((&json["received"], &json["rejected"]), (&json!(6), &json!(2)));
-        assert_eq!((&json["errors"][0]["line"], &json["errors"][1]["line"]), (&json!(5), &json!(7)));
+        assert_eq!(
+            (&json["errors"][0]["line"], &json["errors"][1]["line"]),
+            (&json!(5), &json!(7))
+        );
         assert!(json["errors"][1]["detail"].as_str().unwrap().contains("/metadata/channel"));
         assert_eq!(json.as_object().unwrap().len(), 5);
     }
     assert_eq!(app.rocket("r", "best-effort")["messages"]["gaps"], json!([[3, 3]]));
     let empty = client.post_lines(b"").json();
-    assert_eq!(empty, json!({ "received": 0, "applied": 0, "duplicates": 0, "rejected": 0, "errors": [] }));
+    assert_eq!(
+        empty,
+        json!({ "received": 0, "applied": 0, "duplicates": 0, "rejected": 0, "errors": [] })
+    );
 }
 
 fn a_stream_of_many_parts(backend: Backend) {
@@ -495,7 +569,9 @@ fn a_stream_of_many_parts(backend: Backend) {
     let mut client = app.client();
     let mut body = Vec::new();
     for number in (1..=20_000).rev() {
-        body.extend(faster(&format!("c{}", number % 7), number / 7 + 1, 1).to_string().into_bytes());
+        body.extend(
+            faster(&format!("c{}", number % 7), number / 7 + 1, 1).to_string().into_bytes(),
+        );
         body.push(b'\n');
         if number % 100 == 0 {
             body.extend(b"{\"bad\":");
@@ -522,7 +598,8 @@ fn identity_of_channels_is_bytes(backend: Backend) {
         assert_eq!(client.post(&faster(channel, 1, speed)).status, 204);
     }
     for (speed, channel) in (1..).zip(channels) {
-        let listed = client.get(&format!("/rockets?channel={}", crate::support::encode(channel))).json();
+        let listed =
+            client.get(&format!("/rockets?channel={}", crate::support::encode(channel))).json();
         assert_eq!(listed["rockets"].as_array().unwrap().len(), 1, "{channel}");
         assert_eq!(
             (&listed["rockets"][0]["channel"], &listed["rockets"][0]["speed"]),
@@ -566,7 +643,10 @@ fn health_and_unknown_places(backend: Backend) {
     let long = "x".repeat(200);
     let replaced = client.request("GET", "/livez", &[("X-Request-Id", &long)], b"").unwrap();
     assert!(replaced.header("x-request-id").is_some_and(|id| id != long));
-    assert_ne!(client.get("/livez").header("x-request-id"), client.get("/livez").header("x-request-id"));
+    assert_ne!(
+        client.get("/livez").header("x-request-id"),
+        client.get("/livez").header("x-request-id")
+    );
 }
 
 /// The property of the fold through the API, with concurrent clients, some of which send lines.

@@ -6,7 +6,9 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::{App, Backend, Client, Service, conformance, faster, launched, run, sql, stderr, stdout};
+use crate::support::{
+    App, Backend, Client, Service, conformance, faster, launched, run, sql, stderr, stdout,
+};
 
 conformance!(
     reports_say_what_the_views_say,
@@ -20,9 +22,14 @@ fn fleet(client: &mut Client) {
     let mut explosion = launched("b", 2);
     explosion["metadata"]["messageType"] = json!("RocketExploded");
     explosion["message"] = json!({ "reason": "a \"big\" bang, twice" });
-    for message in
-        [launched("a", 1), faster("a", 4, 1), launched("b", 1), explosion, faster("c", 3, 7), faster("d", 1, 8)]
-    {
+    for message in [
+        launched("a", 1),
+        faster("a", 4, 1),
+        launched("b", 1),
+        explosion,
+        faster("c", 3, 7),
+        faster("d", 1, 8),
+    ] {
         assert_eq!(client.post(&message).status, 204);
     }
 }
@@ -32,7 +39,8 @@ fn reports_say_what_the_views_say(backend: Backend) {
     let mut client = app.client();
     fleet(&mut client);
     let named = client.get("/reports").json();
-    let names: Vec<&Value> = named["reports"].as_array().unwrap().iter().map(|report| &report["name"]).collect();
+    let names: Vec<&Value> =
+        named["reports"].as_array().unwrap().iter().map(|report| &report["name"]).collect();
     assert_eq!(names, ["missions", "types", "explosions", "fleet", "gaps"]);
     let mut rows = |name: &str| {
         let report = client.get(&format!("/reports/{name}")).json();
@@ -58,8 +66,12 @@ fn reports_say_what_the_views_say(backend: Backend) {
     client.get("/reports/gaps?limit=3").problem(400);
     if !matches!(backend, Backend::SqliteMemory) {
         for name in ["missions", "types", "explosions", "fleet", "gaps"] {
-            let printed = run(&["report", name, "--format", "json", "--database", &app.database_argument()]);
-            assert_eq!(printed.stdout.trim_ascii_end(), client.get(&format!("/reports/{name}")).body);
+            let printed =
+                run(&["report", name, "--format", "json", "--database", &app.database_argument()]);
+            assert_eq!(
+                printed.stdout.trim_ascii_end(),
+                client.get(&format!("/reports/{name}")).body
+            );
         }
         let table = stdout(&run(&["report", "missions", "--database", &app.database_argument()]));
         assert!(table.contains("mean_speed") && table.contains("500.5"), "{table}");
@@ -84,7 +96,9 @@ fn reports_come_as_csv_to_who_asks_for_it(backend: Backend) {
     let app = App::spawn(backend);
     let mut client = app.client();
     fleet(&mut client);
-    let mut get = |accept: &str| client.request("GET", "/reports/explosions", &[("Accept", accept)], b"").unwrap();
+    let mut get = |accept: &str| {
+        client.request("GET", "/reports/explosions", &[("Accept", accept)], b"").unwrap()
+    };
     let csv = get("text/csv");
     assert_eq!(csv.header("content-type"), Some("text/csv; charset=utf-8"));
     let expected = "reason,rockets,latest_update\r\n\"a \"\"big\"\" bang, twice\",1,2022-02-02T18:39:05.863370Z\r\n";
@@ -97,15 +111,22 @@ fn reports_come_as_csv_to_who_asks_for_it(backend: Backend) {
     ] {
         assert_eq!(get(accept).header("content-type"), Some(content_type), "{accept}");
     }
-    let missions = client.request("GET", "/reports/missions", &[("Accept", "text/csv")], b"").unwrap();
+    let missions =
+        client.request("GET", "/reports/missions", &[("Accept", "text/csv")], b"").unwrap();
     let lines = String::from_utf8(missions.body).unwrap();
     assert_eq!(lines.lines().nth(2), Some(",2,0,0,7.5,8"), "null is empty");
 }
 
 /// The sum of a metric's values, over its labels.
 fn metric(text: &str, name: &str) -> f64 {
-    let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
-    line.unwrap_or_else(|| panic!("no {name} in {text}")).rsplit(' ').next().unwrap().parse().unwrap()
+    let line =
+        text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+    line.unwrap_or_else(|| panic!("no {name} in {text}"))
+        .rsplit(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 fn metrics_count_what_happens(backend: Backend) {
@@ -189,10 +210,15 @@ fn a_backup_is_whole_and_made_while_others_write() {
     // A damaged database is not copied, and nothing is left behind.
     sql(database.as_ref(), "UPDATE rockets SET speed = 1");
     let damaged = run(&["backup", &path("bad.db"), "--database", &database]);
-    assert!(!damaged.status.success() && stderr(&damaged).contains("the database is damaged"), "{damaged:?}");
-    let names =
-        std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let left: Vec<String> = names.filter(|name| name.contains("bad") || name.contains("partial")).collect();
+    assert!(
+        !damaged.status.success() && stderr(&damaged).contains("the database is damaged"),
+        "{damaged:?}"
+    );
+    let names = std::fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let left: Vec<String> =
+        names.filter(|name| name.contains("bad") || name.contains("partial")).collect();
     assert!(left.is_empty(), "{left:?}");
     let memory = run(&["backup", &path("no.db"), "--database", "memory"]);
     assert!(!memory.status.success() && stderr(&memory).contains("nothing to copy"), "{memory:?}");
@@ -204,14 +230,27 @@ fn completions_and_the_manual_know_every_command() {
         assert!(stdout(&run(&["completions", shell])).contains("database"), "{shell}");
     }
     let manual = stdout(&run(&["man"]));
-    for command in ["serve", "launch", "ingest", "check", "report", "backup", "forget", "migrate", "completions"] {
+    for command in [
+        "serve",
+        "launch",
+        "ingest",
+        "check",
+        "report",
+        "backup",
+        "forget",
+        "migrate",
+        "completions",
+    ] {
         assert!(manual.contains(command), "{command}");
     }
 }
 
 /// A file in `deploy`.
 fn deployed(name: &str) -> String {
-    std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)).unwrap()
+    std::fs::read_to_string(
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name),
+    )
+    .unwrap()
 }
 
 #[test]
@@ -221,7 +260,8 @@ fn the_grafana_dashboard_shows_metrics_that_exist() {
     // So that something was answered.
     client.get("/livez");
     let metrics = String::from_utf8(client.get("/metrics").body).unwrap();
-    let exist = |name: &str| metrics.lines().any(|line| line.starts_with(&format!("# TYPE {name} ")));
+    let exist =
+        |name: &str| metrics.lines().any(|line| line.starts_with(&format!("# TYPE {name} ")));
     let dashboard = deployed("grafana-dashboard.json");
     let json: Value = serde_json::from_str(&dashboard).unwrap();
     assert!(json["panels"].as_array().unwrap().len() > 10);

@@ -31,9 +31,10 @@ impl Sent {
 
     pub fn json(&self) -> Value {
         let (kind, message) = match &self.event {
-            Event::Launched(rocket_type, speed, mission) => {
-                ("RocketLaunched", json!({ "type": rocket_type, "launchSpeed": speed, "mission": mission }))
-            }
+            Event::Launched(rocket_type, speed, mission) => (
+                "RocketLaunched",
+                json!({ "type": rocket_type, "launchSpeed": speed, "mission": mission }),
+            ),
             Event::Faster(by) => ("RocketSpeedIncreased", json!({ "by": by })),
             Event::Slower(by) => ("RocketSpeedDecreased", json!({ "by": by })),
             Event::Exploded(reason) => ("RocketExploded", json!({ "reason": reason })),
@@ -153,7 +154,8 @@ fn gaps(numbers: &BTreeSet<u32>) -> Vec<(u32, u32)> {
 fn event() -> impl Strategy<Value = Event> {
     let speed = prop_oneof![any::<i32>(), Just(i32::MIN), Just(i32::MAX), -5..5_i32];
     prop_oneof![
-        ("[A-Z]{1,3}", speed.clone(), "[a-zé🚀]{1,3}").prop_map(|(a, b, c)| Event::Launched(a, b, c)),
+        ("[A-Z]{1,3}", speed.clone(), "[a-zé🚀]{1,3}")
+            .prop_map(|(a, b, c)| Event::Launched(a, b, c)),
         speed.clone().prop_map(Event::Faster),
         speed.prop_map(Event::Slower),
         "[A-Z]{1,3}".prop_map(Event::Exploded),
@@ -165,7 +167,8 @@ fn event() -> impl Strategy<Value = Event> {
 pub fn arrivals() -> impl Strategy<Value = Vec<Vec<Sent>>> {
     let channel = prop_oneof![4 => Just("a"), 2 => Just("a/b %"), 1 => Just("é\u{1F680}")];
     // Close together, so that ranges join, and sometimes far away.
-    let number = prop_oneof![8 => 1..40_u32, 2 => 60..300_u32, 1 => Just(u32::MAX), 1 => Just(u32::MAX - 1)];
+    let number =
+        prop_oneof![8 => 1..40_u32, 2 => 60..300_u32, 1 => Just(u32::MAX), 1 => Just(u32::MAX - 1)];
     let message = (channel, number, 0..60_000_000_u32, event());
     prop::collection::vec(message, 1..80)
         .prop_map(|messages| {

@@ -62,9 +62,15 @@ fn a_server_that_is_killed_under_load_loses_nothing() {
     let metrics = String::from_utf8(metrics).unwrap();
     for operation in ["commit", "read"] {
         let none = format!("rocket_monitor_store_errors_total{{operation=\"{operation}\"}} 0\n");
-        assert!(metrics.contains(none.trim_end_matches("0\n")) && !metrics.contains(&none), "{metrics}");
+        assert!(
+            metrics.contains(none.trim_end_matches("0\n")) && !metrics.contains(&none),
+            "{metrics}"
+        );
     }
-    let state = query(&cluster.url("postgres"), "SELECT channel, speed, processed, complete_through FROM rockets");
+    let state = query(
+        &cluster.url("postgres"),
+        "SELECT channel, speed, processed, complete_through FROM rockets",
+    );
     assert_eq!(state.len(), 10);
     for row in state {
         assert_eq!(
@@ -147,11 +153,18 @@ fn serialization_failures_are_tried_again_within_bounds() {
     // Five attempts are too few, and the third of the next five succeeds.
     let given_up = client.post(&faster("r", 2, 1));
     assert!(!given_up.problem(503)["detail"].as_str().unwrap().contains("40001"), "{given_up:?}");
-    assert!(reason(&log).contains("40001") && !reason(&log).contains(" at line "), "{}", reason(&log));
+    assert!(
+        reason(&log).contains("40001") && !reason(&log).contains(" at line "),
+        "{}",
+        reason(&log)
+    );
     let taken = client.post(&faster("r", 2, 1));
     assert_eq!((taken.status, taken.header("idempotent-replayed")), (204, None));
     assert_eq!(query(&database.url, "SELECT speed FROM rockets"), [json!({ "speed": 2 })]);
-    assert_eq!(query(&database.url, "SELECT last_value FROM failures"), [json!({ "last_value": 8 })]);
+    assert_eq!(
+        query(&database.url, "SELECT last_value FROM failures"),
+        [json!({ "last_value": 8 })]
+    );
 }
 
 /// How many of the service's batches wait for a lock.
@@ -164,11 +177,15 @@ fn waiting(database: &TestDatabase) -> usize {
 fn deadlocks_are_tried_again() {
     let database = TestDatabase::create();
     // The session that waits this long checks for deadlocks: the program's, not the one below.
-    execute(&database.url, &format!("ALTER DATABASE {} SET deadlock_timeout = '2s'", database.name));
+    execute(
+        &database.url,
+        &format!("ALTER DATABASE {} SET deadlock_timeout = '2s'", database.name),
+    );
     let directory = tempfile::tempdir().unwrap();
     let ingest = |number: u32| {
         let file = directory.path().join(number.to_string());
-        let lines = (0..40).map(|rocket| faster(&format!("c{rocket:02}"), number, 1).to_string() + "\n");
+        let lines =
+            (0..40).map(|rocket| faster(&format!("c{rocket:02}"), number, 1).to_string() + "\n");
         std::fs::write(&file, lines.collect::<String>()).unwrap();
         let ingested = run(&["ingest", file.to_str().unwrap(), "--database", &database.url]);
         assert!(stdout(&ingested).contains("40 applied"), "{ingested:?}");
@@ -201,19 +218,27 @@ fn a_store_that_does_not_answer_delays_the_end_for_less_than_ten_seconds() {
     other.execute("BEGIN; UPDATE rockets SET speed = speed");
     std::thread::scope(|scope| {
         let clients: Vec<_> = (2..10)
-            .map(|number| scope.spawn(move || Client::new(address).post(&faster("r", number, 1)).status))
+            .map(|number| {
+                scope.spawn(move || Client::new(address).post(&faster("r", number, 1)).status)
+            })
             .collect();
         eventually("a batch waits", || waiting(&database) > 0);
         // A request that has not been read yet is not accepted, and may be cut off.
         let bytes: usize = (2..10).map(|number| faster("r", number, 1).to_string().len()).sum();
         let taken = format!("rocket_monitor_queue_bytes {bytes}\n");
         let mut watching = Client::new(address);
-        eventually("all are taken", || String::from_utf8(watching.get("/metrics").body).unwrap().contains(&taken));
+        eventually("all are taken", || {
+            String::from_utf8(watching.get("/metrics").body).unwrap().contains(&taken)
+        });
         let asked = Instant::now();
         assert!(service.terminate().success());
         assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
         for client in clients {
-            assert_eq!(client.join().unwrap(), 503, "they get an error although the store never answered");
+            assert_eq!(
+                client.join().unwrap(),
+                503,
+                "they get an error although the store never answered"
+            );
         }
     });
     other.execute("COMMIT");
@@ -280,8 +305,8 @@ fn who_waits_for_a_locked_table_holds_no_more_connections_than_else() {
     assert_eq!(query(&database.url, "SELECT channel FROM rockets"), [json!({ "channel": "r" })]);
 }
 
-/// Closes all other sessions of the database, also one that is opened in the meantime to notify other
-/// instances.
+/// Closes all other sessions of the database, also one that is opened in the meantime to notify
+/// other instances.
 fn close_others(watching: &mut Session) {
     eventually("they are closed", || {
         watching.execute(
@@ -307,7 +332,10 @@ fn the_first_message_after_the_server_closed_the_connections_is_taken() {
         close_others(&mut watching);
     }
     // Also by itself, after a while.
-    execute(&database.url, &format!("ALTER DATABASE {} SET idle_session_timeout = '1s'", database.name));
+    execute(
+        &database.url,
+        &format!("ALTER DATABASE {} SET idle_session_timeout = '1s'", database.name),
+    );
     // A session that was opened before that has no timeout.
     close_others(&mut watching);
     for number in 6..=8 {
@@ -328,15 +356,19 @@ struct Firewall {
 impl Firewall {
     fn start(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (port, forgotten) = (listener.local_addr().unwrap().port(), Arc::<AtomicU32>::default());
+        let (port, forgotten) =
+            (listener.local_addr().unwrap().port(), Arc::<AtomicU32>::default());
         let all = Arc::clone(&forgotten);
         std::thread::spawn(move || {
             for inside in listener.incoming() {
-                let (inside, outside) = (inside.unwrap(), TcpStream::connect(("127.0.0.1", server)).unwrap());
+                let (inside, outside) =
+                    (inside.unwrap(), TcpStream::connect(("127.0.0.1", server)).unwrap());
                 for (from, to) in [(&inside, &outside), (&outside, &inside)] {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
                     let (all, age) = (Arc::clone(&all), all.load(Ordering::SeqCst));
-                    std::thread::spawn(move || Self::pass(from, to, || all.load(Ordering::SeqCst) == age));
+                    std::thread::spawn(move || {
+                        Self::pass(from, to, || all.load(Ordering::SeqCst) == age)
+                    });
                 }
             }
         });
@@ -359,9 +391,11 @@ impl Firewall {
 #[test]
 fn the_first_message_after_a_firewall_dropped_the_connections_is_taken() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let _cluster = Cluster::start_with(&format!("-c fsync=off -c listen_addresses=127.0.0.1 -c port={port}"));
+    let _cluster =
+        Cluster::start_with(&format!("-c fsync=off -c listen_addresses=127.0.0.1 -c port={port}"));
     let firewall = Firewall::start(port);
-    let service = Service::start(format!("postgres://postgres@127.0.0.1:{}/postgres", firewall.port));
+    let service =
+        Service::start(format!("postgres://postgres@127.0.0.1:{}/postgres", firewall.port));
     let mut client = Client::new(service.address);
     for number in 1..=3 {
         let answer = client.post(&faster("r", number, 1));
@@ -396,7 +430,10 @@ fn starting_waits_for_a_lock_within_bounds_and_not_for_another_schema() {
         assert_eq!(ended.status.code(), Some(1));
         let said = stderr(&ended);
         assert!(!said.contains(" at line "), "{said}");
-        assert!(said.contains("another session has held a lock for too long") && said.contains("55P03"), "{said}");
+        assert!(
+            said.contains("another session has held a lock for too long") && said.contains("55P03"),
+            "{said}"
+        );
     });
     lock.execute("COMMIT");
     assert!(migrate("a").status.success());
@@ -470,11 +507,16 @@ fn reads_go_only_to_servers_that_the_url_asks_for() {
     let mut client = Client::new(service.address);
     assert_eq!(client.post(&launched("r", 1)).status, 204);
     assert_eq!(client.get("/rockets/r").status, 200);
-    let name = query(&database.url, "SELECT current_database()::text AS name")[0]["name"].as_str().unwrap().to_owned();
+    let name = query(&database.url, "SELECT current_database()::text AS name")[0]["name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     // A session that may still write.
     let mut admin = Session::open(&database.url);
     let mut read_only = |on: &str| {
-        admin.execute(&format!("ALTER DATABASE \"{name}\" SET default_transaction_read_only = {on}"));
+        admin.execute(&format!(
+            "ALTER DATABASE \"{name}\" SET default_transaction_read_only = {on}"
+        ));
         admin.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
              WHERE datname = current_database() AND pid <> pg_backend_pid()",
@@ -490,10 +532,12 @@ fn reads_go_only_to_servers_that_the_url_asks_for() {
 fn fleets_in_two_schemas_hear_nothing_of_each_other() {
     let database = TestDatabase::create();
     execute(&database.url, "CREATE SCHEMA a; CREATE SCHEMA b");
-    let [a, b, other_b] = ["a", "b", "b"].map(|schema| Service::start(in_schema(&database, schema)));
+    let [a, b, other_b] =
+        ["a", "b", "b"].map(|schema| Service::start(in_schema(&database, schema)));
     let [mut at_a, mut at_b] = [&a, &b].map(|service| Client::new(service.address));
     assert_eq!(at_a.post(&launched("r", 1)).status, 204);
-    let [mut from_a, mut from_b] = [&a, &other_b].map(|service| Events::open(service.address, "", None));
+    let [mut from_a, mut from_b] =
+        [&a, &other_b].map(|service| Events::open(service.address, "", None));
     assert_eq!(from_a.snapshot(), ["r"]);
     assert!(from_b.snapshot().is_empty());
     for number in 1..=3 {
@@ -509,7 +553,18 @@ fn fleets_in_two_schemas_hear_nothing_of_each_other() {
 
 /// A service with this log level, which logs to a file.
 pub fn logged(database: &str, level: &str, log: &Path) -> Service {
-    logged_as(program(&["serve", "--listen", "127.0.0.1:0", "--log-level", level, "--database", database]), log)
+    logged_as(
+        program(&[
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--log-level",
+            level,
+            "--database",
+            database,
+        ]),
+        log,
+    )
 }
 
 /// Starts a service with this command. Its log goes into a file.
@@ -518,8 +573,10 @@ pub fn logged_as(mut command: Command, log: &Path) -> Service {
     let mut service = Service { child, address: ([127, 0, 0, 1], 0).into() };
     eventually("it listens", || {
         let text = std::fs::read_to_string(log).unwrap();
-        let mut lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let address = lines.find(|line| line["message"] == "listening").map(|line| line["address"].clone());
+        let mut lines =
+            text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let address =
+            lines.find(|line| line["message"] == "listening").map(|line| line["address"].clone());
         address.is_some_and(|address| {
             service.address = address.as_str().unwrap().parse().unwrap();
             true
@@ -538,7 +595,8 @@ fn said(log: &Path, level: &str, message: &str) -> usize {
 /// The reason of the last failed request, from a log.
 fn reason(log: &Path) -> String {
     let log = std::fs::read_to_string(log).unwrap();
-    let mut lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut lines =
+        log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let failed = lines.rfind(|line| line["message"] == "request failed");
     failed.expect("a request failed")["reason"].as_str().unwrap().to_owned()
 }
@@ -554,7 +612,9 @@ fn an_outage_is_one_warning_however_long_it_lasts() {
     let mut stream = Events::open(service.address, "", None);
     assert_eq!(stream.snapshot(), ["r"]);
     cluster.kill();
-    eventually("it is tried again and again", || said(&log, "DEBUG", "changes still can't be read") >= 3);
+    eventually("it is tried again and again", || {
+        said(&log, "DEBUG", "changes still can't be read") >= 3
+    });
     cluster.restart();
     eventually("it is back", || client.post(&faster("r", 2, 1)).status == 204);
     stream.until("the change", |event| event.data["speed"] == 2);
@@ -569,21 +629,27 @@ fn who_is_ready_can_store_a_message_and_who_is_not_can_not() {
     let cluster = Cluster::start();
     let admin = cluster.url("postgres");
     assert!(run(&["migrate", "--database", &admin]).status.success());
-    execute(&admin, "CREATE ROLE writer LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO writer");
+    execute(
+        &admin,
+        "CREATE ROLE writer LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO writer",
+    );
     let service = Service::start(admin.replacen("postgres@", "writer@", 1));
     let mut client = Client::new(service.address);
     let mut number = 0;
     let mut is_as_ready_as = |status: u16| {
         eventually("it is as ready as it takes messages", || {
             number += 1;
-            let (taken, ready) = (client.post(&faster("r", number, 1)).status, client.get("/readyz").status);
+            let (taken, ready) =
+                (client.post(&faster("r", number, 1)).status, client.get("/readyz").status);
             taken == status && ready == if status == 204 { 200 } else { 503 }
         });
     };
     is_as_ready_as(503);
     execute(&admin, "GRANT ALL ON ALL TABLES IN SCHEMA public TO writer");
     is_as_ready_as(204);
-    for statement in ["REVOKE INSERT ON rockets FROM writer", "REVOKE UPDATE ON processed_ranges FROM writer"] {
+    for statement in
+        ["REVOKE INSERT ON rockets FROM writer", "REVOKE UPDATE ON processed_ranges FROM writer"]
+    {
         execute(&admin, statement);
         is_as_ready_as(503);
         execute(&admin, "GRANT ALL ON ALL TABLES IN SCHEMA public TO writer");

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support;
-use crate::support::{App, Backend, Client, Service, eventually, faster, launched, program, run, sql, stderr, stdout};
+use crate::support::{
+    App, Backend, Client, Service, eventually, faster, launched, program, run, sql, stderr, stdout,
+};
 
 /// Erases the screen, sets colours, rings the bell, starts a line, reverses the writing direction;
 /// some of it is invisible.
@@ -46,7 +48,8 @@ impl Everything {
         let directory = tempfile::tempdir().unwrap();
         let service = Service::start(directory.path().join("served.db"));
         let everything = Self { directory, service };
-        std::fs::write(everything.path("messages.ndjson"), format!("{}\nbad\n", launched("r", 1))).unwrap();
+        std::fs::write(everything.path("messages.ndjson"), format!("{}\nbad\n", launched("r", 1)))
+            .unwrap();
         assert_eq!(everything.ingest().status.code(), Some(2));
         everything
     }
@@ -68,12 +71,21 @@ impl Everything {
             let words = words.split_whitespace().chain(more.iter().copied());
             commands.push((words.map(str::to_owned).collect(), usual, failed));
         };
-        for words in
-            ["--help", "-h", "--version", "help report", "serve --help", "completions bash", "completions zsh", "man"]
-        {
+        for words in [
+            "--help",
+            "-h",
+            "--version",
+            "help report",
+            "serve --help",
+            "completions bash",
+            "completions zsh",
+            "man",
+        ] {
             add(words, &[], 0, 1);
         }
-        for words in ["report missions", "report gaps --format json", "report fleet --format csv", "migrate"] {
+        for words in
+            ["report missions", "report gaps --format json", "report fleet --format csv", "migrate"]
+        {
             add(words, &["--database", &database], 0, 1);
         }
         add("check", &["--database", &database], 0, 2);
@@ -100,7 +112,10 @@ fn output_that_is_not_wanted_or_can_not_be_written_panics_nowhere() {
         let unread = program(&args).stdout(closed()).output().unwrap();
         assert_eq!(unread.status.code(), Some(usual), "{words:?}: {unread:?}");
         let complaint = stderr(&unread);
-        assert!(complaint.is_empty() || complaint.starts_with("line 2: "), "{words:?}: {complaint}");
+        assert!(
+            complaint.is_empty() || complaint.starts_with("line 2: "),
+            "{words:?}: {complaint}"
+        );
         for errors in [full(), closed()] {
             everything.ingest();
             let mute = program(&args).stderr(errors).output().unwrap();
@@ -143,8 +158,10 @@ fn failures_have_their_status_though_nobody_can_read_why() {
 #[test]
 fn a_long_report_may_be_read_in_part() {
     let directory = tempfile::tempdir().unwrap();
-    let (database, file) = (directory.path().join("rockets.db"), directory.path().join("messages.ndjson"));
-    let lines: String = (0..3_000).map(|rocket| format!("{}\n", faster(&format!("r{rocket}"), 2, 1))).collect();
+    let (database, file) =
+        (directory.path().join("rockets.db"), directory.path().join("messages.ndjson"));
+    let lines: String =
+        (0..3_000).map(|rocket| format!("{}\n", faster(&format!("r{rocket}"), 2, 1))).collect();
     std::fs::write(&file, lines).unwrap();
     let (file, database) = (file.to_str().unwrap(), database.to_str().unwrap());
     assert!(run(&["ingest", file, "--database", database]).status.success());
@@ -160,7 +177,18 @@ fn a_long_report_may_be_read_in_part() {
 
 #[test]
 fn help_documents_every_exit_status() {
-    for command in ["", "serve", "launch", "ingest", "check", "report", "backup", "forget", "migrate", "completions"] {
+    for command in [
+        "",
+        "serve",
+        "launch",
+        "ingest",
+        "check",
+        "report",
+        "backup",
+        "forget",
+        "migrate",
+        "completions",
+    ] {
         let words: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         assert!(stdout(&run(&words)).contains("Exit status:"), "{command}");
     }
@@ -170,7 +198,8 @@ fn help_documents_every_exit_status() {
 #[test]
 fn bad_lines_are_shown_and_can_not_act() {
     let directory = tempfile::tempdir().unwrap();
-    let (database, file) = (directory.path().join("rockets.db"), directory.path().join("messages.ndjson"));
+    let (database, file) =
+        (directory.path().join("rockets.db"), directory.path().join("messages.ndjson"));
     let mut line = launched("r", 1);
     line["metadata"]["messageType"] = json!(HOSTILE);
     let mut doubled = launched("r", 1).to_string();
@@ -181,14 +210,18 @@ fn bad_lines_are_shown_and_can_not_act() {
     assert_eq!(told.status.code(), Some(2));
     let told = stderr(&told);
     assert_eq!(told.lines().count(), 2, "{told}");
-    assert!(told.lines().zip(1..).all(|(line, number)| line.starts_with(&format!("line {number}: "))), "{told}");
+    assert!(
+        told.lines().zip(1..).all(|(line, number)| line.starts_with(&format!("line {number}: "))),
+        "{told}"
+    );
     assert_harmless(&told);
 }
 
 #[test]
 fn ingest_says_how_many_bad_lines_it_does_not_show() {
     let directory = tempfile::tempdir().unwrap();
-    let (database, file) = (directory.path().join("rockets.db"), directory.path().join("messages.ndjson"));
+    let (database, file) =
+        (directory.path().join("rockets.db"), directory.path().join("messages.ndjson"));
     std::fs::write(&file, "bad\n".repeat(123)).unwrap();
     let told = run(&["ingest", file.to_str().unwrap(), "--database", database.to_str().unwrap()]);
     assert_eq!(stdout(&told), "received 123: 0 applied, 0 duplicates, 123 rejected\n");
@@ -221,9 +254,10 @@ fn what_senders_wrote_can_not_act_on_a_terminal() {
         assert!(table.contains(HOSTILE_TEXT_SHOWN), "{table}");
         assert_harmless(&table);
         // Programs get the text as it is, people see it escaped.
-        for (format, shown) in
-            [("csv", HOSTILE_TEXT_SHOWN), ("json", "\\u202e\\u200b\\u2066\\ufeff\\u2028é👩\u{200d}🚀")]
-        {
+        for (format, shown) in [
+            ("csv", HOSTILE_TEXT_SHOWN),
+            ("json", "\\u202e\\u200b\\u2066\\ufeff\\u2028é👩\u{200d}🚀"),
+        ] {
             let words = ["report", report, "--format", format, "--database", &database];
             assert!(stdout(&run(&words)).contains(HOSTILE_TEXT), "{report} as {format}");
             let seen = on_terminal(&words, &[]);
@@ -276,7 +310,8 @@ fn answer_once(listener: &TcpListener, status: &str, body: &str) {
     while reader.read_line(&mut line).unwrap() > "\r\n".len() {
         line.clear();
     }
-    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let head =
+        format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
     stream.write_all((head + body).as_bytes()).unwrap();
     // Until the client has read it.
     let _ = std::io::copy(&mut reader, &mut std::io::sink());
@@ -308,19 +343,29 @@ fn cells_that_look_like_formulas_are_texts_in_csv() {
         message["message"]["launchSpeed"] = json!(-7);
         assert_eq!(client.post(&message).status, 204);
     }
-    let answer = client.request("GET", "/reports/missions", &[("Accept", "text/csv")], b"").unwrap();
-    let printed = run(&["report", "missions", "--format", "csv", "--database", &app.database_argument()]);
+    let answer =
+        client.request("GET", "/reports/missions", &[("Accept", "text/csv")], b"").unwrap();
+    let printed =
+        run(&["report", "missions", "--format", "csv", "--database", &app.database_argument()]);
     for csv in [String::from_utf8(answer.body).unwrap(), stdout(&printed)] {
-        let cells: Vec<&str> = csv.lines().skip(1).map(|line| line.split(',').next().unwrap()).collect();
-        let mut expected = ["'=1+1", "'+1", "'-1", "'@SUM(A1)", "' =1", "'\u{ff1d}1", "'", "a=b", "1"];
-        expected.sort_by_key(|cell| cell.strip_prefix('\'').filter(|rest| !rest.is_empty()).unwrap_or(cell).to_owned());
+        let cells: Vec<&str> =
+            csv.lines().skip(1).map(|line| line.split(',').next().unwrap()).collect();
+        let mut expected =
+            ["'=1+1", "'+1", "'-1", "'@SUM(A1)", "' =1", "'\u{ff1d}1", "'", "a=b", "1"];
+        expected.sort_by_key(|cell| {
+            cell.strip_prefix('\'').filter(|rest| !rest.is_empty()).unwrap_or(cell).to_owned()
+        });
         assert_eq!(cells, expected);
         // Numbers stay numbers.
         assert!(csv.lines().skip(1).all(|line| line.ends_with(",1,1,0,-7.0,-7")), "{csv}");
     }
     let json = client.get("/reports/missions").json();
-    let names: Vec<&str> =
-        json["rows"].as_array().unwrap().iter().map(|row| row["mission"].as_str().unwrap()).collect();
+    let names: Vec<&str> = json["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["mission"].as_str().unwrap())
+        .collect();
     assert!(missions.iter().all(|mission| names.contains(mission)), "{names:?}");
     assert!(stdout(&run(&["report", "--help"])).contains("apostrophe"));
 }
@@ -336,7 +381,13 @@ fn on_terminal_spawned(words: &[&str], variables: &[(&str, &str)]) -> Child {
     support::without_settings(&mut command);
     command.env("TERM", "xterm-256color").envs(variables.iter().copied());
     // With exec, so that the process id of the shell is that of the program.
-    command.args(["--quiet", "--return", "--command", &format!("echo $$; exec {}", quoted.join(" ")), "/dev/null"]);
+    command.args([
+        "--quiet",
+        "--return",
+        "--command",
+        &format!("echo $$; exec {}", quoted.join(" ")),
+        "/dev/null",
+    ]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().expect("script is there: on Debian, apt-get install bsdutils")
 }
@@ -395,10 +446,13 @@ fn people_are_given_an_address_to_open_and_no_lines_of_libraries() {
 fn colours_are_for_terminals_that_have_them_and_people_who_want_them() {
     assert!(service_on_terminal(&[], &[]).contains('\u{1b}'));
     assert!(on_terminal(&["--help"], &[]).contains('\u{1b}'));
-    let without = [&[("NO_COLOR", "1")][..], &[("TERM", "dumb")], &[("TERM", "dumb"), ("CI", "true")]];
+    let without =
+        [&[("NO_COLOR", "1")][..], &[("TERM", "dumb")], &[("TERM", "dumb"), ("CI", "true")]];
     for variables in without {
         assert!(!service_on_terminal(variables, &[]).contains('\u{1b}'), "{variables:?}");
-        for words in [&["--help"][..], &["--nonsense"], &["report", "--format", "nonsense", "fleet"]] {
+        for words in
+            [&["--help"][..], &["--nonsense"], &["report", "--format", "nonsense", "fleet"]]
+        {
             let seen = on_terminal(words, variables);
             assert!(!seen.contains('\u{1b}'), "{words:?} {variables:?}");
         }
@@ -415,7 +469,13 @@ fn a_log_for_programs_says_where_the_service_is() {
     let event: Value = serde_json::from_str(&first).unwrap();
     assert_eq!(event["message"], "listening", "the first line");
     assert_eq!(event["url"], format!("http://{}/", event["address"].as_str().unwrap()));
-    assert!(Command::new("kill").args(["-TERM", &running.0.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &running.0.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
     let mut rest = String::new();
     log.read_to_string(&mut rest).unwrap();
     assert!(running.0.wait().unwrap().success());
@@ -454,11 +514,14 @@ fn launch_measures_what_the_service_measures() {
     let writer = rusqlite::Connection::open(&database).unwrap();
     writer.execute_batch("BEGIN IMMEDIATE").unwrap();
     let started = Instant::now();
-    let mut command = program(&["launch", &url, "--messages", "400", "--duplicates", "0", "--connections", "4"]);
+    let mut command =
+        program(&["launch", &url, "--messages", "400", "--duplicates", "0", "--connections", "4"]);
     let launch = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     eventually("messages wait", || !metrics().contains("rocket_monitor_queue_bytes 0\n"));
     let waiting = Instant::now();
-    eventually("they have waited for long enough", || waiting.elapsed() > Duration::from_millis(400));
+    eventually("they have waited for long enough", || {
+        waiting.elapsed() > Duration::from_millis(400)
+    });
     writer.execute_batch("COMMIT").unwrap();
     let output = launch.wait_with_output().unwrap();
     let (printed, took) = (stdout(&output), started.elapsed().as_secs_f64());
@@ -483,7 +546,9 @@ fn launch_measures_what_the_service_measures() {
 fn launch_fails_at_once_where_no_service_is() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let started = Instant::now();
-    for (url, why) in [(format!("http://{free}"), "Connection refused"), ("http://".into(), "lacks a host")] {
+    for (url, why) in
+        [(format!("http://{free}"), "Connection refused"), ("http://".into(), "lacks a host")]
+    {
         let failed = run(&["launch", &url]);
         assert_eq!(failed.status.code(), Some(1));
         assert!(stderr(&failed).contains(why) && stderr(&failed).contains(&url), "{failed:?}");
@@ -502,7 +567,9 @@ fn launch_takes_a_scheme_in_any_case_and_rides_out_an_outage() {
     let mut command = program(&[&["launch", &url][..], &fleet].concat());
     let mut launch = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut client = Client::new(address);
-    eventually("messages are taken", || client.get("/stats").json()["processed"].as_u64() > Some(50));
+    eventually("messages are taken", || {
+        client.get("/stats").json()["processed"].as_u64() > Some(50)
+    });
     drop(service);
     let mut complaints = BufReader::new(launch.stderr.take().unwrap());
     let mut complaint = String::new();
@@ -520,7 +587,8 @@ fn verification_waits_for_a_service_that_is_busy() {
     let database = directory.path().join("rockets.db");
     let service = Service::start(&database);
     let url = format!("http://{}", service.address);
-    let words = ["launch", &url, "--messages", "20", "--rockets", "2", "--verify", "--connections", "1"];
+    let words =
+        ["launch", &url, "--messages", "20", "--rockets", "2", "--verify", "--connections", "1"];
     assert!(run(&words).status.success());
     // The service answers duplicates without the table, but can't read any rocket.
     let other = rusqlite::Connection::open(&database).unwrap();
@@ -570,8 +638,15 @@ fn variables_are_taken_as_people_write_them() {
         assert!(stderr(&report).contains("--listen 127.0.0.1:8088"), "{level}: {report:?}");
     }
     // A lost name or token must not leave the service open.
-    for variable in ["ROCKET_MONITOR_READ_TOKEN_FILE", "ROCKET_MONITOR_WRITE_TOKEN", "ROCKET_MONITOR_READ_TOKEN"] {
-        let open = in_directory(&["serve", "--database", "memory", "--listen", "127.0.0.1:0"], &[(variable, "")]);
+    for variable in [
+        "ROCKET_MONITOR_READ_TOKEN_FILE",
+        "ROCKET_MONITOR_WRITE_TOKEN",
+        "ROCKET_MONITOR_READ_TOKEN",
+    ] {
+        let open = in_directory(
+            &["serve", "--database", "memory", "--listen", "127.0.0.1:0"],
+            &[(variable, "")],
+        );
         assert!(!open.status.success(), "{variable}: {open:?}");
     }
     // Invalid values are explained.
@@ -579,7 +654,9 @@ fn variables_are_taken_as_people_write_them() {
     assert_eq!(maybe.status.code(), Some(2));
     let said = stderr(&maybe);
     assert!(said.contains("yes") && said.contains("variable ROCKET_MONITOR_REPLACE"), "{said}");
-    assert!(!stderr(&in_directory(&["report", "fleet", "--format", "x"], &[])).contains("variable"));
+    assert!(
+        !stderr(&in_directory(&["report", "fleet", "--format", "x"], &[])).contains("variable")
+    );
 }
 
 /// What bash completes for the last of these words.
@@ -590,7 +667,11 @@ fn completed_by_bash(script: &str, words: &[&str]) -> Vec<String> {
         function=$(complete -p rocket-monitor | sed 's/.*-F \([^ ]*\).*/\1/')
         "$function" "$1" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
         printf '%s\n' "${COMPREPLY[@]}""#;
-    let output = Command::new("bash").args(["--norc", "-c", program, "bash", script]).args(words).output().unwrap();
+    let output = Command::new("bash")
+        .args(["--norc", "-c", program, "bash", script])
+        .args(words)
+        .output()
+        .unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     stdout(&output).lines().map(str::to_owned).collect()
 }
@@ -639,7 +720,8 @@ fn zsh_and_fish_complete_commands_and_options() {
                   echo $_comps[rocket-monitor]";
     shell("zsh", "zsh -n _rocket-monitor");
     assert_eq!(shell("zsh", loaded), "_rocket-monitor\n");
-    let offered = shell("fish", "source rocket-monitor.fish; complete -C 'rocket-monitor serve --lo'");
+    let offered =
+        shell("fish", "source rocket-monitor.fish; complete -C 'rocket-monitor serve --lo'");
     assert!(offered.starts_with("--log-level\t"), "{offered}");
     let offered = shell("fish", "source rocket-monitor.fish; complete -C 'rocket-monitor -'");
     assert!(offered.contains("--listen\t") && !offered.contains("-r\t"), "{offered}");

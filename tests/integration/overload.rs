@@ -12,7 +12,9 @@ use tokio::sync::Semaphore;
 
 use crate::events::Events;
 use crate::figures;
-use crate::support::{Answer, Client, DEADLINE, Service, eventually, faster, launched, program, run};
+use crate::support::{
+    Answer, Client, DEADLINE, Service, eventually, faster, launched, program, run,
+};
 
 /// The resident memory of the service's process, in KiB.
 fn resident(service: &Service) -> u64 {
@@ -78,12 +80,18 @@ fn idle_stalled_and_slow_connections_cost_little_and_hold_up_nobody() {
     wordy_fleet(&service);
     slowest_honest(address, 1, 50);
     let before = resident(&service);
-    let (idle, stalled, slow) = (figures::times(1_000, 10_000), figures::times(100, 1_000), figures::times(200, 1_000));
+    let (idle, stalled, slow) =
+        (figures::times(1_000, 10_000), figures::times(100, 1_000), figures::times(200, 1_000));
 
     let idle_ones = connections(address, idle, "");
     let after_idle = resident(&service);
-    let mut heads = connections(address, stalled / 2, "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Le");
-    let body = "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n{\"metadata\":{";
+    let mut heads = connections(
+        address,
+        stalled / 2,
+        "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Le",
+    );
+    let body =
+        "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n{\"metadata\":{";
     let mut bodies = connections(address, stalled / 2, body);
     // Each requests about 2 MiB, and reads nothing of it.
     let page = "GET /rockets?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -91,7 +99,10 @@ fn idle_stalled_and_slow_connections_cost_little_and_hold_up_nobody() {
     let slowest = slowest_honest(address, 51, 300);
     let after_all = resident(&service);
     let allowed = bound(idle + stalled + slow);
-    assert!(after_all < before + allowed, "{before} KiB grew to {after_all} KiB; allowed are {allowed} more");
+    assert!(
+        after_all < before + allowed,
+        "{before} KiB grew to {after_all} KiB; allowed are {allowed} more"
+    );
     figures::row(
         "idle connections, stalled requests, and clients that request 2 MiB and don't read it",
         format!("{idle}, {stalled} and {slow} at once"),
@@ -116,9 +127,13 @@ fn idle_stalled_and_slow_connections_cost_little_and_hold_up_nobody() {
 fn with_more_connections_than_files_others_wait_until_some_have_ended() {
     let directory = tempfile::tempdir().unwrap();
     let database = directory.path().join("rockets.db");
-    let serve = program(&["serve", "--listen", "127.0.0.1:0", "--database", database.to_str().unwrap()]);
+    let serve =
+        program(&["serve", "--listen", "127.0.0.1:0", "--database", database.to_str().unwrap()]);
     let mut limited = Command::new("bash");
-    limited.args(["-c", "ulimit -n 800; exec \"$0\" \"$@\""]).arg(serve.get_program()).args(serve.get_args());
+    limited
+        .args(["-c", "ulimit -n 800; exec \"$0\" \"$@\""])
+        .arg(serve.get_program())
+        .args(serve.get_args());
     for (name, _) in serve.get_envs() {
         limited.env_remove(name);
     }
@@ -139,8 +154,10 @@ struct Offered {
 
 /// Sends one message, and waits for the response.
 async fn post(stream: &mut tokio::net::TcpStream, message: &str) -> std::io::Result<u16> {
-    let request =
-        format!("POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{message}", message.len());
+    let request = format!(
+        "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{message}",
+        message.len()
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     loop {
@@ -161,7 +178,13 @@ async fn post(stream: &mut tokio::net::TcpStream, message: &str) -> std::io::Res
 
 /// Offers messages from independent clients: at a fixed rate if there is one, else as fast as they
 /// are accepted.
-fn offer(address: SocketAddr, from: u32, rate: Option<f64>, connections: u32, time: Duration) -> Offered {
+fn offer(
+    address: SocketAddr,
+    from: u32,
+    rate: Option<f64>,
+    connections: u32,
+    time: Duration,
+) -> Offered {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let arrivals = Arc::new(Semaphore::new(0));
@@ -183,7 +206,13 @@ fn offer(address: SocketAddr, from: u32, rate: Option<f64>, connections: u32, ti
                             break;
                         }
                         let sent = Instant::now();
-                        match post(&mut stream, &faster(&format!("o{client}"), number, 1).to_string()).await.unwrap() {
+                        match post(
+                            &mut stream,
+                            &faster(&format!("o{client}"), number, 1).to_string(),
+                        )
+                        .await
+                        .unwrap()
+                        {
                             204 => offered.taken.push(sent.elapsed()),
                             503 => offered.sent_away.push(sent.elapsed()),
                             status => panic!("{status}"),
@@ -288,7 +317,10 @@ fn every_head_has_to_come_to_its_end_in_time_and_whoever_is_answered_is_left_alo
     answers.extend(stalled.into_iter().map(|mut client| client.answer(false).unwrap()));
     for answer in answers {
         assert_eq!(answer.problem(408)["title"], "Request Timeout");
-        assert!(answer.header("date").is_some() && answer.header("connection") == Some("close"), "{answer:?}");
+        assert!(
+            answer.header("date").is_some() && answer.header("connection") == Some("close"),
+            "{answer:?}"
+        );
     }
     // These were open just as long: one between two requests, one in the middle of a response.
     assert_eq!(honest.post(&faster("honest", 2, 1)).status, 204);

@@ -29,11 +29,15 @@ fn a_message_reads_only_its_own_rows_of_tables_that_were_empty() {
     }
     assert!(service.terminate().success());
     let sum = |column: &str, view: &str| {
-        let sql = format!("SELECT sum({column}) AS rows FROM {view} WHERE relname IN ('rockets', 'processed_ranges')");
+        let sql = format!(
+            "SELECT sum({column}) AS rows FROM {view} WHERE relname IN ('rockets', 'processed_ranges')"
+        );
         query(&database.url, &sql)[0]["rows"].as_u64()
     };
     // A server process reports what it has done when it ends.
-    eventually("the statistics are complete", || sum("n_tup_del", "pg_stat_user_tables") == Some(1 + SINGLE_MESSAGES));
+    eventually("the statistics are complete", || {
+        sum("n_tup_del", "pg_stat_user_tables") == Some(1 + SINGLE_MESSAGES)
+    });
     let read = sum("idx_tup_read", "pg_stat_user_indexes").unwrap();
     assert!(read < 10 * (2 * ROCKETS + SINGLE_MESSAGES), "{read} entries of indexes were read");
 }

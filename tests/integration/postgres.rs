@@ -26,8 +26,8 @@ pub struct Server {
 pub struct TestDatabase {
     pub name: String,
     pub url: String,
-    /// The servers that have it, each with a database from which it can be created and dropped. Of a
-    /// cluster, the first one is the coordinator.
+    /// The servers that have it, each with a database from which it can be created and dropped. Of
+    /// a cluster, the first one is the coordinator.
     pub servers: Vec<Server>,
 }
 
@@ -58,9 +58,13 @@ impl TestDatabase {
     /// A database on these servers.
     pub fn create_on(servers: Vec<Server>, options: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("rm_test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name =
+            format!("rm_test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         for server in &servers {
-            execute(&server.url(&server.maintenance), &format!("CREATE DATABASE {name} TEMPLATE template0 {options}"));
+            execute(
+                &server.url(&server.maintenance),
+                &format!("CREATE DATABASE {name} TEMPLATE template0 {options}"),
+            );
         }
         Self { url: servers[0].url(&name), name, servers }
     }
@@ -84,7 +88,10 @@ impl Drop for TestDatabase {
     fn drop(&mut self) {
         // Workers first: the coordinator connects to them.
         for server in self.servers.iter().rev() {
-            execute(&server.url(&server.maintenance), &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
+            execute(
+                &server.url(&server.maintenance),
+                &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name),
+            );
         }
     }
 }
@@ -93,7 +100,8 @@ impl Server {
     /// The server, and the database that a URL names.
     fn named_by(url: &str, variable: &str) -> Self {
         let (place, after) = url.split_at(url.find('?').unwrap_or(url.len()));
-        let (before, name) = place.rsplit_once('/').unwrap_or_else(|| panic!("{variable} names no database"));
+        let (before, name) =
+            place.rsplit_once('/').unwrap_or_else(|| panic!("{variable} names no database"));
         Self { before: format!("{before}/"), after: after.to_owned(), maintenance: name.to_owned() }
     }
 
@@ -116,7 +124,8 @@ impl Server {
     /// Another server, with the same user and options.
     fn at(&self, host: &str, port: i64) -> Self {
         let (mine, mine_port) = self.host_and_port();
-        let before = self.before.replace(&format!("{mine}:{mine_port}/"), &format!("{host}:{port}/"));
+        let before =
+            self.before.replace(&format!("{mine}:{mine_port}/"), &format!("{host}:{port}/"));
         Self { before, ..self.clone() }
     }
 }
@@ -127,10 +136,11 @@ pub fn nodes() -> Vec<Server> {
     const VARIABLE: &str = "ROCKET_MONITOR_TEST_CITUS";
     let url = std::env::var(VARIABLE).unwrap_or_else(|_| panic!("{VARIABLE} names no cluster"));
     let coordinator = Server::named_by(&url, VARIABLE);
-    let workers = "SELECT nodename, nodeport FROM pg_dist_node WHERE groupid <> 0 ORDER BY nodeport";
-    let workers = query(&url, workers)
-        .into_iter()
-        .map(|node| coordinator.at(node["nodename"].as_str().unwrap(), node["nodeport"].as_i64().unwrap()));
+    let workers =
+        "SELECT nodename, nodeport FROM pg_dist_node WHERE groupid <> 0 ORDER BY nodeport";
+    let workers = query(&url, workers).into_iter().map(|node| {
+        coordinator.at(node["nodename"].as_str().unwrap(), node["nodeport"].as_i64().unwrap())
+    });
     let workers: Vec<Server> = workers.collect();
     [vec![coordinator], workers].concat()
 }
@@ -144,7 +154,11 @@ fn server() -> &'static Server {
             let cluster = PRIVATE.get_or_init(|| Mutex::new(Cluster::start())).lock().unwrap();
             let url = cluster.url("");
             let (before, after) = url.split_at(url.find('?').unwrap());
-            Server { before: before.to_owned(), after: after.to_owned(), maintenance: "postgres".to_owned() }
+            Server {
+                before: before.to_owned(),
+                after: after.to_owned(),
+                maintenance: "postgres".to_owned(),
+            }
         }
     })
 }
@@ -193,7 +207,11 @@ impl Cluster {
         let root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
         let directory = tempfile::Builder::new().prefix("rm-pg-").tempdir_in(disk).unwrap().keep();
         let mut guard = Command::new("bash");
-        guard.env("SETTINGS", settings).args(["-c", GUARD, "guard"]).arg(&directory).arg(programs());
+        guard
+            .env("SETTINGS", settings)
+            .args(["-c", GUARD, "guard"])
+            .arg(&directory)
+            .arg(programs());
         if root {
             // The server refuses to run as root.
             let owned = Command::new("chown").arg("postgres").arg(&directory).status().unwrap();
@@ -311,7 +329,10 @@ pub fn query(url: &str, query: &str) -> Vec<Value> {
     })
 }
 
-fn with_connection<T>(url: &str, work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>) -> T {
+fn with_connection<T>(
+    url: &str,
+    work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let worked = runtime.block_on(async {
         let mut connection = PgConnection::connect(url).await?;

@@ -88,11 +88,16 @@ fn no_spelling_of_a_database_shows_its_password() {
         let joined = in_directory(&["check", &format!("--database={spelling}")]).output().unwrap();
         nothing_is_shown(directory.path(), &format!("check --database={spelling}"), &joined);
         let set = in_directory(command).env("ROCKET_MONITOR_DATABASE", spelling).output().unwrap();
-        nothing_is_shown(directory.path(), &format!("{command:?} with the variable {spelling}"), &set);
+        nothing_is_shown(
+            directory.path(),
+            &format!("{command:?} with the variable {spelling}"),
+            &set,
+        );
     }
     for command in COMMANDS {
         for spelling in [SPELLINGS[0], SPELLINGS[7], SPELLINGS[29]] {
-            let given = in_directory(&[command, &["--database", spelling]].concat()).output().unwrap();
+            let given =
+                in_directory(&[command, &["--database", spelling]].concat()).output().unwrap();
             nothing_is_shown(directory.path(), &format!("{command:?} {spelling}"), &given);
         }
     }
@@ -138,7 +143,11 @@ fn nor_does_it_in_the_wrong_place() {
             assert!(help.status.success() && !stdout(&help).contains(SECRET), "{}", stdout(&help));
         }
         let mut launch = program(&["launch", "http://127.0.0.1:1"]);
-        let output = launch.env("ROCKET_MONITOR_ROCKETS", spelling).current_dir(directory.path()).output().unwrap();
+        let output = launch
+            .env("ROCKET_MONITOR_ROCKETS", spelling)
+            .current_dir(directory.path())
+            .output()
+            .unwrap();
         nothing_is_shown(directory.path(), &format!("ROCKET_MONITOR_ROCKETS={spelling}"), &output);
     }
 }
@@ -240,7 +249,11 @@ impl Networked {
             printf 'local all all trust\nhost all all all scram-sha-256\n' >hba
             chmod 600 server.key; chmod 755 .
             [ "$(id -u)" != 0 ] || chown postgres server.key"#;
-        let made = Command::new("bash").args(["-ec", script, "make"]).arg(directory.path()).output().unwrap();
+        let made = Command::new("bash")
+            .args(["-ec", script, "make"])
+            .arg(directory.path())
+            .output()
+            .unwrap();
         assert!(made.status.success(), "{}", stderr(&made));
         let port = free_port();
         let file = |name: &str| directory.path().join(name).display().to_string();
@@ -253,7 +266,10 @@ impl Networked {
         );
         let cluster = Cluster::start_with(&settings);
         let networked = Self { cluster, port, directory };
-        execute(&networked.by_socket(), &format!("CREATE ROLE u SUPERUSER LOGIN PASSWORD '{SECRET}'"));
+        execute(
+            &networked.by_socket(),
+            &format!("CREATE ROLE u SUPERUSER LOGIN PASSWORD '{SECRET}'"),
+        );
         networked
     }
 
@@ -316,7 +332,10 @@ fn what_a_url_says_counts() {
     for host in hosts {
         server.is_reached(&format!("postgres://u@{host}:{port}/postgres"), &with_password);
     }
-    server.is_reached(&format!("postgres://u@/postgres?hostaddr=127.0.0.1&port={port}"), &with_password);
+    server.is_reached(
+        &format!("postgres://u@/postgres?hostaddr=127.0.0.1&port={port}"),
+        &with_password,
+    );
 
     // Passwords, from any source.
     let without = format!("postgres://u@localhost:{port}/postgres");
@@ -354,7 +373,10 @@ fn what_a_url_says_counts() {
     server.is_refused(&u, &[("PGTARGETSESSIONATTRS", "read-write")], "asks for read-write");
     server.is_reached(
         &u,
-        &[("PGOPTIONS", "-cdefault_transaction_read_only=off"), ("PGTARGETSESSIONATTRS", "read-write")],
+        &[
+            ("PGOPTIONS", "-cdefault_transaction_read_only=off"),
+            ("PGTARGETSESSIONATTRS", "read-write"),
+        ],
     );
     execute(&as_user, "CREATE TABLE named AS SELECT ''::text AS name");
     execute(
@@ -379,7 +401,8 @@ fn who_asks_for_encryption_gets_it() {
     let port = server.port;
     let [root, other] = ["root.crt", "other.crt"].map(|name| server.file(name));
     let variables = [("PGPASSWORD", SECRET)];
-    let url = |host: &str, parameters: &str| format!("postgres://u@{host}:{port}/postgres?{parameters}");
+    let url =
+        |host: &str, parameters: &str| format!("postgres://u@{host}:{port}/postgres?{parameters}");
     for parameters in ["sslmode=disable", "sslmode=require", "ssl=true"] {
         server.is_reached(&url("127.0.0.1", parameters), &variables);
     }
@@ -403,11 +426,20 @@ fn who_asks_for_encryption_gets_it() {
         server.is_refused(&url(host, &parameters), &variables, tls);
     }
     server.is_refused(&url("localhost", ""), &[variables[0], ("PGSSLMODE", "verify-full")], tls);
-    server.is_refused(&url("localhost", ""), &[variables[0], ("PGSSLMODE", "verify_full")], "PGSSLMODE");
-    server.is_refused(&url("localhost", "sslMode=verify-full"), &variables, "which must be written sslmode");
+    server.is_refused(
+        &url("localhost", ""),
+        &[variables[0], ("PGSSLMODE", "verify_full")],
+        "PGSSLMODE",
+    );
+    server.is_refused(
+        &url("localhost", "sslMode=verify-full"),
+        &variables,
+        "which must be written sslmode",
+    );
     // A preference is dropped if the server has no certificate.
     let port = free_port();
-    let _plain = Cluster::start_with(&format!("-c fsync=off -c port={port} -c listen_addresses=127.0.0.1"));
+    let _plain =
+        Cluster::start_with(&format!("-c fsync=off -c port={port} -c listen_addresses=127.0.0.1"));
     let tcp = format!("postgres://postgres@127.0.0.1:{port}/postgres");
     server.is_reached(&format!("{tcp}?sslmode=prefer"), &[]);
     server.is_refused(&format!("{tcp}?sslmode=require"), &[], "does not support TLS");
@@ -432,8 +464,11 @@ fn who_only_prefers_encryption_gets_through_without_it() {
     }
     server.is_refused(&url("?sslmode=require"), &variables, "UnsupportedCertVersion");
     // Where the server refuses plain connections, the reason is what fails the encrypted ones.
-    std::fs::write(server.file("hba"), "local all all trust\nhostssl all all all scram-sha-256\n").unwrap();
+    std::fs::write(server.file("hba"), "local all all trust\nhostssl all all all scram-sha-256\n")
+        .unwrap();
     execute(&server.by_socket(), "SELECT pg_reload_conf()");
-    eventually("the server has read its rules", || !server.migrate(&url(""), &variables).status.success());
+    eventually("the server has read its rules", || {
+        !server.migrate(&url(""), &variables).status.success()
+    });
     server.is_refused(&url(""), &variables, "UnsupportedCertVersion");
 }

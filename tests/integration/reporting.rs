@@ -42,7 +42,10 @@ fn tables_and_views_have_their_columns() {
         ("rockets", &rockets[..]),
         ("rockets_exact", &rockets[..]),
         ("gaps", &["channel", "first_missing", "last_missing", "after_time"]),
-        ("report_missions", &["mission", "rockets", "launched", "exploded", "mean_speed", "max_speed"]),
+        (
+            "report_missions",
+            &["mission", "rockets", "launched", "exploded", "mean_speed", "max_speed"],
+        ),
         ("report_types", &["type", "rockets", "launched", "exploded", "mean_speed", "max_speed"]),
         ("report_explosions", &["reason", "rockets", "latest_update"]),
         (
@@ -61,7 +64,10 @@ fn tables_and_views_have_their_columns() {
     ] {
         assert_eq!(columns(&app.database(), table), must, "{table}");
     }
-    assert_eq!(columns(&app.database(), "processed_ranges")[..3], ["channel", "first_msg", "last_msg"]);
+    assert_eq!(
+        columns(&app.database(), "processed_ranges")[..3],
+        ["channel", "first_msg", "last_msg"]
+    );
 }
 
 #[test]
@@ -115,23 +121,43 @@ fn views_say_what_the_api_says() {
     );
     assert_eq!(
         query(&database, fleet),
-        [[json!(3), json!(1), json!(1), json!(1), json!(7), json!(5), json!(2), json!("2022-02-02T20:00:00.000000Z")]]
+        [[
+            json!(3),
+            json!(1),
+            json!(1),
+            json!(1),
+            json!(7),
+            json!(5),
+            json!(2),
+            json!("2022-02-02T20:00:00.000000Z")
+        ]]
     );
     let exact = query(
         &database,
         "SELECT channel, status, type, speed, latest_update, complete_through FROM rockets_exact ORDER BY 1",
     );
-    assert_eq!(exact[2], [json!("c"), json!("awaitingLaunch"), Value::Null, json!(0), Value::Null, json!(0)]);
+    assert_eq!(
+        exact[2],
+        [json!("c"), json!("awaitingLaunch"), Value::Null, json!(0), Value::Null, json!(0)]
+    );
     for row in exact {
         let api = app.rocket(row[0].as_str().unwrap(), "exact");
-        let members =
-            [&api["status"], &api["type"], &api["speed"], &api["latestUpdate"], &api["messages"]["completeThrough"]];
+        let members = [
+            &api["status"],
+            &api["type"],
+            &api["speed"],
+            &api["latestUpdate"],
+            &api["messages"]["completeThrough"],
+        ];
         assert_eq!(row[1..].iter().collect::<Vec<_>>(), members);
     }
     // Means are rounded to three digits.
     client.post(&faster("d", 1, 8));
     client.post(&faster("e", 1, 8));
-    assert_eq!(query(&database, "SELECT mean_speed FROM report_missions WHERE mission IS NULL"), [[json!(12.333)]]);
+    assert_eq!(
+        query(&database, "SELECT mean_speed FROM report_missions WHERE mission IS NULL"),
+        [[json!(12.333)]]
+    );
 }
 
 #[test]
@@ -159,7 +185,10 @@ fn the_queries_of_the_readme_run() {
         assert_eq!(client.post(&message).status, 204);
     }
     // As if it had been silent for long.
-    sql(&app.database(), "UPDATE rockets SET last_received = '2022-02-02T00:00:00.000000Z' WHERE channel = 'c'");
+    sql(
+        &app.database(),
+        "UPDATE rockets SET last_received = '2022-02-02T00:00:00.000000Z' WHERE channel = 'c'",
+    );
     let readme = include_str!("../../README.md");
     let queries = readme.split("```sql").nth(1).unwrap().split("```").next().unwrap();
     let answers: Vec<_> = queries
@@ -175,22 +204,30 @@ fn a_report_says_that_it_has_more_rows(backend: Backend) {
     let app = App::spawn(backend);
     let mut client = app.client();
     let post = |client: &mut crate::support::Client, numbers: std::ops::Range<u32>| {
-        let lines: String = numbers.map(|number| faster("g", 2 * number, 1).to_string() + "\n").collect();
+        let lines: String =
+            numbers.map(|number| faster("g", 2 * number, 1).to_string() + "\n").collect();
         assert_eq!(client.post_lines(lines.as_bytes()).json()["rejected"], 0);
     };
     post(&mut client, 1..10_001);
     let all = client.get("/reports/gaps");
     assert_eq!(all.header("report-truncated-at"), None);
-    assert_eq!((all.json()["rows"].as_array().unwrap().len(), all.json().get("truncated")), (10_000, None));
+    assert_eq!(
+        (all.json()["rows"].as_array().unwrap().len(), all.json().get("truncated")),
+        (10_000, None)
+    );
     post(&mut client, 10_001..10_002);
     let first = client.get("/reports/gaps");
     assert_eq!(first.header("report-truncated-at"), Some("10000"));
-    assert_eq!((first.json()["rows"].as_array().unwrap().len(), &first.json()["truncated"]), (10_000, &json!(true)));
+    assert_eq!(
+        (first.json()["rows"].as_array().unwrap().len(), &first.json()["truncated"]),
+        (10_000, &json!(true))
+    );
     assert_eq!(first.json()["rows"], all.json()["rows"]);
     let csv = client.request("GET", "/reports/gaps", &[("Accept", "text/csv")], b"").unwrap();
     assert_eq!(csv.header("report-truncated-at"), Some("10000"));
     if !matches!(backend, Backend::SqliteMemory) {
-        let printed = run(&["report", "gaps", "--format", "csv", "--database", &app.database_argument()]);
+        let printed =
+            run(&["report", "gaps", "--format", "csv", "--database", &app.database_argument()]);
         assert_eq!(stdout(&printed).lines().count(), 10_002, "the command has no limit");
     }
 }
@@ -205,7 +242,8 @@ fn a_channel_of_many_gaps_is_reported_in_little_memory(backend: Backend) {
     let mut client = app.client();
     for part in 0..6 {
         let numbers = part * 20_000 + 1..=(part + 1) * 20_000;
-        let lines: String = numbers.map(|number| faster("g", 2 * number, 1).to_string() + "\n").collect();
+        let lines: String =
+            numbers.map(|number| faster("g", 2 * number, 1).to_string() + "\n").collect();
         assert_eq!(client.post_lines(lines.as_bytes()).json()["applied"], 20_000);
     }
     let before = peak_kibibytes();
@@ -311,7 +349,9 @@ fn a_long_report_is_printed_in_little_memory(backend: Backend) {
 #[test]
 fn totals_and_metrics_are_answered_while_long_reads_have_all_turns() {
     let app = App::spawn(Backend::SqliteFile);
-    let lines: String = (0..60_000).map(|rocket| launched(&format!("r{rocket:05}"), 1).to_string() + "\n").collect();
+    let lines: String = (0..60_000)
+        .map(|rocket| launched(&format!("r{rocket:05}"), 1).to_string() + "\n")
+        .collect();
     assert_eq!(app.client().post_lines(lines.as_bytes()).json()["applied"], 60_000);
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {

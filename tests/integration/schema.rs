@@ -13,7 +13,9 @@ fn at(database: &Path) -> [&str; 2] {
 
 fn refused(database: &Path, why: &str) {
     let before = std::fs::read(database).unwrap();
-    for command in [&["serve", "--listen", "127.0.0.1:0"][..], &["migrate"], &["check"], &["forget", "r"]] {
+    for command in
+        [&["serve", "--listen", "127.0.0.1:0"][..], &["migrate"], &["check"], &["forget", "r"]]
+    {
         let output = run(&[command, &at(database)].concat());
         assert!(!output.status.success());
         assert!(stderr(&output).contains(why), "{command:?}: {}", stderr(&output));
@@ -27,7 +29,10 @@ fn refused(database: &Path, why: &str) {
 fn what_is_not_ours_is_refused_and_left_untouched() {
     for (statements, why) in [
         ("CREATE TABLE notes (text)", "another program's database"),
-        ("CREATE TABLE rockets (channel TEXT PRIMARY KEY, name TEXT)", "another program's database"),
+        (
+            "CREATE TABLE rockets (channel TEXT PRIMARY KEY, name TEXT)",
+            "another program's database",
+        ),
         (
             "CREATE TABLE rockets (name TEXT); CREATE TABLE refinery_schema_history(version INTEGER, name TEXT, applied_on TEXT, \
           checksum TEXT); INSERT INTO refinery_schema_history VALUES (1, 'x', '2022-02-02T00:00:00Z', '1')",
@@ -41,14 +46,18 @@ fn what_is_not_ours_is_refused_and_left_untouched() {
     }
     let directory = tempfile::tempdir().unwrap();
     let database = directory.path().join("rockets.db");
-    std::fs::write(&database, "no database at all, but long enough to be one. ".repeat(100)).unwrap();
+    std::fs::write(&database, "no database at all, but long enough to be one. ".repeat(100))
+        .unwrap();
     refused(&database, "not an SQLite database");
 }
 
 #[test]
 fn a_newer_or_changed_schema_is_refused() {
     for (statements, why) in [
-        ("UPDATE refinery_schema_history SET version = 999 WHERE version = 1", "use a newer program"),
+        (
+            "UPDATE refinery_schema_history SET version = 999 WHERE version = 1",
+            "use a newer program",
+        ),
         ("ALTER TABLE rockets ADD COLUMN crew INTEGER", "rockets has the columns"),
         ("DROP VIEW gaps", "gaps is missing"),
     ] {
@@ -100,7 +109,9 @@ fn many_may_start_on_one_empty_file() {
 fn check_finds_each_kind_of_damage() {
     let app = App::spawn(Backend::SqliteFile);
     let mut client = app.client();
-    for message in [launched("r", 1), faster("r", 2, 5), faster("r", 5, 1), launched("s", 1), launched("t", 2)] {
+    for message in
+        [launched("r", 1), faster("r", 2, 5), faster("r", 5, 1), launched("s", 1), launched("t", 2)]
+    {
         assert_eq!(client.post(&message).status, 204);
     }
     let sound = app.directory.path().join("sound.db");
@@ -114,21 +125,65 @@ fn check_finds_each_kind_of_damage() {
         ("UPDATE rockets SET speed = speed + 1 WHERE channel = 'r'", "r", "speed is 507"),
         ("UPDATE rockets SET type = 'X' WHERE channel = 's'", "s", "type is \"X\""),
         ("UPDATE rockets SET mission = NULL WHERE channel = 's'", "s", "mission is null"),
-        ("UPDATE rockets SET latest_exploded_msg = 1 WHERE channel = 's'", "s", "latest_exploded_msg is 1"),
+        (
+            "UPDATE rockets SET latest_exploded_msg = 1 WHERE channel = 's'",
+            "s",
+            "latest_exploded_msg is 1",
+        ),
         ("UPDATE rockets SET exploded_reason = 'X' WHERE channel = 's'", "s", "exploded_reason"),
-        ("UPDATE rockets SET latest_launch_msg = 2 WHERE channel = 's'", "s", "latest_launch_msg is 2"),
-        ("UPDATE rockets SET latest_mission_msg = 2 WHERE channel = 's'", "s", "latest_mission_msg is 2"),
-        ("UPDATE rockets SET latest_update = '2023-01-01T00:00:00.000000Z' WHERE channel = 's'", "s", "latest_update"),
+        (
+            "UPDATE rockets SET latest_launch_msg = 2 WHERE channel = 's'",
+            "s",
+            "latest_launch_msg is 2",
+        ),
+        (
+            "UPDATE rockets SET latest_mission_msg = 2 WHERE channel = 's'",
+            "s",
+            "latest_mission_msg is 2",
+        ),
+        (
+            "UPDATE rockets SET latest_update = '2023-01-01T00:00:00.000000Z' WHERE channel = 's'",
+            "s",
+            "latest_update",
+        ),
         ("UPDATE rockets SET latest_update = 'soon' WHERE channel = 's'", "s", "can't be read"),
         ("UPDATE rockets SET processed = 9 WHERE channel = 'r'", "r", "processed is 9"),
-        ("UPDATE rockets SET complete_through = 9 WHERE channel = 'r'", "r", "complete_through is 9"),
+        (
+            "UPDATE rockets SET complete_through = 9 WHERE channel = 'r'",
+            "r",
+            "complete_through is 9",
+        ),
         ("UPDATE rockets SET highest = 9 WHERE channel = 'r'", "r", "highest is 9"),
-        ("UPDATE processed_ranges SET last_msg = 4 WHERE channel = 'r' AND first_msg = 1", "r", "touch"),
-        ("UPDATE processed_ranges SET last_msg = 5 WHERE channel = 'r' AND first_msg = 1", "r", "overlap"),
-        ("UPDATE processed_ranges SET last_msg = 0 WHERE channel = 's'", "s", "not a valid range of message numbers"),
-        ("UPDATE processed_ranges SET first_msg = 0 WHERE channel = 's'", "s", "not a valid range of message numbers"),
-        ("UPDATE processed_ranges SET launch_msg = 7 WHERE channel = 's'", "s", "message 7, which is outside"),
-        ("UPDATE processed_ranges SET launch_type = NULL WHERE channel = 's'", "s", "can't be read"),
+        (
+            "UPDATE processed_ranges SET last_msg = 4 WHERE channel = 'r' AND first_msg = 1",
+            "r",
+            "touch",
+        ),
+        (
+            "UPDATE processed_ranges SET last_msg = 5 WHERE channel = 'r' AND first_msg = 1",
+            "r",
+            "overlap",
+        ),
+        (
+            "UPDATE processed_ranges SET last_msg = 0 WHERE channel = 's'",
+            "s",
+            "not a valid range of message numbers",
+        ),
+        (
+            "UPDATE processed_ranges SET first_msg = 0 WHERE channel = 's'",
+            "s",
+            "not a valid range of message numbers",
+        ),
+        (
+            "UPDATE processed_ranges SET launch_msg = 7 WHERE channel = 's'",
+            "s",
+            "message 7, which is outside",
+        ),
+        (
+            "UPDATE processed_ranges SET launch_type = NULL WHERE channel = 's'",
+            "s",
+            "can't be read",
+        ),
         ("UPDATE processed_ranges SET speed_change = 0 WHERE channel = 't'", "t", "speed is 500"),
         ("DELETE FROM processed_ranges WHERE channel = 't'", "t", "has no processed ranges"),
         ("DELETE FROM rockets WHERE channel = 's'", "s", "is not in rockets"),
@@ -140,7 +195,9 @@ fn check_finds_each_kind_of_damage() {
         let found = run(&[&["check"][..], &at(&damaged)].concat());
         let lines = stdout(&found);
         assert_eq!(found.status.code(), Some(1), "{damage}: {lines}");
-        let told = lines.lines().any(|line| line.starts_with(&format!("{channel}: ")) && line.contains(told));
+        let told = lines
+            .lines()
+            .any(|line| line.starts_with(&format!("{channel}: ")) && line.contains(told));
         assert!(told, "{damage}: {lines}");
         let others = lines.lines().filter(|line| line.contains(": ") && !line.starts_with(channel));
         assert_eq!(others.count(), 1, "only the last line is about anything else: {lines}");
@@ -154,10 +211,14 @@ fn check_finds_each_kind_of_damage() {
 #[test]
 fn check_finds_damage_of_the_file_itself() {
     let directory = tempfile::tempdir().unwrap();
-    let (database, file) = (directory.path().join("rockets.db"), directory.path().join("messages.ndjson"));
-    let lines: String = (0..200).map(|index| launched(&format!("c{index}"), 1).to_string() + "\n").collect();
+    let (database, file) =
+        (directory.path().join("rockets.db"), directory.path().join("messages.ndjson"));
+    let lines: String =
+        (0..200).map(|index| launched(&format!("c{index}"), 1).to_string() + "\n").collect();
     std::fs::write(&file, lines).unwrap();
-    assert!(run(&[&["ingest", file.to_str().unwrap()][..], &at(&database)].concat()).status.success());
+    assert!(
+        run(&[&["ingest", file.to_str().unwrap()][..], &at(&database)].concat()).status.success()
+    );
     // Two tables swap their pages: each then has values of types that it doesn't take.
     sql(
         &database,

@@ -74,7 +74,12 @@ impl App {
     }
 
     /// With its file, if it has one, in this directory.
-    pub fn spawn_in(directory: TempDir, backend: Backend, limits: Limits, options: OpenOptions) -> Self {
+    pub fn spawn_in(
+        directory: TempDir,
+        backend: Backend,
+        limits: Limits,
+        options: OpenOptions,
+    ) -> Self {
         let postgres = match backend {
             Backend::SqliteFile | Backend::SqliteMemory => None,
             Backend::Postgres => Some(TestDatabase::create()),
@@ -86,7 +91,8 @@ impl App {
             Backend::Postgres | Backend::Citus => postgres.as_ref().unwrap().url.parse().unwrap(),
         };
         let failures = Failures::plannable();
-        let store = Store::open(&database, &OpenOptions { failures: failures.clone(), ..options }).unwrap();
+        let store =
+            Store::open(&database, &OpenOptions { failures: failures.clone(), ..options }).unwrap();
         let metrics = Metrics::new().unwrap();
         let (feed, feeding) = Feed::start(&store).unwrap();
         let (ingest, committers) = Ingest::start(&store, &feed, &metrics, limits).unwrap();
@@ -97,8 +103,16 @@ impl App {
                 let listener = TcpListener::bind("127.0.0.1:0").unwrap();
                 let access = Access::default();
                 let capacity = Capacity { workers: 2, connections: 1_000 };
-                let server =
-                    Server::new(vec![listener], store, handed, handed_feed, metrics, access, capacity).unwrap();
+                let server = Server::new(
+                    vec![listener],
+                    store,
+                    handed,
+                    handed_feed,
+                    metrics,
+                    access,
+                    capacity,
+                )
+                .unwrap();
                 sender.send((server.addresses()[0], server.stopper())).unwrap();
                 server.run().await.unwrap();
             });
@@ -154,7 +168,8 @@ impl Drop for App {
         let _ = self.feeding.take().map(std::thread::JoinHandle::join);
         // A panic there has failed the test already.
         let _ = self.serving.take().map(std::thread::JoinHandle::join);
-        let _ = self.committers.get_mut().unwrap().take().map(|committers| committers.wait(DEADLINE));
+        let _ =
+            self.committers.get_mut().unwrap().take().map(|committers| committers.wait(DEADLINE));
     }
 }
 
@@ -271,7 +286,8 @@ impl Client {
     }
 
     pub fn post_lines(&mut self, body: &[u8]) -> Answer {
-        self.request("POST", "/messages", &[("Content-Type", "application/x-ndjson")], body).unwrap()
+        self.request("POST", "/messages", &[("Content-Type", "application/x-ndjson")], body)
+            .unwrap()
     }
 
     pub fn request(
@@ -339,7 +355,9 @@ impl Client {
             line.clear();
             stream.read_line(&mut line)?;
             match line.trim_end().split_once(':') {
-                Some((name, value)) => headers.push((name.to_ascii_lowercase(), value.trim().to_owned())),
+                Some((name, value)) => {
+                    headers.push((name.to_ascii_lowercase(), value.trim().to_owned()))
+                }
                 None => break,
             }
         }
@@ -411,7 +429,8 @@ impl Service {
 
     /// With options of `serve`; on a free port unless they say otherwise.
     pub fn start_with(options: &[&str]) -> Self {
-        let listen: &[&str] = if options.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] };
+        let listen: &[&str] =
+            if options.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] };
         Self::spawn(program(&[&["serve"], listen, options].concat()))
     }
 
@@ -480,7 +499,9 @@ pub fn query(database: &Path, query: &str) -> Vec<Vec<Value>> {
                     rusqlite::types::ValueRef::Null => Value::Null,
                     rusqlite::types::ValueRef::Integer(integer) => json!(integer),
                     rusqlite::types::ValueRef::Real(real) => json!(real),
-                    rusqlite::types::ValueRef::Text(text) => json!(std::str::from_utf8(text).unwrap()),
+                    rusqlite::types::ValueRef::Text(text) => {
+                        json!(std::str::from_utf8(text).unwrap())
+                    }
                     rusqlite::types::ValueRef::Blob(_) => panic!("a blob"),
                 })
             })

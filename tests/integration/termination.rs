@@ -47,7 +47,9 @@ fn stream(service: &Service, channel: &str) -> u64 {
     for number in 1.. {
         let line = faster(channel, number, 1).to_string() + "\n";
         // After the response, the rest may not be read any more.
-        if client.send(format!("{:x}\r\n{line}\r\n", line.len()).as_bytes()).is_err() || client.has_answer() {
+        if client.send(format!("{:x}\r\n{line}\r\n", line.len()).as_bytes()).is_err()
+            || client.has_answer()
+        {
             break;
         }
     }
@@ -60,8 +62,12 @@ fn stream(service: &Service, channel: &str) -> u64 {
 /// told, and how long the end took.
 fn terminate(database: &str, round: u64, random: &mut StdRng) -> (Told, Duration) {
     let mut service = Service::start(database);
-    assert_eq!(Client::new(service.address).post(&launched(&format!("first {round}"), 1)).status, 204);
-    let mut followers: Vec<Events> = (0..FOLLOWERS).map(|_| Events::open(service.address, "", None)).collect();
+    assert_eq!(
+        Client::new(service.address).post(&launched(&format!("first {round}"), 1)).status,
+        204
+    );
+    let mut followers: Vec<Events> =
+        (0..FOLLOWERS).map(|_| Events::open(service.address, "", None)).collect();
     let wanted = random.random_range(200..1_000);
     let answered = AtomicU64::new(0);
     let told: Told = std::thread::scope(|scope| {
@@ -74,7 +80,8 @@ fn terminate(database: &str, round: u64, random: &mut StdRng) -> (Told, Duration
             let channel = format!("stream {round} {client}");
             scope.spawn(move || (channel.clone(), stream(service, &channel)))
         });
-        let clients: Vec<_> = posting.collect::<Vec<_>>().into_iter().chain(streaming.collect::<Vec<_>>()).collect();
+        let clients: Vec<_> =
+            posting.collect::<Vec<_>>().into_iter().chain(streaming.collect::<Vec<_>>()).collect();
         eventually("enough are answered", || answered.load(Ordering::SeqCst) >= wanted);
         service.ask_to_end();
         clients.into_iter().map(|client| client.join().unwrap()).collect()
@@ -105,7 +112,10 @@ fn ends_well(database: &str, processed: impl Fn(&str) -> u64) -> u64 {
         assert_eq!(run(&["check", "--database", database]).status.code(), Some(0));
     }
     figures::row(
-        &format!("SIGTERM under full load ({})", if database.starts_with("postgres") { "Postgres" } else { "SQLite" }),
+        &format!(
+            "SIGTERM under full load ({})",
+            if database.starts_with("postgres") { "Postgres" } else { "SQLite" }
+        ),
         format!(
             "{times} times, {CLIENTS} clients, {STREAMS} endless bodies, {FOLLOWERS} event streams, {messages} messages"
         ),
@@ -122,7 +132,8 @@ fn it_ends_well_on_sqlite() {
     let directory = tempfile::tempdir().unwrap();
     let database = directory.path().join("rockets.db");
     let processed = |channel: &str| {
-        let rows = query(&database, &format!("SELECT processed FROM rockets WHERE channel = '{channel}'"));
+        let rows =
+            query(&database, &format!("SELECT processed FROM rockets WHERE channel = '{channel}'"));
         rows.first().map_or(0, |row| row[0].as_u64().unwrap())
     };
     assert!(ends_well(database.to_str().unwrap(), processed) > 0);
@@ -133,7 +144,9 @@ fn it_ends_well_on_postgres() {
     let database = TestDatabase::create();
     let processed = |channel: &str| {
         let sql = format!("SELECT processed FROM rockets WHERE channel = '{channel}'");
-        postgres::query(&database.url, &sql).first().map_or(0, |row| row["processed"].as_u64().unwrap())
+        postgres::query(&database.url, &sql)
+            .first()
+            .map_or(0, |row| row["processed"].as_u64().unwrap())
     };
     assert!(ends_well(&database.url, processed) > 0);
 }
@@ -142,7 +155,8 @@ fn it_ends_well_on_postgres() {
 fn a_service_whose_log_nobody_reads_anymore_ends_well() {
     let directory = tempfile::tempdir().unwrap();
     let database = directory.path().join("rockets.db");
-    let mut serve = program(&["serve", "--listen", "127.0.0.1:0", "--database", database.to_str().unwrap()]);
+    let mut serve =
+        program(&["serve", "--listen", "127.0.0.1:0", "--database", database.to_str().unwrap()]);
     let mut child = serve.stderr(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
@@ -151,7 +165,9 @@ fn a_service_whose_log_nobody_reads_anymore_ends_well() {
         assert!(log.read_line(&mut line).unwrap() > 0, "the service ended");
     }
     drop(log);
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success()
+    );
     let deadline = Instant::now() + Duration::from_secs(10);
     while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
         std::thread::yield_now();

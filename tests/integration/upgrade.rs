@@ -8,7 +8,9 @@ use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 
 use crate::oracle::{Event, Oracle, Sent};
-use crate::support::{Client, Service, eventually, faster, program, query, rocket, run, sql, stdout};
+use crate::support::{
+    Client, Service, eventually, faster, program, query, rocket, run, sql, stdout,
+};
 use crate::{figures, postgres};
 
 /// A backend's last migration, and a sign of it: a new table, or a table with a setting.
@@ -51,7 +53,11 @@ fn there_is_a_database_of_every_earlier_version() {
         std::fs::read_dir(migrations).unwrap().count() as u64
     };
     for Latest { backend, version: latest, .. } in [SQLITE, POSTGRES] {
-        assert_eq!(count(backend), latest, "{backend}: there is a new migration, and the latest here is an old one");
+        assert_eq!(
+            count(backend),
+            latest,
+            "{backend}: there is a new migration, and the latest here is an old one"
+        );
         for version in 1..latest {
             fixture(backend, version);
         }
@@ -62,7 +68,10 @@ fn there_is_a_database_of_every_earlier_version() {
 /// messages.
 fn is_as_good_as_new(database: &str, latest: &Latest) {
     let migrated = stdout(&run(&["migrate", "--database", database]));
-    assert!(migrated.contains(&format!("schema version {}, up to date", latest.version)), "{migrated}");
+    assert!(
+        migrated.contains(&format!("schema version {}, up to date", latest.version)),
+        "{migrated}"
+    );
     let checked = run(&["check", "--database", database]);
     assert_eq!(checked.status.code(), Some(0), "{}", stdout(&checked));
     let service = Service::start(database);
@@ -94,14 +103,21 @@ fn a_postgres_database_of_every_earlier_version_is_brought_up_to_date() {
         postgres::execute(&database.url, &fixture("postgres", version));
         is_as_good_as_new(&database.url, &POSTGRES);
         let indexes = "SELECT count(*) AS n FROM pg_indexes WHERE tablename = 'processed_ranges'";
-        assert_eq!(postgres::query(&database.url, indexes)[0]["n"], 1, "only that of the primary key");
+        assert_eq!(
+            postgres::query(&database.url, indexes)[0]["n"],
+            1,
+            "only that of the primary key"
+        );
     }
 }
 
 /// Kills `migrate` at a random moment of its duration.
 fn interrupt(database: &str, takes: Duration, random: &mut StdRng) {
-    let mut migrate =
-        program(&["migrate", "--database", database]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut migrate = program(&["migrate", "--database", database])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     std::thread::sleep(takes.mul_f64(random.random_range(0.0..1.2)));
     // It may have ended by itself.
     let _ = migrate.kill();
@@ -120,7 +136,11 @@ fn is_old_or_new(before: u64, version: Option<u64>, latest: &Latest, signs: &[Va
     let there = |name: &str| signs.iter().any(|sign| sign == name);
     let version = version.unwrap_or(0);
     assert!(version == before || version == latest.version, "{version}");
-    assert_eq!((there("rockets"), there(latest.sign)), (version > 0, version == latest.version), "{signs:?}");
+    assert_eq!(
+        (there("rockets"), there(latest.sign)),
+        (version > 0, version == latest.version),
+        "{signs:?}"
+    );
 }
 
 /// What exists, and how a view is defined.
@@ -145,8 +165,11 @@ fn an_interrupted_migration_leaves_an_sqlite_file_old_or_new() {
         let rows = |sql: &str| if path.exists() { query(&path, sql) } else { Vec::new() };
         let tables: Vec<Value> = rows(SQLITE_SIGNS).into_iter().flatten().collect();
         let history = tables.iter().any(|name| name == "refinery_schema_history");
-        let version =
-            history.then(|| query(&path, "SELECT max(version) FROM refinery_schema_history")[0][0].as_u64()).flatten();
+        let version = history
+            .then(|| {
+                query(&path, "SELECT max(version) FROM refinery_schema_history")[0][0].as_u64()
+            })
+            .flatten();
         is_old_or_new(before, version, &SQLITE, &tables);
         ended_new += u64::from(version == Some(SQLITE.version));
         assert!(run(&["migrate", "--database", path.to_str().unwrap()]).status.success());
@@ -175,7 +198,9 @@ fn an_interrupted_migration_leaves_a_postgres_database_old_or_new() {
         let signs: Vec<Value> = rows(signs).into_iter().map(|row| row["sign"].clone()).collect();
         let history = signs.iter().any(|sign| sign == "rocket_monitor_schema_history");
         let version = history
-            .then(|| rows("SELECT max(version) AS v FROM rocket_monitor_schema_history")[0]["v"].as_u64())
+            .then(|| {
+                rows("SELECT max(version) AS v FROM rocket_monitor_schema_history")[0]["v"].as_u64()
+            })
             .flatten();
         is_old_or_new(before, version, &POSTGRES, &signs);
         ended_new += u64::from(version == Some(POSTGRES.version));
@@ -190,6 +215,9 @@ fn row(backend: &str, times: u64, ended_new: u64) {
     figures::row(
         &format!("kill -9 while migrating ({backend})"),
         format!("{times} kills"),
-        format!("the old schema {} times, the new one {ended_new} times, never a mix", times - ended_new),
+        format!(
+            "the old schema {} times, the new one {ended_new} times, never a mix",
+            times - ended_new
+        ),
     );
 }

@@ -66,7 +66,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 6] = [Self::Open, Self::OpenToWrite, Self::Read, Self::Write, Self::Truncate, Self::Sync];
+    pub const ALL: [Self; 6] =
+        [Self::Open, Self::OpenToWrite, Self::Read, Self::Write, Self::Truncate, Self::Sync];
 }
 
 /// Decides whether a call fails, and with which error.
@@ -196,7 +197,9 @@ impl Platter {
             Call::SyncFolder => {
                 for pending in self.pending.values_mut() {
                     // A file that was removed and created again is another file.
-                    if let Some(last) = pending.iter().rposition(|call| matches!(call, Call::Remove { .. })) {
+                    if let Some(last) =
+                        pending.iter().rposition(|call| matches!(call, Call::Remove { .. }))
+                    {
                         let made_again = pending.split_off(last + 1);
                         do_to(&mut self.durable, &pending[last]);
                         *pending = made_again;
@@ -219,7 +222,10 @@ impl Platter {
                     for (index, sector) in bytes.chunks(SECTOR).enumerate() {
                         if if whole { kept } else { random.random_bool(0.5) } {
                             let offset = offset + index * SECTOR;
-                            do_to(&mut files, &Call::Write { file: file.clone(), offset, bytes: sector.to_vec() });
+                            do_to(
+                                &mut files,
+                                &Call::Write { file: file.clone(), offset, bytes: sector.to_vec() },
+                            );
                         }
                     }
                 }
@@ -243,7 +249,9 @@ fn do_to(files: &mut Files, call: &Call) {
             }
             content[*offset..offset + bytes.len()].copy_from_slice(bytes);
         }
-        Call::Truncate { file, length } => files.entry(file.clone()).or_default().resize(*length, 0),
+        Call::Truncate { file, length } => {
+            files.entry(file.clone()).or_default().resize(*length, 0)
+        }
         Call::Remove { file } => drop(files.remove(file)),
         Call::Sync { .. } | Call::SyncFailed { .. } | Call::SyncFolder | Call::Acknowledged(_) => {}
     }
@@ -304,7 +312,8 @@ unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: libc::mode_
     if let Some(state) = state().as_mut()
         && let Some(place) = place_of(state, name)
     {
-        let kind = if flags & libc::O_ACCMODE == libc::O_RDONLY { Kind::Open } else { Kind::OpenToWrite };
+        let kind =
+            if flags & libc::O_ACCMODE == libc::O_RDONLY { Kind::Open } else { Kind::OpenToWrite };
         if let Some(error) = planned(state, kind, &place) {
             return fail(error) as c_int;
         }
@@ -334,7 +343,8 @@ unsafe extern "C" fn pwrite64(fd: c_int, bytes: *const c_void, count: usize, off
         }
         // SAFETY: the arguments are passed on unchanged. Inside the lock, so that calls are
         // recorded in order.
-        let written = unsafe { libc::syscall(libc::SYS_pwrite64, fd, bytes, count, offset) as isize };
+        let written =
+            unsafe { libc::syscall(libc::SYS_pwrite64, fd, bytes, count, offset) as isize };
         if let (Place::File(file), Ok(length)) = (place, usize::try_from(written)) {
             // SAFETY: this many of the caller's bytes have been written.
             let bytes = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), length) }.to_vec();
@@ -344,7 +354,9 @@ unsafe extern "C" fn pwrite64(fd: c_int, bytes: *const c_void, count: usize, off
     };
     noted(fd, note)
         // SAFETY: the arguments are passed on unchanged.
-        .unwrap_or_else(|| unsafe { libc::syscall(libc::SYS_pwrite64, fd, bytes, count, offset) as isize })
+        .unwrap_or_else(|| unsafe {
+            libc::syscall(libc::SYS_pwrite64, fd, bytes, count, offset) as isize
+        })
 }
 
 /// # Safety
@@ -363,7 +375,8 @@ unsafe extern "C" fn ftruncate64(fd: c_int, length: i64) -> c_int {
         truncated
     };
     // SAFETY: the arguments are passed on unchanged.
-    noted(fd, note).unwrap_or_else(|| unsafe { libc::syscall(libc::SYS_ftruncate, fd, length) as c_int })
+    noted(fd, note)
+        .unwrap_or_else(|| unsafe { libc::syscall(libc::SYS_ftruncate, fd, length) as c_int })
 }
 
 /// Records syncs in the directory. Nothing is really synced, there or elsewhere, because nothing
@@ -406,7 +419,8 @@ unsafe extern "C" fn unlink(path: *const c_char) -> c_int {
     // SAFETY: the argument is passed on unchanged.
     let removed = unsafe { libc::syscall(libc::SYS_unlinkat, libc::AT_FDCWD, path, 0) as c_int };
     if let Some(state) = state.as_mut()
-        && let (Some(Place::File(file)), 0) = (place_of(state, Path::new(OsStr::from_bytes(name.to_bytes()))), removed)
+        && let (Some(Place::File(file)), 0) =
+            (place_of(state, Path::new(OsStr::from_bytes(name.to_bytes()))), removed)
     {
         state.calls.push(Call::Remove { file });
     }

@@ -53,8 +53,14 @@ fn is_survived(plan: impl FnMut(Kind, &str) -> Option<i32> + Send + 'static) {
     let mut platter = Platter::default();
     disk.calls().iter().for_each(|call| platter.apply(call));
     let directory = tempfile::tempdir().unwrap();
-    lay_out(&platter.after_power_loss(Unsynced::Dropped, &mut StdRng::seed_from_u64(1)), directory.path());
-    let speeds = query(&directory.path().join("rockets.db"), "SELECT speed FROM rockets WHERE channel = 'r'");
+    lay_out(
+        &platter.after_power_loss(Unsynced::Dropped, &mut StdRng::seed_from_u64(1)),
+        directory.path(),
+    );
+    let speeds = query(
+        &directory.path().join("rockets.db"),
+        "SELECT speed FROM rockets WHERE channel = 'r'",
+    );
     assert_eq!(speeds, [[510]]);
 }
 
@@ -240,14 +246,20 @@ fn migrate_failing(call: usize, error: i32, for_good: bool) -> bool {
     let mut platter = Platter::default();
     calls.iter().for_each(|call| platter.apply(call));
     let directory = tempfile::tempdir().unwrap();
-    lay_out(&platter.after_power_loss(Unsynced::Dropped, &mut StdRng::seed_from_u64(1)), directory.path());
+    lay_out(
+        &platter.after_power_loss(Unsynced::Dropped, &mut StdRng::seed_from_u64(1)),
+        directory.path(),
+    );
     is_whole_or_empty(&directory.path().join("rockets.db"));
     reached
 }
 
 fn is_whole_or_empty(path: &Path) {
-    let tables =
-        if path.exists() { query(path, "SELECT name FROM sqlite_schema WHERE name = 'rockets'") } else { vec![] };
+    let tables = if path.exists() {
+        query(path, "SELECT name FROM sqlite_schema WHERE name = 'rockets'")
+    } else {
+        vec![]
+    };
     if !tables.is_empty() {
         let options = OpenOptions { migrate: false, ..OpenOptions::default() };
         Store::open(&Database::File(path.to_owned()), &options).unwrap();

@@ -43,8 +43,9 @@ fn speed(index: u32) -> i32 {
 pub fn arrivals(messages: u32, random: &mut StdRng) -> Vec<u32> {
     let mut order: Vec<u32> = (0..messages).collect();
     order.chunks_mut(20).for_each(|chunk| chunk.shuffle(random));
-    let copies: Vec<(usize, u32)> =
-        (0..messages / 10).map(|_| (random.random_range(0..order.len()), random.random_range(0..messages))).collect();
+    let copies: Vec<(usize, u32)> = (0..messages / 10)
+        .map(|_| (random.random_range(0..order.len()), random.random_range(0..messages)))
+        .collect();
     copies.into_iter().for_each(|(at, copy)| order.insert(at, copy));
     order
 }

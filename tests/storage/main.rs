@@ -2,7 +2,14 @@
 //!
 //! This is a separate binary because it intercepts the calls between SQLite and the system for the
 //! whole process.
-#![allow(missing_docs, unreachable_pub, dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
 
 mod disk;
 mod failing;

@@ -52,7 +52,8 @@ fn serve(
 ) {
     let store = Store::open(&Database::File(path.to_owned()), options).unwrap();
     let (feed, feeding) = Feed::start(&store).unwrap();
-    let (ingest, committers) = Ingest::start(&store, &feed, &Metrics::new().unwrap(), Limits::default()).unwrap();
+    let (ingest, committers) =
+        Ingest::start(&store, &feed, &Metrics::new().unwrap(), Limits::default()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for some in part.chunks(40) {
         let send = some.chunks(some.len().div_ceil(CLIENTS)).map(async |mine| {
@@ -66,7 +67,9 @@ fn serve(
         if !checkpoint.is_empty() {
             let other = rusqlite::Connection::open(path).unwrap();
             other.busy_timeout(Duration::from_secs(10)).unwrap();
-            other.query_row(&format!("PRAGMA wal_checkpoint({checkpoint})"), [], |_| Ok(())).unwrap();
+            other
+                .query_row(&format!("PRAGMA wal_checkpoint({checkpoint})"), [], |_| Ok(()))
+                .unwrap();
         }
     }
     ingest.stop();
@@ -100,7 +103,8 @@ pub fn cut(calls: &[Call], seed: u64, share: f64) -> Losses {
             continue;
         }
         for unsynced in [Unsynced::Dropped, Unsynced::Torn, Unsynced::Kept] {
-            let verdict = judge_files(&platter.after_power_loss(unsynced, &mut random), &acknowledged);
+            let verdict =
+                judge_files(&platter.after_power_loss(unsynced, &mut random), &acknowledged);
             losses.cuts += 1;
             losses.lossy += u64::from(!verdict.lost.is_empty());
             if !verdict.is_good() {
@@ -148,7 +152,9 @@ fn with_synchronous_off_the_same_test_finds_losses() {
         let disk = Disk::under(directory.path());
         // Nobody else reads the log in the meantime: the writer passes it on when it syncs it, and
         // now it doesn't sync.
-        synchronous_off::during(|| serve(&disk, &path, &(0..200).collect::<Vec<_>>(), &OpenOptions::default(), || ""));
+        synchronous_off::during(|| {
+            serve(&disk, &path, &(0..200).collect::<Vec<_>>(), &OpenOptions::default(), || "")
+        });
         disk.calls()
     };
     assert!(!calls.iter().any(|call| matches!(call, Call::Sync { .. })), "nothing was synced");
@@ -193,7 +199,10 @@ fn what_a_killed_process_had_only_written_is_synced_before_a_copy_of_it_is_ackno
         calls[..last].iter().for_each(|call| platter.apply(call));
         drop(disk);
         let after = platter.after_power_loss(Unsynced::Dropped, &mut random);
-        let verdict = judge_files(&after, &acknowledged.iter().copied().chain(copies.iter().copied()).collect());
+        let verdict = judge_files(
+            &after,
+            &acknowledged.iter().copied().chain(copies.iter().copied()).collect(),
+        );
         assert!(verdict.is_good(), "{verdict:?}");
         tried += u32::from(copies.iter().any(|copy| !acknowledged.contains(copy)));
     }

@@ -22,7 +22,13 @@ unsafe extern "C" fn extend(
     let off = c"PRAGMA synchronous = OFF";
     // SAFETY: the connection has just been opened, and nobody else uses it.
     unsafe {
-        ffi::sqlite3_exec(connection, off.as_ptr(), None, std::ptr::null_mut(), std::ptr::null_mut());
+        ffi::sqlite3_exec(
+            connection,
+            off.as_ptr(),
+            None,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+        );
         ffi::sqlite3_set_authorizer(connection, Some(authorize), std::ptr::null_mut())
     }
 }
@@ -36,6 +42,11 @@ unsafe extern "C" fn authorize(
     _: *const c_char,
 ) -> c_int {
     // SAFETY: SQLite gives the pragma's name, which ends with a zero.
-    let is_synchronous = || unsafe { CStr::from_ptr(subject) }.to_bytes().eq_ignore_ascii_case(b"synchronous");
-    if action == ffi::SQLITE_PRAGMA && is_synchronous() { ffi::SQLITE_IGNORE } else { ffi::SQLITE_OK }
+    let is_synchronous =
+        || unsafe { CStr::from_ptr(subject) }.to_bytes().eq_ignore_ascii_case(b"synchronous");
+    if action == ffi::SQLITE_PRAGMA && is_synchronous() {
+        ffi::SQLITE_IGNORE
+    } else {
+        ffi::SQLITE_OK
+    }
 }

@@ -144,7 +144,10 @@ mod tests {
             column.push(row);
         }
         for row in 0..rows {
-            assert_eq!((channels.find(&name(row)), channels.name(row)), (Some(row), name(row).as_str()));
+            assert_eq!(
+                (channels.find(&name(row)), channels.name(row)),
+                (Some(row), name(row).as_str())
+            );
             column[row] += 1;
         }
         assert!(column.iter().copied().eq(1..=rows));

@@ -16,7 +16,8 @@ use crate::store::StoreError;
 const LOCK: i64 = 0x6275_636b_6574_7321;
 
 /// The object identifier of the tables' schema.
-const SCHEMA: &str = "(SELECT relnamespace::bigint FROM pg_class WHERE oid = to_regclass('rocket_buckets'))";
+const SCHEMA: &str =
+    "(SELECT relnamespace::bigint FROM pg_class WHERE oid = to_regclass('rocket_buckets'))";
 
 /// The buckets of a database, in ascending order. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -22,7 +22,9 @@ use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
-use crate::store::changes::{ChangeHint, ChangeHints, ChangeScan, Fingerprints, Notified, ScanProgress, Watch};
+use crate::store::changes::{
+    ChangeHint, ChangeHints, ChangeScan, Fingerprints, Notified, ScanProgress, Watch,
+};
 use crate::store::page::ROCKET_COLUMNS;
 
 /// How long a listener receives nothing before it tests the connection.
@@ -46,19 +48,30 @@ struct Notification {
 /// object identifiers.
 pub(super) fn channel(schema: &str) -> String {
     // A name may have only 63 bytes.
-    let hash: String = Sha256::digest(schema).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let hash: String =
+        Sha256::digest(schema).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     format!("rocket_monitor_{hash}")
 }
 
 impl PostgresStore {
     /// See [`Store::rockets_of`](crate::store::Store::rockets_of).
     pub async fn rockets_of(&self, channels: &[Channel]) -> Result<Vec<Rocket>, StoreError> {
-        let buckets: BTreeSet<i16> = channels.iter().map(|channel| self.buckets.of(channel)).collect();
+        let buckets: BTreeSet<i16> =
+            channels.iter().map(|channel| self.buckets.of(channel)).collect();
         let buckets: Vec<i16> = buckets.into_iter().collect();
-        let channels: Vec<String> = channels.iter().map(|channel| channel.as_str().to_owned()).collect();
+        let channels: Vec<String> =
+            channels.iter().map(|channel| channel.as_str().to_owned()).collect();
         self.read(move |pool| async move {
-            let sql = format!("SELECT {ROCKET_COLUMNS} FROM rockets WHERE channel = ANY($1) AND bucket = ANY($2)");
-            rockets(&sqlx::query(AssertSqlSafe(sql)).bind(channels).bind(buckets).fetch_all(&pool).await?)
+            let sql = format!(
+                "SELECT {ROCKET_COLUMNS} FROM rockets WHERE channel = ANY($1) AND bucket = ANY($2)"
+            );
+            rockets(
+                &sqlx::query(AssertSqlSafe(sql))
+                    .bind(channels)
+                    .bind(buckets)
+                    .fetch_all(&pool)
+                    .await?,
+            )
         })
         .await
     }
@@ -88,8 +101,13 @@ impl PostgresStore {
     /// See [`Store::forgotten`](crate::store::Store::forgotten).
     pub async fn forgotten(&self) -> Result<Vec<(Channel, Timestamp)>, StoreError> {
         self.read(move |pool| async move {
-            let found = sqlx::query("SELECT channel, forgotten_at FROM rockets_forgotten").fetch_all(&pool).await?;
-            found.iter().map(|row| Ok((rows::channel(row, 0)?, row.try_get::<PgTime, _>(1)?.0))).collect()
+            let found = sqlx::query("SELECT channel, forgotten_at FROM rockets_forgotten")
+                .fetch_all(&pool)
+                .await?;
+            found
+                .iter()
+                .map(|row| Ok((rows::channel(row, 0)?, row.try_get::<PgTime, _>(1)?.0)))
+                .collect()
         })
         .await
     }
@@ -98,7 +116,8 @@ impl PostgresStore {
     pub async fn notify(&self, hints: Option<&ChangeHints>) -> Result<(), StoreError> {
         let (name, payloads) = (Arc::clone(&self.notifications), payloads(self.instance, hints));
         let is_distributed = self.is_distributed;
-        self.read(move |pool| async move { notify(&pool, is_distributed, &name, &payloads).await }).await
+        self.read(move |pool| async move { notify(&pool, is_distributed, &name, &payloads).await })
+            .await
     }
 
     /// See [`Store::notify_blocking`](crate::store::Store::notify_blocking).
@@ -111,14 +130,20 @@ impl PostgresStore {
 
     /// See [`Store::watch`](crate::store::Store::watch).
     pub async fn watch(&self) -> Result<Watch, StoreError> {
-        let mut listener = PgListener::connect_with(&super::pool(&self.url, &self.buckets, 1)).await?;
+        let mut listener =
+            PgListener::connect_with(&super::pool(&self.url, &self.buckets, 1)).await?;
         let listening = async { Ok(listener.listen(&self.notifications).await?) };
         session::within(self.url.patience(), listening).await?;
         Ok(Watch::Postgres(Box::new(PostgresWatch { instance: self.instance, listener })))
     }
 }
 
-async fn notify(pool: &PgPool, is_distributed: bool, name: &str, payloads: &[String]) -> Result<(), StoreError> {
+async fn notify(
+    pool: &PgPool,
+    is_distributed: bool,
+    name: &str,
+    payloads: &[String],
+) -> Result<(), StoreError> {
     if is_distributed {
         return cluster::notify(pool, name, payloads).await;
     }
@@ -142,7 +167,8 @@ fn payloads(from: u64, hints: Option<&ChangeHints>) -> Vec<String> {
     let mut payloads = Vec::new();
     let (mut part, mut bytes) = (Vec::new(), 0);
     for (channel, hint) in hints {
-        let size = serde_json::to_string(&(channel.as_str(), hint)).map_or(0, |json| json.len() + 1);
+        let size =
+            serde_json::to_string(&(channel.as_str(), hint)).map_or(0, |json| json.len() + 1);
         if bytes + size > NOTIFICATION_BYTES {
             payloads.push(payload(from, Some(std::mem::take(&mut part))));
             bytes = 0;
@@ -192,7 +218,11 @@ impl PostgresScan {
     pub(in crate::store) async fn next(&mut self) -> Result<ScanProgress, StoreError> {
         let Look { through, bucket, after } = match self.look.take() {
             Some(look) => look,
-            None => Look { through: self.store.oldest_transaction().await?, bucket: 0, after: String::new() },
+            None => Look {
+                through: self.store.oldest_transaction().await?,
+                bucket: 0,
+                after: String::new(),
+            },
         };
         let since = self.fingerprints.is_none().then_some(self.since);
         let mut rockets = match self.store.buckets.all().get(bucket) {
@@ -235,12 +265,17 @@ impl PostgresStore {
         after: String,
     ) -> Result<Vec<Rocket>, StoreError> {
         self.read(move |pool| async move {
-            let is_wanted = if transaction.is_some() { "age(xmin) BETWEEN 0 AND age($4::text::xid)" } else { "true" };
+            let is_wanted = if transaction.is_some() {
+                "age(xmin) BETWEEN 0 AND age($4::text::xid)"
+            } else {
+                "true"
+            };
             let sql = format!(
                 "SELECT {ROCKET_COLUMNS} FROM rockets
                  WHERE channel > $1 AND bucket = $3 AND {is_wanted} ORDER BY channel LIMIT $2"
             );
-            let found = sqlx::query(AssertSqlSafe(sql)).bind(after).bind(SCANNED_AT_A_TIME).bind(bucket);
+            let found =
+                sqlx::query(AssertSqlSafe(sql)).bind(after).bind(SCANNED_AT_A_TIME).bind(bucket);
             let found = match transaction {
                 Some(transaction) => found.bind((transaction & i64::from(u32::MAX)).to_string()),
                 None => found,
@@ -273,8 +308,9 @@ impl PostgresWatch {
             match serde_json::from_str(notification.payload()) {
                 Ok(Notification { from, .. }) if from == self.instance => {}
                 Ok(Notification { hints: Some(hints), .. }) => {
-                    let hints =
-                        hints.into_iter().filter_map(|(channel, hint)| Some((Channel::new(channel).ok()?, hint)));
+                    let hints = hints
+                        .into_iter()
+                        .filter_map(|(channel, hint)| Some((Channel::new(channel).ok()?, hint)));
                     return Ok(Notified::ChangeHints(hints.collect()));
                 }
                 // Notifications of other versions may be unreadable.
@@ -292,12 +328,20 @@ mod tests {
     #[test]
     fn notifications_hold_everything_or_say_that_there_is_more() {
         let hints = |count: usize| -> ChangeHints {
-            (0..count).map(|index| (Channel::new(format!("{index:\"<255}")).unwrap(), ChangeHint::UNKNOWN)).collect()
+            (0..count)
+                .map(|index| {
+                    (Channel::new(format!("{index:\"<255}")).unwrap(), ChangeHint::UNKNOWN)
+                })
+                .collect()
         };
         for (count, told) in [(0, Some(0)), (1, Some(1)), (500, Some(500)), (5_000, None)] {
             let payloads = payloads(7, Some(&hints(count)));
-            let read: Vec<Notification> = payloads.iter().map(|it| serde_json::from_str(it).unwrap()).collect();
-            assert!(payloads.iter().all(|payload| payload.len() < 8_000) && read.iter().all(|it| it.from == 7));
+            let read: Vec<Notification> =
+                payloads.iter().map(|it| serde_json::from_str(it).unwrap()).collect();
+            assert!(
+                payloads.iter().all(|payload| payload.len() < 8_000)
+                    && read.iter().all(|it| it.from == 7)
+            );
             let sum = read.iter().map(|it| it.hints.as_ref().map(Vec::len)).sum::<Option<usize>>();
             assert_eq!(sum, told);
         }

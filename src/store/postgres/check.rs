@@ -59,11 +59,18 @@ async fn open_cursors(connection: &mut PgConnection, bucket: i16) -> Result<(), 
 }
 
 /// Reports rows that are in no bucket.
-async fn find_strays(connection: &mut PgConnection, buckets: &Buckets, found: OnFinding<'_>) -> Result<(), StoreError> {
+async fn find_strays(
+    connection: &mut PgConnection,
+    buckets: &Buckets,
+    found: OnFinding<'_>,
+) -> Result<(), StoreError> {
     sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
     for table in ["rockets", "processed_ranges"] {
-        let sql = format!("SELECT channel, bucket FROM {table} WHERE bucket <> ALL($1) ORDER BY channel");
-        for row in sqlx::query(AssertSqlSafe(sql)).bind(buckets.all()).fetch_all(&mut *connection).await? {
+        let sql =
+            format!("SELECT channel, bucket FROM {table} WHERE bucket <> ALL($1) ORDER BY channel");
+        for row in
+            sqlx::query(AssertSqlSafe(sql)).bind(buckets.all()).fetch_all(&mut *connection).await?
+        {
             let bucket: i16 = row.try_get(1)?;
             let detail = format!("a row in {table} has the bucket {bucket}, which doesn't exist");
             found(Finding { channel: Some(row.try_get(0)?), detail });

@@ -1,7 +1,7 @@
 //! Citus: distributes the tables over the nodes of a cluster.
 //!
-//! Each bucket is in a shard of its own, so that Citus can place and move each by itself. All tables
-//! with a bucket are divided in the same way, so that the rows of a bucket are on one node.
+//! Each bucket is in a shard of its own, so that Citus can place and move each by itself. All
+//! tables with a bucket are divided in the same way, so that the rows of a bucket are on one node.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,10 @@ pub(super) async fn is_distributed(connection: &mut PgConnection) -> Result<bool
 }
 
 /// The column by which a table is distributed; none if it isn't.
-async fn distribution_column(connection: &mut PgConnection, table: &str) -> Result<Option<String>, StoreError> {
+async fn distribution_column(
+    connection: &mut PgConnection,
+    table: &str,
+) -> Result<Option<String>, StoreError> {
     if !is_installed(connection).await? {
         return Ok(None);
     }
@@ -40,7 +43,10 @@ async fn is_installed(connection: &mut PgConnection) -> Result<bool, StoreError>
 
 /// Distributes the tables by buckets over the nodes of a Citus cluster. Returns false if that was
 /// already done.
-pub(super) async fn distribute(connection: &mut PgConnection, count: Option<u16>) -> Result<bool, StoreError> {
+pub(super) async fn distribute(
+    connection: &mut PgConnection,
+    count: Option<u16>,
+) -> Result<bool, StoreError> {
     if !is_installed(connection).await? {
         return Err(StoreError::NotACluster);
     }
@@ -49,7 +55,9 @@ pub(super) async fn distribute(connection: &mut PgConnection, count: Option<u16>
         return Ok(false);
     }
     if !has_exclusive_use(connection).await? {
-        return Err(StoreError::NotDistributable("the database is in use; stop all instances and commands first"));
+        return Err(StoreError::NotDistributable(
+            "the database is in use; stop all instances and commands first",
+        ));
     }
     let count = match count {
         Some(count) => count,
@@ -57,7 +65,9 @@ pub(super) async fn distribute(connection: &mut PgConnection, count: Option<u16>
     };
     let mut transaction = connection.begin_with(BEGIN_TO_WRITE).await?;
     // Several tables are changed, each on all nodes.
-    sqlx::query("SET LOCAL citus.multi_shard_modify_mode = sequential").execute(&mut *transaction).await?;
+    sqlx::query("SET LOCAL citus.multi_shard_modify_mode = sequential")
+        .execute(&mut *transaction)
+        .await?;
     gather(&mut transaction).await?;
     let buckets = divide(&mut transaction, count).await?;
     for table in TABLES {
@@ -75,8 +85,8 @@ pub(super) async fn distribute(connection: &mut PgConnection, count: Option<u16>
     Ok(true)
 }
 
-/// Whether nobody else uses the database. A server notices a little late that a program, perhaps the
-/// one that has just migrated, has closed its connections.
+/// Whether nobody else uses the database. A server notices a little late that a program, perhaps
+/// the one that has just migrated, has closed its connections.
 async fn has_exclusive_use(connection: &mut PgConnection) -> Result<bool, StoreError> {
     let started = Instant::now();
     while !buckets::try_lock(connection).await? {
@@ -109,7 +119,8 @@ async fn gather(connection: &mut PgConnection) -> Result<(), StoreError> {
 /// Makes this many buckets, one for each shard. Returns them in ascending order.
 async fn divide(connection: &mut PgConnection, count: u16) -> Result<Vec<i16>, StoreError> {
     sqlx::query("DELETE FROM rocket_buckets").execute(&mut *connection).await?;
-    let distribute = "SELECT create_distributed_table('rocket_buckets', 'bucket', colocate_with => 'none',
+    let distribute =
+        "SELECT create_distributed_table('rocket_buckets', 'bucket', colocate_with => 'none',
                                                       shard_count => $1)";
     sqlx::query(distribute).bind(i32::from(count)).execute(&mut *connection).await?;
     // Citus puts a hash of the value into one of as many equal parts; the first value that is found
@@ -117,18 +128,27 @@ async fn divide(connection: &mut PgConnection, count: u16) -> Result<Vec<i16>, S
     let choose = "SELECT min(value) AS bucket FROM generate_series(0, 32767) AS value
                   GROUP BY get_shard_id_for_distribution_column('rocket_buckets', value::smallint) ORDER BY bucket";
     let buckets: Vec<i32> = sqlx::query_scalar(choose).fetch_all(&mut *connection).await?;
-    let buckets: Vec<i16> = buckets.into_iter().filter_map(|bucket| i16::try_from(bucket).ok()).collect();
+    let buckets: Vec<i16> =
+        buckets.into_iter().filter_map(|bucket| i16::try_from(bucket).ok()).collect();
     assert_eq!(buckets.len(), usize::from(count), "each shard has a bucket");
     for bucket in &buckets {
-        sqlx::query("INSERT INTO rocket_buckets VALUES ($1)").bind(bucket).execute(&mut *connection).await?;
+        sqlx::query("INSERT INTO rocket_buckets VALUES ($1)")
+            .bind(bucket)
+            .execute(&mut *connection)
+            .await?;
     }
     Ok(buckets)
 }
 
 /// Moves the rows of a table to their buckets, and distributes it.
-async fn move_to_buckets(connection: &mut PgConnection, table: &str, buckets: &[i16]) -> Result<(), StoreError> {
+async fn move_to_buckets(
+    connection: &mut PgConnection,
+    table: &str,
+    buckets: &[i16],
+) -> Result<(), StoreError> {
     // The local table is emptied afterwards, with the dead rows.
-    let sql = format!("UPDATE {table} SET bucket = ($1::smallint[])[1 + {SQL_HASH} % cardinality($1)]");
+    let sql =
+        format!("UPDATE {table} SET bucket = ($1::smallint[])[1 + {SQL_HASH} % cardinality($1)]");
     sqlx::query(AssertSqlSafe(sql)).bind(buckets).execute(&mut *connection).await?;
     let sql = "SELECT create_distributed_table($1::text::regclass, 'bucket', colocate_with => 'rocket_buckets')";
     sqlx::query(sql).bind(table).execute(connection).await?;
@@ -137,7 +157,11 @@ async fn move_to_buckets(connection: &mut PgConnection, table: &str, buckets: &[
 
 /// Notifies the instances on all nodes: `NOTIFY` reaches only those that are connected to the same
 /// node.
-pub(super) async fn notify(pool: &PgPool, name: &str, payloads: &[String]) -> Result<(), StoreError> {
+pub(super) async fn notify(
+    pool: &PgPool,
+    name: &str,
+    payloads: &[String],
+) -> Result<(), StoreError> {
     let sql = "SELECT run_command_on_all_nodes(string_agg(format('SELECT pg_notify(%L, %L)', $1, payload), ';'))
                FROM unnest($2) AS told (payload)";
     sqlx::query(sql).bind(name).bind(payloads).execute(pool).await?;

@@ -32,7 +32,9 @@ pub(super) fn is_to_be_tried_again(error: &Error) -> bool {
 
 /// Whether the connection is lost, so that another one may work.
 pub(super) fn is_connection_lost(error: &Error) -> bool {
-    let by_state = |state: String| SESSION_ENDED.contains(&state.as_str()) || state.starts_with(CONNECTION_EXCEPTION);
+    let by_state = |state: String| {
+        SESSION_ENDED.contains(&state.as_str()) || state.starts_with(CONNECTION_EXCEPTION)
+    };
     matches!(error, Error::Io(_)) || state(error).is_some_and(by_state)
 }
 
@@ -44,13 +46,15 @@ pub(super) fn is_not_let_in(error: &Error) -> bool {
 /// Whether the connection could be opened, but not encrypted.
 pub(super) fn is_encryption_failed(error: &Error) -> bool {
     // The second is what rustls reports of a certificate, or of a server's alert.
-    matches!(error, Error::Tls(_)) || matches!(error, Error::Io(error) if error.kind() == ErrorKind::InvalidData)
+    matches!(error, Error::Tls(_))
+        || matches!(error, Error::Io(error) if error.kind() == ErrorKind::InvalidData)
 }
 
 /// Whether the error is a timeout.
 pub(in crate::store) fn is_timeout(error: &Error) -> bool {
     matches!(error, Error::PoolTimedOut)
-        || state(error).is_some_and(|state| [LOCK_NOT_AVAILABLE, QUERY_CANCELED].contains(&state.as_str()))
+        || state(error)
+            .is_some_and(|state| [LOCK_NOT_AVAILABLE, QUERY_CANCELED].contains(&state.as_str()))
 }
 
 /// Describes the error in one line, without the location in the server's source.
@@ -67,7 +71,9 @@ pub(in crate::store) fn describe(error: &Error) -> String {
             let hint = hint.map_or_else(String::new, |hint| format!("; {hint}"));
             format!("{meaning}{} (SQLSTATE {state}){hint}", error.message())
         }
-        Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => "the server closed the connection".to_owned(),
+        Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            "the server closed the connection".to_owned()
+        }
         Error::Io(error) => format!("the connection failed: {error}"),
         Error::Tls(error) => format!("the connection can't be encrypted: {error}"),
         Error::Configuration(error) => error.to_string(),

@@ -1,9 +1,10 @@
 //! Postgres: a server that several instances share, and that analysts query.
 //!
 //! It contains the server's location (`url`, `password_file`), connections (`session`), opening and
-//! migrating (`schema` and this file), how a cluster divides the rockets (`buckets`), the write path (`write`, with its SQL in `statements` and
-//! values in `literal`), reads (`read`), changes (`changes`), the audit (`check`) and error
-//! classification (`error`). Rules about messages belong to the domain.
+//! migrating (`schema` and this file), how a cluster divides the rockets (`buckets`), the write
+//! path (`write`, with its SQL in `statements` and values in `literal`), reads (`read`), changes
+//! (`changes`), the audit (`check`) and error classification (`error`). Rules about messages belong
+//! to the domain.
 
 mod buckets;
 mod changes;
@@ -84,15 +85,20 @@ impl PostgresStore {
     /// called in an asynchronous context.
     pub fn open(url: &PostgresUrl, options: &OpenOptions) -> Result<Self, OpenError> {
         let database = || Database::Postgres(url.clone());
-        let engine = |source: StoreError| OpenError::Engine { database: database(), source: Box::new(source) };
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let engine = |source: StoreError| OpenError::Engine {
+            database: database(),
+            source: Box::new(source),
+        };
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(|error| engine(StoreError::Thread(error)))?;
         if let Some(ignored) = &url.ignored_file {
             tracing::warn!("{ignored}");
         }
         let opened = runtime.block_on(async {
             let (mut connection, url) = session::connect_first(url, WorkKind::Long).await?;
-            let opened = schema::open(&mut connection, options.migrate, url.opening_patience()).await?;
+            let opened =
+                schema::open(&mut connection, options.migrate, url.opening_patience()).await?;
             session::close(connection).await;
             Ok((opened, url))
         });
@@ -138,7 +144,9 @@ impl PostgresStore {
 
     /// The number of the last migration.
     pub fn schema_version(&self) -> Result<i64, StoreError> {
-        self.wait(WorkKind::Bounded, async |connection| Ok(schema::version(connection).await?.unwrap_or(0)))
+        self.wait(WorkKind::Bounded, async |connection| {
+            Ok(schema::version(connection).await?.unwrap_or(0))
+        })
     }
 
     /// See [`Store::distribute`](crate::store::Store::distribute).
@@ -156,8 +164,16 @@ impl PostgresStore {
                 "DELETE FROM rockets WHERE channel = $1 AND bucket = $2",
                 "DELETE FROM processed_ranges WHERE channel = $1 AND bucket = $2",
             ];
-            let removed = sqlx::query(rocket).bind(channel.as_str()).bind(bucket).execute(&mut *transaction).await?;
-            sqlx::query(ranges).bind(channel.as_str()).bind(bucket).execute(&mut *transaction).await?;
+            let removed = sqlx::query(rocket)
+                .bind(channel.as_str())
+                .bind(bucket)
+                .execute(&mut *transaction)
+                .await?;
+            sqlx::query(ranges)
+                .bind(channel.as_str())
+                .bind(bucket)
+                .execute(&mut *transaction)
+                .await?;
             note_forgotten(&mut transaction, channel, bucket).await?;
             transaction.commit().await?;
             Ok(removed.rows_affected() > 0)
@@ -229,16 +245,27 @@ fn pool(url: &PostgresUrl, buckets: &Buckets, size: u32) -> PgPool {
         // The pool's own test has no timeout: a connection dropped by a firewall would use up all
         // the time.
         .test_before_acquire(false)
-        .before_acquire(|connection, _| Box::pin(async move { Ok(session::is_alive(connection).await) }))
+        .before_acquire(|connection, _| {
+            Box::pin(async move { Ok(session::is_alive(connection).await) })
+        })
         .connect_lazy_with((*url.connect).clone())
 }
 
-async fn note_forgotten(connection: &mut PgConnection, channel: &Channel, bucket: i16) -> Result<(), StoreError> {
+async fn note_forgotten(
+    connection: &mut PgConnection,
+    channel: &Channel,
+    bucket: i16,
+) -> Result<(), StoreError> {
     // By the server's clock, which is the same for all instances. A cluster can use that only as of
     // the start of the transaction.
     let old = "DELETE FROM rockets_forgotten WHERE bucket = $2 AND forgotten_at < now() - make_interval(secs => $1)";
-    sqlx::query(old).bind(FORGOTTEN_KEPT.as_secs_f64()).bind(bucket).execute(&mut *connection).await?;
-    let note = "INSERT INTO rockets_forgotten (channel, bucket, forgotten_at) VALUES ($1, $2, now())
+    sqlx::query(old)
+        .bind(FORGOTTEN_KEPT.as_secs_f64())
+        .bind(bucket)
+        .execute(&mut *connection)
+        .await?;
+    let note =
+        "INSERT INTO rockets_forgotten (channel, bucket, forgotten_at) VALUES ($1, $2, now())
                 ON CONFLICT (channel, bucket) DO UPDATE SET forgotten_at = excluded.forgotten_at";
     sqlx::query(note).bind(channel.as_str()).bind(bucket).execute(connection).await?;
     Ok(())

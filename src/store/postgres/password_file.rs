@@ -22,7 +22,9 @@ pub(super) struct Account<'a> {
 
 impl Account<'_> {
     fn fits(&self, fields: &[String]) -> bool {
-        let is = |index: usize, value: &str| fields.get(index).is_some_and(|field| field == "*" || field == value);
+        let is = |index: usize, value: &str| {
+            fields.get(index).is_some_and(|field| field == "*" || field == value)
+        };
         // The file says localhost for sockets, too.
         let host = is(0, self.host) || (self.host.starts_with('/') && is(0, "localhost"));
         host && is(1, &self.port.to_string()) && is(2, self.database) && is(3, self.user)
@@ -31,7 +33,8 @@ impl Account<'_> {
 
 /// The account's password, if the file has it. The error says why the file is ignored.
 pub(super) fn find(path: &Path, account: &Account<'_>) -> Result<Option<String>, String> {
-    let ignored = |reason: &str| format!("the password file {} is ignored: {reason}", path.display());
+    let ignored =
+        |reason: &str| format!("the password file {} is ignored: {reason}", path.display());
     let text = read(path).map_err(|reason| ignored(&reason))?;
     Ok(text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
         let fields = fields(line);
@@ -50,7 +53,8 @@ fn read(path: &Path) -> Result<String, String> {
     }
     let file = File::open(path).map_err(|error| error.to_string())?;
     let mut text = String::new();
-    let read = file.take(MOST_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    let read =
+        file.take(MOST_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
     if read as u64 > MOST_BYTES { Err("it is longer than 1 MiB".to_owned()) } else { Ok(text) }
 }
 
@@ -75,7 +79,8 @@ mod tests {
 
     use super::*;
 
-    const ACCOUNT: Account<'_> = Account { host: "db", port: 5_432, database: "rockets", user: "ground" };
+    const ACCOUNT: Account<'_> =
+        Account { host: "db", port: 5_432, database: "rockets", user: "ground" };
 
     #[test]
     fn the_first_line_that_fits_counts() {
@@ -89,8 +94,16 @@ mod tests {
         let socket = Account { host: "/tmp", ..ACCOUNT };
         let odd = Account { database: "a:b\\c", ..ACCOUNT };
         for (text, account, password) in [
-            ("#db:5432:rockets:ground:no\ndb:5432:rockets:ground:yes\n*:*:*:*:later", &ACCOUNT, Some("yes")),
-            ("db:5432:rockets:other:no\ndb:5433:rockets:ground:no\n*:*:*:*:any", &ACCOUNT, Some("any")),
+            (
+                "#db:5432:rockets:ground:no\ndb:5432:rockets:ground:yes\n*:*:*:*:later",
+                &ACCOUNT,
+                Some("yes"),
+            ),
+            (
+                "db:5432:rockets:other:no\ndb:5433:rockets:ground:no\n*:*:*:*:any",
+                &ACCOUNT,
+                Some("any"),
+            ),
             ("other:*:*:*:no\nnonsense\n\n", &ACCOUNT, None),
             ("*:*:*:*:with\\:colons:and\\\\", &ACCOUNT, Some("with:colons:and\\")),
             ("*:*:a\\:b\\\\c:*:odd", &odd, Some("odd")),

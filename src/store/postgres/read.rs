@@ -34,22 +34,33 @@ const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 impl PostgresStore {
     /// See [`Store::rocket`](crate::store::Store::rocket).
-    pub async fn rocket(&self, channel: &Channel, view: View) -> Result<Option<RocketWithGaps>, StoreError> {
+    pub async fn rocket(
+        &self,
+        channel: &Channel,
+        view: View,
+    ) -> Result<Option<RocketWithGaps>, StoreError> {
         let (channel, bucket) = (channel.clone(), self.buckets.of(channel));
-        self.read(move |pool| async move { rocket(&mut *pool.acquire().await?, &channel, bucket, view).await }).await
+        self.read(move |pool| async move {
+            rocket(&mut *pool.acquire().await?, &channel, bucket, view).await
+        })
+        .await
     }
 
     /// See [`Store::rocket_in_both_views`](crate::store::Store::rocket_in_both_views).
-    pub async fn rocket_in_both_views(&self, channel: &Channel) -> Result<Option<RocketInBothViews>, StoreError> {
+    pub async fn rocket_in_both_views(
+        &self,
+        channel: &Channel,
+    ) -> Result<Option<RocketInBothViews>, StoreError> {
         let (channel, bucket) = (channel.clone(), self.buckets.of(channel));
         self.read(move |pool| async move {
             let mut snapshot = pool.begin_with(SNAPSHOT).await?;
             let best_effort = rocket(&mut snapshot, &channel, bucket, View::BestEffort).await?;
             let exact = rocket(&mut snapshot, &channel, bucket, View::Exact).await?;
             snapshot.commit().await?;
-            Ok(best_effort
-                .zip(exact)
-                .map(|(best_effort, exact)| RocketInBothViews { best_effort, exact: exact.rocket.state }))
+            Ok(best_effort.zip(exact).map(|(best_effort, exact)| RocketInBothViews {
+                best_effort,
+                exact: exact.rocket.state,
+            }))
         })
         .await
     }
@@ -61,7 +72,10 @@ impl PostgresStore {
 
     /// See [`Store::report`](crate::store::Store::report).
     pub async fn report(&self, which: Report, limit: u32) -> Result<ReportRows, StoreError> {
-        self.read(move |pool| async move { report(&mut *pool.acquire().await?, which, limit).await }).await
+        self.read(
+            move |pool| async move { report(&mut *pool.acquire().await?, which, limit).await },
+        )
+        .await
     }
 
     /// See [`Store::report_blocking`](crate::store::Store::report_blocking).
@@ -100,9 +114,17 @@ impl PostgresStore {
     }
 }
 
-async fn report(connection: &mut PgConnection, report: Report, limit: u32) -> Result<ReportRows, StoreError> {
+async fn report(
+    connection: &mut PgConnection,
+    report: Report,
+    limit: u32,
+) -> Result<ReportRows, StoreError> {
     let mut rows = Vec::new();
-    for row in sqlx::query(AssertSqlSafe(report.sql(GAPS))).bind(i64::from(limit) + 1).fetch_all(connection).await? {
+    for row in sqlx::query(AssertSqlSafe(report.sql(GAPS)))
+        .bind(i64::from(limit) + 1)
+        .fetch_all(connection)
+        .await?
+    {
         rows.push(cells(&row, report)?);
     }
     Ok(ReportRows::new(report, rows, limit))
@@ -132,12 +154,18 @@ async fn rocket(
         first_ranges("last_msg"),
         page::table(view)
     );
-    let found = sqlx::query(AssertSqlSafe(sql)).bind(channel.as_str()).bind(GAPS_TOLD as i64 + 1).bind(bucket);
+    let found = sqlx::query(AssertSqlSafe(sql))
+        .bind(channel.as_str())
+        .bind(GAPS_TOLD as i64 + 1)
+        .bind(bucket);
     let Some(row) = found.fetch_optional(connection).await? else {
         return Ok(None);
     };
     let (firsts, lasts): (Vec<i64>, Vec<i64>) = (row.try_get(14)?, row.try_get(15)?);
-    Ok(Some(RocketWithGaps { rocket: rows::rocket(&row)?, gaps: gaps(firsts.into_iter().zip(lasts), GAPS_TOLD) }))
+    Ok(Some(RocketWithGaps {
+        rocket: rows::rocket(&row)?,
+        gaps: gaps(firsts.into_iter().zip(lasts), GAPS_TOLD),
+    }))
 }
 
 async fn rockets(pool: &PgPool, query: &RocketQuery) -> Result<Page, StoreError> {
@@ -158,7 +186,10 @@ async fn rockets(pool: &PgPool, query: &RocketQuery) -> Result<Page, StoreError>
     Ok(page::page(query, rockets))
 }
 
-fn bind(statement: Query<'_, Postgres, PgArguments>, parameter: Parameter) -> Query<'_, Postgres, PgArguments> {
+fn bind(
+    statement: Query<'_, Postgres, PgArguments>,
+    parameter: Parameter,
+) -> Query<'_, Postgres, PgArguments> {
     match parameter {
         Parameter::Integer(integer) => statement.bind(integer),
         Parameter::Text(text) => statement.bind(text),

@@ -65,7 +65,9 @@ pub(super) fn rocket(row: &PgRow) -> Result<Rocket, StoreError> {
     Ok(Rocket {
         channel: channel(row, 0)?,
         state: RocketState {
-            status: required(row, 1, |name| name.parse::<Status>().map_err(|()| "is no status".to_owned()))?,
+            status: required(row, 1, |name| {
+                name.parse::<Status>().map_err(|()| "is no status".to_owned())
+            })?,
             rocket_type: optional(row, 2, |text| Text::new(ByteString::from(text)))?,
             speed: row.try_get(3)?,
             mission: optional(row, 4, |text| Text::new(ByteString::from(text)))?,
@@ -125,7 +127,11 @@ pub(super) fn value(row: &PgRow, index: usize, kind: Kind) -> Result<Value, Stor
     Ok(value.unwrap_or(Value::Null))
 }
 
-fn required<T>(row: &PgRow, index: usize, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, StoreError> {
+fn required<T>(
+    row: &PgRow,
+    index: usize,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, StoreError> {
     optional(row, index, parse)?.ok_or_else(|| damaged(row, index, "is null"))
 }
 
@@ -139,5 +145,8 @@ fn optional<T>(
 }
 
 fn damaged(row: &PgRow, index: usize, detail: &str) -> StoreError {
-    StoreError::Damaged(format!("{} {detail}", row.columns().get(index).map_or("a column", |column| column.name())))
+    StoreError::Damaged(format!(
+        "{} {detail}",
+        row.columns().get(index).map_or("a column", |column| column.name())
+    ))
 }

@@ -17,7 +17,13 @@ use super::{BEGIN_TO_WRITE, changes, cluster};
 use crate::store::StoreError;
 
 mod migrations {
-    #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::unwrap_used,
+        clippy::panic,
+        clippy::expect_used
+    )]
     refinery::embed_migrations!("migrations/postgres");
 }
 
@@ -40,7 +46,10 @@ const SHAPE: [(&str, &str); 10] = [
          mission_msg bigint, mission text, exploded_msg bigint, exploded_reason text, \
          latest_time timestamp with time zone, bucket smallint",
     ),
-    ("gaps", "channel text, first_missing bigint, last_missing bigint, after_time timestamp with time zone"),
+    (
+        "gaps",
+        "channel text, first_missing bigint, last_missing bigint, after_time timestamp with time zone",
+    ),
     (
         "report_missions",
         "mission text, rockets bigint, launched bigint, exploded bigint, mean_speed double precision, max_speed bigint",
@@ -126,12 +135,20 @@ const TRY_LOCK: &str = "SELECT pg_try_advisory_lock($1 + coalesce(
 ///
 /// It is a session lock, because the migration's own transaction would release a transaction lock
 /// too early. It would end with the connection, but a connection pooler may keep that open.
-pub(super) async fn take_lock(connection: &mut PgConnection, patience: Duration) -> Result<(), StoreError> {
+pub(super) async fn take_lock(
+    connection: &mut PgConnection,
+    patience: Duration,
+) -> Result<(), StoreError> {
     let started = Instant::now();
     let mut is_logged = false;
     loop {
-        let tried =
-            async { Ok(sqlx::query_scalar(TRY_LOCK).bind(LOCK).bind(HISTORY).fetch_one(&mut *connection).await?) };
+        let tried = async {
+            Ok(sqlx::query_scalar(TRY_LOCK)
+                .bind(LOCK)
+                .bind(HISTORY)
+                .fetch_one(&mut *connection)
+                .await?)
+        };
         if within(patience, tried).await? {
             return Ok(());
         }
@@ -151,16 +168,18 @@ async fn unfit_server(connection: &mut PgConnection) -> Result<Option<String>, S
     let row = sqlx::query(settings).fetch_one(connection).await?;
     let (encoding, synchronous): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
     if synchronous == "off" {
-        tracing::warn!("synchronous_commit is off: an acknowledged message may be lost when the server crashes");
+        tracing::warn!(
+            "synchronous_commit is off: an acknowledged message may be lost when the server crashes"
+        );
     }
     if encoding != "UTF8" {
         let reason = "which can't hold every message; create it with ENCODING 'UTF8'";
         return Ok(Some(format!("its encoding is {encoding}, {reason}")));
     }
     let schema: Option<&str> = row.try_get(2)?;
-    Ok(schema
-        .is_none()
-        .then(|| "it has none of the schemas in its search_path; create one with CREATE SCHEMA".to_owned()))
+    Ok(schema.is_none().then(|| {
+        "it has none of the schemas in its search_path; create one with CREATE SCHEMA".to_owned()
+    }))
 }
 
 /// What is left to do to open a database.
@@ -174,7 +193,11 @@ enum OpenPlan {
 }
 
 async fn look(connection: &mut PgConnection, migrate: bool) -> Result<OpenPlan, StoreError> {
-    let latest = migrations::migrations::runner().get_migrations().iter().map(|it| i64::from(it.version())).max();
+    let latest = migrations::migrations::runner()
+        .get_migrations()
+        .iter()
+        .map(|it| i64::from(it.version()))
+        .max();
     let latest = latest.unwrap_or(0);
     let refused = |reason: &str| Ok(OpenPlan::Refused(reason.to_owned()));
     match version(connection).await? {
@@ -200,7 +223,10 @@ async fn look(connection: &mut PgConnection, migrate: bool) -> Result<OpenPlan, 
 
 /// The number of the last applied migration; none if none was applied.
 pub(super) async fn version(connection: &mut PgConnection) -> Result<Option<i64>, StoreError> {
-    let exists = sqlx::query("SELECT to_regclass($1) IS NOT NULL").bind(HISTORY).fetch_one(&mut *connection).await?;
+    let exists = sqlx::query("SELECT to_regclass($1) IS NOT NULL")
+        .bind(HISTORY)
+        .fetch_one(&mut *connection)
+        .await?;
     if !exists.try_get::<bool, _>(0)? {
         return Ok(None);
     }
@@ -208,7 +234,9 @@ pub(super) async fn version(connection: &mut PgConnection) -> Result<Option<i64>
     Ok(sqlx::query(AssertSqlSafe(sql)).fetch_one(connection).await?.try_get(0)?)
 }
 
-async fn first_of_our_names(connection: &mut PgConnection) -> Result<Option<&'static str>, StoreError> {
+async fn first_of_our_names(
+    connection: &mut PgConnection,
+) -> Result<Option<&'static str>, StoreError> {
     for (name, _) in SHAPE {
         if !columns(connection, name).await?.is_empty() {
             return Ok(Some(name));
@@ -278,8 +306,9 @@ impl AsyncTransaction for Migrator<'_> {
     }
 }
 
-/// The statements of a migration, one by one: Citus passes the whole text on to the other nodes, which
-/// take only one statement at a time. A statement ends with a line that ends with a semicolon.
+/// The statements of a migration, one by one: Citus passes the whole text on to the other nodes,
+/// which take only one statement at a time. A statement ends with a line that ends with a
+/// semicolon.
 fn statements(sql: &str) -> Vec<&str> {
     let (mut statements, mut rest, mut end, mut is_quoted) = (Vec::new(), sql, 0, false);
     for line in sql.split_inclusive('\n') {
@@ -307,9 +336,12 @@ impl AsyncQuery<Vec<Migration>> for Migrator<'_> {
 
 fn applied_migration(row: &sqlx::postgres::PgRow) -> Result<Migration, sqlx::Error> {
     let undecodable = |error: Box<dyn std::error::Error + Send + Sync>| sqlx::Error::Decode(error);
-    let applied_on = OffsetDateTime::parse(row.try_get(2)?, &Rfc3339).map_err(|error| undecodable(error.into()))?;
-    let checksum =
-        row.try_get::<&str, _>(3)?.parse().map_err(|error: std::num::ParseIntError| undecodable(error.into()))?;
+    let applied_on = OffsetDateTime::parse(row.try_get(2)?, &Rfc3339)
+        .map_err(|error| undecodable(error.into()))?;
+    let checksum = row
+        .try_get::<&str, _>(3)?
+        .parse()
+        .map_err(|error: std::num::ParseIntError| undecodable(error.into()))?;
     Ok(Migration::applied(row.try_get(0)?, row.try_get(1)?, applied_on, checksum))
 }
 
@@ -322,8 +354,11 @@ mod tests {
     #[test]
     fn a_migration_is_run_statement_by_statement() {
         let sql = "-- One;\nCREATE TABLE a (\n    b int);\nDO $$\nBEGIN\n    SELECT 1;\nEND\n$$;\n\nSELECT 2";
-        let expected =
-            ["-- One;\nCREATE TABLE a (\n    b int);\n", "DO $$\nBEGIN\n    SELECT 1;\nEND\n$$;\n", "\nSELECT 2"];
+        let expected = [
+            "-- One;\nCREATE TABLE a (\n    b int);\n",
+            "DO $$\nBEGIN\n    SELECT 1;\nEND\n$$;\n",
+            "\nSELECT 2",
+        ];
         assert_eq!(statements(sql), expected);
     }
 }

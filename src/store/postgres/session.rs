@@ -73,26 +73,35 @@ impl PostgresUrl {
 
 /// Opens a connection to a suitable server, with a timeout.
 pub(super) async fn connect(url: &PostgresUrl, work: WorkKind) -> Result<PgConnection, StoreError> {
-    let connected = within(url.acquire_timeout, async { Ok(PgConnection::connect_with(&url.connect).await?) });
+    let connected =
+        within(url.acquire_timeout, async { Ok(PgConnection::connect_with(&url.connect).await?) });
     let mut connection = connected.await?;
-    within(url.acquire_timeout, set_up(&mut connection, AssertSqlSafe(url.set_up(work)), url.target)).await?;
+    within(
+        url.acquire_timeout,
+        set_up(&mut connection, AssertSqlSafe(url.set_up(work)), url.target),
+    )
+    .await?;
     Ok(connection)
 }
 
-/// Opens the first connection, and returns how it was reached. Where encryption is only preferred and
-/// fails, for example because of a certificate in an unsupported format, all connections are plain,
-/// as with libpq.
+/// Opens the first connection, and returns how it was reached. Where encryption is only preferred
+/// and fails, for example because of a certificate in an unsupported format, all connections are
+/// plain, as with libpq.
 pub(super) async fn connect_first(
     url: &PostgresUrl,
     work: WorkKind,
 ) -> Result<(PgConnection, PostgresUrl), StoreError> {
     match connect(url, work).await {
         Ok(connection) => Ok((connection, url.clone())),
-        Err(StoreError::Postgres(error)) if url.prefers_encryption() && is_encryption_failed(&error) => {
+        Err(StoreError::Postgres(error))
+            if url.prefers_encryption() && is_encryption_failed(&error) =>
+        {
             let plain = url.without_encryption();
             // Of both errors, only the first one says what is wrong with the certificate.
-            let connection =
-                connect(&plain, work).await.map_err(|_| describe(&error)).map_err(StoreError::NotEncrypted)?;
+            let connection = connect(&plain, work)
+                .await
+                .map_err(|_| describe(&error))
+                .map_err(StoreError::NotEncrypted)?;
             tracing::warn!(
                 error = describe(&error),
                 "the connections to the server are not encrypted, because sslmode=prefer allows that"
@@ -117,13 +126,16 @@ async fn is_wanted(target: TargetSession, connection: &mut PgConnection) -> Resu
     if target == TargetSession::Any {
         return Ok(());
     }
-    let sql = "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean";
+    let sql =
+        "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean";
     let row = sqlx::query(sql).fetch_one(connection).await?;
     match (row.try_get(0)?, row.try_get(1)?) {
-        (true, _) => Err(StoreError::WrongServer("it is a standby, which target_session_attrs does not allow")),
-        (false, true) if target == TargetSession::ReadWrite => {
-            Err(StoreError::WrongServer("its transactions are read-only, but target_session_attrs asks for read-write"))
-        }
+        (true, _) => Err(StoreError::WrongServer(
+            "it is a standby, which target_session_attrs does not allow",
+        )),
+        (false, true) if target == TargetSession::ReadWrite => Err(StoreError::WrongServer(
+            "its transactions are read-only, but target_session_attrs asks for read-write",
+        )),
         _ => Ok(()),
     }
 }
@@ -152,23 +164,31 @@ impl Backend {
 /// Ends the processes that were given up, and fails if one of them goes on: a commit that waits for
 /// a standby or for the disk has no timeout and doesn't notice that its client is gone. Without
 /// this, each try would leave one more, until nobody can connect to the server.
-pub(super) async fn end(given_up: &GivenUp, connection: &mut PgConnection) -> Result<(), StoreError> {
+pub(super) async fn end(
+    given_up: &GivenUp,
+    connection: &mut PgConnection,
+) -> Result<(), StoreError> {
     let backends = given_up.lock().unwrap_or_else(PoisonError::into_inner).clone();
     if backends.is_empty() {
         return Ok(());
     }
-    let (pids, starts): (Vec<_>, Vec<_>) = backends.into_iter().map(|backend| (backend.pid, backend.started)).unzip();
+    let (pids, starts): (Vec<_>, Vec<_>) =
+        backends.into_iter().map(|backend| (backend.pid, backend.started)).unzip();
     let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                JOIN unnest($1::int4[], $2::text[]) AS given_up (pid, started) USING (pid)
                WHERE extract(epoch FROM backend_start)::text = started";
     let started = Instant::now();
-    while !sqlx::query(sql).bind(&pids).bind(&starts).fetch_all(&mut *connection).await?.is_empty() {
+    while !sqlx::query(sql).bind(&pids).bind(&starts).fetch_all(&mut *connection).await?.is_empty()
+    {
         if started.elapsed() > END_TIMEOUT {
             return Err(StoreError::TimedOut);
         }
         tokio::time::sleep(END_POLL).await;
     }
-    given_up.lock().unwrap_or_else(PoisonError::into_inner).retain(|backend| !pids.contains(&backend.pid));
+    given_up
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .retain(|backend| !pids.contains(&backend.pid));
     Ok(())
 }
 

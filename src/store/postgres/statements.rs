@@ -5,13 +5,14 @@
 //! them once.
 //!
 //! All rows of a batch are in one bucket, which every statement names: a cluster runs the statement
-//! on the one node that has the bucket, as it is. It would not do so for an INSERT that selects from
-//! the batch alone, so these also select from the row of the bucket in `rocket_buckets`.
+//! on the one node that has the bucket, as it is. It would not do so for an INSERT that selects
+//! from the batch alone, so these also select from the row of the bucket in `rocket_buckets`.
 //!
-//! Statements that join stored rows to the batch compare the bucket with a column of the batch. With
-//! a constant, the planner could read the whole index and look through the batch for each row, which
-//! it takes for cheap while the tables are empty, and plans are kept. `OFFSET 0` keeps it from
-//! replacing the column by the constant. A cluster needs the constant, too: to choose the node.
+//! Statements that join stored rows to the batch compare the bucket with a column of the batch.
+//! With a constant, the planner could read the whole index and look through the batch for each row,
+//! which it takes for cheap while the tables are empty, and plans are kept. `OFFSET 0` keeps it
+//! from replacing the column by the constant. A cluster needs the constant, too: to choose the
+//! node.
 //!
 //! The first column of each row that a statement returns says what the row is.
 
@@ -25,8 +26,9 @@ use crate::domain::summary::{Latest, Summary};
 use crate::domain::timestamp::Timestamp;
 use crate::store::upsert;
 
-/// The settings of a writer's connection. All statements look up rows by a batch's few channels, but
-/// the planner doesn't know the contents of arrays and would sometimes prefer to read whole tables.
+/// The settings of a writer's connection. All statements look up rows by a batch's few channels,
+/// but the planner doesn't know the contents of arrays and would sometimes prefer to read whole
+/// tables.
 const SETTINGS: &str = "
     SET standard_conforming_strings = on;
     SET enable_seqscan = off;
@@ -224,8 +226,11 @@ impl Statements {
         if groups.is_empty() {
             return;
         }
-        let windows =
-            || groups.iter().flat_map(|group| group.windows().map(|window| (group.channel().as_str(), window)));
+        let windows = || {
+            groups
+                .iter()
+                .flat_map(|group| group.windows().map(|window| (group.channel().as_str(), window)))
+        };
         let parameters = [
             array(windows().map(|(channel, _)| channel)),
             array(windows().map(|(_, window)| window.first)),
@@ -238,7 +243,10 @@ impl Statements {
     pub(super) fn remove_ranges(&mut self, ranges: &[(&str, i64)]) {
         if !ranges.is_empty() {
             let channels = array(ranges.iter().map(|(channel, _)| *channel));
-            self.execute("remove_ranges", &[channels, array(ranges.iter().map(|(_, first)| *first))]);
+            self.execute(
+                "remove_ranges",
+                &[channels, array(ranges.iter().map(|(_, first)| *first))],
+            );
         }
     }
 
@@ -251,7 +259,12 @@ impl Statements {
 
     fn execute(&mut self, statement: &str, parameters: &[String]) {
         // Writing to memory can't fail.
-        let _ = write!(self.sql, "EXECUTE {statement}({}::smallint,{});", self.bucket, parameters.join(","));
+        let _ = write!(
+            self.sql,
+            "EXECUTE {statement}({}::smallint,{});",
+            self.bucket,
+            parameters.join(",")
+        );
     }
 
     /// The SQL, without an end of the transaction.

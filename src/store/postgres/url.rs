@@ -144,16 +144,24 @@ impl PostgresUrl {
             ("dbname", database.clone()),
             // Even without a file: otherwise sqlx would look for one in its own places.
             ("password", password),
-            ("application_name", given.value("application_name")?.unwrap_or_else(|| "rocket-monitor".to_owned())),
+            (
+                "application_name",
+                given.value("application_name")?.unwrap_or_else(|| "rocket-monitor".to_owned()),
+            ),
         ];
         // sqlx reads PGOPTIONS itself, but takes one that is not UTF-8 for none.
         given.find("options")?;
         known.extend(given.by_url.get("options").map(|options| ("options", options.clone())));
         let tls = given.tls(&host)?;
-        let trusts_system = tls.iter().any(|(name, value)| *name == "sslrootcert" && value == "system");
-        known.extend(tls.into_iter().filter(|(name, value)| *name != "sslrootcert" || value != "system"));
-        let query: Vec<String> = known.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
-        let connect = PgConnectOptions::from_str(&format!("postgres://localhost/?{}", query.join("&")));
+        let trusts_system =
+            tls.iter().any(|(name, value)| *name == "sslrootcert" && value == "system");
+        known.extend(
+            tls.into_iter().filter(|(name, value)| *name != "sslrootcert" || value != "system"),
+        );
+        let query: Vec<String> =
+            known.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
+        let connect =
+            PgConnectOptions::from_str(&format!("postgres://localhost/?{}", query.join("&")));
         let mut connect = connect.map_err(|_| FORM.to_owned())?.disable_statement_logging();
         if trusts_system {
             // No other certificate, even if PGSSLROOTCERT names one.
@@ -195,14 +203,21 @@ fn parameters_of(url: &str) -> Result<BTreeMap<String, String>, String> {
     let (user, password) = account.split_once(':').unwrap_or((account, ""));
     let (host, port) = host_and_port(host)?;
     let mut parameters = BTreeMap::new();
-    let in_place = [("user", user), ("password", password), ("host", host), ("port", port), ("dbname", database)];
+    let in_place = [
+        ("user", user),
+        ("password", password),
+        ("host", host),
+        ("port", port),
+        ("dbname", database),
+    ];
     for (name, value) in in_place.into_iter().filter(|(_, value)| !value.is_empty()) {
         parameters.insert(name.to_owned(), decoded(value)?);
     }
     let mut named = BTreeMap::new();
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-        let (name, value) =
-            parameter.split_once('=').ok_or("has a parameter without a value after the question mark")?;
+        let (name, value) = parameter
+            .split_once('=')
+            .ok_or("has a parameter without a value after the question mark")?;
         let name = decoded(name)?;
         if !PARAMETERS.iter().any(|(known, _)| *known == name) {
             return Err(unknown(&name));
@@ -219,7 +234,11 @@ fn host_and_port(text: &str) -> Result<(&str, &str), String> {
     let Some(bracketed) = text.strip_prefix('[') else {
         let (host, port) = text.split_once(':').unwrap_or((text, ""));
         // Several hosts are refused later, by name.
-        return if port.contains(':') && !text.contains(',') { Err(FORM.to_owned()) } else { Ok((host, port)) };
+        return if port.contains(':') && !text.contains(',') {
+            Err(FORM.to_owned())
+        } else {
+            Ok((host, port))
+        };
     };
     let (address, port) = bracketed.split_once(']').ok_or(FORM)?;
     let ip = address.split_once('%').map_or(address, |(ip, _)| ip);
@@ -235,7 +254,8 @@ fn unknown(name: &str) -> String {
     if PARAMETERS.iter().any(|(known, _)| *known == lower) {
         return format!("has the parameter {name}, which must be written {lower}");
     }
-    let is_name = name.len() <= 40 && name.chars().all(|char| char.is_ascii_alphanumeric() || "_-[].".contains(char));
+    let is_name = name.len() <= 40
+        && name.chars().all(|char| char.is_ascii_alphanumeric() || "_-[].".contains(char));
     let name = if is_name { format!("the parameter {name}") } else { "a parameter".to_owned() };
     let known: Vec<&str> = PARAMETERS.iter().map(|(known, _)| *known).collect();
     format!("has {name}, which is not supported; supported parameters are: {}", known.join(", "))
@@ -244,8 +264,11 @@ fn unknown(name: &str) -> String {
 fn decoded(text: &str) -> Result<String, String> {
     let is_hex = |at: usize| text.as_bytes().get(at).is_some_and(u8::is_ascii_hexdigit);
     let is_sound = text.match_indices('%').all(|(at, _)| is_hex(at + 1) && is_hex(at + 2));
-    let decoded = percent_decode_str(text).decode_utf8().ok().filter(|text| is_sound && !text.contains('\0'));
-    decoded.map(Into::into).ok_or_else(|| format!("has a % that does not start a percent-encoded character: {FORM}"))
+    let decoded =
+        percent_decode_str(text).decode_utf8().ok().filter(|text| is_sound && !text.contains('\0'));
+    decoded
+        .map(Into::into)
+        .ok_or_else(|| format!("has a % that does not start a percent-encoded character: {FORM}"))
 }
 
 fn encoded(text: &str) -> String {
@@ -253,7 +276,8 @@ fn encoded(text: &str) -> String {
 }
 
 /// Formats the URL as people write it, with anything unsafe for a terminal encoded.
-const SHOWN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+const SHOWN: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 fn shown(user: &str, host: &str, port: u16, database: &str) -> String {
     let encoded = |text: &str| utf8_percent_encode(text, SHOWN).to_string();
@@ -264,7 +288,11 @@ fn shown(user: &str, host: &str, port: u16, database: &str) -> String {
         return format!("postgres://{user}@/{database}?host={}{port}", encoded(host));
     }
     let port = port.map_or_else(String::new, |port| format!(":{port}"));
-    let host = if host.contains(':') { format!("[{}]", encoded(host).replace("%3A", ":")) } else { encoded(host) };
+    let host = if host.contains(':') {
+        format!("[{}]", encoded(host).replace("%3A", ":"))
+    } else {
+        encoded(host)
+    };
     format!("postgres://{user}@{host}{port}/{database}")
 }
 
@@ -276,9 +304,12 @@ struct UrlSource<'e> {
 
 impl UrlSource<'_> {
     fn refuse_variables(&self) -> Result<(), String> {
-        let refused = REFUSED_VARIABLES.iter().find(|name| (self.environment)(name).is_some_and(|it| !it.is_empty()));
-        refused
-            .map_or(Ok(()), |name| Err(format!("can't be used while {name} is set, which is not supported; unset it")))
+        let refused = REFUSED_VARIABLES
+            .iter()
+            .find(|name| (self.environment)(name).is_some_and(|it| !it.is_empty()));
+        refused.map_or(Ok(()), |name| {
+            Err(format!("can't be used while {name} is set, which is not supported; unset it"))
+        })
     }
 
     /// A value, and the name of its source.
@@ -286,10 +317,14 @@ impl UrlSource<'_> {
         if let Some(value) = self.by_url.get(parameter) {
             return Ok(Some((parameter.to_owned(), value.clone())));
         }
-        let Some((_, Some(variable))) = PARAMETERS.iter().find(|(name, _)| *name == parameter) else {
+        let Some((_, Some(variable))) = PARAMETERS.iter().find(|(name, _)| *name == parameter)
+        else {
             return Ok(None);
         };
-        match (self.environment)(variable).filter(|value| !value.is_empty()).map(OsString::into_string) {
+        match (self.environment)(variable)
+            .filter(|value| !value.is_empty())
+            .map(OsString::into_string)
+        {
             None => Ok(None),
             Some(Ok(value)) => Ok(Some(((*variable).to_owned(), value))),
             Some(Err(_)) => Err(format!("can't be used with a {variable} that is not UTF-8")),
@@ -328,15 +363,22 @@ impl UrlSource<'_> {
     fn host(&self, port: u16) -> Result<String, String> {
         let host = match (self.find("host")?, self.find("hostaddr")?) {
             (Some(_), Some((address, _))) => {
-                return Err(format!("has both a host and {address}, which is not supported; give one of them"));
+                return Err(format!(
+                    "has both a host and {address}, which is not supported; give one of them"
+                ));
             }
             (None, Some((address, value))) if value.parse::<std::net::IpAddr>().is_err() => {
                 return Err(format!("has a {address} that is not an IP address"));
             }
             (Some((_, host)), None) | (None, Some((_, host))) => host,
             (None, None) => {
-                let is_there = |folder: &&&str| Path::new(folder).join(format!(".s.PGSQL.{port}")).exists();
-                SOCKET_FOLDERS.iter().find(is_there).map_or("localhost", |folder| *folder).to_owned()
+                let is_there =
+                    |folder: &&&str| Path::new(folder).join(format!(".s.PGSQL.{port}")).exists();
+                SOCKET_FOLDERS
+                    .iter()
+                    .find(is_there)
+                    .map_or("localhost", |folder| *folder)
+                    .to_owned()
             }
         };
         if host.contains(',') {
@@ -372,7 +414,10 @@ impl UrlSource<'_> {
             None => None,
             Some("true") => Some(("ssl".to_owned(), "require".to_owned())),
             Some(_) => {
-                return Err("has the parameter ssl, which supports only the value true; use sslmode".to_owned());
+                return Err(
+                    "has the parameter ssl, which supports only the value true; use sslmode"
+                        .to_owned(),
+                );
             }
         };
         let default = if trusts_system { "verify-full" } else { "prefer" };
@@ -382,7 +427,9 @@ impl UrlSource<'_> {
                 ("disable", _) => "disable",
                 ("verify-full", _) => "verify-full",
                 ("prefer" | "require" | "verify-ca", Some(_)) if trusts_system => {
-                    return Err(format!("has sslrootcert=system with a weaker {name} than verify-full"));
+                    return Err(format!(
+                        "has sslrootcert=system with a weaker {name} than verify-full"
+                    ));
                 }
                 ("prefer", _) => "prefer",
                 // As in libpq: a root certificate implies verification.
@@ -400,21 +447,29 @@ impl UrlSource<'_> {
         let mut tls = vec![("sslmode", mode.to_owned())];
         tls.extend(root.map(|root| ("sslrootcert", root)));
         match (self.value("sslcert")?, self.value("sslkey")?) {
-            (Some(certificate), Some(key)) => tls.extend([("sslcert", certificate), ("sslkey", key)]),
+            (Some(certificate), Some(key)) => {
+                tls.extend([("sslcert", certificate), ("sslkey", key)])
+            }
             (None, None) => {}
             _ => return Err("has only one of sslcert and sslkey; give both or neither".to_owned()),
         }
         let is_missing = |(name, value): &&(&str, String)| {
-            *name != "sslmode" && !(trusts_system && *name == "sslrootcert") && !Path::new(value).exists()
+            *name != "sslmode"
+                && !(trusts_system && *name == "sslrootcert")
+                && !Path::new(value).exists()
         };
         match tls.iter().find(is_missing) {
-            Some((name, _)) if mode != "disable" => Err(format!("has a {name} that names a file that does not exist")),
+            Some((name, _)) if mode != "disable" => {
+                Err(format!("has a {name} that names a file that does not exist"))
+            }
             _ => Ok(tls),
         }
     }
 
     fn target(&self) -> Result<TargetSession, String> {
-        let Some((name, target)) = self.find("target_session_attrs")? else { return Ok(TargetSession::Any) };
+        let Some((name, target)) = self.find("target_session_attrs")? else {
+            return Ok(TargetSession::Any);
+        };
         match target.as_str() {
             "any" => Ok(TargetSession::Any),
             "read-write" => Ok(TargetSession::ReadWrite),
@@ -499,7 +554,11 @@ mod tests {
             ("postgres://a%2Fb%1B@h/c%1B%20d", "postgres://a%2Fb%1B@h/c%1B%20d"),
         ] {
             let read = read(url).unwrap();
-            assert_eq!((read.to_string(), format!("{read:?}")), (shown.to_owned(), shown.to_owned()), "{url}");
+            assert_eq!(
+                (read.to_string(), format!("{read:?}")),
+                (shown.to_owned(), shown.to_owned()),
+                "{url}"
+            );
         }
     }
 
@@ -530,15 +589,30 @@ mod tests {
             ("postgres://u@h/d?sslrootcert=system&sslmode=require", "weaker sslmode"),
             ("postgres://u@h/d?ssl=1", "ssl, which supports only the value true"),
             ("postgres://u@h/d?sslcert=c", "give both or neither"),
-            ("postgres://u@h/d?sslrootcert=secret", "has a sslrootcert that names a file that does not exist"),
-            ("postgres://u@h/d?sslcert=Cargo.toml&sslkey=secret", "has a sslkey that names a file that does not exist"),
+            (
+                "postgres://u@h/d?sslrootcert=secret",
+                "has a sslrootcert that names a file that does not exist",
+            ),
+            (
+                "postgres://u@h/d?sslcert=Cargo.toml&sslkey=secret",
+                "has a sslkey that names a file that does not exist",
+            ),
             ("postgres://u@h/d?service=secret", "the parameter service, which is not supported"),
-            ("postgres://u@h/d?sslpassword=secret", "the parameter sslpassword, which is not supported"),
-            ("postgres://u@h/d?channel_binding=require", "the parameter channel_binding, which is not supported"),
+            (
+                "postgres://u@h/d?sslpassword=secret",
+                "the parameter sslpassword, which is not supported",
+            ),
+            (
+                "postgres://u@h/d?channel_binding=require",
+                "the parameter channel_binding, which is not supported",
+            ),
             ("postgres://u@h/d?se\u{1b}cret=1", "has a parameter, which"),
             ("postgres://u@h/d?secret", "without a value"),
             ("postgres://u@h/d?user=a&user=b", "user twice"),
-            ("postgres://u@h/d?target_session_attrs=standby", "none of any, read-write and primary"),
+            (
+                "postgres://u@h/d?target_session_attrs=standby",
+                "none of any, read-write and primary",
+            ),
             ("postgres://u@h/d?pool_size=0", "has a pool_size that"),
             ("postgres://u@h/d?acquire_timeout=1s", "has a acquire_timeout that"),
             ("postgres://u@h/d?connect_timeout=-1", "has a connect_timeout that"),
@@ -551,10 +625,22 @@ mod tests {
 
     #[test]
     fn parameters_are_those_of_libpq_and_our_own() {
-        let url = read("postgres://u@h/d?pool_size=3&acquire_timeout=7&statement_timeout=9&connect_timeout=1").unwrap();
-        assert_eq!((url.pool_size, url.acquire_timeout.as_secs(), url.statement_timeout.as_secs()), (3, 7, 9));
-        let url = read("postgres://u@h/d?connect_timeout=4&application_name=a+b&options=-csearch_path%3Dx").unwrap();
-        assert_eq!((url.pool_size, url.acquire_timeout.as_secs(), url.statement_timeout.as_secs()), (8, 4, 5));
+        let url = read(
+            "postgres://u@h/d?pool_size=3&acquire_timeout=7&statement_timeout=9&connect_timeout=1",
+        )
+        .unwrap();
+        assert_eq!(
+            (url.pool_size, url.acquire_timeout.as_secs(), url.statement_timeout.as_secs()),
+            (3, 7, 9)
+        );
+        let url = read(
+            "postgres://u@h/d?connect_timeout=4&application_name=a+b&options=-csearch_path%3Dx",
+        )
+        .unwrap();
+        assert_eq!(
+            (url.pool_size, url.acquire_timeout.as_secs(), url.statement_timeout.as_secs()),
+            (8, 4, 5)
+        );
         assert_eq!(url.connect.get_application_name(), Some("a+b"));
         assert_eq!(url.connect.get_options(), Some("-csearch_path=x"));
         assert_eq!((url.target, url.has_password()), (TargetSession::Any, false));
@@ -567,8 +653,8 @@ mod tests {
 
     #[test]
     fn two_schemas_are_two_databases() {
-        let [one, other] =
-            ["a", "b"].map(|name| read(&format!("postgres://u@h/d?options=-csearch_path%3D{name}")).unwrap());
+        let [one, other] = ["a", "b"]
+            .map(|name| read(&format!("postgres://u@h/d?options=-csearch_path%3D{name}")).unwrap());
         assert_ne!(one, other);
         assert_eq!(one, one.clone());
     }
@@ -594,12 +680,20 @@ mod tests {
 
     #[test]
     fn environment_variables_say_what_the_url_does_not() {
-        let environment =
-            [("PGHOST", "e"), ("PGPORT", "9"), ("PGUSER", "someone"), ("PGDATABASE", "base"), ("PGSSLMODE", "require")];
+        let environment = [
+            ("PGHOST", "e"),
+            ("PGPORT", "9"),
+            ("PGUSER", "someone"),
+            ("PGDATABASE", "base"),
+            ("PGSSLMODE", "require"),
+        ];
         let by_environment = read_in("postgres://", &environment).unwrap();
         assert_eq!(by_environment.to_string(), "postgres://someone@e:9/base");
         assert_eq!(format!("{:?}", by_environment.connect.get_ssl_mode()), "Require");
-        assert_eq!(read_in("postgres://u@h:1/d", &environment).unwrap().to_string(), "postgres://u@h:1/d");
+        assert_eq!(
+            read_in("postgres://u@h:1/d", &environment).unwrap().to_string(),
+            "postgres://u@h:1/d"
+        );
         // The user who runs this, not an anonymous one.
         assert_eq!(
             read("postgres://h").unwrap().to_string(),

@@ -5,13 +5,13 @@
 //! channels wait for each other and don't deadlock. A rocket's data is read after its row is
 //! locked.
 //!
-//! Most of a batch's rockets are [cached](crate::store::range_cache) together with their `last_received`.
-//! That grows with every change, whatever the clocks of the instances say, so it serves as the
-//! rocket's version. The first message adds what is new to each cached rocket unless its version
-//! has changed. If one has, the transaction is rolled back, and the next attempt doesn't use the
-//! cache. The first message also inserts the rockets that don't exist, and locks and loads the
-//! others. The second message writes the ranges, adds what is new to the loaded rockets, and
-//! commits.
+//! Most of a batch's rockets are [cached](crate::store::range_cache) together with their
+//! `last_received`. That grows with every change, whatever the clocks of the instances say, so it
+//! serves as the rocket's version. The first message adds what is new to each cached rocket unless
+//! its version has changed. If one has, the transaction is rolled back, and the next attempt
+//! doesn't use the cache. The first message also inserts the rockets that don't exist, and locks
+//! and loads the others. The second message writes the ranges, adds what is new to the loaded
+//! rockets, and commits.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::PoisonError;
@@ -106,12 +106,27 @@ impl PostgresWriter {
         given_up: GivenUp,
         buckets: Buckets,
     ) -> Result<Self, StoreError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
-        Ok(Self { url, failures, runtime, connection: None, given_up, buckets, range_cache: RangeCache::default() })
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(StoreError::Thread)?;
+        Ok(Self {
+            url,
+            failures,
+            runtime,
+            connection: None,
+            given_up,
+            buckets,
+            range_cache: RangeCache::default(),
+        })
     }
 
     /// See [`Writer::commit`](crate::store::Writer::commit).
-    pub fn commit(&mut self, messages: &[Message], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
+    pub fn commit(
+        &mut self,
+        messages: &[Message],
+        now: Timestamp,
+    ) -> Result<Vec<Outcome>, StoreError> {
         let mut by_bucket: BTreeMap<i16, Vec<usize>> = BTreeMap::new();
         for (index, message) in messages.iter().enumerate() {
             by_bucket.entry(self.buckets.of(&message.channel)).or_default().push(index);
@@ -130,15 +145,25 @@ impl PostgresWriter {
     }
 
     /// Commits messages whose channels are all in this bucket, in one transaction.
-    fn commit_to(&mut self, bucket: i16, messages: &[Message], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
+    fn commit_to(
+        &mut self,
+        bucket: i16,
+        messages: &[Message],
+        now: Timestamp,
+    ) -> Result<Vec<Outcome>, StoreError> {
         let batch = Batch::new(messages);
         let mut tries = 1;
         let mut rely = true;
         loop {
             let mut range_cache = std::mem::take(&mut self.range_cache);
             let had_connection = self.connection.is_some();
-            let mut transaction =
-                Transaction::new(bucket, &batch, messages.len(), rely.then_some(&mut range_cache), now);
+            let mut transaction = Transaction::new(
+                bucket,
+                &batch,
+                messages.len(),
+                rely.then_some(&mut range_cache),
+                now,
+            );
             let work = async |connection: &mut PgConnection, failures: &Failures| {
                 transaction.run(connection, failures, &mut range_cache).await
             };
@@ -148,15 +173,22 @@ impl PostgresWriter {
             match committed {
                 Ok(Some(outcomes)) => return Ok(outcomes),
                 Ok(None) => rely = false,
-                Err(StoreError::Postgres(error)) if tries < TRIES && is_to_be_tried_again(&error) => {
+                Err(StoreError::Postgres(error))
+                    if tries < TRIES && is_to_be_tried_again(&error) =>
+                {
                     tracing::debug!(error = describe(&error), tries, "retrying a batch");
                     tries += 1;
                 }
                 // The next attempt uses a new connection, so this happens only once.
                 Err(StoreError::Postgres(error))
-                    if had_connection && !transaction.may_be_committed && is_connection_lost(&error) =>
+                    if had_connection
+                        && !transaction.may_be_committed
+                        && is_connection_lost(&error) =>
                 {
-                    tracing::debug!(error = describe(&error), "retrying a batch over another connection");
+                    tracing::debug!(
+                        error = describe(&error),
+                        "retrying a batch over another connection"
+                    );
                 }
                 Err(error) => return Err(error),
             }
@@ -201,13 +233,19 @@ impl PostgresWriter {
 }
 
 impl Open {
-    async fn new(url: &PostgresUrl, given_up: &GivenUp, buckets: &Buckets) -> Result<Self, StoreError> {
+    async fn new(
+        url: &PostgresUrl,
+        given_up: &GivenUp,
+        buckets: &Buckets,
+    ) -> Result<Self, StoreError> {
         let mut connection = session::connect(url, WorkKind::Bounded).await?;
         let prepared = within(url.patience(), async {
             session::end(given_up, &mut connection).await?;
             let backend = Backend::of(&mut connection).await?;
             buckets.hold(&mut connection).await?;
-            sqlx::raw_sql(AssertSqlSafe(statements::set_up(buckets.are_many()))).execute(&mut connection).await?;
+            sqlx::raw_sql(AssertSqlSafe(statements::set_up(buckets.are_many())))
+                .execute(&mut connection)
+                .await?;
             Ok(backend)
         });
         match prepared.await {
@@ -222,7 +260,8 @@ impl Open {
     /// This connection, if it can be reused after the failure.
     async fn after(mut self, failure: &StoreError, given_up: &GivenUp) -> Option<Self> {
         if matches!(failure, StoreError::Postgres(error) if is_timeout(error)) {
-            let rolled_back = async { Ok(sqlx::raw_sql("ROLLBACK").execute(&mut self.connection).await?) };
+            let rolled_back =
+                async { Ok(sqlx::raw_sql("ROLLBACK").execute(&mut self.connection).await?) };
             if within(session::PING_TIMEOUT, rolled_back).await.is_ok() {
                 return Some(self);
             }
@@ -255,8 +294,8 @@ struct Share<'b, 'm> {
     stored: Stored,
     /// The rocket's new `last_received`, if anything is new.
     received: Timestamp,
-    /// The result of joining its messages to the stored ranges. As long as nothing has been loaded of
-    /// these, as if there were none.
+    /// The result of joining its messages to the stored ranges. As long as nothing has been loaded
+    /// of these, as if there were none.
     joined: Joined,
 }
 
@@ -343,7 +382,9 @@ impl<'b, 'm> Transaction<'b, 'm> {
         let failure = failures.check(FailurePoint::BeforeCommit);
         let end = if failure.is_ok() { "COMMIT" } else { "ROLLBACK" };
         self.may_be_committed = failure.is_ok();
-        sqlx::raw_sql(AssertSqlSafe(self.second_message().and(end))).execute(&mut *connection).await?;
+        sqlx::raw_sql(AssertSqlSafe(self.second_message().and(end)))
+            .execute(&mut *connection)
+            .await?;
         failure?;
         self.follow(range_cache);
         failures.check(FailurePoint::AfterCommit)?;
@@ -354,8 +395,12 @@ impl<'b, 'm> Transaction<'b, 'm> {
     /// exist, and locks and loads the others.
     fn first_message(&self) -> Statements {
         let mut statements = Statements::begin(self.bucket);
-        let unknown: Vec<_> =
-            self.shares.iter().filter(|share| share.stored == Stored::Unknown).map(|share| share.group).collect();
+        let unknown: Vec<_> = self
+            .shares
+            .iter()
+            .filter(|share| share.stored == Stored::Unknown)
+            .map(|share| share.group)
+            .collect();
         if !unknown.is_empty() {
             // With the cached rockets, so that all are locked in order. If one of these doesn't
             // exist anymore, its new row is not the cached version.
@@ -368,7 +413,9 @@ impl<'b, 'm> Transaction<'b, 'm> {
                 (Stored::Cached(version), Some(addition)) => new.push((addition, version)),
                 // All are duplicates, so only the version is of interest.
                 (Stored::Cached(_), None) | (Stored::Unknown, _) => to_load.push(share.channel()),
-                (Stored::Inserted | Stored::Loaded(_), _) => unreachable!("nothing is known before the first message"),
+                (Stored::Inserted | Stored::Loaded(_), _) => {
+                    unreachable!("nothing is known before the first message")
+                }
             }
         }
         statements.update_rockets(&new);
@@ -378,7 +425,11 @@ impl<'b, 'm> Transaction<'b, 'm> {
     }
 
     /// Marks the outdated cache entries. Returns whether there are any.
-    fn back_off_outdated(&self, answer: &LoadedRows, range_cache: &mut RangeCache<CacheState>) -> bool {
+    fn back_off_outdated(
+        &self,
+        answer: &LoadedRows,
+        range_cache: &mut RangeCache<CacheState>,
+    ) -> bool {
         let mut doubtful = false;
         for share in &self.shares {
             let Stored::Cached(version) = share.stored else { continue };
@@ -411,7 +462,8 @@ impl<'b, 'm> Transaction<'b, 'm> {
                 );
                 continue;
             }
-            let Some(LoadedRocket { version, highest }) = answer.rockets.remove(channel.as_str()) else {
+            let Some(LoadedRocket { version, highest }) = answer.rockets.remove(channel.as_str())
+            else {
                 unreachable!("a rocket that was not inserted exists, and is locked");
             };
             let ranges = answer.ranges.remove(channel.as_str()).unwrap_or_default();
@@ -478,7 +530,10 @@ fn complete_from(group: &Group<'_>, loaded: &[ProcessedRange], highest: i64) -> 
     }
     // Ranges that end below the window were loaded for other windows, and there may be more in
     // between.
-    let lowest = loaded.iter().find(|range| range.last >= window.first - 1).map_or(window.first, |range| range.first);
+    let lowest = loaded
+        .iter()
+        .find(|range| range.last >= window.first - 1)
+        .map_or(window.first, |range| range.first);
     Some(lowest.min(window.first) - 1)
 }
 
@@ -511,7 +566,10 @@ impl LoadedRows {
                     answer.updated.insert(channel);
                 }
                 "rocket" => {
-                    let loaded = LoadedRocket { version: row.try_get::<PgTime, _>(2)?.0, highest: row.try_get(3)? };
+                    let loaded = LoadedRocket {
+                        version: row.try_get::<PgTime, _>(2)?.0,
+                        highest: row.try_get(3)?,
+                    };
                     answer.rockets.insert(channel, loaded);
                 }
                 "range" => {
@@ -551,11 +609,17 @@ mod tests {
         // Then write the ranges; the end follows.
         for (all_cached, statements) in [(true, (2, 1)), (false, (4, 2))] {
             for messages in [1, 100, 1_000] {
-                let messages: Vec<Message> = (0..messages).map(|index| message(index % 70, index * 3 + 1)).collect();
+                let messages: Vec<Message> =
+                    (0..messages).map(|index| message(index % 70, index * 3 + 1)).collect();
                 let mut range_cache = RangeCache::default();
                 for channel in 0..70 {
                     let state = CacheState { version: Timestamp::FIRST, backoff: 0, pause: 0 };
-                    range_cache.insert(&Channel::new(format!("c{channel}")).unwrap(), 0, Vec::new(), state);
+                    range_cache.insert(
+                        &Channel::new(format!("c{channel}")).unwrap(),
+                        0,
+                        Vec::new(),
+                        state,
+                    );
                 }
                 let batch = Batch::new(&messages);
                 let cache = all_cached.then_some(&mut range_cache);
@@ -576,7 +640,9 @@ mod tests {
 
     fn ranges(ends: &[(i64, i64)]) -> Vec<ProcessedRange> {
         let summary = crate::domain::summary::Summary::of(&message(0, 1));
-        ends.iter().map(|&(first, last)| ProcessedRange { first, last, summary: summary.clone() }).collect()
+        ends.iter()
+            .map(|&(first, last)| ProcessedRange { first, last, summary: summary.clone() })
+            .collect()
     }
 
     #[test]
@@ -597,7 +663,11 @@ mod tests {
         ] {
             let messages: Vec<Message> = numbers.iter().map(|number| message(0, *number)).collect();
             let batch = Batch::new(&messages);
-            assert_eq!(complete_from(&batch.groups()[0], &ranges(loaded), highest), expected, "{numbers:?} {loaded:?}");
+            assert_eq!(
+                complete_from(&batch.groups()[0], &ranges(loaded), highest),
+                expected,
+                "{numbers:?} {loaded:?}"
+            );
         }
     }
 

@@ -34,24 +34,32 @@ impl SqliteStore {
         if is_part_of(target, &file.path) {
             return Err(BackupError::Source(target.clone()));
         }
-        if SIBLINGS.iter().any(|ending| target.as_os_str().as_bytes().ends_with(ending.as_bytes())) {
-            return Err(unusable("the name is that of a file beside another database; give another name".to_owned()));
+        if SIBLINGS.iter().any(|ending| target.as_os_str().as_bytes().ends_with(ending.as_bytes()))
+        {
+            return Err(unusable(
+                "the name is that of a file beside another database; give another name".to_owned(),
+            ));
         }
         let is_replaced = target.exists();
         if is_replaced && !replace {
             return Err(BackupError::Exists(target.clone()));
         }
         // Held until the copy has taken its place.
-        let lock = if is_replaced && is_database(target)? { Some(lock_replaced(target)?) } else { None };
+        let lock =
+            if is_replaced && is_database(target)? { Some(lock_replaced(target)?) } else { None };
         if lock.is_none() {
             // SQLite would take them for those of the copy.
             let mut siblings = SIBLINGS.iter().map(|ending| files::sibling(target, ending));
             if let Some(other) = siblings.find(|path| path.exists()) {
-                let reason = format!("{} is there and would be used with the copy; remove it first", other.display());
+                let reason = format!(
+                    "{} is there and would be used with the copy; remove it first",
+                    other.display()
+                );
                 return Err(unusable(reason));
             }
         }
-        // Beside the target, so that giving it its name is one step. Removed in the end in any case.
+        // Beside the target, so that giving it its name is one step. Removed in the end in any
+        // case.
         let partial = Partial(beside(target));
         copy(&file.path, &partial.0)?;
         let audit = audit(&partial.0)?;
@@ -68,14 +76,19 @@ impl SqliteStore {
             name_new(&partial.0, target)?;
         }
         sync_folder(target)?;
-        Ok(Backup { channels: audit.channels, ranges: audit.ranges, bytes: copied.metadata()?.len() })
+        Ok(Backup {
+            channels: audit.channels,
+            ranges: audit.ranges,
+            bytes: copied.metadata()?.len(),
+        })
     }
 }
 
 /// Whether a path names the database or one of its files, also by another name.
 fn is_part_of(target: &Path, database: &Path) -> bool {
     let real = real_path(database);
-    let parts = [real.clone()].into_iter().chain(SIBLINGS.map(|ending| files::sibling(&real, ending)));
+    let parts =
+        [real.clone()].into_iter().chain(SIBLINGS.map(|ending| files::sibling(&real, ending)));
     let id = FileId::of(target).ok();
     parts.into_iter().any(|part| part == target || (id.is_some() && FileId::of(&part).ok() == id))
 }
@@ -87,8 +100,8 @@ fn is_database(path: &Path) -> io::Result<bool> {
     Ok(begin.is_empty() || begin == HEADER)
 }
 
-/// Locks the database whose place the copy takes. If another process has it open, that process would go on writing to a
-/// file without a name.
+/// Locks the database whose place the copy takes. If another process has it open, that process
+/// would go on writing to a file without a name.
 fn lock_replaced(target: &Path) -> Result<Connection, BackupError> {
     let unusable = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy) => BackupError::InUse(target.to_owned()),
@@ -139,7 +152,9 @@ fn copy(original: &Path, copy: &Path) -> Result<(), StoreError> {
     let copy = Connection::open_with_flags(copy, OPEN_FLAGS)?;
     let mode = copy.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0))?;
     if mode != "wal" {
-        return Err(StoreError::Damaged(format!("the copy can't use a write-ahead log (journal mode {mode})")));
+        return Err(StoreError::Damaged(format!(
+            "the copy can't use a write-ahead log (journal mode {mode})"
+        )));
     }
     Ok(())
 }

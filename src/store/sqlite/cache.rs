@@ -22,8 +22,8 @@ use crate::store::StoreError;
 use crate::store::columns::{Columns, RocketsAndNext};
 use crate::store::page::ROCKET_COLUMNS;
 
-/// How long a reader waits while the copy is being read. A fleet of 30,000 is read in this time, and
-/// a larger one is not much slower to answer from the file.
+/// How long a reader waits while the copy is being read. A fleet of 30,000 is read in this time,
+/// and a larger one is not much slower to answer from the file.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// Readers have it read again only after this many times the time that reading takes:
 /// another process may write all the time.
@@ -41,7 +41,9 @@ pub(super) enum CommittedChange {
 impl Recorded for CommittedChange {
     fn detached(&self) -> Self {
         match self {
-            Self::Messages(channel, applied, now) => Self::Messages(channel.detached(), applied.detached(), *now),
+            Self::Messages(channel, applied, now) => {
+                Self::Messages(channel.detached(), applied.detached(), *now)
+            }
             Self::Removed(channel) => Self::Removed(channel.detached()),
         }
     }
@@ -87,7 +89,8 @@ impl Drop for ReadingGuard<'_> {
     fn drop(&mut self) {
         let mut reading = lock(&self.cache.reading);
         reading.is_running = false;
-        reading.not_before = reading.not_before.max(Some(Instant::now() + PAUSE * self.started.elapsed()));
+        reading.not_before =
+            reading.not_before.max(Some(Instant::now() + PAUSE * self.started.elapsed()));
         self.cache.has_read.notify_all();
     }
 }
@@ -111,10 +114,15 @@ impl Cache {
     }
 
     /// Reads from the copy, if it is as the file is now.
-    fn read<T>(&self, version: impl FnOnce() -> Version, read: impl FnOnce(&Columns) -> T) -> Option<T> {
+    fn read<T>(
+        &self,
+        version: impl FnOnce() -> Version,
+        read: impl FnOnce(&Columns) -> T,
+    ) -> Option<T> {
         let copy = self.copy.read().unwrap_or_else(PoisonError::into_inner);
         let copy = copy.as_ref()?;
-        let is_current = copy.includes == Some(self.commits.by_others(version)) && !copy.columns.needs_rebuild();
+        let is_current =
+            copy.includes == Some(self.commits.by_others(version)) && !copy.columns.needs_rebuild();
         is_current.then(|| read(&copy.columns))
     }
 
@@ -139,7 +147,9 @@ impl Cache {
 fn apply(columns: &mut Columns, changes: &[CommittedChange]) {
     for change in changes {
         match change {
-            CommittedChange::Messages(channel, applied, now) => columns.apply(channel, applied, *now),
+            CommittedChange::Messages(channel, applied, now) => {
+                columns.apply(channel, applied, *now)
+            }
             CommittedChange::Removed(channel) => columns.remove(channel),
         }
     }
@@ -147,7 +157,10 @@ fn apply(columns: &mut Columns, changes: &[CommittedChange]) {
 
 impl SqliteStore {
     /// Reads from the copy in memory; none if it can't be used now.
-    pub(super) fn read_cache<T>(&self, read: impl Fn(&Columns, &Connection) -> T) -> Result<Option<T>, StoreError> {
+    pub(super) fn read_cache<T>(
+        &self,
+        read: impl Fn(&Columns, &Connection) -> T,
+    ) -> Result<Option<T>, StoreError> {
         if !self.is_held() {
             // Nothing keeps the file open, so nothing tells of commits by others.
             return Ok(None);
@@ -186,13 +199,16 @@ impl SqliteStore {
                     tracing::debug!(%error, "the rockets can't be kept in memory now");
                 }
             };
-            reading.is_running = std::thread::Builder::new().name("rocket cache".to_owned()).spawn(read).is_ok();
+            reading.is_running =
+                std::thread::Builder::new().name("rocket cache".to_owned()).spawn(read).is_ok();
         }
-        drop(self.cache.has_read.wait_timeout_while(reading, PATIENCE, |reading| reading.is_running));
+        drop(
+            self.cache.has_read.wait_timeout_while(reading, PATIENCE, |reading| reading.is_running),
+        );
     }
 
-    /// Marks all rockets as unchanged, so that [`changed`](Self::changed) finds what is committed after
-    /// `begun` is called. Returns the number of the copy.
+    /// Marks all rockets as unchanged, so that [`changed`](Self::changed) finds what is committed
+    /// after `begun` is called. Returns the number of the copy.
     pub(super) fn start_watching(&self, begun: impl FnOnce()) -> Result<u64, StoreError> {
         let _right = self.cache.lock_reading();
         if self.is_cache_current()? {
@@ -228,8 +244,8 @@ impl SqliteStore {
         Ok(self.read_current_cache(|_, _| ())?.is_some())
     }
 
-    /// Makes the copy as the file is when `begun` is called. `is_new` marks all rockets as unchanged. The
-    /// caller has the right to read.
+    /// Makes the copy as the file is when `begun` is called. `is_new` marks all rockets as
+    /// unchanged. The caller has the right to read.
     fn refresh(&self, begun: impl FnOnce(), is_new: bool) -> Result<(), StoreError> {
         self.with_reader(|connection| {
             let before = self.cache.copy_mut().take().filter(|copy| !copy.columns.needs_rebuild());
@@ -340,7 +356,8 @@ mod tests {
             std::thread::scope(|scope| {
                 scope.spawn(|| {
                     for number in 1.. {
-                        let messages: Vec<_> = (0..20).map(|rocket| message(rocket + number, number)).collect();
+                        let messages: Vec<_> =
+                            (0..20).map(|rocket| message(rocket + number, number)).collect();
                         writer.commit(&messages, Timestamp::FIRST).unwrap();
                         if done.load(Ordering::Relaxed) {
                             break;
@@ -353,7 +370,8 @@ mod tests {
                 }
                 done.store(true, Ordering::Relaxed);
             });
-            let cached = store.read_cache(|columns, _| columns.report(Report::Fleet, 1, &Ok)).unwrap();
+            let cached =
+                store.read_cache(|columns, _| columns.report(Report::Fleet, 1, &Ok)).unwrap();
             assert_eq!(cached.unwrap().unwrap(), fleet(&store).rows);
         }
     }
@@ -367,7 +385,8 @@ mod tests {
             assert!(store.forget(&Channel::new("r1").unwrap()).unwrap());
             writer.commit(&[message(1, 2)], Timestamp::FIRST).unwrap();
             lock(&store.cache.reading).not_before = Some(Instant::now() + Duration::from_secs(60));
-            let cached = store.read_cache(|columns, _| columns.report(Report::Fleet, 1, &Ok)).unwrap();
+            let cached =
+                store.read_cache(|columns, _| columns.report(Report::Fleet, 1, &Ok)).unwrap();
             assert_eq!(cached.unwrap().unwrap(), fleet(&store).rows, "the same copy is right");
         }
     }

@@ -28,7 +28,9 @@ const UNHELD_POLL: Duration = Duration::from_secs(1);
 impl SqliteStore {
     /// See [`Store::rockets_of`](crate::store::Store::rockets_of).
     pub fn rockets_of(&self, channels: &[Channel]) -> Result<Vec<Rocket>, StoreError> {
-        let cached = |columns: &Columns| channels.iter().filter_map(|channel| columns.get(channel)).collect();
+        let cached = |columns: &Columns| {
+            channels.iter().filter_map(|channel| columns.get(channel)).collect()
+        };
         if let Some(rockets) = self.read_current_cache(|columns, _| cached(columns))? {
             return Ok(rockets);
         }
@@ -67,7 +69,8 @@ impl SqliteStore {
     /// See [`Store::forgotten`](crate::store::Store::forgotten).
     pub fn forgotten(&self) -> Result<Vec<(Channel, Timestamp)>, StoreError> {
         self.with_reader(|connection| {
-            let mut statement = connection.prepare_cached("SELECT channel, forgotten_at FROM rockets_forgotten")?;
+            let mut statement =
+                connection.prepare_cached("SELECT channel, forgotten_at FROM rockets_forgotten")?;
             let mut found = statement.query([])?;
             let mut forgotten = Vec::new();
             while let Some(row) = found.next()? {
@@ -182,14 +185,21 @@ impl SqliteScan {
             self.copy = baseline.finish().await.inspect_err(|_| self.generation = None)?;
         }
         let (store, number, from) = (self.store.clone(), self.copy, self.next_row.take());
-        let changed = tokio::task::spawn_blocking(move || store.changed(number, from, FOUND_AT_A_TIME)).await;
-        let Some((rockets, next)) = changed.unwrap_or_else(|error| Err(StoreError::Thread(error.into())))? else {
+        let changed =
+            tokio::task::spawn_blocking(move || store.changed(number, from, FOUND_AT_A_TIME)).await;
+        let Some((rockets, next)) =
+            changed.unwrap_or_else(|error| Err(StoreError::Thread(error.into())))?
+        else {
             // The copy was rebuilt, so it can't tell what has changed meanwhile.
             self.generation = None;
             return Box::pin(self.next()).await;
         };
         self.next_row = next;
-        Ok(if rockets.is_empty() && next.is_none() { ScanProgress::Done } else { ScanProgress::Rockets(rockets) })
+        Ok(if rockets.is_empty() && next.is_none() {
+            ScanProgress::Done
+        } else {
+            ScanProgress::Rockets(rockets)
+        })
     }
 }
 
@@ -259,7 +269,9 @@ mod tests {
         commit(&mine, "before");
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let ChangeScan::Sqlite(mut scan) = mine.change_scan().await.unwrap() else { panic!("another scan") };
+            let ChangeScan::Sqlite(mut scan) = mine.change_scan().await.unwrap() else {
+                panic!("another scan")
+            };
             for (stores, must) in [
                 (vec![], vec![]),
                 (vec![(&mine, "a")], vec!["a"]),
@@ -276,7 +288,8 @@ mod tests {
                         ScanProgress::AnotherDatabase => panic!("it is the same"),
                     }
                 }
-                let mut found: Vec<_> = found.iter().map(|rocket| rocket.channel.as_str()).collect();
+                let mut found: Vec<_> =
+                    found.iter().map(|rocket| rocket.channel.as_str()).collect();
                 found.sort_unstable();
                 assert_eq!(found, must);
             }
@@ -287,7 +300,9 @@ mod tests {
     fn what_others_write_is_noticed_once_however_busy_this_process_is() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rockets.db");
-        let store = SqliteStore::open(&path, &OpenOptions { migrate: true, ..OpenOptions::default() }).unwrap();
+        let store =
+            SqliteStore::open(&path, &OpenOptions { migrate: true, ..OpenOptions::default() })
+                .unwrap();
         let other = Connection::open(&path).unwrap();
         let write = || other.execute_batch("PRAGMA user_version = 1").unwrap();
         type Work = fn(&mut super::super::SqliteWriter);

@@ -21,7 +21,9 @@ impl SqliteStore {
             let checked = check_channels(&snapshot, found);
             match checked {
                 // Damage that prevents further reading is a result, too.
-                Err(StoreError::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+                Err(StoreError::Sqlite(error))
+                    if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) =>
+                {
                     found(Finding { channel: None, detail: error.to_string() });
                     Ok(Audit::default())
                 }
@@ -33,7 +35,8 @@ impl SqliteStore {
 
 /// Runs SQLite's own check of pages, types and indexes.
 fn check_file(connection: &Connection, found: OnFinding<'_>) -> Result<(), StoreError> {
-    let mut statement = connection.prepare(&format!("PRAGMA integrity_check({FILE_PROBLEMS_TOLD})"))?;
+    let mut statement =
+        connection.prepare(&format!("PRAGMA integrity_check({FILE_PROBLEMS_TOLD})"))?;
     let problems = statement.query_map([], |row| row.get::<_, String>(0))?;
     for problem in problems {
         let detail = problem?;
@@ -47,8 +50,10 @@ fn check_file(connection: &Connection, found: OnFinding<'_>) -> Result<(), Store
 /// Reads both tables in the order of the channels.
 fn check_channels(connection: &Connection, found: OnFinding<'_>) -> Result<Audit, StoreError> {
     let all_rockets = format!("SELECT {ROCKET_COLUMNS} FROM rockets ORDER BY channel");
-    let all_ranges =
-        format!("SELECT {}, channel FROM processed_ranges ORDER BY channel, first_msg", rows::RANGE_COLUMNS);
+    let all_ranges = format!(
+        "SELECT {}, channel FROM processed_ranges ORDER BY channel, first_msg",
+        rows::RANGE_COLUMNS
+    );
     let mut rockets = connection.prepare(&all_rockets)?;
     let mut ranges = connection.prepare(&all_ranges)?;
     audit::run(&mut SqliteRows { rockets: rockets.query([])?, ranges: ranges.query([])? }, found)

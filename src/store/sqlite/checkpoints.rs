@@ -1,7 +1,7 @@
 //! When SQLite's log is copied into the database's file, and by which thread.
 //!
-//! By itself, SQLite copies the log in the commit that makes it long enough, and syncs the file: all
-//! senders wait for that, 100 ms and more in a large fleet. So another thread copies, while the
+//! By itself, SQLite copies the log in the commit that makes it long enough, and syncs the file:
+//! all senders wait for that, 100 ms and more in a large fleet. So another thread copies, while the
 //! writer continues. But the log restarts only when all of it is in the file, and while the writer
 //! continues there is always something that isn't. So the thread copies until little is left, and
 //! the writer copies that, after a commit.
@@ -54,7 +54,10 @@ struct Interrupt {
 
 impl fmt::Debug for Interrupt {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Interrupt").field("is_wanted", &self.is_wanted).finish_non_exhaustive()
+        formatter
+            .debug_struct("Interrupt")
+            .field("is_wanted", &self.is_wanted)
+            .finish_non_exhaustive()
     }
 }
 
@@ -63,7 +66,9 @@ impl Copying {
         let (database, interrupt) = (Arc::clone(database), Arc::<Interrupt>::default());
         let wanted = Arc::clone(&interrupt);
         let copy = move || {
-            let copied = database.writer_connection().and_then(|mut own| copy_most(&mut own, limit, &wanted));
+            let copied = database
+                .writer_connection()
+                .and_then(|mut own| copy_most(&mut own, limit, &wanted));
             if wanted.is_wanted.load(Ordering::SeqCst) { false } else { report(copied) }
         };
         let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(copy)?;
@@ -80,9 +85,9 @@ impl Copying {
     }
 }
 
-/// The log may become as long as the file, within these bounds. A checkpoint writes each changed page
-/// once, however often it is in the log, and syncs: the less often, the better. But after a crash the
-/// log must be read.
+/// The log may become as long as the file, within these bounds. A checkpoint writes each changed
+/// page once, however often it is in the log, and syncs: the less often, the better. But after a
+/// crash the log must be read.
 #[derive(Clone, Copy, Debug)]
 struct Limit {
     fewest_frames: u32,
@@ -91,7 +96,8 @@ struct Limit {
 
 impl Limit {
     fn new(bytes: &RangeInclusive<u64>, page_bytes: u64) -> Self {
-        let frames = |bytes: u64| u32::try_from(bytes / page_bytes.max(1)).unwrap_or(u32::MAX).max(1);
+        let frames =
+            |bytes: u64| u32::try_from(bytes / page_bytes.max(1)).unwrap_or(u32::MAX).max(1);
         let fewest_frames = frames(*bytes.start());
         Self { fewest_frames, most_frames: frames(*bytes.end()).max(fewest_frames) }
     }
@@ -118,9 +124,18 @@ enum Step {
 
 impl Checkpoints {
     /// `log_bytes` are the bounds of the log's length.
-    pub(super) fn new(writer: &WriterConnection, log_bytes: &RangeInclusive<u64>) -> Result<Self, StoreError> {
-        let page_bytes: u32 = writer.connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
-        Ok(Self { limit: Limit::new(log_bytes, page_bytes.into()), due: 0, is_copied: false, copying: None })
+    pub(super) fn new(
+        writer: &WriterConnection,
+        log_bytes: &RangeInclusive<u64>,
+    ) -> Result<Self, StoreError> {
+        let page_bytes: u32 =
+            writer.connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+        Ok(Self {
+            limit: Limit::new(log_bytes, page_bytes.into()),
+            due: 0,
+            is_copied: false,
+            copying: None,
+        })
     }
 
     /// To be called after a commit. Failures are not the commit's: its messages are in the log.
@@ -176,8 +191,8 @@ impl Checkpoints {
 }
 
 impl Drop for Checkpoints {
-    /// A program that ended before the thread would leave the log beside the file. The connection that closes the
-    /// file copies all of it anyway.
+    /// A program that ended before the thread would leave the log beside the file. The connection
+    /// that closes the file copies all of it anyway.
     fn drop(&mut self) {
         if let Some(copying) = self.copying.take() {
             copying.interrupt();
@@ -187,7 +202,11 @@ impl Drop for Checkpoints {
 
 /// Copies what is in the log until little is added meanwhile. Returns whether that is so; not if
 /// readers or another process prevent it.
-fn copy_most(own: &mut WriterConnection, limit: Limit, interrupt: &Interrupt) -> Result<bool, StoreError> {
+fn copy_most(
+    own: &mut WriterConnection,
+    limit: Limit,
+    interrupt: &Interrupt,
+) -> Result<bool, StoreError> {
     // Nobody else has set it.
     let _ = interrupt.handle.set(own.connection.get_interrupt_handle());
     let mut left_before = u32::MAX;
@@ -287,7 +306,9 @@ mod tests {
     }
 
     fn commit(writer: &mut SqliteWriter, number: u32) {
-        writer.commit(&[message(number)], Timestamp::from_system_time(std::time::SystemTime::now())).unwrap();
+        writer
+            .commit(&[message(number)], Timestamp::from_system_time(std::time::SystemTime::now()))
+            .unwrap();
     }
 
     /// Commits until the log is in this state.

@@ -1,5 +1,5 @@
-//! Tells this process's commits from those of others, so that a reader can tell whether what is kept in memory is
-//! as the file is.
+//! Tells this process's commits from those of others, so that a reader can tell whether what is
+//! kept in memory is as the file is.
 //!
 //! The index of SQLite's log has a mark of the last commit ([`LastCommit`]). Each of this process's
 //! transactions finds the mark of the one before it, or else another process has committed; and
@@ -27,14 +27,18 @@ pub(super) enum Version {
 impl Version {
     /// `generation` is that of the file; none for a database in memory.
     pub(super) fn of(generation: Option<u64>, connection: &Connection) -> Self {
-        generation.map_or(Self::Memory, |generation| Self::File(generation, wal_vfs::last_commit(connection)))
+        generation.map_or(Self::Memory, |generation| {
+            Self::File(generation, wal_vfs::last_commit(connection))
+        })
     }
 
     /// Whether nothing was committed in between.
     fn is(self, other: Self) -> bool {
         match (self, other) {
             (Self::Memory, Self::Memory) => true,
-            (Self::File(mine, Some(last)), Self::File(others, Some(other))) => mine == others && last == other,
+            (Self::File(mine, Some(last)), Self::File(others, Some(other))) => {
+                mine == others && last == other
+            }
             _ => false,
         }
     }
@@ -97,7 +101,9 @@ impl<C> Default for Commits<C> {
 impl<C> CommitsState<C> {
     /// Notes what others have committed.
     fn look(&mut self, now: Version) -> u64 {
-        let is_known = self.last.is_some_and(|last| now.is(last) || self.is_running && now.is_next_after(last));
+        let is_known = self
+            .last
+            .is_some_and(|last| now.is(last) || self.is_running && now.is_next_after(last));
         if !is_known {
             self.by_others += 1;
             self.last = Some(now);
@@ -144,7 +150,9 @@ impl<C: Recorded> Commits<C> {
 
     fn when(&self, is_so: impl Fn(&CommitsState<C>) -> bool) -> MutexGuard<'_, CommitsState<C>> {
         let state = lock(&self.state);
-        self.is_free.wait_while(state, |state| !is_so(state)).unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.is_free
+            .wait_while(state, |state| !is_so(state))
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -197,8 +205,11 @@ impl<C: Recorded> OpenTransaction<'_, C> {
     ) -> (Option<Version>, u64) {
         let mut state = lock(&self.commits.state);
         let now = version();
-        let left =
-            if has_written { Some(now).filter(|now| now.is_next_after(self.version)) } else { Some(self.version) };
+        let left = if has_written {
+            Some(now).filter(|now| now.is_next_after(self.version))
+        } else {
+            Some(self.version)
+        };
         state.last = left.or(state.last);
         state.is_running = false;
         let by_others = state.look(now);
@@ -332,7 +343,8 @@ mod tests {
             scope.spawn(|| {
                 for change in 1.. {
                     mine.execute_batch("CREATE TABLE IF NOT EXISTS changes (n)").unwrap();
-                    let transaction = mine.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+                    let transaction =
+                        mine.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
                     let running = commits.begin(|| version(&transaction));
                     transaction.execute("INSERT INTO changes VALUES (?1)", [change]).unwrap();
                     transaction.commit().unwrap();
@@ -344,10 +356,16 @@ mod tests {
                     }
                 }
             });
-            let stored = || Ok(reader.query_row("SELECT max(n) FROM changes", [], |row| row.get::<_, Option<u32>>(0))?);
+            let stored = || {
+                Ok(reader.query_row("SELECT max(n) FROM changes", [], |row| {
+                    row.get::<_, Option<u32>>(0)
+                })?)
+            };
             let mut records = Vec::new();
             while records.len() < 50 {
-                let Ok((seen, _, recording)) = commits.record(stored, || version(&reader)) else { continue };
+                let Ok((seen, _, recording)) = commits.record(stored, || version(&reader)) else {
+                    continue;
+                };
                 let next = seen.unwrap_or(0) + 1;
                 while stored().unwrap() < Some(next + 2) {
                     std::thread::yield_now();
@@ -357,7 +375,10 @@ mod tests {
             done.store(true, Ordering::Relaxed);
             for (next, recorded) in records {
                 assert!(recorded.len() >= 2, "{recorded:?}");
-                assert!(recorded.iter().copied().eq((next..).take(recorded.len())), "{next} {recorded:?}");
+                assert!(
+                    recorded.iter().copied().eq((next..).take(recorded.len())),
+                    "{next} {recorded:?}"
+                );
             }
         });
     }

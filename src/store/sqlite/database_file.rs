@@ -146,7 +146,8 @@ impl DatabaseFile {
             lock(&self.access).lost = None;
             return Ok(());
         };
-        *lock(&self.access) = ConnectionRights { held: Some(anchor.files.database()), ..ConnectionRights::default() };
+        *lock(&self.access) =
+            ConnectionRights { held: Some(anchor.files.database()), ..ConnectionRights::default() };
         *held = FileState::Yes(anchor);
         if is_reopened {
             tracing::info!(path = %self.path.display(), "the database was reopened");
@@ -164,16 +165,21 @@ impl DatabaseFile {
         // holder of the lock.
         connection.busy_timeout(Duration::ZERO)?;
         match connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK") {
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => return Ok(None),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => {
+                return Ok(None);
+            }
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {}
             begun => begun?,
         }
         // Another process may be recovering the log after a crash: reads wait for that.
         super::configure(&mut connection)?;
         // Most databases have a log already, but a copy made by another program may not.
-        let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+        let mode: String =
+            connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
         if mode != "wal" {
-            return Err(StoreError::Unusable(format!("it can't use a write-ahead log (journal mode {mode})")));
+            return Err(StoreError::Unusable(format!(
+                "it can't use a write-ahead log (journal mode {mode})"
+            )));
         }
         // A connection counts as a user of the log only after a read.
         schema::version(&connection)?;
@@ -194,14 +200,25 @@ impl DatabaseFile {
         if files.database() != before {
             return Err(FileChange::Replaced.into());
         }
-        Ok(WriterConnection { connection, files, database: Arc::clone(self), generation, _users: users })
+        Ok(WriterConnection {
+            connection,
+            files,
+            database: Arc::clone(self),
+            generation,
+            _users: users,
+        })
     }
 
     /// Opens a connection for reading what the path names.
     pub(super) fn reader_connection(&self) -> Result<ReaderConnection, StoreError> {
         let (generation, users) = (self.generation(), self.users()?);
         let file = self.current_file()?;
-        Ok(ReaderConnection { connection: connect_reader(&self.path)?, file, generation, _users: users })
+        Ok(ReaderConnection {
+            connection: connect_reader(&self.path)?,
+            file,
+            generation,
+            _users: users,
+        })
     }
 
     /// Lends a connection for reading what the path names.
@@ -210,7 +227,8 @@ impl DatabaseFile {
         read: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let (file, generation) = (self.current_file()?, self.generation());
-        let is_current = |reader: &ReaderConnection| reader.file == file && reader.generation == generation;
+        let is_current =
+            |reader: &ReaderConnection| reader.file == file && reader.generation == generation;
         let idle = lock(&self.idle_readers).pop().filter(is_current);
         let reader = match idle {
             Some(reader) => reader,
@@ -269,14 +287,16 @@ impl DatabaseFile {
             ConnectionRights { held: None, lost: Some(change), users: Users::default() },
         );
         let readers = std::mem::take(&mut *lock(&self.idle_readers));
-        for connection in readers.iter().map(|reader| &reader.connection).chain([&anchor.connection]) {
+        for connection in
+            readers.iter().map(|reader| &reader.connection).chain([&anchor.connection])
+        {
             set_log_aside(connection, change);
         }
         *held = FileState::Lost { anchor, change, users: Arc::downgrade(&before.users) };
     }
 
-    /// Copies what only the log holds into the lost file, and waits for the connections to it. Until
-    /// then nothing else may be opened.
+    /// Copies what only the log holds into the lost file, and waits for the connections to it.
+    /// Until then nothing else may be opened.
     fn finish_release(&self, held: &mut FileState) -> Result<(), StoreError> {
         let FileState::Lost { anchor, change, users } = held else { return Ok(()) };
         let change = *change;
@@ -310,8 +330,10 @@ impl DatabaseFile {
 
     fn reopen(&self, held: &mut FileState) -> Result<(), StoreError> {
         if let FileState::Lost { anchor, .. } = std::mem::replace(held, FileState::No(None)) {
-            *lock(&self.access) =
-                ConnectionRights { held: Some(anchor.files.database()), ..ConnectionRights::default() };
+            *lock(&self.access) = ConnectionRights {
+                held: Some(anchor.files.database()),
+                ..ConnectionRights::default()
+            };
             *held = FileState::Yes(anchor);
             tracing::info!(path = %self.path.display(), "the database was reopened");
         }
@@ -330,7 +352,10 @@ impl DatabaseFile {
         // Opened before the others close, so that the log is not read as after a crash.
         let last = connect_reader(&self.path)?;
         lock(&self.access).held = None;
-        drop((std::mem::replace(&mut *held, FileState::No(None)), std::mem::take(&mut *lock(&self.idle_readers))));
+        drop((
+            std::mem::replace(&mut *held, FileState::No(None)),
+            std::mem::take(&mut *lock(&self.idle_readers)),
+        ));
         last.execute_batch("PRAGMA query_only = OFF")?;
         if !apply_log(&last)? {
             tracing::warn!(
@@ -390,8 +415,8 @@ impl WriterConnection {
         self.checkpoint_with(|_| Ok(()))
     }
 
-    /// Copies the log, and syncs the file. By itself, SQLite does that only when all of the log is in the
-    /// file.
+    /// Copies the log, and syncs the file. By itself, SQLite does that only when all of the log is
+    /// in the file.
     pub(super) fn checkpoint_and_sync(&mut self) -> Result<bool, StoreError> {
         self.checkpoint_with(wal_vfs::sync_database)
     }
@@ -402,7 +427,8 @@ impl WriterConnection {
     ) -> Result<bool, StoreError> {
         self.verify_index()?;
         self.verify(Ok(()))?;
-        let copied = copy_log(&self.connection).and_then(|copied| sync(&self.connection).map(|()| copied));
+        let copied =
+            copy_log(&self.connection).and_then(|copied| sync(&self.connection).map(|()| copied));
         match copied {
             Err(error) if is_not_synced(&error) => {
                 tracing::warn!(%error, "a checkpoint failed");
@@ -415,7 +441,8 @@ impl WriterConnection {
 
 fn copy_log(connection: &Connection) -> Result<bool, rusqlite::Error> {
     connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-        let (is_busy, frames, copied) = (row.get::<_, bool>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?);
+        let (is_busy, frames, copied) =
+            (row.get::<_, bool>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?);
         Ok(!is_busy && frames == copied)
     })
 }
@@ -435,22 +462,26 @@ fn is_cut_short(error: &StoreError) -> bool {
 /// more. Returns whether all of it is in the file.
 fn apply_log(connection: &Connection) -> Result<bool, StoreError> {
     let (frames, copied): (i64, i64) =
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+            Ok((row.get(1)?, row.get(2)?))
+        })?;
     // Both are negative while another connection copies the log.
     Ok(frames >= 0 && frames == copied)
 }
 
 /// Fails unless the pages of the database are in order.
 fn require_sound(path: &std::path::Path) -> Result<(), StoreError> {
-    let found: String = connect_reader(path)?.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    let found: String =
+        connect_reader(path)?.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if found == "ok" { Ok(()) } else { Err(StoreError::Damaged(found)) }
 }
 
-/// Prevents a connection, which may be the last, from applying the log to the file when it closes, if
-/// that would be wrong.
+/// Prevents a connection, which may be the last, from applying the log to the file when it closes,
+/// if that would be wrong.
 fn set_log_aside(connection: &Connection, change: FileChange) {
     if !change.leaves_log()
-        && let Err(error) = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        && let Err(error) =
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
     {
         tracing::warn!(%error, "SQLite may apply the write-ahead log to the database file on close");
     }

@@ -39,9 +39,12 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf, String> {
     let Some(name) = name else {
         return Err("this path names a directory; give the path of a file".to_owned());
     };
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent =
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let parent = fs::canonicalize(parent).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => format!("there is no directory {}; create it, or give another path", parent.display()),
+        ErrorKind::NotFound => {
+            format!("there is no directory {}; create it, or give another path", parent.display())
+        }
         _ => format!("the directory {} can't be used: {error}", parent.display()),
     })?;
     let absolute = parent.join(name);
@@ -91,13 +94,17 @@ pub(super) fn status(path: &Path) -> io::Result<(FileId, u64)> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FileChange {
     /// The path names no file.
-    #[error("the database's file was removed or renamed while it was in use; restore it or a backup")]
+    #[error(
+        "the database's file was removed or renamed while it was in use; restore it or a backup"
+    )]
     Removed,
     /// The path names another file.
     #[error("the database's file was replaced by another one while it was in use")]
     Replaced,
     /// The file lost its end.
-    #[error("the database's file was cut short or overwritten while it was in use; put a sound copy in its place")]
+    #[error(
+        "the database's file was cut short or overwritten while it was in use; put a sound copy in its place"
+    )]
     CutShort,
     /// The log lost its end, and with it what was not yet in the database's file.
     #[error(
@@ -106,7 +113,9 @@ pub enum FileChange {
     )]
     LogCutShort,
     /// The log is missing, or is another file.
-    #[error("the database's write-ahead log (the file -wal) was removed or replaced while it was in use")]
+    #[error(
+        "the database's write-ahead log (the file -wal) was removed or replaced while it was in use"
+    )]
     LogRemoved,
     /// The index of the log is missing, or is another file.
     #[error(
@@ -115,7 +124,9 @@ pub enum FileChange {
     )]
     IndexRemoved,
     /// A checkpoint could not be synced.
-    #[error("the database's file could not be synced; its write-ahead log will be copied again from the beginning")]
+    #[error(
+        "the database's file could not be synced; its write-ahead log will be copied again from the beginning"
+    )]
     NotSynced,
 }
 
@@ -159,7 +170,10 @@ pub(super) struct OpenFiles {
 
 impl OpenFiles {
     /// The files of a connection that has just been opened, and has read.
-    pub(super) fn of(path: &Path, connection: &Connection) -> Result<Self, crate::store::StoreError> {
+    pub(super) fn of(
+        path: &Path,
+        connection: &Connection,
+    ) -> Result<Self, crate::store::StoreError> {
         let real = fs::canonicalize(path)?;
         let (log_path, index_path) = (sibling(&real, LOG), sibling(&real, INDEX));
         let (database, length) = status(path)?;

@@ -3,8 +3,8 @@
 //!
 //! It contains opening and migrating (`schema`), the write path (`write`, below it `wal_vfs`, and
 //! beside it `checkpoints`), reads (`read`, and the copy in memory that answers most of them,
-//! `cache`), changes (`changes`, and whose they are, `commits`) and the audit (`check`). Rules about
-//! messages belong to the domain.
+//! `cache`), changes (`changes`, and whose they are, `commits`) and the audit (`check`). Rules
+//! about messages belong to the domain.
 
 mod backup;
 mod cache;
@@ -50,7 +50,8 @@ const WRITE_LOCK_POLL: Duration = Duration::from_micros(200);
 const STATEMENTS_KEPT: usize = 128;
 /// Opens an existing file for reading and writing, without SQLite's mutexes, because only one
 /// thread at a time uses a connection.
-const OPEN_FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
+const OPEN_FLAGS: OpenFlags =
+    OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
 /// An open SQLite database. Cheap to clone.
 #[derive(Clone)]
@@ -72,7 +73,9 @@ enum ConnectionPool {
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.connections {
-            ConnectionPool::File(file) => formatter.debug_tuple("SqliteStore").field(&file.path).finish(),
+            ConnectionPool::File(file) => {
+                formatter.debug_tuple("SqliteStore").field(&file.path).finish()
+            }
             ConnectionPool::Memory(_) => formatter.write_str("SqliteStore(memory)"),
         }
     }
@@ -83,7 +86,8 @@ impl SqliteStore {
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, OpenError> {
         let database = || Database::File(path.to_owned());
         let engine = |source| OpenError::Engine { database: database(), source: Box::new(source) };
-        let absolute = files::absolute(path).map_err(|reason| OpenError::Refused { database: database(), reason })?;
+        let absolute = files::absolute(path)
+            .map_err(|reason| OpenError::Refused { database: database(), reason })?;
         sync_log(&absolute).map_err(engine)?;
         schema::prepare_file(path, &absolute, options.migrate)?;
         let file = DatabaseFile::new(absolute);
@@ -111,13 +115,23 @@ impl SqliteStore {
                 let checkpoints = Checkpoints::new(&writer, &self.log_bytes)?;
                 (ConnectionHandle::Own(Box::new(writer)), Some(checkpoints))
             }
-            ConnectionPool::Memory(connection) => (ConnectionHandle::Common(Arc::clone(connection)), None),
+            ConnectionPool::Memory(connection) => {
+                (ConnectionHandle::Common(Arc::clone(connection)), None)
+            }
         };
-        Ok(SqliteWriter::new(connection, checkpoints, self.failures.clone(), Arc::clone(&self.cache)))
+        Ok(SqliteWriter::new(
+            connection,
+            checkpoints,
+            self.failures.clone(),
+            Arc::clone(&self.cache),
+        ))
     }
 
     /// Lends a connection for reading.
-    fn with_reader<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn with_reader<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         match &self.connections {
             ConnectionPool::Memory(connection) => read(&lock(connection)),
             ConnectionPool::File(file) => file.with_reader(read),
@@ -237,7 +251,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// duplicates of it are acknowledged. SQLite holds no lock on the log that closing it here could
 /// release.
 fn sync_log(database: &Path) -> Result<(), StoreError> {
-    match std::fs::File::open(files::sibling(&real_path(database), files::LOG)).and_then(|log| log.sync_data()) {
+    match std::fs::File::open(files::sibling(&real_path(database), files::LOG))
+        .and_then(|log| log.sync_data())
+    {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::Log(error)),
         _ => Ok(()),
     }
@@ -267,7 +283,8 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
 }
 
 fn connect_reader(path: &Path) -> Result<Connection, StoreError> {
-    // Not SQLITE_OPEN_READ_ONLY: the first reader after a crash may have to recover the WAL's index.
+    // Not SQLITE_OPEN_READ_ONLY: the first reader after a crash may have to recover the WAL's
+    // index.
     let mut connection = Connection::open_with_flags(path, OPEN_FLAGS)?;
     configure(&mut connection)?;
     connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -2048;")?;

@@ -27,19 +27,27 @@ const GAPS: &str = "
 
 impl SqliteStore {
     /// See [`Store::rocket`](crate::store::Store::rocket).
-    pub fn rocket(&self, channel: &Channel, view: View) -> Result<Option<RocketWithGaps>, StoreError> {
+    pub fn rocket(
+        &self,
+        channel: &Channel,
+        view: View,
+    ) -> Result<Option<RocketWithGaps>, StoreError> {
         self.with_reader(|connection| rocket(connection, channel, view))
     }
 
     /// See [`Store::rocket_in_both_views`](crate::store::Store::rocket_in_both_views).
-    pub fn rocket_in_both_views(&self, channel: &Channel) -> Result<Option<RocketInBothViews>, StoreError> {
+    pub fn rocket_in_both_views(
+        &self,
+        channel: &Channel,
+    ) -> Result<Option<RocketInBothViews>, StoreError> {
         self.with_reader(|connection| {
             let snapshot = connection.unchecked_transaction()?;
             let best_effort = rocket(&snapshot, channel, View::BestEffort)?;
             let exact = rocket(&snapshot, channel, View::Exact)?;
-            Ok(best_effort
-                .zip(exact)
-                .map(|(best_effort, exact)| RocketInBothViews { best_effort, exact: exact.rocket.state }))
+            Ok(best_effort.zip(exact).map(|(best_effort, exact)| RocketInBothViews {
+                best_effort,
+                exact: exact.rocket.state,
+            }))
         })
     }
 
@@ -86,8 +94,9 @@ impl SqliteStore {
     pub fn report_at_once(&self, report: Report, limit: u32) -> Result<ReportRows, StoreError> {
         let wanted = limit as usize + 1;
         if report != Report::Gaps
-            && let Some(rows) =
-                self.read_cache(|columns, connection| columns.report(report, wanted, &|mean| round(connection, mean)))?
+            && let Some(rows) = self.read_cache(|columns, connection| {
+                columns.report(report, wanted, &|mean| round(connection, mean))
+            })?
         {
             return Ok(ReportRows::new(report, rows?, limit));
         }
@@ -134,7 +143,11 @@ impl SqliteStore {
     }
 }
 
-fn rocket(connection: &Connection, channel: &Channel, view: View) -> Result<Option<RocketWithGaps>, StoreError> {
+fn rocket(
+    connection: &Connection,
+    channel: &Channel,
+    view: View,
+) -> Result<Option<RocketWithGaps>, StoreError> {
     let sql = format!("SELECT {ROCKET_COLUMNS} FROM {} WHERE channel = ?1", page::table(view));
     let mut statement = connection.prepare_cached(&sql)?;
     // While this query is open, so is its snapshot: the gaps are from the same state as the row.
@@ -143,7 +156,8 @@ fn rocket(connection: &Connection, channel: &Channel, view: View) -> Result<Opti
         return Ok(None);
     };
     let rocket = rows::rocket(row)?;
-    let gaps = if rocket.progress.missing() == 0 { Vec::new() } else { first_gaps(connection, channel)? };
+    let gaps =
+        if rocket.progress.missing() == 0 { Vec::new() } else { first_gaps(connection, channel)? };
     Ok(Some(RocketWithGaps { rocket, gaps }))
 }
 
@@ -151,8 +165,9 @@ fn first_gaps(connection: &Connection, channel: &Channel) -> Result<Vec<(i64, i6
     // Between n ranges there are n - 1 gaps, and there may be one before the first.
     let sql = "SELECT first_msg, last_msg FROM processed_ranges WHERE channel = ?1 ORDER BY first_msg LIMIT ?2";
     let mut statement = connection.prepare_cached(sql)?;
-    let ranges =
-        statement.query_map(params![channel.as_str(), GAPS_TOLD as i64 + 1], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let ranges = statement.query_map(params![channel.as_str(), GAPS_TOLD as i64 + 1], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })?;
     let ranges: Vec<(i64, i64)> = ranges.collect::<Result<_, _>>()?;
     Ok(gaps(ranges.into_iter(), GAPS_TOLD))
 }

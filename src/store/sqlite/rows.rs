@@ -19,7 +19,8 @@ pub(super) const RANGE_COLUMNS: &str = "first_msg, last_msg, speed_change, launc
 
 /// Reads the columns that [`ROCKET_COLUMNS`](crate::store::page::ROCKET_COLUMNS) names.
 pub(super) fn rocket(row: &Row<'_>) -> Result<Rocket, StoreError> {
-    let status: Status = parsed(row, 1, |name| name.parse().map_err(|()| "is no status".to_owned()))?;
+    let status: Status =
+        parsed(row, 1, |name| name.parse().map_err(|()| "is no status".to_owned()))?;
     Ok(Rocket {
         channel: channel(row, 0)?,
         state: RocketState {
@@ -34,7 +35,11 @@ pub(super) fn rocket(row: &Row<'_>) -> Result<Rocket, StoreError> {
             latest_update: optional(row, 9, Timestamp::parse)?,
         },
         last_received: parsed(row, 10, Timestamp::parse)?,
-        progress: Progress { processed: row.get(11)?, complete_through: row.get(12)?, highest: row.get(13)? },
+        progress: Progress {
+            processed: row.get(11)?,
+            complete_through: row.get(12)?,
+            highest: row.get(13)?,
+        },
     })
 }
 
@@ -82,7 +87,11 @@ pub(super) fn value(row: &Row<'_>, index: usize, kind: Kind) -> Result<Value, St
     Ok(value.unwrap_or(Value::Null))
 }
 
-fn parsed<T>(row: &Row<'_>, index: usize, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, StoreError> {
+fn parsed<T>(
+    row: &Row<'_>,
+    index: usize,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, StoreError> {
     optional(row, index, parse)?.ok_or_else(|| damaged(row, index, "is null"))
 }
 
@@ -113,5 +122,8 @@ fn type_name(kind: Type) -> &'static str {
 }
 
 fn damaged(row: &Row<'_>, index: usize, detail: &str) -> StoreError {
-    StoreError::Damaged(format!("{} {detail}", row.as_ref().column_name(index).unwrap_or("a column")))
+    StoreError::Damaged(format!(
+        "{} {detail}",
+        row.as_ref().column_name(index).unwrap_or("a column")
+    ))
 }

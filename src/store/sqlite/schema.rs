@@ -9,7 +9,13 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::store::{Database, OpenError, StoreError};
 
 mod migrations {
-    #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::unwrap_used,
+        clippy::panic,
+        clippy::expect_used
+    )]
     refinery::embed_migrations!("migrations/sqlite");
 }
 
@@ -30,7 +36,8 @@ const OLDEST_SQLITE: i32 = 3_051_003;
 /// `shown` is the path as the operator gave it.
 pub(super) fn prepare_file(shown: &Path, path: &Path, migrate: bool) -> Result<(), OpenError> {
     let database = || Database::File(shown.to_owned());
-    let engine = |source: StoreError| OpenError::Engine { database: database(), source: Box::new(source) };
+    let engine =
+        |source: StoreError| OpenError::Engine { database: database(), source: Box::new(source) };
     let refused = |reason: String| OpenError::Refused { database: database(), reason };
     if rusqlite::version_number() < OLDEST_SQLITE {
         return Err(refused(format!(
@@ -40,7 +47,8 @@ pub(super) fn prepare_file(shown: &Path, path: &Path, migrate: bool) -> Result<(
     }
     if !migrate && !path.exists() {
         return Err(refused(
-            "there is no such file; create it with `migrate`, or with `serve` without --no-migrate".into(),
+            "there is no such file; create it with `migrate`, or with `serve` without --no-migrate"
+                .into(),
         ));
     }
     let (started, mut failed_before, mut migrated) = (Instant::now(), false, false);
@@ -49,10 +57,14 @@ pub(super) fn prepare_file(shown: &Path, path: &Path, migrate: bool) -> Result<(
             FileContents::Current => return Ok(()),
             FileContents::Foreign(reason) => return Err(refused(reason)),
             FileContents::Fresh | FileContents::Older if !migrate => {
-                return Err(refused("its schema is not up to date; run `migrate`, or leave out --no-migrate".into()));
+                return Err(refused(
+                    "its schema is not up to date; run `migrate`, or leave out --no-migrate".into(),
+                ));
             }
             FileContents::Fresh | FileContents::Older if migrated => {
-                return Err(refused("it was migrated, but then its schema was gone again; give another path".into()));
+                return Err(refused(
+                    "it was migrated, but then its schema was gone again; give another path".into(),
+                ));
             }
             FileContents::Fresh | FileContents::Older => migrate_file(path),
         };
@@ -79,14 +91,17 @@ pub(super) fn require_current(path: &Path) -> Result<(), StoreError> {
     match inspect(path)? {
         FileContents::Current => Ok(()),
         FileContents::Fresh => Err(StoreError::Unusable("there is no database".to_owned())),
-        FileContents::Older => Err(StoreError::Unusable("its schema is not up to date; run `migrate`".to_owned())),
+        FileContents::Older => {
+            Err(StoreError::Unusable("its schema is not up to date; run `migrate`".to_owned()))
+        }
         FileContents::Foreign(reason) => Err(StoreError::Unusable(reason)),
     }
 }
 
 /// A database in memory with the current schema.
 pub(super) fn new_in_memory() -> Result<Connection, OpenError> {
-    let engine = |source| OpenError::Engine { database: Database::Memory, source: Box::new(source) };
+    let engine =
+        |source| OpenError::Engine { database: Database::Memory, source: Box::new(source) };
     let mut connection = Connection::open_in_memory().map_err(|error| engine(error.into()))?;
     super::configure(&mut connection).map_err(engine)?;
     run_migrations(&mut connection, Target::Latest).map_err(engine)?;
@@ -95,11 +110,13 @@ pub(super) fn new_in_memory() -> Result<Connection, OpenError> {
 
 /// The number of the last applied migration; none if none was applied.
 pub(super) fn version(connection: &Connection) -> Result<Option<i64>, StoreError> {
-    let has_history = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'refinery_schema_history'";
+    let has_history =
+        "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'refinery_schema_history'";
     if connection.query_row(has_history, [], |_| Ok(())).optional()?.is_none() {
         return Ok(None);
     }
-    Ok(connection.query_row("SELECT max(version) FROM refinery_schema_history", [], |row| row.get(0))?)
+    Ok(connection
+        .query_row("SELECT max(version) FROM refinery_schema_history", [], |row| row.get(0))?)
 }
 
 /// The contents of a file.
@@ -122,17 +139,25 @@ fn inspect(path: &Path) -> Result<FileContents, StoreError> {
     let mut connection = Connection::open_with_flags(path, super::OPEN_FLAGS)?;
     super::configure(&mut connection)?;
     // In one snapshot, because another process may be migrating the file.
-    let found = connection.unchecked_transaction().map_err(Into::into).and_then(|snapshot| inspect_schema(&snapshot));
+    let found = connection
+        .unchecked_transaction()
+        .map_err(Into::into)
+        .and_then(|snapshot| inspect_schema(&snapshot));
     match found {
-        Err(StoreError::Sqlite(error)) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) => {
-            Ok(FileContents::Foreign("this is not an SQLite database; give another path".to_owned()))
+        Err(StoreError::Sqlite(error))
+            if error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) =>
+        {
+            Ok(FileContents::Foreign(
+                "this is not an SQLite database; give another path".to_owned(),
+            ))
         }
         found => found,
     }
 }
 
 fn inspect_schema(connection: &Connection) -> Result<FileContents, StoreError> {
-    let objects: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let objects: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if objects == 0 {
         return Ok(FileContents::Fresh);
     }
@@ -188,7 +213,11 @@ fn first_difference(connection: &Connection, version: i64) -> Result<Option<Stri
             return Ok(Some(format!("the table or view {name} is missing")));
         }
         if is != must {
-            return Ok(Some(format!("{name} has the columns {}, not {}", is.join(", "), must.join(", "))));
+            return Ok(Some(format!(
+                "{name} has the columns {}, not {}",
+                is.join(", "),
+                must.join(", ")
+            )));
         }
     }
     Ok(None)
@@ -210,7 +239,8 @@ fn migrate_file(path: &Path) -> Result<(), StoreError> {
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
-        let reason = format!("the file system can't hold a write-ahead log for it (journal mode {mode})");
+        let reason =
+            format!("the file system can't hold a write-ahead log for it (journal mode {mode})");
         return Err(StoreError::Damaged(reason));
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -220,11 +250,15 @@ fn migrate_file(path: &Path) -> Result<(), StoreError> {
 fn run_migrations(connection: &mut Connection, target: Target) -> Result<(), StoreError> {
     // Grouped: all migrations and their history entries are one transaction. Otherwise, an
     // interruption or another process in between would find tables that the history doesn't list.
-    let migrated = migrations::migrations::runner().set_target(target).set_grouped(true).run(connection);
+    let migrated =
+        migrations::migrations::runner().set_target(target).set_grouped(true).run(connection);
     migrated.map(|_| ()).map_err(|error| {
-        let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<rusqlite::Error>());
+        let source = std::error::Error::source(&error)
+            .and_then(|source| source.downcast_ref::<rusqlite::Error>());
         match source.and_then(rusqlite::Error::sqlite_error) {
-            Some(sqlite) => StoreError::Sqlite(rusqlite::Error::SqliteFailure(*sqlite, Some(error.to_string()))),
+            Some(sqlite) => {
+                StoreError::Sqlite(rusqlite::Error::SqliteFailure(*sqlite, Some(error.to_string())))
+            }
             None => StoreError::Migration(error.to_string()),
         }
     })

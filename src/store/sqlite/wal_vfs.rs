@@ -106,7 +106,8 @@ unsafe fn native(file: *mut sqlite3_file) -> *mut sqlite3_file {
 /// # Safety
 /// `file` is a [`WalFile`] that is open, and no other reference to what it keeps is alive.
 unsafe fn kept<'f>(file: *mut sqlite3_file) -> &'f mut WriteBuffer {
-    // SAFETY: set when the file was opened, and freed when it is closed. SQLite uses a file on one thread at a time.
+    // SAFETY: set when the file was opened, and freed when it is closed. SQLite uses a file on one
+    // thread at a time.
     unsafe { &mut *(*file.cast::<WalFile>()).kept }
 }
 
@@ -148,7 +149,9 @@ unsafe fn hand_over(file: *mut sqlite3_file) -> c_int {
     let (bytes, length, offset) = (kept.bytes.as_ptr(), kept.bytes.len() as c_int, kept.offset);
     // A log has no holes: it was truncated, and what follows the hole would be lost in the next
     // crash. The native `xFileSize` would make the next sync slower, see `files::status`.
-    if files::status(&kept.path).is_ok_and(|(_, length)| i64::try_from(length).is_ok_and(|length| length < offset)) {
+    if files::status(&kept.path)
+        .is_ok_and(|(_, length)| i64::try_from(length).is_ok_and(|length| length < offset))
+    {
         kept.bytes.clear();
         return CUT_SHORT;
     }
@@ -175,7 +178,9 @@ unsafe fn fill_part(file: *mut sqlite3_file) {
     kept.length = end;
     while from < end {
         let length = (end - from).min(ZEROS.len() as i64);
-        if native_call!(file, xWrite, ZEROS.as_ptr().cast(), length as c_int, from) != ffi::SQLITE_OK {
+        if native_call!(file, xWrite, ZEROS.as_ptr().cast(), length as c_int, from)
+            != ffi::SQLITE_OK
+        {
             return;
         }
         from += length;
@@ -204,7 +209,11 @@ unsafe extern "C" fn open(
         let opened = native_open(native_vfs, name, native(file), flags, out_flags);
         if opened == ffi::SQLITE_OK {
             let path = OsStr::from_bytes(CStr::from_ptr(name).to_bytes()).into();
-            let kept = Box::new(WriteBuffer { path, length: native_length(file), ..WriteBuffer::default() });
+            let kept = Box::new(WriteBuffer {
+                path,
+                length: native_length(file),
+                ..WriteBuffer::default()
+            });
             (*file.cast::<WalFile>()).kept = Box::into_raw(kept);
             (*file).pMethods = &METHODS;
         }
@@ -220,7 +229,12 @@ unsafe extern "C" fn close(file: *mut sqlite3_file) -> c_int {
     native_call!(file, xClose)
 }
 
-unsafe extern "C" fn write(file: *mut sqlite3_file, bytes: *const c_void, length: c_int, offset: i64) -> c_int {
+unsafe extern "C" fn write(
+    file: *mut sqlite3_file,
+    bytes: *const c_void,
+    length: c_int,
+    offset: i64,
+) -> c_int {
     // SAFETY: the file is open, and `bytes` has this length.
     unsafe {
         // A panic must not reach SQLite.
@@ -395,8 +409,14 @@ impl<'c> WalHandle<'c> {
             let mut file: *mut sqlite3_file = std::ptr::null_mut();
             let into: *mut *mut sqlite3_file = &raw mut file;
             let operation = ffi::SQLITE_FCNTL_FILE_POINTER;
-            let told = ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), operation, into.cast());
-            let methods = (told == ffi::SQLITE_OK).then(|| file.as_ref()?.pMethods.as_ref()).flatten()?;
+            let told = ffi::sqlite3_file_control(
+                connection.handle(),
+                c"main".as_ptr(),
+                operation,
+                into.cast(),
+            );
+            let methods =
+                (told == ffi::SQLITE_OK).then(|| file.as_ref()?.pMethods.as_ref()).flatten()?;
             let mut index: *mut c_void = std::ptr::null_mut();
             let mapped = methods.xShmMap?(file, 0, PART, 0, (&raw mut index).cast());
             let index = (mapped == ffi::SQLITE_OK && !index.is_null()).then_some(index.cast())?;
@@ -419,7 +439,9 @@ pub(super) fn raw(connection: &Connection) -> Option<Raw> {
     let before = Checkpoint::of(&opened);
     let mut header = [0; HEADER_BYTES];
     // SAFETY: the file is open, and the buffer has this length.
-    let read = unsafe { opened.methods.xRead?(opened.file, header.as_mut_ptr().cast(), HEADER_BYTES as c_int, 0) };
+    let read = unsafe {
+        opened.methods.xRead?(opened.file, header.as_mut_ptr().cast(), HEADER_BYTES as c_int, 0)
+    };
     if read != ffi::SQLITE_OK {
         return None;
     }
@@ -444,12 +466,17 @@ impl LogLength {
     }
 }
 
-/// Reads the index as it is now; another process may just be writing to it. None if there is no log.
+/// Reads the index as it is now; another process may just be writing to it. None if there is no
+/// log.
 pub(super) fn log(connection: &Connection) -> Option<LogLength> {
     const FRAMES: usize = 4;
     const PAGES: usize = 5;
     let opened = WalHandle::of(connection)?;
-    Some(LogLength { frames: opened.word(FRAMES), done: opened.word(DONE), pages: opened.word(PAGES) })
+    Some(LogLength {
+        frames: opened.word(FRAMES),
+        done: opened.word(DONE),
+        pages: opened.word(PAGES),
+    })
 }
 
 /// Syncs the database's file. Nobody else can: closing another handle of the file would release all
@@ -479,11 +506,15 @@ pub(super) fn last_commit(connection: &Connection) -> Option<LastCommit> {
     const CHECKSUM: usize = 6;
     let opened = WalHandle::of(connection)?;
     (0..TRIES).find_map(|_| {
-        let copies = [0, COPY].map(|copy| std::array::from_fn::<u32, COPY, _>(|place| opened.word(copy + place)));
+        let copies = [0, COPY]
+            .map(|copy| std::array::from_fn::<u32, COPY, _>(|place| opened.word(copy + place)));
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         let [one, other] = copies;
         if one == other && one[IS_WRITTEN].to_ne_bytes()[0] != 0 {
-            return Some(LastCommit { number: one[NUMBER], checksum: [one[CHECKSUM], one[CHECKSUM + 1]] });
+            return Some(LastCommit {
+                number: one[NUMBER],
+                checksum: [one[CHECKSUM], one[CHECKSUM + 1]],
+            });
         }
         std::hint::spin_loop();
         None
@@ -531,7 +562,8 @@ mod tests {
         assert!(register());
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("test.db");
-        let writer = Connection::open_with_flags_and_vfs(&path, OpenFlags::default(), NAME).unwrap();
+        let writer =
+            Connection::open_with_flags_and_vfs(&path, OpenFlags::default(), NAME).unwrap();
         writer
             .execute_batch(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = 20;
@@ -552,7 +584,8 @@ mod tests {
             writer.execute_batch("ROLLBACK").unwrap();
         }
         for connection in [&writer, &reader, &Connection::open(&path).unwrap()] {
-            let sound: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+            let sound: String =
+                connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
             assert_eq!((sound.as_str(), count(connection)), ("ok", 20_000));
         }
     }
@@ -572,8 +605,11 @@ mod tests {
         for round in 0..8 {
             // A rollback then need not read from the log, which would flush the buffer.
             other.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
-            let writer = Connection::open_with_flags_and_vfs(&path, OpenFlags::default(), NAME).unwrap();
-            writer.execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = 5; BEGIN IMMEDIATE").unwrap();
+            let writer =
+                Connection::open_with_flags_and_vfs(&path, OpenFlags::default(), NAME).unwrap();
+            writer
+                .execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = 5; BEGIN IMMEDIATE")
+                .unwrap();
             // Enough for SQLite to start writing to the log, but little enough to stay in the
             // buffer.
             let rows = 8 + round * 5;
@@ -591,8 +627,10 @@ mod tests {
                 std::fs::copy(directory.path().join(&name), copy.path().join(&name)).unwrap();
             }
             let recovered = Connection::open(copy.path().join("test.db")).unwrap();
-            let sound: String = recovered.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-            let count: i64 = recovered.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+            let sound: String =
+                recovered.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+            let count: i64 =
+                recovered.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
             assert_eq!((sound.as_str(), count), ("ok", (round + 1) * 5_000), "round {round}");
         }
     }

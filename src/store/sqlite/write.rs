@@ -102,21 +102,31 @@ impl SqliteWriter {
     }
 
     /// See [`Writer::commit`](crate::store::Writer::commit).
-    pub fn commit(&mut self, messages: &[Message], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
+    pub fn commit(
+        &mut self,
+        messages: &[Message],
+        now: Timestamp,
+    ) -> Result<Vec<Outcome>, StoreError> {
         self.connection.verify_index()?;
         let committed = self.try_commit(messages, now);
-        // What was committed is acknowledged only if it is in the file that the path names. And a failure may come of that.
+        // What was committed is acknowledged only if it is in the file that the path names. And a
+        // failure may come of that.
         let outcomes = self.connection.verify(committed)?;
         self.connection.after_commit(self.checkpoints.as_mut());
         Ok(outcomes)
     }
 
-    fn try_commit(&mut self, messages: &[Message], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
+    fn try_commit(
+        &mut self,
+        messages: &[Message],
+        now: Timestamp,
+    ) -> Result<Vec<Outcome>, StoreError> {
         // Grouped before the lock is taken.
         let batch = Batch::new(messages);
         let mut outcomes = vec![Outcome::Duplicate; messages.len()];
         // Put back after the commit: after a failure the cache is empty.
-        let (mut range_cache, version) = (std::mem::take(&mut self.range_cache), self.version.take());
+        let (mut range_cache, version) =
+            (std::mem::take(&mut self.range_cache), self.version.take());
         let generation = self.connection.generation();
         let mut connection = self.connection.guard();
         // On an error it is dropped, and so rolled back.
@@ -129,7 +139,9 @@ impl SqliteWriter {
         let mut tables = BatchStatements::prepare(&transaction, &self.statements, now)?;
         let (mut changes, mut has_written) = (Vec::new(), false);
         for group in batch.groups() {
-            let Some(applied) = tables.take(group, &mut range_cache, &mut outcomes)? else { continue };
+            let Some(applied) = tables.take(group, &mut range_cache, &mut outcomes)? else {
+                continue;
+            };
             has_written = true;
             if running.is_recorded() {
                 changes.push(CommittedChange::Messages(group.channel().clone(), applied, now));
@@ -138,7 +150,9 @@ impl SqliteWriter {
         drop(tables);
         self.failures.check(FailurePoint::BeforeCommit)?;
         transaction.commit()?;
-        self.version = self.cache.apply(running, has_written, &changes, || Version::of(generation, &connection));
+        self.version = self
+            .cache
+            .apply(running, has_written, &changes, || Version::of(generation, &connection));
         self.range_cache = range_cache;
         self.failures.check(FailurePoint::AfterCommit)?;
         Ok(outcomes)
@@ -168,13 +182,16 @@ impl SqliteWriter {
             .prepare_cached(&self.statements.upsert_rocket_speed)?
             .execute(params!["", 0, nothing, nothing, 0, 0, 0])?;
         let no_text = None::<&str>;
-        let range = params!["", 1, 1, 0, no_text, no_text, no_text, no_text, no_text, no_text, nothing];
+        let range =
+            params!["", 1, 1, 0, no_text, no_text, no_text, no_text, no_text, no_text, nothing];
         transaction.prepare_cached(ADD_RANGE)?.execute(range)?;
         transaction.execute_batch("ROLLBACK TO probe; RELEASE probe")?;
-        let user_version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        let user_version: i64 =
+            transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         transaction.execute_batch(&format!("PRAGMA user_version = {user_version}"))?;
         transaction.commit()?;
-        self.version = self.cache.apply(running, true, &[], || Version::of(generation, &connection));
+        self.version =
+            self.cache.apply(running, true, &[], || Version::of(generation, &connection));
         Ok(())
     }
 }
@@ -191,7 +208,11 @@ struct BatchStatements<'t> {
 }
 
 impl<'t> BatchStatements<'t> {
-    fn prepare(transaction: &'t Connection, statements: &StatementTexts, now: Timestamp) -> Result<Self, StoreError> {
+    fn prepare(
+        transaction: &'t Connection,
+        statements: &StatementTexts,
+        now: Timestamp,
+    ) -> Result<Self, StoreError> {
         Ok(Self {
             load_ranges: transaction.prepare_cached(&statements.load_ranges)?,
             delete_range: transaction.prepare_cached(DELETE_RANGE)?,
@@ -290,7 +311,8 @@ impl<'t> BatchStatements<'t> {
         let Summary { speed_change, launch, mission, explosion, latest_time } = &applied.summary;
         let latest_update = latest_time.to_text();
         let speed_alone = launch.is_none() && mission.is_none() && explosion.is_none();
-        let statement = if speed_alone { &mut self.upsert_rocket_speed } else { &mut self.upsert_rocket };
+        let statement =
+            if speed_alone { &mut self.upsert_rocket_speed } else { &mut self.upsert_rocket };
         let common = params![
             channel.as_str(),
             speed_change,
@@ -300,9 +322,17 @@ impl<'t> BatchStatements<'t> {
             applied.complete_through,
             applied.highest,
         ];
-        let guarded =
-            params![text(launch), number(launch), text(mission), number(mission), text(explosion), number(explosion),];
-        for (index, value) in common.iter().chain(guarded).take(statement.parameter_count()).enumerate() {
+        let guarded = params![
+            text(launch),
+            number(launch),
+            text(mission),
+            number(mission),
+            text(explosion),
+            number(explosion),
+        ];
+        for (index, value) in
+            common.iter().chain(guarded).take(statement.parameter_count()).enumerate()
+        {
             statement.raw_bind_parameter(index + 1, value)?;
         }
         statement.raw_execute()?;
@@ -342,7 +372,8 @@ fn text(latest: &Option<Latest>) -> Option<&str> {
 
 /// A timestamp's bytes as a string.
 fn ascii(timestamp: &[u8; 27]) -> &str {
-    std::str::from_utf8(timestamp).unwrap_or_else(|_| unreachable!("a timestamp has digits and signs"))
+    std::str::from_utf8(timestamp)
+        .unwrap_or_else(|_| unreachable!("a timestamp has digits and signs"))
 }
 
 impl SqliteStore {
@@ -360,15 +391,20 @@ impl SqliteWriter {
         let mut connection = self.connection.guard();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let running = self.cache.commits.begin(|| Version::of(generation, &transaction));
-        transaction.execute("DELETE FROM processed_ranges WHERE channel = ?1", params![channel.as_str()])?;
+        transaction.execute(
+            "DELETE FROM processed_ranges WHERE channel = ?1",
+            params![channel.as_str()],
+        )?;
         let now = Timestamp::from_system_time(SystemTime::now());
         transaction.execute(
             "DELETE FROM rockets_forgotten WHERE forgotten_at < ?1",
             params![now.minus(FORGOTTEN_KEPT).to_string()],
         )?;
-        let note = "INSERT OR REPLACE INTO rockets_forgotten (channel, forgotten_at) VALUES (?1, ?2)";
+        let note =
+            "INSERT OR REPLACE INTO rockets_forgotten (channel, forgotten_at) VALUES (?1, ?2)";
         transaction.execute(note, params![channel.as_str(), now.to_string()])?;
-        let removed = transaction.execute("DELETE FROM rockets WHERE channel = ?1", params![channel.as_str()])?;
+        let removed = transaction
+            .execute("DELETE FROM rockets WHERE channel = ?1", params![channel.as_str()])?;
         transaction.commit()?;
         let changes = [CommittedChange::Removed(channel.clone())];
         self.cache.apply(running, true, &changes, || Version::of(generation, &connection));
