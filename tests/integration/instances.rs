@@ -329,7 +329,7 @@ fn the_queries_of_the_readme_run() {
         &database.url,
         "UPDATE rockets SET last_received = '2022-02-02T00:00:00Z' WHERE channel = 'c'",
     );
-    let readme = include_str!("../../README.md");
+    let readme = include_str!("../../docs/sql.md");
     let blocks: Vec<&str> =
         readme.split("```sql").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     let [on_both, roles, on_postgres] = blocks[..] else { panic!("{blocks:?}") };

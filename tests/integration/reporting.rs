@@ -189,7 +189,7 @@ fn the_queries_of_the_readme_run() {
         &app.database(),
         "UPDATE rockets SET last_received = '2022-02-02T00:00:00.000000Z' WHERE channel = 'c'",
     );
-    let readme = include_str!("../../README.md");
+    let readme = include_str!("../../docs/sql.md");
     let queries = readme.split("```sql").nth(1).unwrap().split("```").next().unwrap();
     let answers: Vec<_> = queries
         .split(';')
