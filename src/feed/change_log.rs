@@ -257,7 +257,7 @@ mod tests {
         let mut recent = ChangeLog::new(7);
         let speed = ChangeHint { applied: 1, ..ChangeHint::default() };
         recent.add(channel("a"), Some(rocket("a", "x", 5)), speed);
-        // The mission was x before. Followers of x are told; followers of y are not concerned.
+        // The mission was x before. Followers of x get the change; followers of y get nothing.
         assert_eq!(delivery(&recent, &mission("x"), 0), Delivery::Rocket);
         assert_eq!(delivery(&recent, &mission("y"), 0), Delivery::Nothing);
         recent.add(channel("a"), Some(rocket("a", "y", 6)), moved());
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(
             delivery(&recent, &mission("x"), 1),
             Delivery::Gone,
-            "still, for followers that were not told yet"
+            "still, for followers that have not received it"
         );
         assert_eq!(delivery(&recent, &mission("x"), 2), Delivery::Nothing);
         assert_eq!(delivery(&recent, &mission("y"), 2), Delivery::Rocket);

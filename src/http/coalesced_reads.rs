@@ -54,18 +54,18 @@ impl CoalescedReads {
     }
 
     async fn answer(self) {
-        let lookups = std::mem::take(&mut *self.waiting.borrow_mut());
-        let asked = lookups.iter().map(|lookup| (&lookup.channel, lookup.view));
+        let reads = std::mem::take(&mut *self.waiting.borrow_mut());
+        let asked = reads.iter().map(|lookup| (&lookup.channel, lookup.view));
         match self.store.rockets_by_channels(asked).await {
             Ok(found) => {
-                for (lookup, found) in lookups.into_iter().zip(found) {
+                for (lookup, found) in reads.into_iter().zip(found) {
                     // The client may be gone.
                     let _ = lookup.answer.send(Ok(found));
                 }
             }
             // The error may concern only one of them.
             Err(_) => {
-                for PendingRead { channel, view, answer } in lookups {
+                for PendingRead { channel, view, answer } in reads {
                     let _ = answer.send(self.store.rocket(&channel, view).await);
                 }
             }
@@ -91,11 +91,10 @@ mod tests {
     }
 
     /// Requests all of these at the same moment.
-    async fn ask(lookups: &CoalescedReads, channels: &[&str]) -> Vec<ReadResult> {
+    async fn ask(reads: &CoalescedReads, channels: &[&str]) -> Vec<ReadResult> {
         let asked = channels.iter().map(|channel| {
-            let (lookups, channel) = (lookups.clone(), Channel::new(channel.to_string()).unwrap());
-            let mut asked =
-                Box::pin(async move { lookups.rocket(channel, View::BestEffort).await });
+            let (reads, channel) = (reads.clone(), Channel::new(channel.to_string()).unwrap());
+            let mut asked = Box::pin(async move { reads.rocket(channel, View::BestEffort).await });
             assert!(asked.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
             asked
         });
@@ -119,7 +118,7 @@ mod tests {
             .unwrap()
             .commit(&messages, Timestamp::parse("2026-01-01T00:00:00Z").unwrap())
             .unwrap();
-        let lookups = CoalescedReads::new(store);
+        let reads = CoalescedReads::new(store);
         actix_web::rt::System::new().block_on(async {
             let asked = ["r7", "unknown", "r99", "r7", "r50"];
             let speeds = |found: Vec<ReadResult>| -> Vec<Option<i64>> {
@@ -129,19 +128,19 @@ mod tests {
                     .collect()
             };
             let wanted = [Some(7), None, Some(99), Some(7), Some(50)];
-            assert_eq!(speeds(ask(&lookups, &asked).await), wanted);
+            assert_eq!(speeds(ask(&reads, &asked).await), wanted);
 
             let other = rusqlite::Connection::open(&path).unwrap();
             other
                 .execute("UPDATE rockets SET latest_update = 'never' WHERE channel = 'r99'", [])
                 .unwrap();
-            let mut found = ask(&lookups, &asked).await;
+            let mut found = ask(&reads, &asked).await;
             assert!(matches!(found.remove(2), Err(StoreError::Damaged(_))));
             assert_eq!(speeds(found), [Some(7), None, Some(7), Some(50)]);
             other
                 .execute("UPDATE rockets SET latest_update = '2022-02-02T19:39:05.000000Z'", [])
                 .unwrap();
-            assert_eq!(speeds(ask(&lookups, &asked).await), wanted);
+            assert_eq!(speeds(ask(&reads, &asked).await), wanted);
         });
     }
 }

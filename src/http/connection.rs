@@ -82,7 +82,7 @@ impl ConnectionTimers {
             answering: Cell::new(0),
             head_begun: Cell::new(true),
             deadline: Cell::new(Some(self.after(HEAD_SECONDS))),
-            turn: Cell::new(Turn::ReadCost),
+            turn: Cell::new(Turn::Reading),
             has_more: Cell::new(false),
             is_behind: Cell::new(false),
             patience: Cell::new(PATIENCE_SECONDS * LEAST_RATE),
@@ -148,9 +148,9 @@ struct ConnectionState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
     /// A request is being read.
-    ReadCost,
+    Reading,
     /// The request was read to its end, and must be answered before the next.
-    RequestInProgress,
+    Answering,
     /// The request was answered before it was read to its end.
     AnsweredEarly,
 }
@@ -204,15 +204,15 @@ impl ConnectionState {
     /// A request was read to its end.
     fn read(&self) {
         self.turn.set(match self.turn.get() {
-            Turn::AnsweredEarly => Turn::ReadCost,
-            Turn::ReadCost | Turn::RequestInProgress => Turn::RequestInProgress,
+            Turn::AnsweredEarly => Turn::Reading,
+            Turn::Reading | Turn::Answering => Turn::Answering,
         });
     }
 
     /// A request was answered or abandoned.
     fn answered(&self) {
-        if self.turn.get() == Turn::RequestInProgress {
-            self.turn.set(Turn::ReadCost);
+        if self.turn.get() == Turn::Answering {
+            self.turn.set(Turn::Reading);
             // Data that has not been read yet wakes the task by itself.
             if self.has_more.get() {
                 self.wake();
@@ -296,7 +296,7 @@ impl Connection {
     ) -> Poll<io::Result<()>> {
         // Nor is another request read for a client that doesn't read its responses.
         let is_behind = self.waiting.is_behind.get() && !self.framing.is_within_request();
-        if self.waiting.turn.get() == Turn::RequestInProgress || is_behind {
+        if self.waiting.turn.get() == Turn::Answering || is_behind {
             return self.poll_ahead(context);
         }
         let before = buffer.filled().len();

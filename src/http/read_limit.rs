@@ -103,11 +103,11 @@ mod tests {
     #[test]
     fn a_read_that_nobody_waits_for_keeps_its_permit_until_it_ends() {
         actix_web::rt::System::new().block_on(async {
-            let turns = ReadLimit::new(1);
+            let limit = ReadLimit::new(1);
             let (end, ended) = oneshot::channel::<()>();
             // Its client leaves at once.
-            assert!(turns.read(ended).now_or_never().is_none());
-            let mut next = std::pin::pin!(turns.read(async {}));
+            assert!(limit.read(ended).now_or_never().is_none());
+            let mut next = std::pin::pin!(limit.read(async {}));
             assert!(next.as_mut().now_or_never().is_none());
             tokio::task::yield_now().await;
             assert!(next.as_mut().now_or_never().is_none());

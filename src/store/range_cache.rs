@@ -199,7 +199,7 @@ mod tests {
         let batch = Batch::new(&messages);
         let group = &batch.groups()[0];
         let mut cached = cached.entry(group.channel()).unwrap();
-        let stored = cached.near(group).unwrap_or_default();
+        let stored = cached.near(group).unwrap();
         let joined =
             group.join(stored, &mut vec![crate::domain::batch::Outcome::Duplicate; messages.len()]);
         cached.change(&joined);

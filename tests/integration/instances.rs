@@ -318,7 +318,7 @@ fn tables_and_views_say_the_same_as_on_sqlite() {
 }
 
 #[test]
-fn the_queries_of_the_readme_run() {
+fn the_queries_of_the_guide_to_sql_run() {
     let database = TestDatabase::create();
     let service = Service::start(&database.url);
     let mut client = Client::new(service.address);
@@ -329,9 +329,9 @@ fn the_queries_of_the_readme_run() {
         &database.url,
         "UPDATE rockets SET last_received = '2022-02-02T00:00:00Z' WHERE channel = 'c'",
     );
-    let readme = include_str!("../../docs/sql.md");
+    let guide = include_str!("../../docs/sql.md");
     let blocks: Vec<&str> =
-        readme.split("```sql").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        guide.split("```sql").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     let [on_both, roles, on_postgres] = blocks[..] else { panic!("{blocks:?}") };
     assert!(roles.contains("CREATE ROLE"));
     let queries = on_both

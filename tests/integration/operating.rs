@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::support::{
-    App, Backend, Client, Service, conformance, faster, launched, run, sql, stderr, stdout,
+    App, Backend, COMMANDS, Client, Service, conformance, faster, launched, run, sql, stderr,
+    stdout,
 };
 
 conformance!(
@@ -246,17 +247,7 @@ fn completions_and_the_manual_know_every_command() {
         assert!(stdout(&run(&["completions", shell])).contains("database"), "{shell}");
     }
     let manual = stdout(&run(&["man"]));
-    for command in [
-        "serve",
-        "launch",
-        "ingest",
-        "check",
-        "report",
-        "backup",
-        "forget",
-        "migrate",
-        "completions",
-    ] {
+    for command in COMMANDS {
         assert!(manual.contains(command), "{command}");
     }
 }

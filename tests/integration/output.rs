@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use crate::support;
 use crate::support::{
-    App, Backend, Client, Service, eventually, faster, launched, program, run, sql, stderr, stdout,
+    App, Backend, COMMANDS, Client, Service, eventually, faster, launched, program, run, sql,
+    stderr, stdout,
 };
 
 /// Erases the screen, sets colours, rings the bell, starts a line, reverses the writing direction;
@@ -177,18 +178,7 @@ fn a_long_report_may_be_read_in_part() {
 
 #[test]
 fn help_documents_every_exit_status() {
-    for command in [
-        "",
-        "serve",
-        "launch",
-        "ingest",
-        "check",
-        "report",
-        "backup",
-        "forget",
-        "migrate",
-        "completions",
-    ] {
+    for command in [""].iter().chain(&COMMANDS) {
         let words: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         assert!(stdout(&run(&words)).contains("Exit status:"), "{command}");
     }

@@ -178,7 +178,7 @@ fn a_reader_of_the_file_does_not_hold_up_ingestion() {
 }
 
 #[test]
-fn the_queries_of_the_readme_run() {
+fn the_queries_of_the_guide_to_sql_run() {
     let app = App::spawn(Backend::SqliteFile);
     let mut client = app.client();
     for message in [launched("a", 1), faster("a", 4, 1), launched("b", 1), faster("c", 3, 7)] {
@@ -189,8 +189,8 @@ fn the_queries_of_the_readme_run() {
         &app.database(),
         "UPDATE rockets SET last_received = '2022-02-02T00:00:00.000000Z' WHERE channel = 'c'",
     );
-    let readme = include_str!("../../docs/sql.md");
-    let queries = readme.split("```sql").nth(1).unwrap().split("```").next().unwrap();
+    let guide = include_str!("../../docs/sql.md");
+    let queries = guide.split("```sql").nth(1).unwrap().split("```").next().unwrap();
     let answers: Vec<_> = queries
         .split(';')
         .filter(|statement| !statement.trim().is_empty())

@@ -31,6 +31,10 @@ pub enum Backend {
     Citus,
 }
 
+/// The commands of the program.
+pub const COMMANDS: [&str; 9] =
+    ["serve", "launch", "ingest", "check", "report", "backup", "forget", "migrate", "completions"];
+
 /// Runs each of the functions as a test on every backend.
 #[allow(unused_macros)]
 macro_rules! conformance {

@@ -28,7 +28,7 @@ impl Buckets {
     pub(super) async fn read(connection: &mut PgConnection) -> Result<Self, StoreError> {
         let sql = "SELECT bucket FROM rocket_buckets ORDER BY bucket";
         let buckets: Vec<i16> = sqlx::query_scalar(sql).fetch_all(connection).await?;
-        // The hash has 256 values, which each bucket gets as many of.
+        // Each bucket gets the same number of the 256 hash values.
         if buckets.is_empty() || 256 % buckets.len() != 0 {
             return Err(StoreError::Damaged(format!("rocket_buckets has {} rows", buckets.len())));
         }

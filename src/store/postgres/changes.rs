@@ -147,7 +147,7 @@ async fn notify(
     if is_distributed {
         return cluster::notify(pool, name, payloads).await;
     }
-    sqlx::query("SELECT pg_notify($1, payload) FROM unnest($2) AS told (payload)")
+    sqlx::query("SELECT pg_notify($1, payload) FROM unnest($2) AS notifications (payload)")
         .bind(name)
         .bind(payloads)
         .execute(pool)

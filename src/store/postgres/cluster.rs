@@ -126,7 +126,8 @@ async fn divide(connection: &mut PgConnection, count: u16) -> Result<Vec<i16>, S
     // Citus puts a hash of the value into one of as many equal parts; the first value that is found
     // for each part becomes its bucket.
     let choose = "SELECT min(value) AS bucket FROM generate_series(0, 32767) AS value
-                  GROUP BY get_shard_id_for_distribution_column('rocket_buckets', value::smallint) ORDER BY bucket";
+                  GROUP BY get_shard_id_for_distribution_column('rocket_buckets', value::smallint)
+                  ORDER BY bucket";
     let buckets: Vec<i32> = sqlx::query_scalar(choose).fetch_all(&mut *connection).await?;
     let buckets: Vec<i16> =
         buckets.into_iter().filter_map(|bucket| i16::try_from(bucket).ok()).collect();
@@ -150,7 +151,8 @@ async fn move_to_buckets(
     let sql =
         format!("UPDATE {table} SET bucket = ($1::smallint[])[1 + {SQL_HASH} % cardinality($1)]");
     sqlx::query(AssertSqlSafe(sql)).bind(buckets).execute(&mut *connection).await?;
-    let sql = "SELECT create_distributed_table($1::text::regclass, 'bucket', colocate_with => 'rocket_buckets')";
+    let sql = "SELECT create_distributed_table($1::text::regclass, 'bucket',
+                                               colocate_with => 'rocket_buckets')";
     sqlx::query(sql).bind(table).execute(connection).await?;
     Ok(())
 }
@@ -162,8 +164,9 @@ pub(super) async fn notify(
     name: &str,
     payloads: &[String],
 ) -> Result<(), StoreError> {
-    let sql = "SELECT run_command_on_all_nodes(string_agg(format('SELECT pg_notify(%L, %L)', $1, payload), ';'))
-               FROM unnest($2) AS told (payload)";
+    let sql = "SELECT run_command_on_all_nodes(
+                   string_agg(format('SELECT pg_notify(%L, %L)', $1, payload), ';'))
+               FROM unnest($2) AS notifications (payload)";
     sqlx::query(sql).bind(name).bind(payloads).execute(pool).await?;
     Ok(())
 }

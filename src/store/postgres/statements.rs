@@ -44,11 +44,12 @@ const PLAN_EACH_TIME: &str = "SET plan_cache_mode = force_custom_plan;";
 
 /// The columns of `rockets` that are written, in the order of the parameters. The bucket comes
 /// before them.
-const ROCKET_COLUMNS: &str = "channel, processed, complete_through, highest, speed, latest_launch_msg, type, \
-     latest_mission_msg, mission, latest_exploded_msg, exploded_reason, latest_update, last_received";
+const ROCKET_COLUMNS: &str = "channel, processed, complete_through, highest, speed, \
+     latest_launch_msg, type, latest_mission_msg, mission, latest_exploded_msg, \
+     exploded_reason, latest_update, last_received";
 
-const ROCKET_PARAMETERS: &str = "text[], bigint[], bigint[], bigint[], bigint[], bigint[], text[], bigint[], text[], \
-     bigint[], text[], timestamptz[], timestamptz[]";
+const ROCKET_PARAMETERS: &str = "text[], bigint[], bigint[], bigint[], bigint[], bigint[], text[], \
+     bigint[], text[], bigint[], text[], timestamptz[], timestamptz[]";
 
 /// Locks the rockets that exist, in the order of the batch, and inserts the others. Returns the
 /// channels of those that were inserted.
@@ -73,9 +74,11 @@ fn update_rockets(is_cluster: bool) -> String {
         "PREPARE update_rockets (smallint, {ROCKET_PARAMETERS}, timestamptz[]) AS
          UPDATE rockets SET {}
          FROM (SELECT $1 AS bucket, *
-               FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS batch ({ROCKET_COLUMNS}, version)
+               FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+                   AS batch ({ROCKET_COLUMNS}, version)
                OFFSET 0) AS batch
-         WHERE rockets.bucket = batch.bucket AND rockets.channel = batch.channel AND rockets.last_received = batch.version
+         WHERE rockets.bucket = batch.bucket AND rockets.channel = batch.channel
+             AND rockets.last_received = batch.version
              {}
          RETURNING 'updated', rockets.channel;",
         upsert::assignments("greatest", "batch", "batch.last_received", true),
@@ -86,7 +89,8 @@ fn update_rockets(is_cluster: bool) -> String {
 /// The versions of rockets, and their highest numbers.
 const LOAD_ROCKETS: &str = "
     PREPARE load_rockets (smallint, text[]) AS
-    SELECT 'rocket', channel, last_received, highest FROM rockets WHERE bucket = $1 AND channel = ANY($2);";
+    SELECT 'rocket', channel, last_received, highest FROM rockets
+    WHERE bucket = $1 AND channel = ANY($2);";
 
 /// The ranges that overlap or touch windows of message numbers.
 fn load_ranges() -> String {
@@ -97,11 +101,13 @@ fn load_ranges() -> String {
          FROM unnest($2, $3, $4) AS batch (channel, first_msg, last_msg)
          CROSS JOIN LATERAL (
              (SELECT * FROM processed_ranges AS below
-              WHERE below.bucket = $1 AND below.channel = batch.channel AND below.first_msg <= batch.first_msg
+              WHERE below.bucket = $1 AND below.channel = batch.channel
+                  AND below.first_msg <= batch.first_msg
               ORDER BY below.first_msg DESC LIMIT 1)
              UNION ALL
              SELECT * FROM processed_ranges AS others
-             WHERE others.bucket = $1 AND others.channel = batch.channel AND others.first_msg > batch.first_msg
+             WHERE others.bucket = $1 AND others.channel = batch.channel
+                 AND others.first_msg > batch.first_msg
                  AND others.first_msg <= batch.last_msg + 1
          ) AS ranges
          WHERE ranges.last_msg >= batch.first_msg - 1
@@ -115,18 +121,21 @@ fn remove_ranges(is_cluster: bool) -> String {
     format!(
         "PREPARE remove_ranges (smallint, text[], bigint[]) AS
          DELETE FROM processed_ranges AS ranges
-         USING (SELECT $1 AS bucket, * FROM unnest($2, $3) AS batch (channel, first_msg) OFFSET 0) AS batch
-         WHERE ranges.bucket = batch.bucket AND ranges.channel = batch.channel AND ranges.first_msg = batch.first_msg
+         USING (SELECT $1 AS bucket, * FROM unnest($2, $3) AS batch (channel, first_msg)
+                OFFSET 0) AS batch
+         WHERE ranges.bucket = batch.bucket AND ranges.channel = batch.channel
+             AND ranges.first_msg = batch.first_msg
              {};",
         if is_cluster { "AND ranges.bucket = $1" } else { "" }
     )
 }
 
 const WRITE_RANGES: &str = "
-    PREPARE write_ranges (smallint, text[], bigint[], bigint[], bigint[], bigint[], text[], bigint[], text[], bigint[],
-                          text[], timestamptz[]) AS
-    INSERT INTO processed_ranges (bucket, channel, first_msg, last_msg, speed_change, launch_msg, launch_type,
-                                  mission_msg, mission, exploded_msg, exploded_reason, latest_time)
+    PREPARE write_ranges (smallint, text[], bigint[], bigint[], bigint[], bigint[], text[],
+                          bigint[], text[], bigint[], text[], timestamptz[]) AS
+    INSERT INTO processed_ranges (bucket, channel, first_msg, last_msg, speed_change, launch_msg,
+                                  launch_type, mission_msg, mission, exploded_msg,
+                                  exploded_reason, latest_time)
     SELECT buckets.bucket, batch.*
     FROM rocket_buckets AS buckets
     CROSS JOIN unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) AS batch
