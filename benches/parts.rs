@@ -7,10 +7,10 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use rocket_monitor::domain::batch::{Batch, Outcome};
 use rocket_monitor::domain::message::Message;
-use rocket_monitor::domain::parse::parse;
 use rocket_monitor::domain::timestamp::Timestamp;
-use rocket_monitor::fleet::Fleet;
+use rocket_monitor::simulator::Fleet;
 use rocket_monitor::store::{Database, OpenOptions, Store};
+use rocket_monitor::wire::message::parse;
 
 fn main() {
     divan::main();

@@ -7,10 +7,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::domain::message::Message;
-use crate::domain::parse::{MAX_MESSAGE_BYTES, Rejection, parse, ways_agree};
 use crate::domain::timestamp::Timestamp;
 pub use crate::http::fuzzing::{cursor, query};
-use crate::ingest::ndjson::{LineReader, Lines};
+use crate::wire::message::{MAX_MESSAGE_BYTES, Rejection, parse, ways_agree};
+use crate::wire::ndjson::{LineReader, Lines};
 
 /// The body of one message: accepted or rejected, and an accepted message equals its JSON.
 pub fn message(input: &[u8]) {

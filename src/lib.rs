@@ -68,14 +68,13 @@
 pub mod cli;
 pub mod domain;
 pub mod feed;
-pub mod fleet;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod http;
 pub mod ingest;
 pub mod metrics;
-pub mod report_text;
-mod shorten;
+pub mod simulator;
 pub mod store;
 pub mod terminal;
 pub mod tokens;
+pub mod wire;

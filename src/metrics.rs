@@ -15,9 +15,9 @@ use prometheus::{
 };
 
 use crate::domain::batch::Outcome;
-use crate::domain::message::{Event, Message};
-use crate::domain::parse::Reject;
+use crate::domain::message::{EventType, Message};
 use crate::store::report::{ReportRows, Value};
+use crate::wire::message::Reject;
 
 const REJECTS: [(Reject, &str); 3] =
     [(Reject::NotJson, "not_json"), (Reject::Invalid, "invalid"), (Reject::TooLarge, "too_large")];
@@ -31,35 +31,10 @@ pub enum StoreOperation {
     Read,
 }
 
-const MESSAGE_TYPES: [&str; 5] = [
-    "RocketLaunched",
-    "RocketSpeedIncreased",
-    "RocketSpeedDecreased",
-    "RocketExploded",
-    "RocketMissionChanged",
-];
 const OUTCOMES: [&str; 2] = ["applied", "duplicate"];
 
-/// The routes by which requests are counted. The first is for all others.
-pub const ROUTES: [&str; 17] = [
-    "other",
-    "/messages",
-    "/rockets",
-    "/rockets/{channel}",
-    "/events",
-    "/stats",
-    "/reports",
-    "/reports/{name}",
-    "/metrics",
-    "/livez",
-    "/readyz",
-    "/openapi.json",
-    "/docs",
-    "/docs/{name}",
-    "/session",
-    "/",
-    "/assets/{name}",
-];
+/// The label of requests to paths that are no route.
+const OTHER: &str = "other";
 
 /// The prefix of all names.
 const PREFIX: &str = "rocket_monitor";
@@ -73,19 +48,27 @@ pub struct Metrics {
     counted: Arc<Counted>,
 }
 
+/// The requests to one route.
+#[derive(Debug)]
+struct RouteMetrics {
+    path: &'static str,
+    seconds: Histogram,
+    /// By status code. Those that are zero are not shown.
+    requests: [AtomicU64; STATUSES],
+}
+
 #[derive(Debug)]
 struct Counted {
     registry: Registry,
     /// By outcome and type.
-    messages: [[IntCounter; MESSAGE_TYPES.len()]; OUTCOMES.len()],
+    messages: [[IntCounter; EventType::ALL.len()]; OUTCOMES.len()],
     rejected: [IntCounter; REJECTS.len()],
     batch_messages: Histogram,
     commit_seconds: Histogram,
     queue_wait_seconds: Histogram,
     store_errors: [IntCounter; 2],
-    request_seconds: [Histogram; ROUTES.len()],
-    /// By route and status code. Those that are zero are not shown.
-    requests: Vec<[AtomicU64; STATUSES]>,
+    /// The first counts requests to paths that are no route.
+    routes: Vec<RouteMetrics>,
 }
 
 /// Upper bounds of 0.1 ms to 10 s.
@@ -97,8 +80,9 @@ const SECONDS: [f64; 16] = [
 const MESSAGES: [f64; 8] = [1.0, 4.0, 16.0, 64.0, 256.0, 1_024.0, 4_096.0, 16_384.0];
 
 impl Metrics {
-    /// Creates all metrics, at zero. Fails only if two have the same name.
-    pub fn new() -> prometheus::Result<Self> {
+    /// Creates all metrics, at zero; requests are counted by these routes. Fails only if two metrics
+    /// have the same name.
+    pub fn new(routes: impl IntoIterator<Item = &'static str>) -> prometheus::Result<Self> {
         let registry = Registry::new_custom(Some(PREFIX.to_owned()), None)?;
         let messages = counters(
             &registry,
@@ -130,7 +114,7 @@ impl Metrics {
         register_process(&registry)?;
         let counted = Counted {
             messages: OUTCOMES.map(|outcome| {
-                MESSAGE_TYPES.map(|kind| messages.with_label_values(&[outcome, kind]))
+                EventType::ALL.map(|kind| messages.with_label_values(&[outcome, kind.name()]))
             }),
             rejected: REJECTS.map(|(_, reason)| rejected.with_label_values(&[reason])),
             batch_messages: histogram(
@@ -153,8 +137,14 @@ impl Metrics {
             )?,
             store_errors: ["commit", "read"]
                 .map(|operation| store_errors.with_label_values(&[operation])),
-            request_seconds: ROUTES.map(|route| request_seconds.with_label_values(&[route])),
-            requests: ROUTES.iter().map(|_| [const { AtomicU64::new(0) }; STATUSES]).collect(),
+            routes: std::iter::once(OTHER)
+                .chain(routes)
+                .map(|path| RouteMetrics {
+                    path,
+                    seconds: request_seconds.with_label_values(&[path]),
+                    requests: [const { AtomicU64::new(0) }; STATUSES],
+                })
+                .collect(),
             registry,
         };
         Ok(Self { counted: Arc::new(counted) })
@@ -167,9 +157,10 @@ impl Metrics {
         let Some(outcomes) = outcomes else { return };
         counted.batch_messages.observe(messages.len() as f64);
         // Sum here first: an atomic addition per message would cost more than the rest of this.
-        let mut sums = [[0_u64; MESSAGE_TYPES.len()]; OUTCOMES.len()];
+        let mut sums = [[0_u64; EventType::ALL.len()]; OUTCOMES.len()];
         for (message, outcome) in messages.iter().zip(outcomes) {
-            sums[usize::from(*outcome == Outcome::Duplicate)][message_type(&message.event)] += 1;
+            sums[usize::from(*outcome == Outcome::Duplicate)]
+                [message.event.event_type() as usize] += 1;
         }
         for (counters, sums) in counted.messages.iter().zip(sums) {
             for (counter, sum) in counters.iter().zip(sums) {
@@ -197,14 +188,15 @@ impl Metrics {
         self.counted.store_errors[usize::from(operation == StoreOperation::Read)].inc();
     }
 
-    /// Records the response to a request for one of [`ROUTES`].
-    pub fn answered(&self, route: usize, status: u16, took: Duration) {
-        let counted = &self.counted;
-        if let Some(histogram) = counted.request_seconds.get(route) {
-            histogram.observe(took.as_secs_f64());
-        }
+    /// Records the response to a request. Without a route, it was for a path that is none.
+    #[expect(clippy::expect_used, reason = "there is always a first entry")]
+    pub fn answered(&self, route: Option<&str>, status: u16, took: Duration) {
+        let routes = &self.counted.routes;
+        let known = route.and_then(|path| routes.iter().find(|known| known.path == path));
+        let route = known.or(routes.first()).expect("the first is for paths that are no route");
+        route.seconds.observe(took.as_secs_f64());
         let place = usize::from(status).checked_sub(100);
-        if let Some(count) = counted.requests.get(route).and_then(|statuses| statuses.get(place?)) {
+        if let Some(count) = place.and_then(|place| route.requests.get(place)) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -242,11 +234,11 @@ impl Metrics {
             Opts::new("http_requests_total", "Answered requests, by route and status."),
             &["route", "status"],
         )?;
-        for (route, statuses) in ROUTES.iter().zip(&self.counted.requests) {
-            for (status, count) in (100..).zip(statuses) {
+        for route in &self.counted.routes {
+            for (status, count) in (100..).zip(&route.requests) {
                 let count = count.load(Ordering::Relaxed);
                 if count > 0 {
-                    requests.with_label_values(&[*route, &format!("{status}")]).inc_by(count);
+                    requests.with_label_values(&[route.path, &format!("{status}")]).inc_by(count);
                 }
             }
         }
@@ -300,16 +292,6 @@ fn register_process(registry: &Registry) -> prometheus::Result<()> {
     let build = IntGaugeVec::new(build, &["version"])?;
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     registry.register(Box::new(build))
-}
-
-fn message_type(event: &Event) -> usize {
-    match event {
-        Event::Launched { .. } => 0,
-        Event::SpeedIncreased { .. } => 1,
-        Event::SpeedDecreased { .. } => 2,
-        Event::Exploded { .. } => 3,
-        Event::MissionChanged { .. } => 4,
-    }
 }
 
 /// Registers the gauges of the fleet, from its report.

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use rocket_monitor::fleet::Fleet;
+use rocket_monitor::simulator::Fleet;
 
 use crate::input::{fleet, post_requests, write_file};
 use crate::measure::{PAIRS, drive_over, pairs, row};

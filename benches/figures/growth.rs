@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use plotters::prelude::*;
-use rocket_monitor::fleet::Fleet;
+use rocket_monitor::simulator::Fleet;
 
 use crate::dashboard;
 use crate::input::{get_request, post_request};

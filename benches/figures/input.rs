@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Instant;
 
-use rocket_monitor::fleet::Fleet;
+use rocket_monitor::simulator::Fleet;
 
 /// 1,000 channels, 10% duplicates, displaced by up to 20.
 pub fn fleet(messages: u64) -> Fleet {

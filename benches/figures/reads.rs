@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use rocket_monitor::fleet::Fleet;
+use rocket_monitor::simulator::Fleet;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 

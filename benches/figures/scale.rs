@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rocket_monitor::fleet::Fleet;
+use rocket_monitor::simulator::Fleet;
 
 use crate::input::{get_request, post_requests, write_file};
 use crate::measure::{REQUESTS, drive, drive_over, pairs, row, times_row};

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use actix_web::{App, HttpResponse, HttpServer, web};
-use rocket_monitor::domain::parse::parse;
+use rocket_monitor::wire::message::parse;
 
 /// Makes the program act as the yardstick server.
 const CEILING: &str = "ROCKET_MONITOR_BENCH_CEILING";

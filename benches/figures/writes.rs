@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use rocket_monitor::fleet::Fleet;
+use rocket_monitor::simulator::Fleet;
 use rusqlite::Connection;
 
 use crate::input::{fleet, lines_rate, post_requests, stream_lines, write_file};

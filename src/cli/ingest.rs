@@ -10,9 +10,9 @@ use clap::Args;
 use super::output::{self, complain, say};
 use super::{DatabaseArgs, Failure, Finished};
 use crate::ingest::file;
-use crate::ingest::ndjson::BadLine;
 use crate::store::{Database, Store};
 use crate::terminal::Escaped;
+use crate::wire::ndjson::BadLine;
 
 /// The number of rejected lines that are printed.
 const MAX_REJECTED_PRINTED: u64 = 100;

@@ -8,10 +8,10 @@ use clap::{Args, ValueEnum};
 
 use super::output::{self, complain, say};
 use super::{DatabaseArgs, Failure, Finished};
-use crate::report_text::{self, Parts, Syntax};
 use crate::store::Store;
 use crate::store::report::{Report, Value};
 use crate::terminal::{escape_json, escape_lines};
+use crate::wire::report::{self as wire, Parts, Syntax};
 
 /// Print a report of the fleet
 ///
@@ -73,7 +73,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<Finished, Failure> {
 
 fn print_table(store: &Store, report: Report) -> Result<(), Failure> {
     let rows = store.report_blocking(report, MAX_TABLE_ROWS)?;
-    say!("{}", report_text::table(&rows))?;
+    say!("{}", wire::table(&rows))?;
     if rows.truncated {
         complain(format_args!(
             "rocket-monitor: only the first {MAX_TABLE_ROWS} rows are shown; --format csv or \

@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::logging::{self, LogLevel};
 use super::{DatabaseArgs, Failure, Finished, TokenArgs};
 use crate::feed::Feed;
-use crate::http::{Access, Capacity, Server, Stopper};
+use crate::http::{self, Access, Capacity, Server, Stopper};
 use crate::ingest::{Ingest, Limits};
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -77,7 +77,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Finished, Failure> {
     let listeners = bind(args, &access)?;
     let store = args.database.open(!args.no_migrate)?;
     let (feed, feeding) = Feed::start(&store)?;
-    let metrics = Metrics::new()?;
+    let metrics = Metrics::new(http::paths())?;
     let (ingest, committers) = Ingest::start(&store, &feed, &metrics, Limits::default())?;
     let opened = store.clone();
     let server =

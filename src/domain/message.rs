@@ -1,4 +1,5 @@
-//! A message and its parts. The types hold only valid values; [`parse`](super::parse) makes them.
+//! A message and its parts. The types hold only valid values; [`wire::message`](crate::wire::message)
+//! makes them.
 
 use super::text::{Channel, Text};
 use super::timestamp::Timestamp;
@@ -50,14 +51,69 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Its type.
+    pub fn event_type(&self) -> EventType {
+        match self {
+            Self::Launched { .. } => EventType::Launched,
+            Self::SpeedIncreased { .. } => EventType::SpeedIncreased,
+            Self::SpeedDecreased { .. } => EventType::SpeedDecreased,
+            Self::Exploded { .. } => EventType::Exploded,
+            Self::MissionChanged { .. } => EventType::MissionChanged,
+        }
+    }
+}
+
+/// The type of an [`Event`], which says what the message must contain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventType {
+    /// `RocketLaunched`.
+    Launched,
+    /// `RocketSpeedIncreased`.
+    SpeedIncreased,
+    /// `RocketSpeedDecreased`.
+    SpeedDecreased,
+    /// `RocketExploded`.
+    Exploded,
+    /// `RocketMissionChanged`.
+    MissionChanged,
+}
+
+impl EventType {
+    /// Every type.
+    pub const ALL: [Self; 5] = [
+        Self::Launched,
+        Self::SpeedIncreased,
+        Self::SpeedDecreased,
+        Self::Exploded,
+        Self::MissionChanged,
+    ];
+
+    /// Its name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Launched => "RocketLaunched",
+            Self::SpeedIncreased => "RocketSpeedIncreased",
+            Self::SpeedDecreased => "RocketSpeedDecreased",
+            Self::Exploded => "RocketExploded",
+            Self::MissionChanged => "RocketMissionChanged",
+        }
+    }
+}
+
 /// A message's place in its channel's order: 1 to 4,294,967,295.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageNumber(u32);
 
 impl MessageNumber {
+    /// The lowest number.
+    pub const MIN: i64 = 1;
+    /// The highest number.
+    pub const MAX: i64 = u32::MAX as i64;
+
     /// The number, unless it is out of bounds.
     pub fn new(number: i64) -> Option<Self> {
-        u32::try_from(number).ok().filter(|number| *number >= 1).map(Self)
+        u32::try_from(number).ok().filter(|_| number >= Self::MIN).map(Self)
     }
 
     /// The number as an integer with room to count beyond it.
@@ -71,6 +127,11 @@ impl MessageNumber {
 pub struct SpeedChange(i32);
 
 impl SpeedChange {
+    /// The greatest decrease.
+    pub const MIN: i64 = i32::MIN as i64;
+    /// The greatest increase.
+    pub const MAX: i64 = i32::MAX as i64;
+
     /// The change, unless it is out of bounds.
     pub fn new(change: i64) -> Option<Self> {
         i32::try_from(change).ok().map(Self)

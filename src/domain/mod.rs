@@ -5,16 +5,15 @@
 //! passed in. Both stores and every input (HTTP, file) use this module, so that each rule exists
 //! once.
 //!
-//! Read it in this order: [`message`] (what arrives), [`parse`] (how it becomes valid), [`summary`]
+//! Read it in this order: [`message`] (what arrives), [`summary`]
 //! (the associative fold), [`ranges`] (the processed numbers, each range with its summary),
 //! [`batch`] (many messages against what is stored), [`rocket`] (the two views).
 
 pub mod batch;
 pub mod message;
-pub mod parse;
+pub mod query;
 pub mod ranges;
 pub mod rocket;
-mod scan;
 pub mod summary;
 pub mod text;
 pub mod timestamp;

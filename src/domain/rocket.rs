@@ -30,6 +30,28 @@ impl View {
     }
 }
 
+/// The views of one rocket that a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Views {
+    /// One view.
+    One(View),
+    /// Both, from one snapshot.
+    Both,
+}
+
+impl Views {
+    /// Every choice.
+    pub const ALL: [Self; 3] = [Self::One(View::BestEffort), Self::One(View::Exact), Self::Both];
+
+    /// Its name in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::One(view) => view.name(),
+            Self::Both => "both",
+        }
+    }
+}
+
 /// The status of a rocket, as far as known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {

@@ -10,10 +10,10 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use crate::domain::query::Filters;
 use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::store::changes::ChangeHint;
-use crate::store::query::Filters;
 
 /// The most changes that are kept, one per rocket.
 const MOST_CHANGES: usize = 16_384;

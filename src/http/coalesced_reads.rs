@@ -79,9 +79,9 @@ mod tests {
     use std::task::{Context, Waker};
 
     use super::*;
-    use crate::domain::parse::parse;
     use crate::domain::timestamp::Timestamp;
     use crate::store::{Database, OpenOptions};
+    use crate::wire::message::parse;
 
     fn launched(channel: &str, speed: i64) -> String {
         format!(

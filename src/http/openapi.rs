@@ -1,25 +1,23 @@
-//! `GET /openapi.json`: the API description, generated from the handlers and their types; and `GET
-//! /docs`, which shows it.
+//! The API description, generated from the handlers and their types.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use actix_web::http::Method;
-use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use utoipa::openapi::header::HeaderBuilder;
-use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
 use utoipa::openapi::{ContentBuilder, Header, ObjectBuilder, RefOr, Response, Type};
 use utoipa::{Modify, OpenApi};
-use utoipa_swagger_ui::Config;
 
-use super::assets;
-use super::auth::Needed;
-use super::problem::{Problem, ProblemJson};
-use super::{auth, events, health, messages, metrics, reports, rockets};
+use super::middleware::auth::{self, Needed};
+use super::problem::ProblemJson;
+use super::routes::{assets, docs, events, health, messages, metrics, reports, rockets, session};
+use crate::domain::query::{Order, Sort};
+use crate::domain::rocket::{Status, View, Views};
+use crate::store::report::Report;
 
 /// The description of the API.
 #[derive(OpenApi)]
@@ -42,22 +40,22 @@ use super::{auth, events, health, messages, metrics, reports, rockets};
         metrics::show,
         health::live,
         health::ready,
-        auth::begin_session,
-        auth::end_session,
+        session::begin,
+        session::end,
         assets::page,
         assets::asset,
-        description,
-        docs,
-        docs_file
+        docs::description,
+        docs::page,
+        docs::file
     ),
     components(schemas(
         ProblemJson,
-        reports::ReportName,
-        rockets::SortName,
-        rockets::OrderName,
-        rockets::ViewName,
-        rockets::ViewsName,
-        rockets::StatusName
+        Report,
+        Sort,
+        Order,
+        View,
+        Views,
+        Status
     )),
     modifiers(&Common)
 )]
@@ -69,88 +67,9 @@ static DESCRIPTION: LazyLock<Bytes> = LazyLock::new(|| {
     serde_json::to_vec(&Description::openapi()).expect("the description is plain JSON").into()
 });
 
-/// The methods of each path, in the form of the Allow header.
-static METHODS: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
-    let allow = |item: &PathItem| {
-        let methods = [("GET, HEAD", &item.get), ("POST", &item.post), ("DELETE", &item.delete)];
-        methods
-            .into_iter()
-            .filter_map(|(name, operation)| operation.as_ref().map(|_| name))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    Description::openapi()
-        .paths
-        .paths
-        .iter()
-        .map(|(path, item)| (path.clone(), allow(item)))
-        .collect()
-});
-
-/// The methods of a path, given its route pattern.
-pub(super) fn methods(pattern: &str) -> Option<&'static str> {
-    METHODS.get(pattern).map(String::as_str)
-}
-
-/// The description of this API.
-#[utoipa::path(
-    get,
-    path = "/openapi.json",
-    operation_id = "getOpenApi",
-    tag = "Service",
-    responses(
-        (status = 200, description = "An OpenAPI 3.1 document.", content_type = "application/json", body = Object),
-        (status = 304, description = "The document has not changed since the client got it.")
-    )
-)]
-pub(super) async fn description(request: HttpRequest) -> HttpResponse {
-    let mut response = HttpResponse::Ok();
-    response.content_type("application/json");
-    assets::unless_known(&request, &mut response, DESCRIPTION.clone())
-}
-
-/// The description of this API, as a web page.
-#[utoipa::path(
-    get,
-    path = "/docs",
-    operation_id = "getDocs",
-    tag = "Service",
-    responses(
-        (status = 200, description = "The page.", content_type = "text/html", body = String),
-        (status = 304, description = "The page has not changed since the client got it.")
-    )
-)]
-pub(super) async fn docs(request: HttpRequest) -> Result<HttpResponse, Problem> {
-    assets::send(&request, "docs.html", DOCS_POLICY)
-}
-
-/// Swagger UI sets element styles from its script.
-const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
-     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-
-/// A file that the API page loads.
-#[utoipa::path(
-    get,
-    path = "/docs/{name}",
-    operation_id = "getDocsFile",
-    tag = "Service",
-    params(("name" = String, Path, description = "The name of the file.", example = "swagger-ui.css")),
-    responses(
-        (status = 200, description = "The file."),
-        (status = 304, description = "The file has not changed since the client got it."),
-        (status = 404, description = "There is no such file.")
-    )
-)]
-pub(super) async fn docs_file(
-    name: web::Path<String>,
-    request: HttpRequest,
-) -> Result<HttpResponse, Problem> {
-    // Relative to the page, because a proxy may serve the service under a path.
-    let config = Arc::new(Config::from("openapi.json"));
-    let file = utoipa_swagger_ui::serve(&name, config).ok().flatten();
-    let file = file.ok_or_else(|| Problem::not_found("There is no such file."))?;
-    let mut response = assets::guarded(&file.content_type, DOCS_POLICY);
-    Ok(assets::unless_known(&request, &mut response, file.bytes.into_owned().into()))
+/// The description as JSON.
+pub(super) fn description() -> Bytes {
+    DESCRIPTION.clone()
 }
 
 const WRITE_TOKEN: &str = "writeToken";
@@ -273,35 +192,29 @@ fn complete(status: &str, response: &mut Response) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::super::routes;
     use super::*;
 
-    /// The paths that the server routes.
-    fn routed() -> Vec<&'static str> {
-        let paths = include_str!("mod.rs")
-            .split(".service(")
-            .skip(1)
-            .filter_map(|rest| rest.split('"').nth(1));
-        paths.collect()
-    }
-
     #[test]
-    fn every_route_is_described_and_measured() {
+    fn the_routes_and_their_methods_are_those_of_the_description() {
         let description = Description::openapi();
-        assert!(routed().len() >= 15);
-        for path in routed() {
-            let item = description
-                .paths
-                .paths
-                .get(path)
-                .unwrap_or_else(|| panic!("{path} is not described"));
-            let operation = item.get.as_ref().or(item.post.as_ref()).unwrap();
-            assert!(
-                operation.summary.is_some() && operation.responses.responses.len() > 1,
-                "{path}"
-            );
-            assert!(crate::metrics::ROUTES.contains(&path), "{path} is not measured");
+        for path in routes::paths() {
+            let item = description.paths.paths.get(path);
+            let item = item.unwrap_or_else(|| panic!("{path} is not described"));
+            let endpoint = routes::endpoint(path).unwrap();
+            let operations = [
+                (Method::GET, &item.get),
+                (Method::POST, &item.post),
+                (Method::DELETE, &item.delete),
+            ];
+            for (method, operation) in operations {
+                assert_eq!(operation.is_some(), endpoint.allows(&method), "{method} {path}");
+                let Some(operation) = operation else { continue };
+                assert!(operation.summary.is_some(), "{path}");
+                assert!(operation.responses.responses.len() > 1, "{path}");
+            }
         }
-        assert_eq!(description.paths.paths.len(), routed().len());
+        assert_eq!(description.paths.paths.len(), routes::paths().count());
     }
 
     #[test]

@@ -11,8 +11,8 @@ use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::domain::parse::Rejection;
 use crate::ingest::IngestError;
+use crate::wire::message::Rejection;
 
 /// How long a client should wait before it retries, in seconds.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -205,7 +205,7 @@ impl From<Rejection> for Problem {
                     .any(|fault| fault.pointer.is_empty() && fault.detail.ends_with("an array"));
                 let hint = if is_array { TO_SEND_MANY } else { "" };
                 let detail = format!("The body is JSON, but not a valid message. {hint}");
-                let member = |fault: crate::domain::parse::Fault| FieldError::Member {
+                let member = |fault: crate::wire::message::Fault| FieldError::Member {
                     pointer: fault.pointer,
                     detail: fault.detail,
                 };

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Problem;
+use crate::domain::query::RocketQuery;
 use crate::domain::rocket::View;
-use crate::store::query::RocketQuery;
 
 /// How long a request waits for a permit.
 const PATIENCE: Duration = Duration::from_secs(1);

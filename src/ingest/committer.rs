@@ -428,7 +428,7 @@ mod tests {
         let message = br#"{"metadata": {"channel": "r", "messageNumber": 1,
                            "messageTime": "2022-02-02T19:39:05Z", "messageType": "RocketSpeedIncreased"},
                            "message": {"by": 1}}"#;
-        let message = crate::domain::parse::parse(message.as_slice().to_vec().into()).unwrap();
+        let message = crate::wire::message::parse(message.as_slice().to_vec().into()).unwrap();
         let submission = if messages == 1 {
             Submission::One(message)
         } else {

@@ -7,10 +7,10 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use super::Tally;
-use super::ndjson::{BadLine, LineReader, Lines};
 use crate::domain::message::Message;
 use crate::domain::timestamp::Timestamp;
 use crate::store::{StoreError, Writer};
+use crate::wire::ndjson::{BadLine, LineReader, Lines};
 
 /// The size of a read.
 const BLOCK_BYTES: usize = 1024 * 1024;

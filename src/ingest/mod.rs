@@ -8,7 +8,6 @@
 
 mod committer;
 pub mod file;
-pub mod ndjson;
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -404,7 +403,7 @@ mod tests {
         let message = br#"{"metadata": {"channel": "r", "messageNumber": 1,
                            "messageTime": "2022-02-02T19:39:05Z", "messageType": "RocketSpeedIncreased"},
                            "message": {"by": 1}}"#;
-        let message = crate::domain::parse::parse(message.as_slice().to_vec().into()).unwrap();
+        let message = crate::wire::message::parse(message.as_slice().to_vec().into()).unwrap();
         for (count, sizes) in [
             (0, vec![0]),
             (MAX_STREAM_PART, vec![MAX_STREAM_PART]),

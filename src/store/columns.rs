@@ -12,8 +12,8 @@ use std::num::NonZeroU32;
 
 use self::column::{Channels, Column};
 use super::StoreError;
-use super::query::{Filters, Order, Page, Position, RocketQuery, Sort, SortKey};
 use super::report::{Report, Value};
+use crate::domain::query::{Filters, Order, Page, Position, RocketQuery, Sort, SortKey};
 use crate::domain::ranges::Applied;
 use crate::domain::rocket::{Progress, Rocket, RocketState, Status};
 use crate::domain::summary::{Latest, Summary};
@@ -547,8 +547,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::domain::batch::{Batch, Outcome};
-    use crate::domain::parse::parse;
     use crate::domain::rocket::View;
+    use crate::wire::message::parse;
 
     fn channel(name: &str) -> Channel {
         Channel::new(name.to_owned()).unwrap()

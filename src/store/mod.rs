@@ -11,7 +11,6 @@ mod database;
 pub mod fault_injection;
 mod page;
 pub mod postgres;
-pub mod query;
 mod range_cache;
 pub mod report;
 pub mod sqlite;
@@ -23,6 +22,7 @@ use std::time::Duration;
 
 use crate::domain::batch::Outcome;
 use crate::domain::message::Message;
+use crate::domain::query::{Page, RocketQuery};
 use crate::domain::rocket::{Rocket, RocketState, View};
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
@@ -30,7 +30,6 @@ use changes::{ChangeHints, ChangeScan, Watch};
 pub use database::{Database, may_hold_password};
 use fault_injection::Failures;
 use postgres::{PostgresStore, PostgresWriter};
-use query::{Page, RocketQuery};
 use report::{Report, ReportRows, Value};
 use sqlite::{SqliteStore, SqliteWriter};
 

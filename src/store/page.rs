@@ -3,7 +3,7 @@
 //! A page is read in up to two parts, each in the order of an index: first the rockets with a sort
 //! key, then those without.
 
-use super::query::{Filters, Order, Page, Position, RocketQuery, Sort, SortKey};
+use crate::domain::query::{Filters, Order, Page, Position, RocketQuery, Sort, SortKey};
 use crate::domain::rocket::{Rocket, View};
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;

@@ -174,7 +174,7 @@ mod tests {
     use super::*;
     use crate::domain::batch::Batch;
     use crate::domain::message::Message;
-    use crate::domain::parse::parse;
+    use crate::wire::message::parse;
 
     fn messages(numbers: &[i64]) -> Vec<Message> {
         let json = |number| {

@@ -1,8 +1,6 @@
 //! The catalogue of reports, shared by the HTTP API, the command line and both engines. Each report
 //! is a view in the schema, where its columns are documented.
 
-use serde::ser::{Serialize, SerializeMap, Serializer};
-
 use crate::domain::timestamp::Timestamp;
 
 /// A report on the whole fleet, from the best-effort view.
@@ -165,49 +163,6 @@ impl ReportRows {
         rows.truncate(limit);
         Self { report, rows, truncated }
     }
-
-    /// The rows as objects with camelCase members.
-    pub fn objects(&self) -> impl Iterator<Item = RowObject<'_>> {
-        self.rows.iter().map(|row| RowObject::new(self.report, row))
-    }
-}
-
-/// A row that serializes as an object.
-#[derive(Clone, Copy, Debug)]
-pub struct RowObject<'r> {
-    columns: &'static [ReportColumn],
-    row: &'r [Value],
-}
-
-impl<'r> RowObject<'r> {
-    /// A row of this report.
-    pub fn new(report: Report, row: &'r [Value]) -> Self {
-        let columns = report.columns();
-        assert_eq!(row.len(), columns.len(), "a row has a cell for each column");
-        Self { columns, row }
-    }
-}
-
-impl Serialize for RowObject<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.row.len()))?;
-        for ((name, _), value) in self.columns.iter().zip(self.row) {
-            map.serialize_entry(&camel_case(name), value)?;
-        }
-        map.end()
-    }
-}
-
-impl Serialize for Value {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Null => serializer.serialize_none(),
-            Self::Text(text) => serializer.serialize_str(text),
-            Self::Integer(integer) => serializer.serialize_i64(*integer),
-            Self::Real(real) => serializer.serialize_f64(*real),
-            Self::Time(time) => serializer.collect_str(time),
-        }
-    }
 }
 
 /// The value as text in a table.
@@ -221,19 +176,4 @@ impl std::fmt::Display for Value {
             Self::Time(time) => time.fmt(formatter),
         }
     }
-}
-
-/// A column's name as a JSON member.
-pub fn camel_case(name: &str) -> String {
-    let mut text = String::with_capacity(name.len());
-    let mut starts_word = false;
-    for char in name.chars() {
-        if char == '_' {
-            starts_word = true;
-        } else {
-            text.push(if starts_word { char.to_ascii_uppercase() } else { char });
-            starts_word = false;
-        }
-    }
-    text
 }

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use rocket_monitor::domain::batch::{Batch, Outcome};
 use rocket_monitor::domain::message::Message;
-use rocket_monitor::domain::parse::parse;
 use rocket_monitor::domain::ranges::{Applied, ProcessedRange};
 use rocket_monitor::domain::rocket::{RangeFold, RocketState, View, gaps};
 use rocket_monitor::domain::summary::Summary;
+use rocket_monitor::wire::message::parse;
 use serde_json::{Value, json};
 
 use crate::oracle::{Oracle, Sent, arrivals};

@@ -16,11 +16,11 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rocket_monitor::domain::batch::Outcome;
 use rocket_monitor::domain::message::Message;
-use rocket_monitor::domain::parse::parse;
 use rocket_monitor::domain::text::Channel;
 use rocket_monitor::domain::timestamp::Timestamp;
 use rocket_monitor::store::fault_injection::{FailurePoint, Failures};
 use rocket_monitor::store::{Database, OpenOptions, Store, StoreError};
+use rocket_monitor::wire::message::parse;
 
 use crate::figures;
 use crate::oracle::{Event, Oracle, Sent};

@@ -97,7 +97,7 @@ impl App {
         let failures = Failures::plannable();
         let store =
             Store::open(&database, &OpenOptions { failures: failures.clone(), ..options }).unwrap();
-        let metrics = Metrics::new().unwrap();
+        let metrics = Metrics::new(rocket_monitor::http::paths()).unwrap();
         let (feed, feeding) = Feed::start(&store).unwrap();
         let (ingest, committers) = Ingest::start(&store, &feed, &metrics, limits).unwrap();
         let (sender, receiver) = std::sync::mpsc::channel();

@@ -8,8 +8,8 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rocket_monitor::domain::message::Message;
-use rocket_monitor::domain::parse::parse;
 use rocket_monitor::store::{Database, OpenOptions, Store};
+use rocket_monitor::wire::message::parse;
 use serde_json::json;
 
 use crate::support::{faster, launched, query};

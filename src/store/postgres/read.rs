@@ -10,10 +10,10 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 use super::PostgresStore;
 use super::rows::{self, PgTime};
 use super::session::{self, WorkKind};
+use crate::domain::query::{Page, RocketQuery};
 use crate::domain::rocket::{View, gaps};
 use crate::domain::text::Channel;
 use crate::store::page::{self, Parameter, PartStatement, ROCKET_COLUMNS};
-use crate::store::query::{Page, RocketQuery};
 use crate::store::report::{Report, ReportRows, Value};
 use crate::store::{GAPS_TOLD, RocketInBothViews, RocketWithGaps, StoreError};
 

@@ -591,8 +591,8 @@ impl LoadedRows {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::domain::parse::parse;
     use crate::domain::text::Channel;
+    use crate::wire::message::parse;
 
     fn message(channel: usize, number: usize) -> Message {
         let json = format!(

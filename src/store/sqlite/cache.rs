@@ -313,9 +313,9 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::domain::message::Message;
-    use crate::domain::parse::parse;
     use crate::store::OpenOptions;
     use crate::store::report::{Report, ReportRows};
+    use crate::wire::message::parse;
 
     fn message(rocket: u32, number: u32) -> Message {
         let json = format!(

@@ -239,8 +239,8 @@ mod tests {
 
     use super::*;
     use crate::domain::message::Message;
-    use crate::domain::parse::parse;
     use crate::store::OpenOptions;
+    use crate::wire::message::parse;
 
     fn watched(store: &SqliteStore) -> SqliteWatch {
         match store.watch().unwrap() {

@@ -240,10 +240,10 @@ mod tests {
 
     use super::*;
     use crate::domain::message::Message;
-    use crate::domain::parse::parse;
     use crate::domain::timestamp::Timestamp;
     use crate::store::OpenOptions;
     use crate::store::sqlite::{SqliteStore, SqliteWriter};
+    use crate::wire::message::parse;
 
     const PAGE_BYTES: u64 = 2_048;
     const DEADLINE: Duration = Duration::from_secs(60);

@@ -6,10 +6,10 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql, params, params_from_iter};
 
 use super::{SqliteStore, rows};
+use crate::domain::query::{Page, RocketQuery};
 use crate::domain::rocket::{Rocket, View, gaps};
 use crate::domain::text::Channel;
 use crate::store::page::{self, Parameter, Part, PartStatement, ROCKET_COLUMNS};
-use crate::store::query::{Page, RocketQuery};
 use crate::store::report::{Report, ReportRows, Value};
 use crate::store::{GAPS_TOLD, RocketInBothViews, RocketWithGaps, StoreError};
 

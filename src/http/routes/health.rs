@@ -7,8 +7,8 @@ use actix_web::{HttpResponse, web};
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use super::State;
-use super::problem::Problem;
+use crate::http::problem::Problem;
+use crate::http::state::State;
 use crate::ingest::{Ingest, IngestError};
 
 /// How long the store may take to answer a probe.
@@ -22,16 +22,16 @@ const VALID_FOR: Duration = Duration::from_millis(900);
     path = "/livez",
     operation_id = "getLiveness",
     tag = "Service",
-    responses((status = 200, description = "The process is running.", body = super::schema::Health))
+    responses((status = 200, description = "The process is running.", body = crate::wire::schema::Health))
 )]
-pub(super) async fn live() -> HttpResponse {
+pub(in crate::http) async fn live() -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": "live" }))
 }
 
 /// The last answer of the store. It is reused for a short time, because a probe writes to the
 /// store's disk.
 #[derive(Default)]
-pub(super) struct Readiness {
+pub(in crate::http) struct Readiness {
     last: Mutex<Option<Asked>>,
 }
 
@@ -79,11 +79,11 @@ impl Readiness {
     operation_id = "getReadiness",
     tag = "Service",
     responses(
-        (status = 200, description = "The service can store messages.", body = super::schema::Health, example = json!({ "status": "ready" })),
+        (status = 200, description = "The service can store messages.", body = crate::wire::schema::Health, example = json!({ "status": "ready" })),
         (status = 503, description = "The service can't store messages; its log says why.")
     )
 )]
-pub(super) async fn ready(state: web::Data<State>) -> Result<HttpResponse, Problem> {
+pub(in crate::http) async fn ready(state: web::Data<State>) -> Result<HttpResponse, Problem> {
     match state.readiness.ask(&state.ingest).await {
         Ok(()) => Ok(HttpResponse::Ok().json(json!({ "status": "ready" }))),
         Err(reason) => {

@@ -9,10 +9,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::query::{Position, RocketQuery, Sort, SortKey};
 use crate::domain::rocket::Status;
 use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
-use crate::store::query::{Position, RocketQuery, Sort, SortKey};
 
 /// The query: sort, order, view, and the filters channel, type, mission and status.
 type Question = (String, String, String, [Option<String>; 4]);
@@ -41,7 +41,7 @@ fn question(query: &RocketQuery) -> Question {
 }
 
 /// The cursor for the page that ends at the position.
-pub(super) fn encode(query: &RocketQuery, position: &Position) -> String {
+pub(in crate::http) fn encode(query: &RocketQuery, position: &Position) -> String {
     let key = match &position.key {
         SortKey::Null => Key::Null,
         SortKey::Integer(integer) => Key::Integer(*integer),
@@ -53,7 +53,7 @@ pub(super) fn encode(query: &RocketQuery, position: &Position) -> String {
 }
 
 /// The position that a cursor encodes, if it belongs to the query.
-pub(super) fn decode(cursor: &str, query: &RocketQuery) -> Result<Position, String> {
+pub(in crate::http) fn decode(cursor: &str, query: &RocketQuery) -> Result<Position, String> {
     let json = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| not_ours())?;
     let (asked, key, channel): (Question, Key, String) =
         serde_json::from_slice(&json).map_err(|_| not_ours())?;

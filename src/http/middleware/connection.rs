@@ -22,9 +22,9 @@ use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::framing::Framing;
-use super::problem::Problem;
-use super::request_id::RequestIds;
+use crate::http::middleware::framing::Framing;
+use crate::http::middleware::request_id::RequestIds;
+use crate::http::problem::Problem;
 
 /// How long a client may take to send a request's head, in seconds, from its first byte or from the
 /// start of the connection.
@@ -34,7 +34,7 @@ const HEAD_SECONDS: u32 = 10;
 /// timeouts together.
 const KEEP_ALIVE_SECONDS: u32 = 75;
 /// As a [`Duration`].
-pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(KEEP_ALIVE_SECONDS as u64);
+pub(in crate::http) const KEEP_ALIVE: Duration = Duration::from_secs(KEEP_ALIVE_SECONDS as u64);
 /// How long a client may read nothing of a response.
 const SILENCE: Duration = Duration::from_secs(30);
 /// The kernel's buffer for a response, in bytes; Linux takes twice as much.
@@ -52,7 +52,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// The connections of a worker, and its clock. A timer per connection would have to be reset for
 /// each request.
 #[derive(Debug)]
-pub(super) struct ConnectionTimers {
+pub(in crate::http) struct ConnectionTimers {
     ids: Arc<RequestIds>,
     second: Cell<u32>,
     /// Whether the task that checks them is running.
@@ -61,12 +61,15 @@ pub(super) struct ConnectionTimers {
 }
 
 impl ConnectionTimers {
-    pub(super) fn new(ids: Arc<RequestIds>) -> Self {
+    pub(in crate::http) fn new(ids: Arc<RequestIds>) -> Self {
         Self { ids, second: Cell::new(0), watched: Cell::new(false), waiting: RefCell::default() }
     }
 
     /// Wraps a new connection, and starts to check it.
-    pub(super) fn accept(self: &Rc<Self>, stream: TcpStream) -> (Connection, Option<SocketAddr>) {
+    pub(in crate::http) fn accept(
+        self: &Rc<Self>,
+        stream: TcpStream,
+    ) -> (Connection, Option<SocketAddr>) {
         // Only the system notices that a client reads nothing at all.
         if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(SILENCE)) {
             tracing::debug!(%error, "can't set TCP_USER_TIMEOUT on a connection");
@@ -224,11 +227,11 @@ impl ConnectionState {
 }
 
 /// A request that is being answered. Until it is dropped, its connection expects no head.
-pub(super) struct RequestInProgress(Rc<ConnectionState>);
+pub(in crate::http) struct RequestInProgress(Rc<ConnectionState>);
 
 impl RequestInProgress {
     /// Starts to answer a request. None if it did not come over a [`Connection`].
-    pub(super) fn begin(request: &ServiceRequest) -> Option<Self> {
+    pub(in crate::http) fn begin(request: &ServiceRequest) -> Option<Self> {
         let waiting = Rc::clone(request.conn_data::<Rc<ConnectionState>>()?);
         waiting.answering.set(waiting.answering.get() + 1);
         waiting.deadline.set(None);
@@ -236,7 +239,7 @@ impl RequestInProgress {
     }
 
     /// Wraps the response body. The request counts as answered at the end of the body.
-    pub(super) fn until_end<B>(answering: Option<Self>, body: B) -> TrackedBody<B> {
+    pub(in crate::http) fn until_end<B>(answering: Option<Self>, body: B) -> TrackedBody<B> {
         TrackedBody { body, _answering: answering }
     }
 }
@@ -256,7 +259,7 @@ impl Drop for RequestInProgress {
 }
 
 /// A response body that ends its request when it is dropped.
-pub(super) struct TrackedBody<B> {
+pub(in crate::http) struct TrackedBody<B> {
     body: B,
     _answering: Option<RequestInProgress>,
 }
@@ -277,7 +280,7 @@ impl<B: MessageBody + Unpin> MessageBody for TrackedBody<B> {
 }
 
 /// A connection that ends if a head doesn't arrive, or a response isn't read, in time.
-pub(super) struct Connection {
+pub(in crate::http) struct Connection {
     stream: TcpStream,
     waiting: Rc<ConnectionState>,
     framing: Framing,
@@ -341,7 +344,7 @@ impl Connection {
     }
 
     /// Gives the connection's requests access to its state.
-    pub(super) fn introduce(&self, extensions: &mut Extensions) {
+    pub(in crate::http) fn introduce(&self, extensions: &mut Extensions) {
         extensions.insert(Rc::clone(&self.waiting));
     }
 }

@@ -9,12 +9,12 @@ use bytes::Bytes;
 use foldhash::quality::FixedState;
 use rust_embed::RustEmbed;
 
-use super::problem::Problem;
+use crate::http::problem::Problem;
 
 /// The files in `web`.
 #[derive(RustEmbed)]
 #[folder = "web/"]
-pub(super) struct Files;
+pub(in crate::http) struct Files;
 
 /// The page loads nothing from other sites and runs no inline scripts: the text of a message can't
 /// become a script.
@@ -32,7 +32,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
         (status = 304, description = "The page has not changed since the client got it.")
     )
 )]
-pub(super) async fn page(request: HttpRequest) -> Result<HttpResponse, Problem> {
+pub(in crate::http) async fn page(request: HttpRequest) -> Result<HttpResponse, Problem> {
     send(&request, "dashboard.html", POLICY)
 }
 
@@ -49,7 +49,7 @@ pub(super) async fn page(request: HttpRequest) -> Result<HttpResponse, Problem> 
         (status = 404, description = "There is no such file.")
     )
 )]
-pub(super) async fn asset(
+pub(in crate::http) async fn asset(
     name: web::Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
@@ -57,7 +57,7 @@ pub(super) async fn asset(
 }
 
 /// Sends a file from `web`.
-pub(super) fn send(
+pub(in crate::http) fn send(
     request: &HttpRequest,
     name: &str,
     policy: &'static str,
@@ -68,7 +68,7 @@ pub(super) fn send(
 }
 
 /// The response with this body, or 304 if the client already has it.
-pub(super) fn unless_known(
+pub(in crate::http) fn unless_known(
     request: &HttpRequest,
     response: &mut HttpResponseBuilder,
     body: Bytes,
@@ -85,7 +85,7 @@ pub(super) fn unless_known(
 }
 
 /// A response with a Content-Security-Policy.
-pub(super) fn guarded(content_type: &str, policy: &'static str) -> HttpResponseBuilder {
+pub(in crate::http) fn guarded(content_type: &str, policy: &'static str) -> HttpResponseBuilder {
     let mut response = HttpResponse::Ok();
     response.content_type(content_type);
     response.insert_header((header::CONTENT_SECURITY_POLICY, policy));

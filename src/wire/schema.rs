@@ -1,4 +1,4 @@
-//! Types only for the API description: messages as [`parse`](crate::domain::parse) accepts them,
+//! Types only for the API description: messages as [`parse`](super::message) accepts them,
 //! with their bounds, and the rows of reports. They are never instantiated.
 #![allow(dead_code)]
 
@@ -12,7 +12,7 @@ use utoipa::ToSchema;
     "message": { "type": "Falcon-9", "launchSpeed": 500, "mission": "ARTEMIS" }
 })))]
 #[serde(untagged)]
-pub(super) enum MessageBody {
+pub(crate) enum MessageBody {
     Launched(LaunchedMessage),
     SpeedChanged(SpeedChangedMessage),
     Exploded(ExplodedMessage),
@@ -22,32 +22,32 @@ pub(super) enum MessageBody {
 /// Messages as newline-delimited JSON: any number of them, one per line. A line ends in LF or CRLF.
 #[derive(ToSchema)]
 #[schema(as = MessageLines, value_type = String, content_media_type = "application/x-ndjson")]
-pub(super) struct MessageLines(String);
+pub(crate) struct MessageLines(String);
 
 /// A rocket was launched. This adds to its speed, and sets its type and mission.
 #[derive(ToSchema)]
-pub(super) struct LaunchedMessage {
+pub(crate) struct LaunchedMessage {
     metadata: Metadata<LaunchedType>,
     message: Launched,
 }
 
 /// A rocket became faster or slower.
 #[derive(ToSchema)]
-pub(super) struct SpeedChangedMessage {
+pub(crate) struct SpeedChangedMessage {
     metadata: Metadata<SpeedType>,
     message: SpeedChanged,
 }
 
 /// A rocket exploded.
 #[derive(ToSchema)]
-pub(super) struct ExplodedMessage {
+pub(crate) struct ExplodedMessage {
     metadata: Metadata<ExplodedType>,
     message: Exploded,
 }
 
 /// A rocket got a new mission.
 #[derive(ToSchema)]
-pub(super) struct MissionChangedMessage {
+pub(crate) struct MissionChangedMessage {
     metadata: Metadata<MissionType>,
     message: MissionChanged,
 }
@@ -55,7 +55,7 @@ pub(super) struct MissionChangedMessage {
 /// The identity and the type of a message.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
-pub(super) struct Metadata<T> {
+pub(crate) struct Metadata<T> {
     /// The rocket's radio channel, which is its identity.
     #[schema(min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     channel: String,
@@ -73,30 +73,30 @@ pub(super) struct Metadata<T> {
 }
 
 #[derive(ToSchema)]
-pub(super) enum LaunchedType {
+pub(crate) enum LaunchedType {
     RocketLaunched,
 }
 
 #[derive(ToSchema)]
-pub(super) enum SpeedType {
+pub(crate) enum SpeedType {
     RocketSpeedIncreased,
     RocketSpeedDecreased,
 }
 
 #[derive(ToSchema)]
-pub(super) enum ExplodedType {
+pub(crate) enum ExplodedType {
     RocketExploded,
 }
 
 #[derive(ToSchema)]
-pub(super) enum MissionType {
+pub(crate) enum MissionType {
     RocketMissionChanged,
 }
 
 /// The launch data.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
-pub(super) struct Launched {
+pub(crate) struct Launched {
     #[schema(min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     r#type: String,
     #[schema(minimum = -2_147_483_648_i64, maximum = 2_147_483_647)]
@@ -107,14 +107,14 @@ pub(super) struct Launched {
 
 /// The size of the speed change.
 #[derive(ToSchema)]
-pub(super) struct SpeedChanged {
+pub(crate) struct SpeedChanged {
     #[schema(minimum = -2_147_483_648_i64, maximum = 2_147_483_647)]
     by: i32,
 }
 
 /// Why it exploded.
 #[derive(ToSchema)]
-pub(super) struct Exploded {
+pub(crate) struct Exploded {
     #[schema(min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     reason: String,
 }
@@ -122,7 +122,7 @@ pub(super) struct Exploded {
 /// The new mission.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
-pub(super) struct MissionChanged {
+pub(crate) struct MissionChanged {
     #[schema(min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     new_mission: String,
 }
@@ -137,7 +137,7 @@ pub(super) struct MissionChanged {
     ("gaps" = "#/components/schemas/GapsReport")
 )))]
 #[serde(untagged)]
-pub(super) enum ReportJson {
+pub(crate) enum ReportJson {
     Missions(MissionsReport),
     Types(TypesReport),
     Explosions(ExplosionsReport),
@@ -151,7 +151,7 @@ macro_rules! reports {
         $(
             $(#[$docs])*
             #[derive(ToSchema)]
-            pub(super) struct $report {
+            pub(crate) struct $report {
                 #[schema(inline)]
                 name: $name,
                 /// Present, and true, if the report has more rows than these.
@@ -161,7 +161,7 @@ macro_rules! reports {
 
             #[derive(ToSchema)]
             #[schema(rename_all = "lowercase")]
-            pub(super) enum $name {
+            pub(crate) enum $name {
                 $text,
             }
         )*
@@ -184,7 +184,7 @@ reports! {
 /// The rockets of one mission.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
-pub(super) struct MissionRow {
+pub(crate) struct MissionRow {
     /// Null stands for an unknown mission.
     #[schema(required)]
     mission: Option<String>,
@@ -198,7 +198,7 @@ pub(super) struct MissionRow {
 /// The rockets of one type.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
-pub(super) struct TypeRow {
+pub(crate) struct TypeRow {
     /// Null stands for an unknown type.
     #[schema(required)]
     r#type: Option<String>,
@@ -212,7 +212,7 @@ pub(super) struct TypeRow {
 /// The rockets that exploded for one reason.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
-pub(super) struct ExplosionRow {
+pub(crate) struct ExplosionRow {
     reason: String,
     rockets: i64,
     #[schema(format = DateTime)]
@@ -225,7 +225,7 @@ pub(super) struct ExplosionRow {
     "rockets": 4, "awaitingLaunch": 2, "launched": 1, "exploded": 1, "processed": 6, "missing": 4,
     "rocketsWithGaps": 2, "latestUpdate": "2022-02-02T19:39:06.000000Z"
 }))]
-pub(super) struct FleetTotals {
+pub(crate) struct FleetTotals {
     rockets: i64,
     awaiting_launch: i64,
     launched: i64,
@@ -243,7 +243,7 @@ pub(super) struct FleetTotals {
 /// A range of missing message numbers, both ends inclusive.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
-pub(super) struct GapRow {
+pub(crate) struct GapRow {
     channel: String,
     first_missing: i64,
     last_missing: i64,
@@ -255,7 +255,7 @@ pub(super) struct GapRow {
 /// The state of the service.
 #[derive(ToSchema)]
 #[schema(example = json!({ "status": "live" }))]
-pub(super) struct Health {
+pub(crate) struct Health {
     /// `live` or `ready`.
     status: String,
 }
@@ -266,7 +266,8 @@ mod tests {
     use utoipa::PartialSchema;
 
     use super::*;
-    use crate::store::report::{Kind, Report, camel_case};
+    use crate::store::report::{Kind, Report};
+    use crate::wire::report::camel_case;
 
     #[test]
     fn the_rows_of_reports_have_the_columns_of_the_catalogue() {

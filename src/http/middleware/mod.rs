@@ -1,5 +1,16 @@
-//! The middleware around every handler: access control, the budget for large responses, metrics,
-//! and common headers.
+//! What surrounds every request and handler.
+//!
+//! [`connection`] is below HTTP: it times heads and responses, and lets one request through at a
+//! time, for which [`framing`] finds the requests' ends. [`Middleware`] is around the handlers:
+//! access control, the budget for large responses, metrics, and common headers.
+
+pub(super) mod auth;
+pub(super) mod connection;
+mod framing;
+pub(super) mod origin;
+pub(super) mod request_id;
+pub(super) mod response_budget;
+mod upgrade;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,11 +20,12 @@ use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
 use actix_web::{Either, Error, HttpMessage, ResponseError, web};
 
-use super::auth::{self, Access};
-use super::connection::RequestInProgress;
-use super::request_id::{self, RequestIds};
-use super::response_budget::ResponseBudget;
-use super::{body, metrics, problem, upgrade};
+use self::auth::Access;
+use self::connection::RequestInProgress;
+use self::request_id::RequestIds;
+use self::response_budget::ResponseBudget;
+use super::extract::body;
+use super::problem;
 use crate::metrics::Metrics;
 
 /// What the middleware needs. Cheap to clone.
@@ -58,8 +70,28 @@ impl Middleware {
             let response = answers
                 .bound(response)
                 .map_body(|_, body| RequestInProgress::until_end(answering, body));
-            metrics::count(&metrics, &response, started);
+            count(&metrics, &response, started);
             Ok(request_id::add(id, auth::guard(upgrade::close(response))))
         }
     }
+}
+
+/// Counts a request that was answered.
+fn count<B: MessageBody>(metrics: &Metrics, response: &ServiceResponse<B>, started: Instant) {
+    let request = response.request();
+    let is_rocket = |path: &str| {
+        let channel = path.strip_prefix("/rockets/");
+        channel.is_some_and(|channel| !channel.is_empty() && !channel.contains('/'))
+    };
+    let pattern;
+    // Fast path: the common routes are recognized without matching the pattern again.
+    let route = match request.path() {
+        path @ "/messages" => Some(path),
+        path if is_rocket(path) => Some("/rockets/{channel}"),
+        _ => {
+            pattern = request.match_pattern();
+            pattern.as_deref()
+        }
+    };
+    metrics.answered(route, response.status().as_u16(), started.elapsed());
 }

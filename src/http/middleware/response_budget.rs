@@ -11,7 +11,7 @@ use actix_web::dev::ServiceResponse;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::problem::Problem;
+use crate::http::problem::Problem;
 
 /// The most bytes of large responses in memory, over all connections. When they are used up,
 /// requests for more fail at once with 503.
@@ -23,7 +23,7 @@ const PART: usize = 32 * 1024;
 
 /// The budget for large responses.
 #[derive(Clone, Debug)]
-pub(super) struct ResponseBudget(Arc<Semaphore>);
+pub(in crate::http) struct ResponseBudget(Arc<Semaphore>);
 
 impl Default for ResponseBudget {
     fn default() -> Self {
@@ -32,14 +32,14 @@ impl Default for ResponseBudget {
 }
 
 /// A large response that holds its share of the budget.
-pub(super) struct BudgetedBody {
+pub(in crate::http) struct BudgetedBody {
     rest: Bytes,
     _room: OwnedSemaphorePermit,
 }
 
 impl ResponseBudget {
     /// Reserves a share for the response if it is large. Without room, replaces it by a 503.
-    pub(super) fn bound(
+    pub(in crate::http) fn bound(
         &self,
         response: ServiceResponse<BoxBody>,
     ) -> ServiceResponse<EitherBody<BoxBody, BudgetedBody>> {
@@ -65,7 +65,7 @@ impl ResponseBudget {
 }
 
 /// Turns a response body into bytes. A large one is shrunk to the memory that it reserves.
-pub(super) fn into_bytes(mut bytes: Vec<u8>) -> Bytes {
+pub(in crate::http) fn into_bytes(mut bytes: Vec<u8>) -> Bytes {
     if bytes.len() > LARGE {
         bytes.shrink_to_fit();
     }

@@ -7,10 +7,10 @@ use bytestring::ByteString;
 use percent_encoding::percent_decode_str;
 
 use super::cursor;
-use super::problem::{FieldError, Problem};
-use crate::domain::rocket::{Status, View};
+use crate::domain::query::{Filters, Order, RocketQuery, Sort};
+use crate::domain::rocket::{Status, View, Views};
 use crate::domain::text::{Channel, Text};
-use crate::store::query::{Filters, Order, RocketQuery, Sort};
+use crate::http::problem::{FieldError, Problem};
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
@@ -21,7 +21,7 @@ const MAX_ERRORS: usize = 20;
 const MAX_NAME_CHARS: usize = 64;
 
 /// The parameters of `GET /rockets`.
-pub(super) fn rockets(query_string: &str) -> Result<RocketQuery, Problem> {
+pub(in crate::http) fn rockets(query_string: &str) -> Result<RocketQuery, Problem> {
     const KNOWN: [&str; 9] =
         ["sort", "order", "channel", "type", "mission", "status", "view", "limit", "cursor"];
     let mut params = Params::read(query_string, &KNOWN);
@@ -37,15 +37,15 @@ pub(super) fn rockets(query_string: &str) -> Result<RocketQuery, Problem> {
 }
 
 /// The parameters of `GET /events`, parsed.
-pub(super) struct EventsQuery {
+pub(in crate::http) struct EventsQuery {
     /// Which rockets to follow.
-    pub(super) filters: Filters,
+    pub(in crate::http) filters: Filters,
     /// Whether to send the current state of these rockets first.
-    pub(super) snapshot: bool,
+    pub(in crate::http) snapshot: bool,
 }
 
 /// The parameters of `GET /events`.
-pub(super) fn events(query_string: &str) -> Result<EventsQuery, Problem> {
+pub(in crate::http) fn events(query_string: &str) -> Result<EventsQuery, Problem> {
     let mut params =
         Params::read(query_string, &["channel", "type", "mission", "status", "snapshot"]);
     let filters = params.filters();
@@ -56,30 +56,12 @@ pub(super) fn events(query_string: &str) -> Result<EventsQuery, Problem> {
 }
 
 /// Accepts no parameters.
-pub(super) fn expect_none(query_string: &str) -> Result<(), Problem> {
+pub(in crate::http) fn expect_none(query_string: &str) -> Result<(), Problem> {
     Params::read(query_string, &[]).finish()
 }
 
-/// The views of one rocket that a request asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Views {
-    One(View),
-    Both,
-}
-
-impl Views {
-    const ALL: [Self; 3] = [Self::One(View::BestEffort), Self::One(View::Exact), Self::Both];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::One(view) => view.name(),
-            Self::Both => "both",
-        }
-    }
-}
-
 /// The parameters of `GET /rockets/{channel}`.
-pub(super) fn rocket(query_string: &str) -> Result<Views, Problem> {
+pub(in crate::http) fn rocket(query_string: &str) -> Result<Views, Problem> {
     let mut params = Params::read(query_string, &["view"]);
     let views =
         params.one_of("view", &Views::ALL, Views::name).unwrap_or(Views::One(View::default()));
@@ -173,7 +155,9 @@ impl<'q> Params<'q> {
 }
 
 /// The decoded names and values of a query string, without those that are not UTF-8.
-pub(super) fn pairs(query_string: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+pub(in crate::http) fn pairs(
+    query_string: &str,
+) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
     split(query_string).filter_map(|(name, value)| Some((decode(name)?, decode(value)?)))
 }
 

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
+use super::message::{MAX_MESSAGE_BYTES, Reject, parse};
+use super::shorten::shorten;
 use crate::domain::message::Message;
-use crate::domain::parse::{MAX_MESSAGE_BYTES, Reject, parse};
-use crate::shorten::shorten;
 
 /// The longest description of a bad line. A stream keeps a hundred of them.
 const MAX_DETAIL_BYTES: usize = 1_024;

@@ -8,12 +8,13 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::problem::Problem;
-use super::schema::MessageBody;
-use super::{State, body};
-use crate::domain::parse::{Reject, parse};
-use crate::ingest::ndjson::{BadLine, LineReader, Lines};
+use crate::http::extract::body;
+use crate::http::problem::Problem;
+use crate::http::state::State;
 use crate::ingest::{IngestError, Receipt, Submission};
+use crate::wire::message::{Reject, parse};
+use crate::wire::ndjson::{BadLine, LineReader, Lines};
+use crate::wire::schema::MessageBody;
 
 static IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
@@ -34,7 +35,7 @@ const PARTS_PENDING: usize = 512;
     tag = "Messages",
     request_body(content(
         (MessageBody = "application/json"),
-        (super::schema::MessageLines = "application/x-ndjson")
+        (crate::wire::schema::MessageLines = "application/x-ndjson")
     )),
     responses(
         (status = 204, description = "The message is stored, or was stored before.", headers(
@@ -52,7 +53,7 @@ const PARTS_PENDING: usize = 512;
                                       has the counts as members.")
     )
 )]
-pub(super) async fn post(
+pub(in crate::http) async fn post(
     request: HttpRequest,
     mut payload: web::Payload,
     state: web::Data<State>,

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderName, HeaderValue};
 
-use super::problem::Reason;
-use crate::shorten::shorten;
+use crate::http::problem::Reason;
+use crate::wire::shorten::shorten;
 
 static HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -18,7 +18,7 @@ const MAX_PATH_BYTES: usize = 256;
 
 /// Generates ids that are unique within the process and, very likely, across processes.
 #[derive(Debug)]
-pub(super) struct RequestIds {
+pub(in crate::http) struct RequestIds {
     process: u64,
     next: AtomicU64,
 }
@@ -32,14 +32,14 @@ impl Default for RequestIds {
 
 impl RequestIds {
     /// A new id.
-    pub(super) fn next(&self) -> String {
+    pub(in crate::http) fn next(&self) -> String {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         format!("{:016x}-{number:x}", self.process)
     }
 }
 
 /// The id for the response to a request.
-pub(super) fn choose(ids: &RequestIds, request: &ServiceRequest) -> Option<HeaderValue> {
+pub(in crate::http) fn choose(ids: &RequestIds, request: &ServiceRequest) -> Option<HeaderValue> {
     let decent = |id: &&HeaderValue| {
         (1..=MAX_BYTES).contains(&id.len())
             && id.as_bytes().iter().all(|byte| byte.is_ascii_graphic())
@@ -53,7 +53,7 @@ pub(super) fn choose(ids: &RequestIds, request: &ServiceRequest) -> Option<Heade
 }
 
 /// Adds the id to the response, and logs server errors.
-pub(super) fn add<B>(
+pub(in crate::http) fn add<B>(
     id: Option<HeaderValue>,
     mut response: ServiceResponse<B>,
 ) -> ServiceResponse<B> {

@@ -4,7 +4,11 @@ use std::io;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::store::report::{Kind, Report, ReportRows, RowObject, Value};
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+use utoipa::ToSchema;
+
+use crate::store::report::{Kind, Report, ReportColumn, ReportRows, Value};
 use crate::terminal::Escaped;
 
 /// What programs read.
@@ -135,6 +139,76 @@ pub fn table(report: &ReportRows) -> String {
         }
     }
     table.to_string()
+}
+
+/// A row that serializes as an object.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowObject<'r> {
+    columns: &'static [ReportColumn],
+    row: &'r [Value],
+}
+
+impl<'r> RowObject<'r> {
+    /// A row of this report.
+    pub(crate) fn new(report: Report, row: &'r [Value]) -> Self {
+        let columns = report.columns();
+        assert_eq!(row.len(), columns.len(), "a row has a cell for each column");
+        Self { columns, row }
+    }
+}
+
+impl Serialize for RowObject<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.row.len()))?;
+        for ((name, _), value) in self.columns.iter().zip(self.row) {
+            map.serialize_entry(&camel_case(name), value)?;
+        }
+        map.end()
+    }
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Null => serializer.serialize_none(),
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Integer(integer) => serializer.serialize_i64(*integer),
+            Self::Real(real) => serializer.serialize_f64(*real),
+            Self::Time(time) => serializer.collect_str(time),
+        }
+    }
+}
+
+/// A column's name as a JSON member.
+pub(crate) fn camel_case(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    let mut starts_word = false;
+    for char in name.chars() {
+        if char == '_' {
+            starts_word = true;
+        } else {
+            text.push(if starts_word { char.to_ascii_uppercase() } else { char });
+            starts_word = false;
+        }
+    }
+    text
+}
+
+/// The available reports.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ReportList<'r> {
+    pub(crate) reports: &'r [ReportInfo],
+}
+
+/// The name and the contents of a report.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Report)]
+pub(crate) struct ReportInfo {
+    pub(crate) name: &'static str,
+    pub(crate) description: &'static str,
+    /// The view in the database.
+    pub(crate) view: &'static str,
+    pub(crate) columns: Vec<String>,
 }
 
 #[cfg(test)]

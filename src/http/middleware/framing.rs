@@ -13,7 +13,7 @@ const MAX_HEADERS: usize = 96;
 
 /// Tracks the bytes of a connection.
 #[derive(Debug, Default)]
-pub(super) struct Framing {
+pub(in crate::http) struct Framing {
     place: ParsePosition,
     /// The start of a head whose end has not arrived.
     head: Vec<u8>,
@@ -50,7 +50,7 @@ enum Chunk {
 
 impl Framing {
     /// How many of the bytes belong to the current request, and whether it ends with them.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> (usize, bool) {
+    pub(in crate::http) fn take(&mut self, bytes: &[u8]) -> (usize, bool) {
         let mut taken = 0;
         while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
             let (more, ends) = self.take_some(rest);
@@ -85,7 +85,7 @@ impl Framing {
     }
 
     /// Whether part of a request has arrived, but not its end.
-    pub(super) fn is_within_request(&self) -> bool {
+    pub(in crate::http) fn is_within_request(&self) -> bool {
         !matches!(self.place, ParsePosition::Head) || !self.head.is_empty()
     }
 

@@ -15,11 +15,11 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::message::{Event, Message, MessageNumber, SpeedChange};
-use super::scan::{ScannedMembers, scan};
-use super::text::{Channel, Text};
-use super::timestamp::Timestamp;
-use crate::shorten::shorten;
+use super::fast_path::{ScannedMembers, scan};
+use super::shorten::shorten;
+use crate::domain::message::{Event, EventType, Message, MessageNumber, SpeedChange};
+use crate::domain::text::{Channel, Text};
+use crate::domain::timestamp::Timestamp;
 
 /// The largest message, as JSON.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
@@ -368,7 +368,7 @@ impl MessageReader<'_> {
             let number = self.integer(
                 "/metadata/messageNumber",
                 number,
-                (1, 4_294_967_295),
+                (MessageNumber::MIN, MessageNumber::MAX),
                 MessageNumber::new,
             );
             let time = self.time("/metadata/messageTime", time);
@@ -410,16 +410,16 @@ impl MessageReader<'_> {
 
     fn event_type(&mut self, pointer: &str, member: Option<&str>) -> Option<EventType> {
         let name = self.string(pointer, member)?;
-        let known = EventType::ALL.iter().find(|(known, _)| *known == name.as_ref());
+        let known = EventType::ALL.into_iter().find(|known| known.name() == name);
         if known.is_none() {
-            let names = EventType::ALL.map(|(name, _)| name).join(", ");
+            let names = EventType::ALL.map(EventType::name).join(", ");
             self.faults.add(pointer, format!("must be one of {names}"));
         }
-        known.map(|(_, event_type)| *event_type)
+        known
     }
 
     fn speed_change(&mut self, pointer: &str, member: Option<&str>) -> Option<SpeedChange> {
-        self.integer(pointer, member, (i32::MIN.into(), i32::MAX.into()), SpeedChange::new)
+        self.integer(pointer, member, (SpeedChange::MIN, SpeedChange::MAX), SpeedChange::new)
     }
 
     fn text(&mut self, pointer: &str, member: Option<&str>) -> Option<Text> {
@@ -495,23 +495,4 @@ impl MessageReader<'_> {
         }
         Some(raw)
     }
-}
-
-#[derive(Clone, Copy)]
-enum EventType {
-    Launched,
-    SpeedIncreased,
-    SpeedDecreased,
-    Exploded,
-    MissionChanged,
-}
-
-impl EventType {
-    const ALL: [(&str, Self); 5] = [
-        ("RocketLaunched", Self::Launched),
-        ("RocketSpeedIncreased", Self::SpeedIncreased),
-        ("RocketSpeedDecreased", Self::SpeedDecreased),
-        ("RocketExploded", Self::Exploded),
-        ("RocketMissionChanged", Self::MissionChanged),
-    ];
 }

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use futures_util::{FutureExt, Stream, StreamExt};
 use tokio::sync::watch;
 
-use super::problem::{Problem, TO_SEND_MANY};
-use crate::domain::parse::MAX_MESSAGE_BYTES;
+use crate::http::problem::{Problem, TO_SEND_MANY};
 use crate::ingest::IngestError;
+use crate::wire::message::MAX_MESSAGE_BYTES;
 
 /// How long a client may pause within a body.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -23,7 +23,7 @@ const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Whether the body is newline-delimited JSON. Parameters of the media type are ignored.
-pub(super) fn is_ndjson(request: &HttpRequest) -> bool {
+pub(in crate::http) fn is_ndjson(request: &HttpRequest) -> bool {
     let Some(content_type) =
         request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok())
     else {
@@ -36,7 +36,7 @@ pub(super) fn is_ndjson(request: &HttpRequest) -> bool {
 }
 
 /// Refuses an encoded body.
-pub(super) async fn refuse_encoded(
+pub(in crate::http) async fn refuse_encoded(
     request: &HttpRequest,
     payload: &mut Payload,
 ) -> Result<(), Problem> {
@@ -55,7 +55,7 @@ pub(super) async fn refuse_encoded(
 ///
 /// The result has its own memory instead of a slice of the connection's larger buffer, because it
 /// may wait in the queue.
-pub(super) async fn read_message(
+pub(in crate::http) async fn read_message(
     request: &HttpRequest,
     payload: &mut Payload,
     stopping: &watch::Receiver<bool>,
@@ -83,7 +83,7 @@ pub(super) async fn read_message(
 /// Reads and drops the body of a request that is refused, if it is short and arrives soon.
 /// actix-http closes a connection on which a body was left unread, and loses the requests behind
 /// it.
-pub(super) async fn discard<P>(announced: Option<u64>, payload: &mut P)
+pub(in crate::http) async fn discard<P>(announced: Option<u64>, payload: &mut P)
 where
     P: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
 {
@@ -95,13 +95,13 @@ where
 }
 
 /// The Content-Length of a request.
-pub(super) fn announced_length(headers: &HeaderMap) -> Option<u64> {
+pub(in crate::http) fn announced_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// The next part of a body; none at its end. Fails when the service stops, or after the deadline,
 /// if there is one.
-pub(super) async fn next_chunk(
+pub(in crate::http) async fn next_chunk(
     payload: &mut Payload,
     deadline: Option<Instant>,
     stopping: &watch::Receiver<bool>,

@@ -6,11 +6,11 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytestring::ByteString;
 
-use super::{cursor as cursors, params};
+use super::{cursor as cursors, query as params};
+use crate::domain::query::{Filters, Order, RocketQuery, Sort, SortKey};
 use crate::domain::rocket::{Status, View};
 use crate::domain::text::Text;
 use crate::domain::timestamp::Timestamp;
-use crate::store::query::{Filters, Order, RocketQuery, Sort, SortKey};
 
 /// The largest response to a bad query.
 const MOST_ANSWER_BYTES: usize = 16 * 1024;
@@ -57,7 +57,7 @@ pub fn query(input: &[u8]) {
     params::expect_none(text).err().iter().for_each(is_a_decent_answer);
 }
 
-fn is_a_decent_answer(problem: &super::problem::Problem) {
+fn is_a_decent_answer(problem: &crate::http::problem::Problem) {
     let response = problem.error_response();
     assert_eq!(response.status(), 400);
     let body = actix_web::body::to_bytes(response.into_body());

@@ -16,12 +16,13 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::problem::Problem;
-use super::rockets::{RocketJson, StatusName};
-use super::{State, params};
-use crate::domain::rocket::{Rocket, View};
+use crate::domain::query::{Filters, Order, Position, RocketQuery, Sort};
+use crate::domain::rocket::{Rocket, Status, View};
 use crate::feed::{Cursor, Delivery, Follower, RocketChange};
-use crate::store::query::{Filters, Order, Position, RocketQuery, Sort};
+use crate::http::extract::query;
+use crate::http::problem::Problem;
+use crate::http::state::State;
+use crate::wire::rocket::RocketJson;
 
 /// After this long without an event, a comment shows that the connection is alive.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -46,7 +47,7 @@ const LAST_EVENT_ID: &str = "Last-Event-ID";
         ("channel" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only this channel."),
         ("type" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only rockets of this type."),
         ("mission" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only rockets of this mission."),
-        ("status" = Option<StatusName>, Query, description = "Only rockets with this status."),
+        ("status" = Option<Status>, Query, description = "Only rockets with this status."),
         ("snapshot" = Option<bool>, Query, description = "Whether to start with a snapshot; `true` \
                                                           by default."),
         ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event that the client received.")
@@ -56,11 +57,11 @@ const LAST_EVENT_ID: &str = "Last-Event-ID";
         (status = 400, description = "A parameter is unknown, repeated or bad.")
     )
 )]
-pub(super) async fn follow(
+pub(in crate::http) async fn follow(
     request: HttpRequest,
     state: web::Data<State>,
 ) -> Result<HttpResponse, Problem> {
-    let params::EventsQuery { filters, snapshot } = params::events(request.query_string())?;
+    let query::EventsQuery { filters, snapshot } = query::events(request.query_string())?;
     let mut response = HttpResponse::Ok();
     response.content_type("text/event-stream").insert_header((header::CACHE_CONTROL, "no-store"));
     // Proxies must not buffer events.
@@ -164,7 +165,7 @@ impl Events {
         let store = self.state.store.clone();
         let page =
             self.state.snapshots.read_when_free(async move { store.rockets(query).await }).await;
-        let page = self.state.read(page)?;
+        let page = self.state.or_unavailable(page)?;
         self.phase = match page.next {
             Some(next) => Phase::Snapshot(Some(next)),
             None => Phase::Live,

@@ -3,15 +3,16 @@
 use actix_web::http::header::{self, Accept, Header, HeaderName, Quality};
 use actix_web::mime::Mime;
 use actix_web::{HttpRequest, HttpResponse, web};
-use serde::Serialize;
-use utoipa::ToSchema;
 
-use super::problem::Problem;
-use super::rockets::json;
-use super::schema::{FleetTotals, ReportJson};
-use super::{State, params, response_budget};
-use crate::report_text;
-use crate::store::report::{Report, ReportRows, camel_case};
+use super::json;
+use crate::http::extract::query;
+use crate::http::middleware::response_budget;
+use crate::http::problem::Problem;
+use crate::http::state::State;
+use crate::store::report::{Report, ReportRows};
+use crate::wire;
+use crate::wire::report::{ReportInfo, ReportList, RowObject, camel_case};
+use crate::wire::schema::{FleetTotals, ReportJson};
 
 /// The number of rows in the response, if the report has more.
 static TRUNCATED: HeaderName = HeaderName::from_static("report-truncated-at");
@@ -31,15 +32,14 @@ const MOST_ROWS: u32 = 10_000;
         (status = 400, description = "There are parameters; this takes none.")
     )
 )]
-pub(super) async fn stats(
+pub(in crate::http) async fn stats(
     request: HttpRequest,
     state: web::Data<State>,
 ) -> Result<HttpResponse, Problem> {
-    params::expect_none(request.query_string())?;
+    query::expect_none(request.query_string())?;
     let report = totals(&state).await?;
-    let row =
-        report.objects().next().ok_or_else(|| Problem::unavailable("the fleet has no totals"))?;
-    Ok(json(HttpResponse::Ok(), &row))
+    let [row] = &*report.rows else { unreachable!("the report `fleet` is always one row") };
+    Ok(json(HttpResponse::Ok(), &RowObject::new(report.report, row)))
 }
 
 /// The available reports.
@@ -53,8 +53,8 @@ pub(super) async fn stats(
         (status = 400, description = "There are parameters; this takes none.")
     )
 )]
-pub(super) async fn list(request: HttpRequest) -> Result<HttpResponse, Problem> {
-    params::expect_none(request.query_string())?;
+pub(in crate::http) async fn list(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    query::expect_none(request.query_string())?;
     let reports = Report::ALL.map(|report| ReportInfo {
         name: report.name(),
         description: report.description(),
@@ -73,7 +73,7 @@ pub(super) async fn list(request: HttpRequest) -> Result<HttpResponse, Problem> 
     path = "/reports/{name}",
     operation_id = "getReport",
     tag = "Reports",
-    params(("name" = ReportName, Path, description = "The name of the report.")),
+    params(("name" = Report, Path, description = "The name of the report.")),
     responses(
         (status = 200, description = "The rows, as JSON, or as CSV to clients whose Accept prefers it.", content(
             (ReportJson = "application/json"),
@@ -83,12 +83,12 @@ pub(super) async fn list(request: HttpRequest) -> Result<HttpResponse, Problem> 
         (status = 404, description = "There is no such report.")
     )
 )]
-pub(super) async fn one(
+pub(in crate::http) async fn one(
     request: HttpRequest,
     name: web::Path<String>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, Problem> {
-    params::expect_none(request.query_string())?;
+    query::expect_none(request.query_string())?;
     let report = Report::ALL.into_iter().find(|report| report.name() == *name);
     let report = report
         .ok_or_else(|| Problem::not_found("There is no such report; GET /reports lists them."))?;
@@ -99,20 +99,22 @@ pub(super) async fn one(
         response.insert_header((TRUNCATED.clone(), MOST_ROWS.to_string()));
     }
     if wants_csv(&request) {
-        let csv = report_text::csv(&report).map_err(Problem::unavailable)?;
+        let csv = wire::report::csv(&report).map_err(Problem::unavailable)?;
         return Ok(response
             .content_type("text/csv; charset=utf-8")
             .body(response_budget::into_bytes(csv)));
     }
-    let body = report_text::json(&report).map_err(Problem::unavailable)?;
+    let body = wire::report::json(&report).map_err(Problem::unavailable)?;
     Ok(response.content_type("application/json").body(response_budget::into_bytes(body)))
 }
 
 /// The totals of the fleet. Dashboards and Prometheus read them often, so they don't queue behind
 /// slower reads.
-pub(super) async fn totals(state: &State) -> Result<ReportRows, Problem> {
+pub(in crate::http) async fn totals(state: &State) -> Result<ReportRows, Problem> {
     let store = state.store.clone();
-    state.read(state.totals.read(async move { store.report(Report::Fleet, 1).await }).await?)
+    state.or_unavailable(
+        state.totals.read(async move { store.report(Report::Fleet, 1).await }).await?,
+    )
 }
 
 async fn read(state: &State, report: Report) -> Result<ReportRows, Problem> {
@@ -120,7 +122,9 @@ async fn read(state: &State, report: Report) -> Result<ReportRows, Problem> {
         return totals(state).await;
     }
     let store = state.store.clone();
-    state.read(state.long_reads.read(async move { store.report(report, MOST_ROWS).await }).await?)
+    state.or_unavailable(
+        state.long_reads.read(async move { store.report(report, MOST_ROWS).await }).await?,
+    )
 }
 
 /// Whether the client prefers CSV to JSON (RFC 9110, section 12.5.1). A client that accepts neither
@@ -151,33 +155,4 @@ fn quality(accept: &Accept, wanted_type: &str, wanted_subtype: &str) -> Quality 
     ranges
         .max_by_key(|(specificity, quality)| (*specificity, *quality))
         .map_or(Quality::ZERO, |(_, quality)| quality)
-}
-
-/// The available reports.
-#[derive(Serialize, ToSchema)]
-struct ReportList<'r> {
-    reports: &'r [ReportInfo],
-}
-
-/// The name and the contents of a report.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Report)]
-struct ReportInfo {
-    name: &'static str,
-    description: &'static str,
-    /// The view in the database.
-    view: &'static str,
-    columns: Vec<String>,
-}
-
-/// The name of a report.
-#[derive(ToSchema)]
-#[schema(rename_all = "lowercase")]
-#[allow(dead_code)]
-pub(super) enum ReportName {
-    Missions,
-    Types,
-    Explosions,
-    Fleet,
-    Gaps,
 }

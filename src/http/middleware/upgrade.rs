@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
 
 /// Ends the request's body according to its Content-Length.
-pub(super) fn ignore(mut request: ServiceRequest) -> ServiceRequest {
+pub(in crate::http) fn ignore(mut request: ServiceRequest) -> ServiceRequest {
     let head = request.head();
     // With a Transfer-Encoding, the body marks its own end.
     if is_upgrade(head) && !head.headers.contains_key(header::TRANSFER_ENCODING) {
@@ -29,7 +29,7 @@ pub(super) fn ignore(mut request: ServiceRequest) -> ServiceRequest {
 
 /// Tells the client that the connection ends with this response, because the rest of it was taken
 /// for the request's body.
-pub(super) fn close<B>(mut response: ServiceResponse<B>) -> ServiceResponse<B> {
+pub(in crate::http) fn close<B>(mut response: ServiceResponse<B>) -> ServiceResponse<B> {
     if is_upgrade(response.request().head()) {
         let head = response.response_mut().head_mut();
         head.set_connection_type(ConnectionType::Close);

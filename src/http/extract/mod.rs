@@ -1,0 +1,7 @@
+//! What requests hold, parsed: bodies, query strings and cursors.
+
+pub(in crate::http) mod body;
+pub(in crate::http) mod cursor;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+pub(in crate::http) mod query;

@@ -1,0 +1,33 @@
+//! `GET /metrics`.
+
+use std::time::Duration;
+
+use actix_web::{HttpResponse, web};
+
+use crate::http::problem::Problem;
+use crate::http::routes::reports::totals;
+use crate::http::state::State;
+
+/// How long to wait for the totals of the fleet. Prometheus's default timeout is ten seconds.
+const FLEET_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Metrics for Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "getMetrics",
+    tag = "Service",
+    responses((status = 200, description = "The metrics in the Prometheus text format.", content_type = "text/plain", body = String))
+)]
+pub(in crate::http) async fn show(state: web::Data<State>) -> Result<HttpResponse, Problem> {
+    // If the store is down, the other metrics still work, and matter most.
+    let fleet = tokio::time::timeout(FLEET_PATIENCE, totals(&state)).await;
+    let subscribers = i64::try_from(state.feed.followers()).unwrap_or(i64::MAX);
+    let text = state.metrics.encode(
+        state.ingest.queued_bytes(),
+        subscribers,
+        fleet.ok().and_then(Result::ok).as_ref(),
+    );
+    let text = text.map_err(Problem::unavailable)?;
+    Ok(HttpResponse::Ok().content_type(prometheus::TEXT_FORMAT).body(text))
+}

@@ -1,0 +1,130 @@
+//! `GET /rockets` and `GET /rockets/{channel}`.
+
+use actix_web::http::header;
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytestring::ByteString;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use super::json;
+use crate::domain::query::{Order, Sort};
+use crate::domain::rocket::{Status, View, Views};
+use crate::domain::text::Channel;
+use crate::http::coalesced_reads::CoalescedReads;
+use crate::http::extract::{cursor, query};
+use crate::http::problem::Problem;
+use crate::http::read_limit::ReadCost;
+use crate::http::state::State;
+use crate::wire::rocket::{BothViewsJson, OneRocketJson, PageJson, RocketJson};
+
+/// One page of rockets.
+#[utoipa::path(
+    get,
+    path = "/rockets",
+    operation_id = "listRockets",
+    tag = "Rockets",
+    params(
+        ("sort" = Option<Sort>, Query, description = "The sort key; `latestUpdate` by \
+                                                          default."),
+        ("order" = Option<Order>, Query, description = "By default `desc` for latestUpdate and \
+                                                            speed, `asc` for the others. Nulls \
+                                                            come last in either order; ties break \
+                                                            by channel."),
+        ("channel" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only this channel."),
+        ("type" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only rockets of this type."),
+        ("mission" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only rockets of this mission."),
+        ("status" = Option<Status>, Query, description = "Only rockets with this status."),
+        ("view" = Option<View>, Query, description = "`best-effort` by default."),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "At most this many rockets; 100 by default."),
+        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]+$", description = "The `nextCursor` of the previous page, with the same sort, order, filters and view.")
+    ),
+    responses(
+        (status = 200, description = "The page.", body = PageJson, headers(
+            ("Link" = String, description = "The next page, if there is one, as `rel=\"next\"`.")
+        )),
+        (status = 400, description = "A parameter is unknown, repeated or bad; `errors` names them.")
+    )
+)]
+pub(in crate::http) async fn list(
+    request: HttpRequest,
+    state: web::Data<State>,
+) -> Result<HttpResponse, Problem> {
+    let query = query::rockets(request.query_string())?;
+    let read = {
+        let (store, query) = (state.store.clone(), query.clone());
+        async move { store.rockets(query).await }
+    };
+    let page = match ReadCost::of(&query) {
+        ReadCost::Short => read.await,
+        ReadCost::Search => state.searches.read(read).await?,
+        ReadCost::Long => state.long_reads.read(read).await?,
+    };
+    let page = state.or_unavailable(page)?;
+    let next_cursor = page.next.map(|position| cursor::encode(&query, &position));
+    let mut response = HttpResponse::Ok();
+    if let Some(cursor) = &next_cursor {
+        response.append_header((header::LINK, next_link(request.query_string(), cursor)));
+    }
+    let rockets = page.rockets.iter().map(|rocket| RocketJson::new(rocket, None)).collect();
+    Ok(json(response, &PageJson { rockets, next_cursor }))
+}
+
+/// One rocket.
+#[utoipa::path(
+    get,
+    path = "/rockets/{channel}",
+    operation_id = "getRocket",
+    tag = "Rockets",
+    params(
+        ("channel" = String, Path, description = "Percent-encoded. For `.` and `..`, use `GET \
+                                                  /rockets?channel=`.", min_length = 1, max_length = 255, example = "193270a9-c9cf-404a-8f83-838e71d9ae67"),
+        ("view" = Option<Views>, Query, description = "`best-effort` by default; `both` \
+                                                           returns both views from one snapshot.")
+    ),
+    responses(
+        (status = 200, description = "The rocket, with its first 100 gaps.", body = OneRocketJson),
+        (status = 400, description = "A parameter is unknown, repeated or bad."),
+        (status = 404, description = "No message of this channel has been processed.")
+    )
+)]
+pub(in crate::http) async fn one(
+    request: HttpRequest,
+    channel: web::Path<String>,
+    state: web::Data<State>,
+    lookups: web::Data<CoalescedReads>,
+) -> Result<HttpResponse, Problem> {
+    let views = query::rocket(request.query_string())?;
+    let never_heard_of = || Problem::not_found("No message of this channel has been processed.");
+    // A text that can't be a channel is a channel without messages. The path parameter has U+FFFD
+    // in place of bytes that are not UTF-8, so check the path itself.
+    if percent_decode_str(request.path()).decode_utf8().is_err() {
+        return Err(never_heard_of());
+    }
+    let channel =
+        Channel::new(ByteString::from(channel.into_inner())).map_err(|_| never_heard_of())?;
+    match views {
+        Views::One(view) => {
+            let found = lookups.rocket(channel, view).await;
+            let found = state.or_unavailable(found)?.ok_or_else(never_heard_of)?;
+            Ok(json(HttpResponse::Ok(), &RocketJson::new(&found.rocket, Some(&found.gaps))))
+        }
+        Views::Both => {
+            let found = state.store.rocket_in_both_views(&channel).await;
+            let found = state.or_unavailable(found)?.ok_or_else(never_heard_of)?;
+            Ok(json(HttpResponse::Ok(), &BothViewsJson::new(&found)))
+        }
+    }
+}
+
+/// The URL of the same query with another cursor. The parameters are encoded again, whatever
+/// encoding the client chose.
+fn next_link(query_string: &str, cursor: &str) -> String {
+    let kept = query::pairs(query_string).filter(|(name, _)| name != "cursor");
+    let pairs = kept.chain([("cursor".into(), cursor.into())]).map(|(name, value)| {
+        let encode = |text| utf8_percent_encode(text, UNRESERVED).to_string();
+        format!("{}={}", encode(&name), encode(&value))
+    });
+    format!("</rockets?{}>; rel=\"next\"", pairs.collect::<Vec<_>>().join("&"))
+}
+
+/// Everything but the unreserved characters of a URI.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

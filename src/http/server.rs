@@ -1,0 +1,172 @@
+//! The server: its sockets, its workers, and the application of each worker.
+
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_http::HttpService;
+use actix_server::{Server as Listening, ServerHandle};
+use actix_service::{ServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_web::body::MessageBody;
+use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
+use actix_web::{App, web};
+use tokio::sync::watch;
+
+use super::coalesced_reads::CoalescedReads;
+use super::middleware::Middleware;
+use super::middleware::auth::Access;
+use super::middleware::connection::{Connection, ConnectionTimers, KEEP_ALIVE};
+use super::middleware::response_budget::ResponseBudget;
+use super::read_limit::ReadLimit;
+use super::routes;
+use super::routes::health::Readiness;
+use super::state::State;
+use crate::feed::Feed;
+use crate::ingest::Ingest;
+use crate::metrics::Metrics;
+use crate::store::Store;
+
+/// How long a stop waits for requests in progress.
+const STOP_TIMEOUT_SECONDS: u64 = 6;
+
+/// The number of a worker's threads that are left for fast lists while as many slow reads run as
+/// may, all on this worker.
+const FAST_LISTING_THREADS: usize = 4;
+/// Slow reads are of these kinds: reports and large pages, other pages, totals, and snapshots.
+const SLOW_READS: usize = 4;
+
+/// The concurrency of a server.
+#[derive(Clone, Copy, Debug)]
+pub struct Capacity {
+    /// The number of threads that answer requests.
+    pub workers: usize,
+    /// The most connected clients; others wait until some of these disconnect.
+    pub connections: usize,
+}
+
+/// A listening server.
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    server: Listening,
+    stop: watch::Sender<bool>,
+}
+
+/// Stops a server from another task.
+#[derive(Clone)]
+pub struct Stopper {
+    handle: ServerHandle,
+    stop: watch::Sender<bool>,
+}
+
+impl Stopper {
+    /// Stops accepting, lets requests in progress finish, and ends the server.
+    pub async fn stop(&self) {
+        // Endless streams end themselves.
+        self.stop.send_replace(true);
+        self.handle.stop(true).await;
+    }
+}
+
+impl Server {
+    /// Creates a server on bound sockets. It answers once [`run`](Self::run) is polled.
+    pub fn new(
+        listeners: Vec<TcpListener>,
+        store: Store,
+        ingest: Ingest,
+        feed: Feed,
+        metrics: Metrics,
+        access: Access,
+        capacity: Capacity,
+    ) -> std::io::Result<Self> {
+        let Capacity { workers, connections } = capacity;
+        let listening: Vec<_> =
+            listeners.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?;
+        let addresses = listening.clone();
+        let (stop, stopping) = watch::channel(false);
+        let around = Middleware {
+            access: web::Data::new(access),
+            listening: listening.into(),
+            ids: Arc::default(),
+            answers: ResponseBudget::default(),
+            metrics: metrics.clone(),
+        };
+        let slow_reads = || ReadLimit::new(workers);
+        let state = web::Data::new(State {
+            store,
+            ingest,
+            feed,
+            metrics,
+            long_reads: slow_reads(),
+            searches: slow_reads(),
+            totals: slow_reads(),
+            snapshots: slow_reads(),
+            readiness: Readiness::default(),
+            stopping,
+        });
+        let ids = Arc::clone(&around.ids);
+        let app = move || application(state.clone(), around.clone());
+        let mut server = Listening::build()
+            .workers(workers)
+            .max_concurrent_connections(connections.div_ceil(workers))
+            .worker_max_blocking_threads(SLOW_READS * workers + FAST_LISTING_THREADS)
+            .disable_signals()
+            .shutdown_timeout(STOP_TIMEOUT_SECONDS);
+        for listener in listeners {
+            let (app, stopping) = (app.clone(), server.graceful_shutdown_signal());
+            let ids = Arc::clone(&ids);
+            server = server.listen("http", listener, move || {
+                let (connections, stopping) =
+                    (Rc::new(ConnectionTimers::new(Arc::clone(&ids))), stopping.clone());
+                let http = HttpService::build()
+                    .graceful_shutdown_signal(move || {
+                        let stopping = stopping.clone();
+                        async move { stopping.notified().await }
+                    })
+                    .client_request_timeout(Duration::ZERO)
+                    .keep_alive(KEEP_ALIVE)
+                    .on_connect_ext(Connection::introduce)
+                    .h1(map_config(app(), |()| AppConfig::default()));
+                fn_service(move |stream| std::future::ready(Ok(connections.accept(stream))))
+                    .and_then(http)
+            })?;
+        }
+        Ok(Self { addresses, server: server.run(), stop })
+    }
+
+    /// The addresses that it listens on, with the actual port for port 0.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Returns a handle to stop it.
+    pub fn stopper(&self) -> Stopper {
+        Stopper { handle: self.server.handle(), stop: self.stop.clone() }
+    }
+
+    /// Answers requests until it is stopped.
+    pub async fn run(self) -> std::io::Result<()> {
+        self.server.await
+    }
+}
+
+/// The application of one worker.
+fn application(
+    state: web::Data<State>,
+    around: Middleware,
+) -> App<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse<impl MessageBody>,
+        Error = actix_web::Error,
+        InitError = (),
+    >,
+> {
+    App::new()
+        .app_data(web::Data::new(CoalescedReads::new(state.store.clone())))
+        .app_data(around.access.clone())
+        .app_data(state)
+        .wrap_fn(move |request, service| around.answer(request, service))
+        .configure(routes::configure)
+}
