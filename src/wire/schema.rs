@@ -4,6 +4,9 @@
 
 use utoipa::ToSchema;
 
+use crate::domain::message::{MessageNumber, SpeedChange};
+use crate::domain::text::{Channel, Text};
+
 /// A message about a rocket. Unknown members are ignored; a duplicated member is an error.
 #[derive(ToSchema)]
 #[schema(as = Message, examples(json!({
@@ -56,12 +59,10 @@ pub(crate) struct MissionChangedMessage {
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub(crate) struct Metadata<T> {
-    /// The rocket's radio channel, which is its identity.
-    #[schema(min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
-    channel: String,
-    /// The message's place in the channel's order.
-    #[schema(minimum = 1, maximum = 4_294_967_295_u64)]
-    message_number: u32,
+    #[schema(inline)]
+    channel: Channel,
+    #[schema(inline)]
+    message_number: MessageNumber,
     /// When it was sent. Digits after the sixth decimal of a second are dropped. Second 60 is
     /// accepted, and means the first second of the next minute.
     #[schema(
@@ -97,34 +98,34 @@ pub(crate) enum MissionType {
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub(crate) struct Launched {
-    #[schema(min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
-    r#type: String,
-    #[schema(minimum = -2_147_483_648_i64, maximum = 2_147_483_647)]
-    launch_speed: i32,
-    #[schema(min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
-    mission: String,
+    #[schema(inline)]
+    r#type: Text,
+    #[schema(inline)]
+    launch_speed: SpeedChange,
+    #[schema(inline)]
+    mission: Text,
 }
 
 /// The size of the speed change.
 #[derive(ToSchema)]
 pub(crate) struct SpeedChanged {
-    #[schema(minimum = -2_147_483_648_i64, maximum = 2_147_483_647)]
-    by: i32,
+    #[schema(inline)]
+    by: SpeedChange,
 }
 
 /// Why it exploded.
 #[derive(ToSchema)]
 pub(crate) struct Exploded {
-    #[schema(min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
-    reason: String,
+    #[schema(inline)]
+    reason: Text,
 }
 
 /// The new mission.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub(crate) struct MissionChanged {
-    #[schema(min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
-    new_mission: String,
+    #[schema(inline)]
+    new_mission: Text,
 }
 
 /// A report: its name and its rows.

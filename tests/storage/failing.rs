@@ -14,8 +14,8 @@ use rocket_monitor::store::{Database, OpenOptions, Store};
 
 use crate::disk::{Disk, Kind, Platter, Unsynced, lay_out};
 use crate::figures;
-use crate::power::{cut, judge_files, with_a_short_log};
 use crate::fleet::{arrivals, json, judge};
+use crate::power::{cut, judge_files, with_a_short_log};
 use crate::support::{Answer, App, Backend, Client, eventually, faster, launched, query};
 
 /// A service on a disk that is recorded from its first byte.

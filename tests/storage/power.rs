@@ -52,8 +52,13 @@ fn serve(
 ) {
     let store = Store::open(&Database::File(path.to_owned()), options).unwrap();
     let (feed, feeding) = Feed::start(&store).unwrap();
-    let (ingest, committers) =
-        Ingest::start(&store, &feed, &Metrics::new(rocket_monitor::http::paths()).unwrap(), Limits::default()).unwrap();
+    let (ingest, committers) = Ingest::start(
+        &store,
+        &feed,
+        &Metrics::new(rocket_monitor::http::paths()).unwrap(),
+        Limits::default(),
+    )
+    .unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for some in part.chunks(40) {
         let send = some.chunks(some.len().div_ceil(CLIENTS)).map(async |mine| {

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::domain::query::{Filters, Order, Position, RocketQuery, Sort};
 use crate::domain::rocket::{Rocket, Status, View};
+use crate::domain::text::Text;
 use crate::feed::{Cursor, Delivery, Follower, RocketChange};
 use crate::http::extract::query;
 use crate::http::problem::Problem;
@@ -44,9 +45,9 @@ const LAST_EVENT_ID: &str = "Last-Event-ID";
     operation_id = "followEvents",
     tag = "Rockets",
     params(
-        ("channel" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only this channel."),
-        ("type" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only rockets of this type."),
-        ("mission" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only rockets of this mission."),
+        ("channel" = inline(Option<Text>), Query, description = "Only this channel."),
+        ("type" = inline(Option<Text>), Query, description = "Only rockets of this type."),
+        ("mission" = inline(Option<Text>), Query, description = "Only rockets of this mission."),
         ("status" = Option<Status>, Query, description = "Only rockets with this status."),
         ("snapshot" = Option<bool>, Query, description = "Whether to start with a snapshot; `true` \
                                                           by default."),

@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use super::json;
 use crate::domain::query::{Order, Sort};
 use crate::domain::rocket::{Status, View, Views};
-use crate::domain::text::Channel;
+use crate::domain::text::{Channel, Text};
 use crate::http::coalesced_reads::CoalescedReads;
 use crate::http::extract::{cursor, query};
 use crate::http::problem::Problem;
@@ -29,9 +29,9 @@ use crate::wire::rocket::{BothViewsJson, OneRocketJson, PageJson, RocketJson};
                                                             speed, `asc` for the others. Nulls \
                                                             come last in either order; ties break \
                                                             by channel."),
-        ("channel" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only this channel."),
-        ("type" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only rockets of this type."),
-        ("mission" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", description = "Only rockets of this mission."),
+        ("channel" = inline(Option<Text>), Query, description = "Only this channel."),
+        ("type" = inline(Option<Text>), Query, description = "Only rockets of this type."),
+        ("mission" = inline(Option<Text>), Query, description = "Only rockets of this mission."),
         ("status" = Option<Status>, Query, description = "Only rockets with this status."),
         ("view" = Option<View>, Query, description = "`best-effort` by default."),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "At most this many rockets; 100 by default."),
