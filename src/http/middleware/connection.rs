@@ -57,12 +57,12 @@ pub(in crate::http) struct ConnectionTimers {
     second: Cell<u32>,
     /// Whether the task that checks them is running.
     watched: Cell<bool>,
-    waiting: RefCell<Vec<Weak<ConnectionState>>>,
+    open: RefCell<Vec<Weak<ConnectionState>>>,
 }
 
 impl ConnectionTimers {
     pub(in crate::http) fn new(ids: Arc<RequestIds>) -> Self {
-        Self { ids, second: Cell::new(0), watched: Cell::new(false), waiting: RefCell::default() }
+        Self { ids, second: Cell::new(0), watched: Cell::new(false), open: RefCell::default() }
     }
 
     /// Wraps a new connection, and starts to check it.
@@ -80,7 +80,7 @@ impl ConnectionTimers {
             tracing::debug!(%error, "can't set the send buffer of a connection");
         }
         let peer = stream.peer_addr().ok();
-        let waiting = Rc::new(ConnectionState {
+        let state = Rc::new(ConnectionState {
             connections: Rc::clone(self),
             answering: Cell::new(0),
             head_begun: Cell::new(true),
@@ -91,13 +91,13 @@ impl ConnectionTimers {
             patience: Cell::new(PATIENCE_SECONDS * LEAST_RATE),
             task: RefCell::new(None),
         });
-        self.waiting.borrow_mut().push(Rc::downgrade(&waiting));
+        self.open.borrow_mut().push(Rc::downgrade(&state));
         if !self.watched.replace(true) {
             actix_web::rt::spawn(Rc::clone(self).watch());
         }
         let connection = Connection {
             stream,
-            waiting,
+            state,
             framing: Framing::default(),
             ahead: BytesMut::new(),
             has_ended: false,
@@ -112,12 +112,12 @@ impl ConnectionTimers {
 
     /// Wakes connections that have timed out, until there are no connections.
     async fn watch(self: Rc<Self>) {
-        while !self.waiting.borrow().is_empty() {
+        while !self.open.borrow().is_empty() {
             tokio::time::sleep(TICK).await;
             self.second.set(self.second.get().saturating_add(1));
-            self.waiting.borrow_mut().retain(|waiting| match waiting.upgrade() {
-                Some(waiting) => {
-                    waiting.tick();
+            self.open.borrow_mut().retain(|state| match state.upgrade() {
+                Some(state) => {
+                    state.tick();
                     true
                 }
                 None => false,
@@ -232,10 +232,10 @@ pub(in crate::http) struct RequestInProgress(Rc<ConnectionState>);
 impl RequestInProgress {
     /// Starts to answer a request. None if it did not come over a [`Connection`].
     pub(in crate::http) fn begin(request: &ServiceRequest) -> Option<Self> {
-        let waiting = Rc::clone(request.conn_data::<Rc<ConnectionState>>()?);
-        waiting.answering.set(waiting.answering.get() + 1);
-        waiting.deadline.set(None);
-        Some(Self(waiting))
+        let state = Rc::clone(request.conn_data::<Rc<ConnectionState>>()?);
+        state.answering.set(state.answering.get() + 1);
+        state.deadline.set(None);
+        Some(Self(state))
     }
 
     /// Wraps the response body. The request counts as answered at the end of the body.
@@ -246,14 +246,12 @@ impl RequestInProgress {
 
 impl Drop for RequestInProgress {
     fn drop(&mut self) {
-        let Self(waiting) = self;
-        waiting.answering.set(waiting.answering.get() - 1);
-        waiting.answered();
-        if waiting.answering.get() == 0 {
-            waiting.head_begun.set(false);
-            waiting
-                .deadline
-                .set(Some(waiting.connections.after(KEEP_ALIVE_SECONDS + HEAD_SECONDS)));
+        let Self(state) = self;
+        state.answering.set(state.answering.get() - 1);
+        state.answered();
+        if state.answering.get() == 0 {
+            state.head_begun.set(false);
+            state.deadline.set(Some(state.connections.after(KEEP_ALIVE_SECONDS + HEAD_SECONDS)));
         }
     }
 }
@@ -282,7 +280,7 @@ impl<B: MessageBody + Unpin> MessageBody for TrackedBody<B> {
 /// A connection that ends if a head doesn't arrive, or a response isn't read, in time.
 pub(in crate::http) struct Connection {
     stream: TcpStream,
-    waiting: Rc<ConnectionState>,
+    state: Rc<ConnectionState>,
     framing: Framing,
     /// Bytes read beyond the current request.
     ahead: BytesMut,
@@ -298,8 +296,8 @@ impl Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         // Nor is another request read for a client that doesn't read its responses.
-        let is_behind = self.waiting.is_behind.get() && !self.framing.is_within_request();
-        if self.waiting.turn.get() == Turn::Answering || is_behind {
+        let is_behind = self.state.is_behind.get() && !self.framing.is_within_request();
+        if self.state.turn.get() == Turn::Answering || is_behind {
             return self.poll_ahead(context);
         }
         let before = buffer.filled().len();
@@ -322,9 +320,9 @@ impl Connection {
             self.ahead.unsplit(later);
             buffer.set_filled(before + taken);
         }
-        self.waiting.has_more.set(!self.ahead.is_empty() || self.has_ended);
+        self.state.has_more.set(!self.ahead.is_empty() || self.has_ended);
         if ends {
-            self.waiting.read();
+            self.state.read();
         }
         Poll::Ready(Ok(()))
     }
@@ -338,47 +336,30 @@ impl Connection {
             ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
             self.has_ended = buffer.filled().is_empty();
             self.ahead.extend_from_slice(buffer.filled());
-            self.waiting.has_more.set(true);
+            self.state.has_more.set(true);
         }
         if self.has_ended && self.ahead.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
     /// Gives the connection's requests access to its state.
     pub(in crate::http) fn introduce(&self, extensions: &mut Extensions) {
-        extensions.insert(Rc::clone(&self.waiting));
+        extensions.insert(Rc::clone(&self.state));
     }
 }
 
-/// The response to an unusable head. The connection ends after it.
-fn refusal(ids: &RequestIds, status: StatusCode) -> String {
+/// The response to a head that is late. The connection ends after it.
+fn request_timeout(ids: &RequestIds) -> String {
     let problem = Problem::new(
-        status,
-        match status {
-            StatusCode::REQUEST_TIMEOUT => {
-                format!("The request's head did not arrive within {HEAD_SECONDS} seconds.")
-            }
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
-                "The request's head is too large.".to_owned()
-            }
-            _ => "This is not a valid HTTP/1.1 request.".to_owned(),
-        },
+        StatusCode::REQUEST_TIMEOUT,
+        format!("The request's head did not arrive within {HEAD_SECONDS} seconds."),
     );
-    let (title, problem) = (status.canonical_reason().unwrap_or_default(), problem.to_json());
-    let (status, date, id, length) =
-        (status.as_u16(), HttpDate::from(SystemTime::now()), ids.next(), problem.len());
+    let problem = problem.to_json();
+    let (date, id, length) = (HttpDate::from(SystemTime::now()), ids.next(), problem.len());
     format!(
-        "HTTP/1.1 {status} {title}\r\nconnection: close\r\ncontent-type: application/problem+json\r\n\
-         content-length: {length}\r\nx-request-id: {id}\r\ndate: {date}\r\n\r\n{problem}"
+        "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\
+         content-type: application/problem+json\r\ncontent-length: {length}\r\n\
+         x-request-id: {id}\r\ndate: {date}\r\n\r\n{problem}"
     )
-}
-
-/// The status, if the bytes are actix-http's own response to a head that it could not read. Such a
-/// response has no body, and lacks our request id.
-fn bare_refusal(bytes: &[u8]) -> Option<StatusCode> {
-    let rest = bytes.strip_prefix(b"HTTP/1.1 ").or_else(|| bytes.strip_prefix(b"HTTP/1.0 "))?;
-    let status = StatusCode::from_bytes(rest.get(..3)?).ok().filter(StatusCode::is_client_error)?;
-    let bare = rest.ends_with(b"\r\n\r\n") && memchr::memmem::find(rest, b"x-request-id").is_none();
-    bare.then_some(status)
 }
 
 impl AsyncRead for Connection {
@@ -388,22 +369,22 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let connection = self.get_mut();
-        let waiting = Rc::clone(&connection.waiting);
-        if waiting.is_late() {
+        let state = Rc::clone(&connection.state);
+        if state.is_late() {
             // No response is in progress, so this is the response. It is lost if the client no
             // longer reads.
-            let refusal = refusal(&waiting.connections.ids, StatusCode::REQUEST_TIMEOUT);
-            let _ = connection.stream.try_write(refusal.as_bytes());
-            waiting.deadline.set(None);
+            let response = request_timeout(&state.connections.ids);
+            let _ = connection.stream.try_write(response.as_bytes());
+            state.deadline.set(None);
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
         let polled = connection.poll_request(context, buffer);
         if buffer.filled().len() > before && connection.framing.is_within_request() {
-            waiting.received();
+            state.received();
         }
         if polled.is_pending() {
-            waiting.wait(context);
+            state.wait(context);
         }
         polled
     }
@@ -415,22 +396,18 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let Self { stream, waiting, .. } = self.get_mut();
-        if waiting.is_too_slow() {
+        let Self { stream, state, .. } = self.get_mut();
+        if state.is_too_slow() {
             tracing::debug!("disconnected a client that read its response too slowly");
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        if let Some(status) = bare_refusal(bytes) {
-            let refused = stream.try_write(refusal(&waiting.connections.ids, status).as_bytes());
-            return Poll::Ready(refused.map(|_| bytes.len()));
-        }
         let polled = Pin::new(stream).poll_write(context, bytes);
         match &polled {
-            Poll::Ready(Ok(written)) => waiting.sent(*written),
+            Poll::Ready(Ok(written)) => state.sent(*written),
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
-                waiting.sent(0);
-                waiting.wait(context);
+                state.sent(0);
+                state.wait(context);
             }
         }
         polled
