@@ -14,9 +14,9 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use rusqlite::InterruptHandle;
+use wal_vfs::LogLength;
 
 use super::database_file::{DatabaseFile, WriterConnection};
-use super::wal_vfs::{self, LogLength};
 use crate::store::StoreError;
 
 /// The writer copies up to this many frames without another thread's help: about 4 MiB.
@@ -140,7 +140,7 @@ impl Checkpoints {
 
     /// To be called after a commit. Failures are not the commit's: its messages are in the log.
     pub(super) fn after_commit(&mut self, writer: &mut WriterConnection) {
-        let Some(log) = wal_vfs::log(&writer.connection) else { return };
+        let Some(log) = wal_vfs::log_length(&writer.connection) else { return };
         if let Some(ended) = self.copying.take_if(|copying| copying.thread.is_finished()) {
             self.is_copied = ended.thread.join().unwrap_or(false);
             self.postpone(log);
@@ -214,7 +214,7 @@ fn copy_most(
         if interrupt.is_wanted.load(Ordering::SeqCst) || !own.checkpoint_and_sync()? {
             return Ok(false);
         }
-        let Some(log) = wal_vfs::log(&own.connection) else { return Ok(false) };
+        let Some(log) = wal_vfs::log_length(&own.connection) else { return Ok(false) };
         // A round takes at least one sync. While the disk does that, a fast writer adds more than
         // little, however many rounds there are.
         if limit.leaves_little(log) || log.left() > left_before / 2 {
@@ -318,8 +318,12 @@ mod tests {
         is_so: impl Fn(LogLength) -> bool,
     ) {
         let deadline = Instant::now() + DEADLINE;
-        while !wal_vfs::log(&writer.connection.guard()).is_some_and(&is_so) {
-            assert!(Instant::now() < deadline, "{:?}", wal_vfs::log(&writer.connection.guard()));
+        while !wal_vfs::log_length(&writer.connection.guard()).is_some_and(&is_so) {
+            assert!(
+                Instant::now() < deadline,
+                "{:?}",
+                wal_vfs::log_length(&writer.connection.guard())
+            );
             commit(writer, numbers.next().unwrap());
         }
     }
@@ -344,7 +348,7 @@ mod tests {
         let reader = Connection::open(directory.path().join("rockets.db")).unwrap();
         reader.execute_batch("BEGIN; SELECT * FROM rockets").unwrap();
         commit_until(&mut writer, &mut numbers, |log| log.frames > 1_000);
-        let copied = wal_vfs::log(&reader).unwrap();
+        let copied = wal_vfs::log_length(&reader).unwrap();
         assert!(copied.done < 64, "{copied:?}");
         drop(reader);
         commit_until(&mut writer, &mut numbers, |log| log.frames < 64);

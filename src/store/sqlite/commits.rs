@@ -9,9 +9,9 @@
 use std::sync::{Condvar, Mutex, MutexGuard};
 
 use rusqlite::Connection;
+use wal_vfs::LastCommit;
 
 use super::lock;
-use super::wal_vfs::{self, LastCommit};
 use crate::store::StoreError;
 
 /// A mark of the last commit to a database, as a connection sees it.

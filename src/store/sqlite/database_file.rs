@@ -13,7 +13,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, ffi};
 
 use super::files::{FileChange, FileId, OpenFiles};
-use super::{OPEN_FLAGS, connect, connect_reader, lock, schema, sync_log, wal_vfs};
+use super::{OPEN_FLAGS, connect, connect_reader, lock, schema, sync_log};
 use crate::store::StoreError;
 
 /// The most idle reader connections.
@@ -455,7 +455,7 @@ fn is_not_synced(error: &rusqlite::Error) -> bool {
 
 fn is_cut_short(error: &StoreError) -> bool {
     let StoreError::Sqlite(error) = error else { return false };
-    error.sqlite_error().is_some_and(|error| error.extended_code == wal_vfs::CUT_SHORT)
+    wal_vfs::is_log_cut_short(error)
 }
 
 /// Copies the log into the file as far as readers allow, and truncates it if nobody needs it any

@@ -13,8 +13,8 @@ use std::time::SystemTime;
 
 use rusqlite::Connection;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use wal_vfs::Header;
 
-use super::wal_vfs::{self, Raw};
 use crate::domain::timestamp::Timestamp;
 
 /// Only the owner can access new files. SQLite gives its log and the log's index the same
@@ -165,7 +165,7 @@ pub(super) struct OpenFiles {
     /// Changes with VACUUM, the only operation that shortens the file.
     schema_version: i64,
     /// Changes with checkpoints alone; none if it could not be read.
-    raw: Option<Raw>,
+    header: Option<Header>,
 }
 
 impl OpenFiles {
@@ -184,7 +184,7 @@ impl OpenFiles {
             log: FileId::of(&log_path)?,
             index: FileId::of(&index_path)?,
             schema_version: schema_version(connection)?,
-            raw: wal_vfs::raw(connection),
+            header: wal_vfs::header(connection),
             log_path,
             index_path,
         })
@@ -221,8 +221,8 @@ impl OpenFiles {
     /// Notices that another program wrote over the file: its header has changed without a
     /// checkpoint.
     fn verify_header(&mut self, connection: &Connection) -> Result<(), FileChange> {
-        let before = std::mem::replace(&mut self.raw, wal_vfs::raw(connection));
-        match (before, &self.raw) {
+        let before = std::mem::replace(&mut self.header, wal_vfs::header(connection));
+        match (before, &self.header) {
             (Some(before), Some(now)) if now.was_written_over(&before) => Err(FileChange::CutShort),
             _ => Ok(()),
         }

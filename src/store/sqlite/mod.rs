@@ -1,10 +1,10 @@
 //! SQLite, embedded: a file in WAL mode with one writer at a time and readers that never wait for
 //! it, or a database in memory, whose users take turns.
 //!
-//! It contains opening and migrating (`schema`), the write path (`write`, below it `wal_vfs`, and
-//! beside it `checkpoints`), reads (`read`, and the copy in memory that answers most of them,
-//! `cache`), changes (`changes`, and whose they are, `commits`) and the audit (`check`). Rules
-//! about messages belong to the domain.
+//! It contains opening and migrating (`schema`), the write path (`write`, below it the crate
+//! [`wal_vfs`], and beside it `checkpoints`), reads (`read`, and the copy in memory that answers
+//! most of them, `cache`), changes (`changes`, and whose they are, `commits`) and the audit
+//! (`check`). Rules about messages belong to the domain.
 
 mod backup;
 mod cache;
@@ -17,7 +17,6 @@ mod files;
 mod read;
 mod rows;
 mod schema;
-mod wal_vfs;
 mod write;
 
 use std::cell::Cell;
@@ -266,12 +265,7 @@ fn real_path(path: &Path) -> PathBuf {
 
 /// Opens an existing file for writing.
 fn connect(path: &Path) -> Result<Connection, StoreError> {
-    // Without our VFS, commits are equally correct, only slower.
-    let mut connection = if wal_vfs::register() {
-        Connection::open_with_flags_and_vfs(path, OPEN_FLAGS, wal_vfs::NAME)?
-    } else {
-        Connection::open_with_flags(path, OPEN_FLAGS)?
-    };
+    let mut connection = wal_vfs::open(path, OPEN_FLAGS)?;
     configure(&mut connection)?;
     // The VFS relies on FULL. The system's page cache backs SQLite's cache. A writer's few sorts
     // are small. Checkpoints are made by us, see `checkpoints`.

@@ -1,34 +1,15 @@
-//! A VFS for the writer's connection that passes a commit to the operating system in one write.
-//!
-//! SQLite writes each page of a commit to the write-ahead log separately, and the page's header
-//! before it. For a batch of small changes, these calls cost about as much as the changes. This VFS
-//! is the native one, except for the log: consecutive writes are buffered until SQLite syncs the
-//! log at the end of the commit, or reads, measures, truncates or closes it. When a commit extends
-//! the log, zeros fill it up to the end of a part. The commits that overwrite this part then change
-//! nothing about the file but its bytes, and syncing these takes a quarter less time. To SQLite the
-//! zeros mark the end of the valid log, like the remains of an earlier round.
-//!
-//! This is safe as long as the connection has `synchronous=FULL`: SQLite reports a commit only
-//! after it has synced it, and what has not been reported need not be in the file. Never use this
-//! VFS for a connection that syncs less.
-//!
-//! SQLite's file system interface is a C interface, so this is the only module with unsafe code.
-//! See <https://sqlite.org/vfs.html> and <https://sqlite.org/c3ref/io_methods.html>.
-#![allow(unsafe_code)]
+//! The VFS: the native one, except for the log.
 
 use std::ffi::{CStr, OsStr, c_int, c_void};
-use std::marker::PhantomData;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use rusqlite::Connection;
 use rusqlite::ffi::{self, sqlite3_file, sqlite3_vfs};
+use rusqlite::{Connection, OpenFlags};
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
-use super::files;
-
-/// The name of the VFS, for opening connections.
-pub(super) const NAME: &CStr = c"rocket-monitor-wal";
+const NAME: &CStr = c"whole-commits";
 
 /// A commit that writes more than this is passed on in parts. SQLite's own VFS accepts at most
 /// 131,071 bytes at a time, because it never expects more than a page.
@@ -37,13 +18,35 @@ const MOST_KEPT_BYTES: usize = 120 * 1024;
 /// The log grows by parts of this size.
 const PART_BYTES: i64 = 256 * 1024;
 
+/// Opens a database through the VFS. Whenever the connection writes, it must have
+/// `synchronous=FULL`.
+///
+/// If SQLite doesn't accept the VFS, this uses the native one: commits are equally right, only
+/// slower.
+pub fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    if register() {
+        Connection::open_with_flags_and_vfs(path, flags, NAME)
+    } else {
+        Connection::open_with_flags(path, flags)
+    }
+}
+
+/// The error of a write to a log that was truncated.
+const LOG_CUT_SHORT: c_int = ffi::SQLITE_IOERR_CORRUPTFS;
+
+/// Whether a commit failed because the log had lost its end: somebody truncated it while it was
+/// open. Nothing of the commit was written.
+pub fn is_log_cut_short(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| error.extended_code == LOG_CUT_SHORT)
+}
+
 /// Registers the VFS with SQLite, once per process. Returns whether it is registered.
-pub(super) fn register() -> bool {
+fn register() -> bool {
     static KNOWN: OnceLock<bool> = OnceLock::new();
     *KNOWN.get_or_init(|| {
         // SAFETY: the native VFS is never unregistered, and ours is leaked. A copy of the native
-        // one is a valid VFS; `open` finds the native one through `pAppData`, which no other copied
-        // method uses.
+        // one is a valid VFS; `open_file` finds the native one through `pAppData`, which no other
+        // copied method uses.
         unsafe {
             let native = ffi::sqlite3_vfs_find(std::ptr::null());
             let Some(mut ours) = native.as_ref().copied() else {
@@ -53,7 +56,7 @@ pub(super) fn register() -> bool {
             ours.pNext = std::ptr::null_mut();
             ours.pAppData = native.cast();
             ours.szOsFile += size_of::<WalFile>() as c_int;
-            ours.xOpen = Some(open);
+            ours.xOpen = Some(open_file);
             ffi::sqlite3_vfs_register(Box::leak(Box::new(ours)), 0) == ffi::SQLITE_OK
         }
     })
@@ -111,12 +114,15 @@ unsafe fn kept<'f>(file: *mut sqlite3_file) -> &'f mut WriteBuffer {
     unsafe { &mut *(*file.cast::<WalFile>()).kept }
 }
 
-/// Calls a method of the native file.
+/// Calls a method of the native file. Only for open files, with arguments that the method accepts.
 macro_rules! native_call {
     ($file:expr, $method:ident $(, $argument:expr)*) => {{
-        // SAFETY: the file is open, so its native part is open and has its methods.
+        // SAFETY: SQLite allocated the file for this VFS.
         let native = unsafe { native($file) };
+        // SAFETY: the file is open, so its native part is open and has its methods.
         match unsafe { (*native).pMethods.as_ref() }.and_then(|methods| methods.$method) {
+            // SAFETY: the native part is open, and its methods are those for it. The arguments are
+            // the caller's or SQLite's own.
             Some(method) => unsafe { method(native $(, $argument)*) },
             None => ffi::SQLITE_IOERR,
         }
@@ -133,8 +139,15 @@ unsafe fn native_length(file: *mut sqlite3_file) -> i64 {
     if told == ffi::SQLITE_OK { length } else { 0 }
 }
 
-/// The error of a write to a log that was truncated.
-pub(super) const CUT_SHORT: c_int = ffi::SQLITE_IOERR_CORRUPTFS;
+/// The length of the file that a path names; none if it can't be determined.
+///
+/// `std::fs::metadata` and the native `xFileSize` also request the file's times. After that, Linux
+/// (since 6.13, with "multigrain timestamps") gives the file a new time at the next write, and the
+/// next sync takes half as long again. So this requests the length alone.
+fn length_of(path: &Path) -> Option<i64> {
+    let status = statx(CWD, path, AtFlags::empty(), StatxFlags::SIZE).ok()?;
+    i64::try_from(status.stx_size).ok()
+}
 
 /// Writes the buffer. After an error the buffer is dropped, because its transaction fails.
 ///
@@ -148,12 +161,10 @@ unsafe fn hand_over(file: *mut sqlite3_file) -> c_int {
     }
     let (bytes, length, offset) = (kept.bytes.as_ptr(), kept.bytes.len() as c_int, kept.offset);
     // A log has no holes: it was truncated, and what follows the hole would be lost in the next
-    // crash. The native `xFileSize` would make the next sync slower, see `files::status`.
-    if files::status(&kept.path)
-        .is_ok_and(|(_, length)| i64::try_from(length).is_ok_and(|length| length < offset))
-    {
+    // crash.
+    if length_of(&kept.path).is_some_and(|length| length < offset) {
         kept.bytes.clear();
-        return CUT_SHORT;
+        return LOG_CUT_SHORT;
     }
     let written = native_call!(file, xWrite, bytes.cast(), length, offset);
     kept.written = kept.written.max(kept.end());
@@ -187,7 +198,7 @@ unsafe fn fill_part(file: *mut sqlite3_file) {
     }
 }
 
-unsafe extern "C" fn open(
+unsafe extern "C" fn open_file(
     vfs: *mut sqlite3_vfs,
     name: ffi::sqlite3_filename,
     file: *mut sqlite3_file,
@@ -195,7 +206,7 @@ unsafe extern "C" fn open(
     out_flags: *mut c_int,
 ) -> c_int {
     // SAFETY: `vfs` is ours, because this is called through it; `file` has room for both
-    // structures.
+    // structures; the name of a log is a string of C.
     unsafe {
         let native_vfs: *mut sqlite3_vfs = (*vfs).pAppData.cast();
         let Some(native_open) = (*native_vfs).xOpen else {
@@ -224,7 +235,7 @@ unsafe extern "C" fn open(
 unsafe extern "C" fn close(file: *mut sqlite3_file) -> c_int {
     // The buffer belongs to a rolled-back transaction, and others may have written in its place
     // since.
-    // SAFETY: SQLite closes an open file once.
+    // SAFETY: `open_file` set it from a box, and SQLite closes an open file once.
     drop(unsafe { Box::from_raw((*file.cast::<WalFile>()).kept) });
     native_call!(file, xClose)
 }
@@ -235,7 +246,8 @@ unsafe extern "C" fn write(
     length: c_int,
     offset: i64,
 ) -> c_int {
-    // SAFETY: the file is open, and `bytes` has this length.
+    // SAFETY: the file is open, and `bytes` has this length and is not ours. No reference to what
+    // is kept outlives its statement.
     unsafe {
         // A panic must not reach SQLite.
         let Ok(length) = usize::try_from(length) else { return ffi::SQLITE_IOERR_WRITE };
@@ -256,7 +268,7 @@ unsafe extern "C" fn write(
 macro_rules! after_handing_over {
     ($($name:ident = $method:ident($($argument:ident: $type:ty),*);)*) => {$(
         unsafe extern "C" fn $name(file: *mut sqlite3_file $(, $argument: $type)*) -> c_int {
-            // SAFETY: the file is open.
+            // SAFETY: the file is open, and nothing refers to what it keeps.
             match unsafe { hand_over(file) } {
                 ffi::SQLITE_OK => native_call!(file, $method $(, $argument)*),
                 failed => failed,
@@ -277,12 +289,14 @@ after_handing_over! {
 }
 
 unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
-    // SAFETY: the file is open.
+    // SAFETY: the file is open, and the reference ends here.
     let commits = unsafe { !kept(file).bytes.is_empty() };
+    // SAFETY: the file is open, and nothing refers to what it keeps.
     match unsafe { hand_over(file) } {
         ffi::SQLITE_OK => {
             // Otherwise this is a checkpoint, during which other connections may write there.
             if commits {
+                // SAFETY: as above.
                 unsafe { fill_part(file) };
             }
             native_call!(file, xSync, flags)
@@ -292,9 +306,10 @@ unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
 }
 
 unsafe extern "C" fn truncate(file: *mut sqlite3_file, size: i64) -> c_int {
-    // SAFETY: the file is open.
+    // SAFETY: the file is open, and nothing refers to what it keeps.
     match unsafe { hand_over(file) } {
         ffi::SQLITE_OK => {
+            // SAFETY: the same; this is the only reference.
             let kept = unsafe { kept(file) };
             (kept.written, kept.length) = (kept.written.min(size), kept.length.min(size));
             native_call!(file, xTruncate, size)
@@ -326,207 +341,16 @@ static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
     xUnfetch: None,
 };
 
-/// What the file of a database and the index of its log hold that only a checkpoint changes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Raw {
-    /// The first bytes of the file, not as SQLite sees them through the log.
-    header: [u8; HEADER_BYTES],
-    /// Before the header was read, and after: a checkpoint may run meanwhile.
-    before: Checkpoint,
-    after: Checkpoint,
-}
-
-impl Raw {
-    /// Whether the header has changed since then without a checkpoint.
-    pub(super) fn was_written_over(&self, then: &Self) -> bool {
-        self.header != then.header && self.after == then.before && !self.after.is_under_way()
-    }
-}
-
-/// How much of which log has been copied into the file
-/// (<https://www.sqlite.org/walformat.html#the_wal_index_file_format>).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Checkpoint {
-    salt: [u32; 2],
-    /// The frames that are in the file.
-    done: u32,
-    /// The frames that are, or are being copied.
-    attempted: u32,
-}
-
-impl Checkpoint {
-    fn of(opened: &WalHandle<'_>) -> Self {
-        const SALT: usize = 8;
-        const ATTEMPTED: usize = 32;
-        let salt = [opened.word(SALT), opened.word(SALT + 1)];
-        Self { salt, done: opened.word(DONE), attempted: opened.word(ATTEMPTED) }
-    }
-
-    fn is_under_way(self) -> bool {
-        self.done != self.attempted
-    }
-}
-
-const HEADER_BYTES: usize = 100;
-
-/// The place in the log's index of the number of frames that are in the file.
-const DONE: usize = 24;
-
-/// Which commit was the last, by any process. Equal only if nothing was committed in between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LastCommit {
-    /// Each commit that writes something adds one. It starts again at zero if a crash makes SQLite
-    /// recover the log.
-    number: u32,
-    /// The checksum of the last commit's last page, which covers the whole log before it.
-    checksum: [u32; 2],
-}
-
-impl LastCommit {
-    /// Whether exactly one commit came after the other.
-    pub(super) fn is_next_after(self, other: Self) -> bool {
-        self.number == other.number.wrapping_add(1)
-    }
-}
-
-/// The file that a connection has open, its methods, and the first part of the log's index.
-struct WalHandle<'c> {
-    file: *mut sqlite3_file,
-    methods: &'static ffi::sqlite3_io_methods,
-    index: *const u32,
-    connection: PhantomData<&'c Connection>,
-}
-
-impl<'c> WalHandle<'c> {
-    /// None if the connection has no log.
-    fn of(connection: &'c Connection) -> Option<Self> {
-        /// The size of a part of the index.
-        const PART: c_int = 32 * 1024;
-        // SAFETY: the connection is open and used by this thread alone. SQLite gives out the file
-        // that it has open, with its methods, which are static, and the first part of the index,
-        // which is mapped as long as the connection has its log open.
-        unsafe {
-            let mut file: *mut sqlite3_file = std::ptr::null_mut();
-            let into: *mut *mut sqlite3_file = &raw mut file;
-            let operation = ffi::SQLITE_FCNTL_FILE_POINTER;
-            let told = ffi::sqlite3_file_control(
-                connection.handle(),
-                c"main".as_ptr(),
-                operation,
-                into.cast(),
-            );
-            let methods =
-                (told == ffi::SQLITE_OK).then(|| file.as_ref()?.pMethods.as_ref()).flatten()?;
-            let mut index: *mut c_void = std::ptr::null_mut();
-            let mapped = methods.xShmMap?(file, 0, PART, 0, (&raw mut index).cast());
-            let index = (mapped == ffi::SQLITE_OK && !index.is_null()).then_some(index.cast())?;
-            Some(Self { file, methods, index, connection: PhantomData })
-        }
-    }
-
-    /// A word of the index, by its place in words of four bytes. Other connections may change it at
-    /// any time.
-    fn word(&self, place: usize) -> u32 {
-        assert!(place < 34, "the header of the index has 136 bytes");
-        // SAFETY: the part is mapped as long as the connection is borrowed, and longer than this.
-        unsafe { self.index.add(place).read_volatile() }
-    }
-}
-
-/// Reads past SQLite's cache and log. None if the file is shorter, or has no log.
-pub(super) fn raw(connection: &Connection) -> Option<Raw> {
-    let opened = WalHandle::of(connection)?;
-    let before = Checkpoint::of(&opened);
-    let mut header = [0; HEADER_BYTES];
-    // SAFETY: the file is open, and the buffer has this length.
-    let read = unsafe {
-        opened.methods.xRead?(opened.file, header.as_mut_ptr().cast(), HEADER_BYTES as c_int, 0)
-    };
-    if read != ffi::SQLITE_OK {
-        return None;
-    }
-    Some(Raw { header, before, after: Checkpoint::of(&opened) })
-}
-
-/// The length of a log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LogLength {
-    /// How many pages are in it, each as often as it was committed.
-    pub(super) frames: u32,
-    /// How many of these are in the file.
-    pub(super) done: u32,
-    /// How many pages the database has.
-    pub(super) pages: u32,
-}
-
-impl LogLength {
-    /// How many frames are yet to be copied.
-    pub(super) fn left(self) -> u32 {
-        self.frames.saturating_sub(self.done)
-    }
-}
-
-/// Reads the index as it is now; another process may just be writing to it. None if there is no
-/// log.
-pub(super) fn log(connection: &Connection) -> Option<LogLength> {
-    const FRAMES: usize = 4;
-    const PAGES: usize = 5;
-    let opened = WalHandle::of(connection)?;
-    Some(LogLength {
-        frames: opened.word(FRAMES),
-        done: opened.word(DONE),
-        pages: opened.word(PAGES),
-    })
-}
-
-/// Syncs the database's file. Nobody else can: closing another handle of the file would release all
-/// locks that the process has on it.
-pub(super) fn sync_database(connection: &Connection) -> rusqlite::Result<()> {
-    let opened = WalHandle::of(connection);
-    let synced = opened.and_then(|opened| {
-        // SAFETY: the file is open.
-        Some(unsafe { opened.methods.xSync?(opened.file, ffi::SQLITE_SYNC_NORMAL) })
-    });
-    match synced.unwrap_or(ffi::SQLITE_IOERR) {
-        ffi::SQLITE_OK => Ok(()),
-        failed => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(failed), None)),
-    }
-}
-
-/// The last commit, as the log's index has it. None if there is no log, or if the index is being
-/// written for too long, or was never written.
-pub(super) fn last_commit(connection: &Connection) -> Option<LastCommit> {
-    /// A commit writes both copies of the header, one after the other: they are equal unless it is
-    /// just doing so.
-    const COPY: usize = 12;
-    const TRIES: usize = 1_000;
-    const NUMBER: usize = 2;
-    /// Its first byte.
-    const IS_WRITTEN: usize = 3;
-    const CHECKSUM: usize = 6;
-    let opened = WalHandle::of(connection)?;
-    (0..TRIES).find_map(|_| {
-        let copies = [0, COPY]
-            .map(|copy| std::array::from_fn::<u32, COPY, _>(|place| opened.word(copy + place)));
-        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-        let [one, other] = copies;
-        if one == other && one[IS_WRITTEN].to_ne_bytes()[0] != 0 {
-            return Some(LastCommit {
-                number: one[NUMBER],
-                checksum: [one[CHECKSUM], one[CHECKSUM + 1]],
-            });
-        }
-        std::hint::spin_loop();
-        None
-    })
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use rusqlite::OpenFlags;
-
     use super::*;
+
+    /// Without the native VFS as a way out.
+    fn open_buffered(path: &Path) -> Connection {
+        assert!(register());
+        open(path, OpenFlags::default()).unwrap()
+    }
 
     /// 5,000 rows of 800 bytes: many times the buffer, and more than the cache holds, so that
     /// SQLite writes to the log long before the commit and reads it back.
@@ -538,32 +362,10 @@ mod tests {
     }
 
     #[test]
-    fn a_header_changes_with_checkpoints_alone() {
-        let checkpoint = |done, attempted| Checkpoint { salt: [1, 2], done, attempted };
-        let raw = |first, before, after| Raw { header: [first; HEADER_BYTES], before, after };
-        let (none, under_way, done) = (checkpoint(0, 0), checkpoint(0, 9), checkpoint(9, 9));
-        for (then, now, is_written_over) in [
-            (raw(1, none, none), raw(1, none, none), false),
-            (raw(1, none, none), raw(2, none, none), true),
-            (raw(1, done, done), raw(2, done, done), true),
-            // A checkpoint between them, or while one of them is read.
-            (raw(1, none, none), raw(2, done, done), false),
-            (raw(1, none, done), raw(2, done, done), false),
-            (raw(1, none, none), raw(2, none, done), false),
-            (raw(1, none, none), raw(2, none, under_way), false),
-            (raw(1, none, under_way), raw(2, under_way, under_way), false),
-        ] {
-            assert_eq!(now.was_written_over(&then), is_written_over, "{then:?} {now:?}");
-        }
-    }
-
-    #[test]
     fn large_transactions_are_whole_and_abandoned_ones_leave_nothing() {
-        assert!(register());
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("test.db");
-        let writer =
-            Connection::open_with_flags_and_vfs(&path, OpenFlags::default(), NAME).unwrap();
+        let writer = open_buffered(&path);
         writer
             .execute_batch(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = 20;
@@ -592,7 +394,6 @@ mod tests {
 
     #[test]
     fn what_was_rolled_back_is_never_written_over_what_others_committed_since() {
-        assert!(register());
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("test.db");
         let other = Connection::open(&path).unwrap();
@@ -605,8 +406,7 @@ mod tests {
         for round in 0..8 {
             // A rollback then need not read from the log, which would flush the buffer.
             other.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
-            let writer =
-                Connection::open_with_flags_and_vfs(&path, OpenFlags::default(), NAME).unwrap();
+            let writer = open_buffered(&path);
             writer
                 .execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = 5; BEGIN IMMEDIATE")
                 .unwrap();
