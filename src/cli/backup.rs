@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::output::say;
 use super::{DatabaseArgs, Failure, Finished};
-use crate::store::{Backup, Database, Store};
+use crate::store::{Backup, Database};
 use crate::terminal::Escaped;
 
 /// Copy the database to a file, while the service runs
@@ -38,9 +38,7 @@ pub(super) fn run(args: &BackupArgs) -> Result<Finished, Failure> {
         }
         Err(reason) => return Err(format!("the file to write {reason}").into()),
     }
-    let Store::Sqlite(store) = args.database.open(false)? else {
-        return Err("backup copies SQLite files; for Postgres use pg_dump, which also works while instances run".into());
-    };
+    let store = args.database.open(false)?;
     let Backup { channels, ranges, bytes } = store.backup(&args.file, args.replace)?;
     let file = Escaped(args.file.display());
     say!("{file}: {channels} channels with {ranges} processed ranges, {bytes} bytes, checked")?;

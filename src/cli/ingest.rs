@@ -3,14 +3,12 @@
 use std::fs::File;
 use std::io::{Read, stdin};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use super::output::{self, complain, say};
 use super::{DatabaseArgs, Failure, Finished};
 use crate::ingest::file;
-use crate::store::{Database, Store};
 use crate::terminal::Escaped;
 use crate::wire::ndjson::BadLine;
 
@@ -34,11 +32,8 @@ pub(super) struct IngestArgs {
     database: DatabaseArgs,
 }
 
-/// How often other instances are notified, at most.
-const TELL_AFTER: Duration = Duration::from_millis(500);
-
 pub(super) fn run(args: &IngestArgs) -> Result<Finished, Failure> {
-    if args.database.database == Database::Memory {
+    if args.database.database.is_temporary() {
         return Err(
             "a database in memory would be lost when ingest ends; give --database the path \
                     of a file"
@@ -47,7 +42,6 @@ pub(super) fn run(args: &IngestArgs) -> Result<Finished, Failure> {
     }
     let (input, bytes) = open(&args.file)?;
     let store = args.database.open(true)?;
-    let writer = store.writer()?;
     let progress = progress_bar(bytes);
     let mut rejected = 0;
     let bad_line = |bad: BadLine| {
@@ -57,17 +51,9 @@ pub(super) fn run(args: &IngestArgs) -> Result<Finished, Failure> {
                 .suspend(|| complain(format_args!("line {}: {}", bad.line, Escaped(bad.detail))));
         }
     };
-    let mut told = Instant::now();
-    let committed = |bytes| {
-        progress.inc(bytes as u64);
-        if told.elapsed() > TELL_AFTER {
-            tell_others(&store);
-            told = Instant::now();
-        }
-    };
-    let ingested = file::ingest(input, writer, bad_line, committed);
+    let committed = |bytes| progress.inc(bytes as u64);
+    let ingested = file::ingest(input, &store, bad_line, committed);
     progress.finish_and_clear();
-    tell_others(&store);
     let summary = ingested?;
     if summary.rejected > MAX_REJECTED_PRINTED {
         complain(format_args!(
@@ -84,14 +70,6 @@ pub(super) fn run(args: &IngestArgs) -> Result<Finished, Failure> {
         summary.rejected
     )?;
     Ok(if summary.rejected == 0 { Finished::Well } else { Finished::With(2) })
-}
-
-/// Notifies instances on the same server that there are new messages.
-fn tell_others(store: &Store) {
-    if let Err(error) = store.notify_blocking(None) {
-        // They poll, too.
-        tracing::debug!(%error, "could not notify other instances");
-    }
 }
 
 /// The input, and its length if known.

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use super::output::{self, complain, say};
 use super::{DatabaseArgs, Failure, Finished};
 use crate::store::Store;
-use crate::store::report::{Report, Value};
+use crate::store::report::{Report, ReportRows, Value};
 use crate::terminal::{escape_json, escape_lines};
 use crate::wire::report::{self as wire, Parts, Syntax};
 
@@ -57,7 +57,7 @@ fn named(name: &str) -> Result<Report, String> {
 }
 
 /// The number of rows in a table. All of them have to be in memory to find the columns' widths.
-const MAX_TABLE_ROWS: u32 = 10_000;
+const MAX_TABLE_ROWS: usize = 10_000;
 /// The number of rows that are printed at a time.
 const ROWS_PER_PART: usize = 1_000;
 
@@ -72,7 +72,13 @@ pub(super) fn run(args: &ReportArgs) -> Result<Finished, Failure> {
 }
 
 fn print_table(store: &Store, report: Report) -> Result<(), Failure> {
-    let rows = store.report_blocking(report, MAX_TABLE_ROWS)?;
+    let mut rows = Vec::new();
+    store.report_rows(report, &mut |row| {
+        rows.push(row);
+        // One more than are shown tells that there are more.
+        if rows.len() > MAX_TABLE_ROWS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    let rows = ReportRows::new(report, rows, MAX_TABLE_ROWS);
     say!("{}", wire::table(&rows))?;
     if rows.truncated {
         complain(format_args!(

@@ -189,3 +189,25 @@ pub struct Page {
     /// The end of the page, if more rockets follow.
     pub next: Option<Position>,
 }
+
+/// The most gaps of a rocket that are returned.
+pub const MAX_GAPS: usize = 100;
+
+/// A rocket with its first gaps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RocketWithGaps {
+    /// The rocket.
+    pub rocket: Rocket,
+    /// The first [`MAX_GAPS`] missing ranges below the highest processed number, both ends
+    /// inclusive.
+    pub gaps: Vec<(i64, i64)>,
+}
+
+/// A rocket in both views, from one snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RocketInBothViews {
+    /// The best-effort view, with the first gaps.
+    pub best_effort: RocketWithGaps,
+    /// The state in the exact view.
+    pub exact: RocketState,
+}

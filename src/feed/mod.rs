@@ -4,8 +4,8 @@
 //!
 //! Committers never wait for followers, and a follower costs no more memory than one chunk. A
 //! follower that falls behind the retained changes is disconnected, and starts again. Without
-//! followers, nothing is read. `recent` keeps the changes, `reader` is the thread. No HTTP and no
-//! SQL belong here.
+//! followers, nothing is read. [`change_log`] keeps the changes, [`reader`] is the thread. No HTTP
+//! and no SQL belong here.
 
 mod change_log;
 mod reader;
@@ -21,16 +21,16 @@ use crate::domain::batch::Outcome;
 use crate::domain::message::Message;
 use crate::domain::text::Channel;
 use crate::store::changes::{ChangeHint, ChangeHints};
-use crate::store::{Store, StoreError};
+use crate::store::{Notifier, Store, StoreError};
 use change_log::ChangeLog;
 pub use change_log::{Cursor, Delivery, RocketChange};
 use reader::ChangeReader;
 
 /// The most changed rockets that may wait to be read. If there are more, all recently changed
 /// rockets are scanned.
-const MOST_TOUCHED: usize = 65_536;
+const MAX_PENDING: usize = 65_536;
 /// The most followers at a time.
-const MOST_FOLLOWERS: usize = 4_096;
+const MAX_FOLLOWERS: usize = 4_096;
 
 /// How long a new follower waits for the store.
 const LISTENING_TIMEOUT: Duration = Duration::from_secs(3);
@@ -56,8 +56,8 @@ pub struct Feed {
 struct FeedState {
     /// Whether changes are collected: there is a follower, or there was one recently.
     is_followed: AtomicBool,
-    /// Whether changes must be reported to other instances, even without followers here.
-    notifies_others: bool,
+    /// Notifies other instances, even without followers here. None if they need no notification.
+    notifier: Option<Notifier>,
     followers: AtomicUsize,
     /// When there last was a follower; none if that is so long ago that changes are no longer
     /// collected.
@@ -66,7 +66,7 @@ struct FeedState {
     wake_reader: Notify,
     wake_notifier: Notify,
     stop: Notify,
-    recent: Mutex<ChangeLog>,
+    log: Mutex<ChangeLog>,
     /// Whether other processes' changes are received.
     is_subscribed: watch::Sender<bool>,
     /// The position of the latest change.
@@ -95,7 +95,7 @@ fn add(hints: &mut ChangeHints, channel: &Channel, hint: ChangeHint) -> bool {
         before.add(hint);
         return true;
     }
-    let has_room = hints.len() < MOST_TOUCHED;
+    let has_room = hints.len() < MAX_PENDING;
     if has_room {
         hints.insert(channel.detached(), hint);
     }
@@ -112,14 +112,14 @@ impl Feed {
     pub fn start(store: &Store) -> Result<(Self, JoinHandle<()>), StoreError> {
         let shared = Arc::new(FeedState {
             is_followed: AtomicBool::new(false),
-            notifies_others: store.notifies_others(),
+            notifier: store.notifier(),
             followers: AtomicUsize::new(0),
             followed: Mutex::default(),
             pending: Mutex::default(),
             wake_reader: Notify::new(),
             wake_notifier: Notify::new(),
             stop: Notify::new(),
-            recent: Mutex::new(ChangeLog::new(reader::new_epoch())),
+            log: Mutex::new(ChangeLog::new(reader::new_epoch())),
             is_subscribed: watch::Sender::new(false),
             end: watch::Sender::new(0),
         });
@@ -134,7 +134,7 @@ impl Feed {
     pub fn report(&self, messages: &[Message], outcomes: Option<&[Outcome]>) {
         let shared = &self.shared;
         let is_followed = shared.is_followed.load(Ordering::SeqCst);
-        if !is_followed && !shared.notifies_others {
+        if !is_followed && shared.notifier.is_none() {
             return;
         }
         let mut pending = lock(&shared.pending);
@@ -147,7 +147,7 @@ impl Feed {
             if is_followed {
                 pending.add(&message.channel, hint);
             }
-            if shared.notifies_others {
+            if shared.notifier.is_some() {
                 // If there are too many, other instances learn only that there were changes.
                 add(&mut pending.unsent, &message.channel, hint);
             }
@@ -168,9 +168,9 @@ impl Feed {
             Ok(Ok(_)) => {}
             Ok(Err(_)) | Err(_) => return Err(FollowError::Unavailable),
         }
-        let recent = lock(&self.shared.recent);
-        follower.cursor = from.filter(|cursor| recent.knows(*cursor)).unwrap_or(recent.cursor());
-        drop(recent);
+        let log = lock(&self.shared.log);
+        follower.cursor = from.filter(|cursor| log.knows(*cursor)).unwrap_or(log.cursor());
+        drop(log);
         Ok(follower)
     }
 
@@ -180,7 +180,7 @@ impl Feed {
         let shared = &self.shared;
         // Held to the end, so that the reader doesn't stop collecting in between.
         let mut followed = lock(&shared.followed);
-        if shared.followers.load(Ordering::SeqCst) >= MOST_FOLLOWERS {
+        if shared.followers.load(Ordering::SeqCst) >= MAX_FOLLOWERS {
             return None;
         }
         shared.followers.fetch_add(1, Ordering::SeqCst);
@@ -222,7 +222,7 @@ impl Follower {
     pub fn take(&mut self, limit: usize) -> Option<Vec<Arc<RocketChange>>> {
         // Marked as seen first, so that any later change wakes the follower.
         self.end.borrow_and_update();
-        let changes = lock(&self.shared.recent).since(self.cursor, limit)?;
+        let changes = lock(&self.shared.log).since(self.cursor, limit)?;
         if let Some(last) = changes.last() {
             self.cursor.position = last.position;
         }

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::hash::BuildHasher;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -14,11 +15,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::change_log::ChangeLog;
-use super::{FeedState, MOST_TOUCHED, lock};
+use super::{FeedState, MAX_PENDING, lock};
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
-use crate::store::changes::{ChangeHint, ChangeHints, ChangeScan, Notified, ScanProgress};
-use crate::store::{Store, StoreError};
+use crate::store::changes::{ChangeHint, ChangeHints, Notified, ScanProgress};
+use crate::store::{ChangeScan, Store, StoreError};
 
 /// The shortest time between two events of a rocket.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
@@ -99,7 +100,16 @@ impl ChangeReader {
         Ok(Self { store, shared, runtime, kept: Cell::new(0), failing: Cell::new(false) })
     }
 
+    /// Reads and notifies until the feed stops.
     pub(super) fn run(self) {
+        // A defect that one change triggers must not end the event streams for good.
+        while catch_unwind(AssertUnwindSafe(|| self.run_until_stopped())).is_err() {
+            tracing::error!("reading changes panicked; all event streams start again");
+            self.start_again();
+        }
+    }
+
+    fn run_until_stopped(&self) {
         self.runtime.block_on(async {
             tokio::select! {
                 () = self.read_forever() => {}
@@ -107,6 +117,18 @@ impl ChangeReader {
                 () = self.shared.stop.notified() => {}
             }
         });
+    }
+
+    /// After a panic it is unknown what was missed. A new epoch makes all followers begin with a
+    /// snapshot.
+    fn start_again(&self) {
+        *lock(&self.shared.log) = ChangeLog::new(new_epoch());
+        self.shared.end.send_replace(0);
+        self.shared.is_subscribed.send_replace(false);
+        self.shared.wake_reader.notify_one();
+        self.shared.wake_notifier.notify_one();
+        // A panic that repeats itself must not keep a processor busy.
+        std::thread::sleep(AFTER_FAILURE);
     }
 
     async fn read_forever(&self) {
@@ -248,15 +270,18 @@ impl ChangeReader {
 
     /// Notifies other instances of changes, with or without followers here.
     async fn notify_forever(&self) {
+        let Some(notifier) = &self.shared.notifier else {
+            return std::future::pending().await;
+        };
         loop {
             self.shared.wake_notifier.notified().await;
             let hints = std::mem::take(&mut lock(&self.shared.pending).unsent);
             if hints.is_empty() {
                 continue;
             }
-            let told = Some(&hints).filter(|hints| hints.len() < MOST_TOUCHED);
+            let hints = Some(&hints).filter(|hints| hints.len() < MAX_PENDING);
             // An instance that misses this finds the changes by a scan.
-            if let Err(error) = self.store.notify(told).await {
+            if let Err(error) = notifier.notify(hints).await {
                 tracing::debug!(%error, "could not notify other instances");
             }
             tokio::time::sleep(SHORTEST_PAUSE).await;
@@ -273,7 +298,7 @@ impl ChangeReader {
         if !is_followed && followed.take().is_some() {
             shared.is_followed.store(false, Ordering::SeqCst);
             shared.is_subscribed.send_replace(false);
-            *lock(&shared.recent) = ChangeLog::new(new_epoch());
+            *lock(&shared.log) = ChangeLog::new(new_epoch());
         }
         let mut pending = lock(&shared.pending);
         let taken = (std::mem::take(&mut pending.hints), std::mem::take(&mut pending.others));
@@ -303,20 +328,20 @@ impl ChangeReader {
             let rockets = self.store.rockets_of(part).await?;
             let found: HashSet<Channel> =
                 rockets.iter().map(|rocket| rocket.channel.clone()).collect();
-            self.keep(|recent| {
+            self.keep(|log| {
                 for rocket in rockets {
                     // A scan may have found this state before.
-                    if recent.has(&rocket) {
+                    if log.has(&rocket) {
                         continue;
                     }
                     let hint = hints.get(&rocket.channel).copied().unwrap_or(ChangeHint::UNKNOWN);
-                    recent.add(rocket.channel.clone(), Some(rocket), hint);
+                    log.add(rocket.channel.clone(), Some(rocket), hint);
                 }
                 // The others were removed, which a scan also finds, or were never stored: followers
                 // must not see those.
                 for channel in part.iter().filter(|channel| !found.contains(channel)) {
-                    if recent.has_rocket(channel) {
-                        recent.add(channel.clone(), None, ChangeHint::UNKNOWN);
+                    if log.has_rocket(channel) {
+                        log.add(channel.clone(), None, ChangeHint::UNKNOWN);
                     }
                 }
             });
@@ -334,13 +359,13 @@ impl ChangeReader {
                 ScanProgress::Done => break,
                 ScanProgress::AnotherDatabase => {
                     // Followers are disconnected, and start with a new snapshot.
-                    *lock(&self.shared.recent) = ChangeLog::new(new_epoch());
+                    *lock(&self.shared.log) = ChangeLog::new(new_epoch());
                     self.shared.end.send_replace(0);
                 }
-                ScanProgress::Rockets(rockets) => self.keep(|recent| {
+                ScanProgress::Rockets(rockets) => self.keep(|log| {
                     for rocket in rockets {
-                        if !recent.has(&rocket) {
-                            recent.add(rocket.channel.clone(), Some(rocket), ChangeHint::UNKNOWN);
+                        if !log.has(&rocket) {
+                            log.add(rocket.channel.clone(), Some(rocket), ChangeHint::UNKNOWN);
                         }
                     }
                 }),
@@ -357,17 +382,17 @@ impl ChangeReader {
             .map(|(channel, _)| channel.clone())
             .collect();
         for part in new.chunks(READ) {
-            let there: HashSet<Channel> = self
+            let existing: HashSet<Channel> = self
                 .store
                 .rockets_of(part)
                 .await?
                 .into_iter()
                 .map(|rocket| rocket.channel)
                 .collect();
-            self.keep(|recent| {
-                for channel in part.iter().filter(|channel| !there.contains(channel)) {
-                    if !recent.is_forgotten(channel) {
-                        recent.add(channel.clone(), None, ChangeHint::UNKNOWN);
+            self.keep(|log| {
+                for channel in part.iter().filter(|channel| !existing.contains(channel)) {
+                    if !log.is_forgotten(channel) {
+                        log.add(channel.clone(), None, ChangeHint::UNKNOWN);
                     }
                 }
             });
@@ -378,11 +403,11 @@ impl ChangeReader {
 
     /// Applies a change, and wakes followers.
     fn keep(&self, change: impl FnOnce(&mut ChangeLog)) {
-        let mut recent = lock(&self.shared.recent);
-        let before = recent.cursor().position;
-        change(&mut recent);
-        let end = recent.cursor().position;
-        drop(recent);
+        let mut log = lock(&self.shared.log);
+        let before = log.cursor().position;
+        change(&mut log);
+        let end = log.cursor().position;
+        drop(log);
         self.kept.set(self.kept.get() + end - before);
         if end != before {
             self.shared.end.send_replace(end);

@@ -6,7 +6,6 @@
 //! - [`extract`] parses what requests hold: bodies, query strings, cursors.
 //! - [`problem`] is the only place where an error becomes a response.
 
-mod coalesced_reads;
 mod extract;
 mod middleware;
 mod openapi;

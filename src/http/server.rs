@@ -13,7 +13,6 @@ use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
 use actix_web::{App, web};
 use tokio::sync::watch;
 
-use super::coalesced_reads::CoalescedReads;
 use super::middleware::Middleware;
 use super::middleware::auth::Access;
 use super::middleware::connection::{Connection, ConnectionTimers, KEEP_ALIVE};
@@ -164,7 +163,7 @@ fn application(
     >,
 > {
     App::new()
-        .app_data(web::Data::new(CoalescedReads::new(state.store.clone())))
+        .app_data(web::Data::new(state.store.reader()))
         .app_data(around.access.clone())
         .app_data(state)
         .wrap_fn(move |request, service| around.answer(request, service))

@@ -2,14 +2,14 @@
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
 use super::Tally;
 use crate::domain::message::Message;
 use crate::domain::timestamp::Timestamp;
-use crate::store::{StoreError, Writer};
+use crate::store::{Notifier, Store, StoreError, Writer};
 use crate::wire::ndjson::{BadLine, LineReader, Lines};
 
 /// The size of a read.
@@ -17,7 +17,9 @@ const BLOCK_BYTES: usize = 1024 * 1024;
 /// The most bytes of lines in one transaction.
 const BATCH_BYTES: usize = 32 * 1024 * 1024;
 /// The pause between transactions, so that another process that waits for the write lock gets it.
-const LET_OTHERS_WRITE: std::time::Duration = std::time::Duration::from_micros(500);
+const LET_OTHERS_WRITE: Duration = Duration::from_micros(500);
+/// How often other instances are notified, at most.
+const NOTIFY_EVERY: Duration = Duration::from_millis(500);
 
 /// Why a file was not ingested to its end. It is safe to ingest it again.
 #[derive(Debug, thiserror::Error)]
@@ -42,17 +44,23 @@ pub struct FileSummary {
 /// Ingests all of `input`. Reports each bad line, and the number of bytes as they are committed.
 pub fn ingest(
     input: impl Read + Send,
-    mut writer: Writer,
+    store: &Store,
     mut bad_line: impl FnMut(BadLine),
     mut committed_bytes: impl FnMut(usize),
 ) -> Result<FileSummary, FileError> {
-    std::thread::scope(|scope| {
+    let mut writer = store.writer()?;
+    let mut notifications = Notifications { notifier: store.notifier(), last: Instant::now() };
+    let ingested = std::thread::scope(|scope| {
         // No buffer: batches in it would need memory of their own.
         let (batches, receiver) = sync_channel(0);
         let (used, again) = channel();
         let most = writer.max_batch();
         let parser = scope.spawn(move || parse(input, most, &batches, &again));
-        let committed = commit(&receiver, &used, &mut writer, &mut bad_line, &mut committed_bytes);
+        let mut report = |bytes| {
+            committed_bytes(bytes);
+            notifications.send_sometimes();
+        };
+        let committed = commit(&receiver, &used, &mut writer, &mut bad_line, &mut report);
         // Without the receiver, a parser that still has batches ends.
         drop(receiver);
         match parser.join() {
@@ -63,7 +71,31 @@ pub fn ingest(
             }
             Err(_) => Err(FileError::Store(StoreError::BrokenOff)),
         }
-    })
+    });
+    notifications.send();
+    ingested
+}
+
+/// Notifies other instances that there are new messages.
+struct Notifications {
+    notifier: Option<Notifier>,
+    last: Instant,
+}
+
+impl Notifications {
+    fn send_sometimes(&mut self) {
+        if self.last.elapsed() > NOTIFY_EVERY {
+            self.send();
+            self.last = Instant::now();
+        }
+    }
+
+    fn send(&self) {
+        if let Some(Err(error)) = self.notifier.as_ref().map(|it| it.notify_blocking(None)) {
+            // They also poll.
+            tracing::debug!(%error, "could not notify other instances");
+        }
+    }
 }
 
 /// Lines, and the blocks that they were read from.

@@ -4,12 +4,30 @@
 
 use std::cmp::Ordering;
 
-use super::{Audit, Finding, StoreError};
+use super::StoreError;
 use crate::domain::ranges::ProcessedRange;
 use crate::domain::rocket::{RangeFold, Rocket, View};
 use crate::domain::summary::Latest;
 use crate::domain::text::Text;
 use crate::domain::timestamp::Timestamp;
+
+/// A problem in a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The channel; none if the file itself is damaged.
+    pub channel: Option<String>,
+    /// The problem.
+    pub detail: String,
+}
+
+/// The totals of an audit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// The number of channels.
+    pub channels: u64,
+    /// The number of processed ranges.
+    pub ranges: u64,
+}
 
 /// Receives each problem that is found.
 pub(super) type OnFinding<'f> = &'f mut dyn FnMut(Finding);

@@ -1,18 +1,14 @@
-//! Changes in a store: a [`Watch`] receives notifications of other processes' changes, and a
-//! [`ChangeScan`] finds the changed rockets.
+//! Changes in a store: a [`Watch`](super::Watch) receives notifications of other processes' changes,
+//! and a [`ChangeScan`](super::ChangeScan) finds the changed rockets.
 //!
 //! Other processes are other instances on a Postgres server, and other processes on an SQLite file.
 //! This process knows its own commits without asking.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
-use super::postgres::{PostgresScan, PostgresWatch};
-use super::sqlite::{SqliteScan, SqliteWatch};
 use crate::domain::message::{Event, Message};
 use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
@@ -67,18 +63,6 @@ pub enum Notified {
     Something,
 }
 
-/// Finds the rockets that any process has changed since the last scan. It compares stored rows and
-/// uses no clocks, because the clocks of other machines and processes can't be trusted.
-#[derive(Debug)]
-pub enum ChangeScan {
-    /// There are no other processes.
-    Nobody,
-    /// Any process may change the file.
-    Sqlite(SqliteScan),
-    /// Any client may change the server's tables.
-    Postgres(PostgresScan),
-}
-
 /// Hashes of the rows at the last scan: 16 bytes per row, kept even when the row is gone.
 #[derive(Debug, Default)]
 pub(super) struct Fingerprints {
@@ -110,47 +94,4 @@ pub enum ScanProgress {
     Done,
     /// The path now names another database: everything may have changed, and rockets may be gone.
     AnotherDatabase,
-}
-
-impl ChangeScan {
-    /// The next changed rockets. After [`ScanProgress::Done`], the next call starts another scan.
-    /// After an error, the scan is repeated.
-    pub async fn next(&mut self) -> Result<ScanProgress, StoreError> {
-        match self {
-            Self::Nobody => Ok(ScanProgress::Done),
-            Self::Sqlite(scan) => scan.next().await,
-            Self::Postgres(scan) => scan.next().await,
-        }
-    }
-}
-
-/// Receives notifications of other processes' changes.
-#[derive(Debug)]
-pub enum Watch {
-    /// There are no other processes.
-    Nobody,
-    /// Other processes on the same file.
-    Sqlite(SqliteWatch),
-    /// Other instances on the same server.
-    Postgres(Box<PostgresWatch>),
-}
-
-impl Watch {
-    /// Waits for the next notification. After an error, create another watch.
-    pub async fn recv(&mut self) -> Result<Notified, StoreError> {
-        match self {
-            Self::Nobody => std::future::pending().await,
-            Self::Sqlite(watch) => watch.recv().await,
-            Self::Postgres(watch) => watch.recv().await,
-        }
-    }
-
-    /// How often to scan without a notification, because a process may die after its commit and
-    /// before its notification.
-    pub fn scan_interval(&self) -> Option<Duration> {
-        match self {
-            Self::Nobody | Self::Sqlite(_) => None,
-            Self::Postgres(_) => Some(Duration::from_secs(5)),
-        }
-    }
 }

@@ -54,6 +54,11 @@ impl Database {
         }
     }
 
+    /// Whether it ends with the process.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Memory)
+    }
+
     /// Whether the parsed text held a password.
     pub fn has_password(&self) -> bool {
         matches!(self, Self::Postgres(url) if url.has_password())

@@ -1,13 +1,17 @@
-//! Storage: what a store can do, for both engines.
+//! Storage: what a store can do, whichever engine it uses.
 //!
 //! A store loads, commits and reads. It holds no rules: the [domain](crate::domain) decides the
-//! outcome of a batch, and [ingest](crate::ingest) decides which batch a message goes into. This
-//! file chooses the engine. Outside this module, only `backup` depends on it.
+//! outcome of a batch, and [ingest](crate::ingest) decides which batch a message goes into.
+//!
+//! This file dispatches to the engines, [`sqlite`] and [`postgres`], and nothing outside this module
+//! asks which one it is. What both engines share is beside it: pages, rows, reports, the audit, the
+//! upsert of a rocket, the cache of ranges, opening a schema.
 
 mod audit;
 pub mod changes;
 mod columns;
 mod database;
+mod error;
 pub mod fault_injection;
 mod page;
 pub mod postgres;
@@ -17,21 +21,24 @@ pub mod sqlite;
 mod upsert;
 
 use std::ops::{ControlFlow, RangeInclusive};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::domain::batch::Outcome;
 use crate::domain::message::Message;
-use crate::domain::query::{Page, RocketQuery};
-use crate::domain::rocket::{Rocket, RocketState, View};
+use crate::domain::query::{Page, RocketInBothViews, RocketQuery, RocketWithGaps};
+use crate::domain::rocket::{Rocket, View};
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
-use changes::{ChangeHints, ChangeScan, Watch};
+pub use audit::{Audit, Finding};
+use changes::{ChangeHints, Notified, ScanProgress};
 pub use database::{Database, may_hold_password};
+pub use error::{OpenError, StoreError};
 use fault_injection::Failures;
-use postgres::{PostgresStore, PostgresWriter};
+use postgres::{PostgresScan, PostgresStore, PostgresWatch, PostgresWriter};
 use report::{Report, ReportRows, Value};
-use sqlite::{SqliteStore, SqliteWriter};
+pub use sqlite::{Backup, BackupError};
+use sqlite::{CoalescedReads, SqliteScan, SqliteStore, SqliteWatch, SqliteWriter};
 
 const MIB: u64 = 1024 * 1024;
 const LOG_BYTES: RangeInclusive<u64> = 32 * MIB..=256 * MIB;
@@ -54,197 +61,8 @@ impl Default for OpenOptions {
     }
 }
 
-/// Why a database can't be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// It is not our database, and was left untouched. The text says what it is, and what to do.
-    #[error("{database}: {reason}")]
-    Refused {
-        /// The database.
-        database: Database,
-        /// What it is, and what to do.
-        reason: String,
-    },
-    /// The engine failed.
-    #[error("{database}: {source}")]
-    Engine {
-        /// The database.
-        database: Database,
-        /// The engine's error.
-        source: Box<StoreError>,
-    },
-}
-
-/// Why a store could not do something. Nothing was half done, and it is safe to retry later.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// SQLite failed or is locked by another process.
-    #[error("SQLite: {0}")]
-    Sqlite(#[from] rusqlite::Error),
-    /// Postgres failed, or can't be reached.
-    #[error("Postgres: {}", postgres::describe(.0))]
-    Postgres(#[from] sqlx::Error),
-    /// Postgres refuses the login. The text also says why the password may be missing.
-    #[error("Postgres: {0}")]
-    NotLetIn(String),
-    /// The connection can be neither encrypted, for this reason, nor plain.
-    #[error("Postgres: {0}, and a connection without encryption fails, too")]
-    NotEncrypted(String),
-    /// It is not the kind of server that was asked for.
-    #[error("this server can't be used: {0}")]
-    WrongServer(&'static str),
-    /// The tables are not distributed as they were when they were opened.
-    #[error("{0}")]
-    Divided(&'static str),
-    /// The tables can't be distributed, for this reason.
-    #[error("the tables can't be distributed: {0}")]
-    NotDistributable(&'static str),
-    /// The tables can't be distributed.
-    #[error(
-        "distributing the tables needs the Postgres extension citus; install it on every node, and \
-         run CREATE EXTENSION citus in this database"
-    )]
-    NotACluster,
-    /// The database did not answer in time.
-    #[error("the database did not answer in time")]
-    TimedOut,
-    /// A thread can't be started.
-    #[error("can't start a thread: {0}")]
-    Thread(std::io::Error),
-    /// The database's files are no longer those that are open.
-    #[error(transparent)]
-    FileChanged(#[from] sqlite::FileChange),
-    /// The database's files can't be examined.
-    #[error("the database's files can't be checked: {0}")]
-    Files(#[from] std::io::Error),
-    /// The file in the place of a database that was open is not a usable database.
-    #[error("the file that is now at the database's path can't be used: {0}")]
-    Unusable(String),
-    /// SQLite's write-ahead log can't be synced.
-    #[error("the write-ahead log can't be synced: {0}")]
-    Log(std::io::Error),
-    /// A row holds something that no version of the program writes.
-    #[error("the database is damaged (`check` shows where): {0}")]
-    Damaged(String),
-    /// A migration failed.
-    #[error("the migration failed: {0}")]
-    Migration(String),
-    /// Injected by a test.
-    #[error("a failure was injected {0}")]
-    Injected(&'static str),
-    /// The work was aborted, for example by a panic.
-    #[error("the work on the database was interrupted")]
-    BrokenOff,
-}
-
-impl StoreError {
-    /// Whether the store found out only after a wait, which another attempt would repeat.
-    pub fn is_timeout(&self) -> bool {
-        match self {
-            Self::TimedOut => true,
-            Self::Sqlite(error) => {
-                error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
-            }
-            Self::Postgres(error) => postgres::is_timeout(error),
-            _ => false,
-        }
-    }
-}
-
-/// A problem in a database.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// The channel; none if the file itself is damaged.
-    pub channel: Option<String>,
-    /// The problem.
-    pub detail: String,
-}
-
-/// The totals of an audit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Audit {
-    /// The number of channels.
-    pub channels: u64,
-    /// The number of processed ranges.
-    pub ranges: u64,
-}
-
-/// A copy of a database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backup {
-    /// The number of channels.
-    pub channels: u64,
-    /// The number of processed ranges.
-    pub ranges: u64,
-    /// The length of the file.
-    pub bytes: u64,
-}
-
-/// Why a database can't be backed up.
-#[derive(Debug, thiserror::Error)]
-pub enum BackupError {
-    /// A database in memory can't be backed up.
-    #[error("a database in memory exists only inside its process; there is nothing to copy")]
-    Memory,
-    /// The target already exists.
-    #[error("{} already exists; give another name, or use --replace to overwrite it", .0.display())]
-    Exists(PathBuf),
-    /// The target is the database itself, or one of its files.
-    #[error("{} is the database to copy, or one of its files; give another name", .0.display())]
-    Source(PathBuf),
-    /// The target is a database that a process has open.
-    #[error(
-        "{} is a database that is in use: stop the program that has it open, or give another name",
-        .0.display()
-    )]
-    InUse(PathBuf),
-    /// The target can't be a file.
-    #[error("{}: {reason}", path.display())]
-    Target {
-        /// The target.
-        path: PathBuf,
-        /// Why not, and what to do.
-        reason: String,
-    },
-    /// The copy is damaged, so the original is too.
-    #[error("the database is damaged (`check` lists all problems): {}: {}",
-            .0.channel.as_deref().unwrap_or("the file"), .0.detail)]
-    Damaged(Finding),
-    /// The copy can't be written.
-    #[error("the copy can't be written: {0}")]
-    Io(#[from] std::io::Error),
-    /// The copy can't be opened.
-    #[error("the copy can't be opened: {0}")]
-    Open(#[from] OpenError),
-    /// SQLite failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// A rocket with its first gaps.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RocketWithGaps {
-    /// The rocket.
-    pub rocket: Rocket,
-    /// The first [`GAPS_TOLD`] missing ranges below the highest processed number, both ends
-    /// inclusive.
-    pub gaps: Vec<(i64, i64)>,
-}
-
-/// A rocket in both views, from one snapshot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RocketInBothViews {
-    /// The best-effort view, with the first gaps.
-    pub best_effort: RocketWithGaps,
-    /// The state in the exact view.
-    pub exact: RocketState,
-}
-
 /// How long tombstones of removed rockets are kept.
 const FORGOTTEN_KEPT: Duration = Duration::from_secs(3_600);
-
-/// The most gaps of a rocket that are returned.
-pub const GAPS_TOLD: usize = 100;
 
 /// An open database for reading and for creating writers. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -291,20 +109,15 @@ impl Store {
         }
     }
 
-    /// One rocket. Fast enough for a thread that serves others too: the work is bounded, and (on a
-    /// file) never waits for a writer.
-    pub async fn rocket(
-        &self,
-        channel: &Channel,
-        view: View,
-    ) -> Result<Option<RocketWithGaps>, StoreError> {
+    /// A reader of single rockets, for one thread.
+    pub fn reader(&self) -> Reader {
         match self {
-            Self::Sqlite(store) => store.rocket(channel, view),
-            Self::Postgres(store) => store.rocket(channel, view).await,
+            Self::Sqlite(store) => Reader::Sqlite(CoalescedReads::new(store.clone())),
+            Self::Postgres(store) => Reader::Postgres(store.clone()),
         }
     }
 
-    /// One rocket in both views, read in one snapshot. As fast as [`rocket`](Self::rocket).
+    /// One rocket in both views, read in one snapshot. As fast as [`Reader::rocket`].
     pub async fn rocket_in_both_views(
         &self,
         channel: &Channel,
@@ -312,28 +125,6 @@ impl Store {
         match self {
             Self::Sqlite(store) => store.rocket_in_both_views(channel),
             Self::Postgres(store) => store.rocket_in_both_views(channel).await,
-        }
-    }
-
-    /// Whether reading several rockets at once is cheaper than one by one.
-    pub fn coalesces_reads(&self) -> bool {
-        matches!(self, Self::Sqlite(_))
-    }
-
-    /// The results of [`rocket`](Self::rocket) for each of these, each as fast.
-    pub async fn rockets_by_channels<'a>(
-        &self,
-        asked: impl Iterator<Item = (&'a Channel, View)>,
-    ) -> Result<Vec<Option<RocketWithGaps>>, StoreError> {
-        match self {
-            Self::Sqlite(store) => store.rockets_by_channels(asked),
-            Self::Postgres(store) => {
-                let mut found = Vec::new();
-                for (channel, view) in asked {
-                    found.push(store.rocket(channel, view).await?);
-                }
-                Ok(found)
-            }
         }
     }
 
@@ -350,22 +141,14 @@ impl Store {
     }
 
     /// A report with at most `limit` rows. It reads the whole fleet.
-    pub async fn report(&self, report: Report, limit: u32) -> Result<ReportRows, StoreError> {
+    pub async fn report(&self, report: Report, limit: usize) -> Result<ReportRows, StoreError> {
         match self {
             Self::Sqlite(store) => {
                 let store = store.clone();
-                let read = tokio::task::spawn_blocking(move || store.report_at_once(report, limit));
+                let read = tokio::task::spawn_blocking(move || store.report(report, limit));
                 read.await.unwrap_or(Err(StoreError::BrokenOff))
             }
             Self::Postgres(store) => store.report(report, limit).await,
-        }
-    }
-
-    /// Like [`report`](Self::report), but blocking.
-    pub fn report_blocking(&self, report: Report, limit: u32) -> Result<ReportRows, StoreError> {
-        match self {
-            Self::Sqlite(store) => store.report(report, limit),
-            Self::Postgres(store) => store.report_blocking(report, limit),
         }
     }
 
@@ -411,24 +194,11 @@ impl Store {
         }
     }
 
-    /// Whether other instances must be notified of this process's commits.
-    pub fn notifies_others(&self) -> bool {
-        matches!(self, Self::Postgres(_))
-    }
-
-    /// Notifies other instances of this process's changes; none means unspecified changes.
-    pub async fn notify(&self, hints: Option<&ChangeHints>) -> Result<(), StoreError> {
+    /// Notifies other instances of this process's changes. None if they notice by themselves.
+    pub fn notifier(&self) -> Option<Notifier> {
         match self {
-            Self::Sqlite(_) => Ok(()),
-            Self::Postgres(store) => store.notify(hints).await,
-        }
-    }
-
-    /// Like [`notify`](Self::notify), but blocking.
-    pub fn notify_blocking(&self, hints: Option<&ChangeHints>) -> Result<(), StoreError> {
-        match self {
-            Self::Sqlite(_) => Ok(()),
-            Self::Postgres(store) => store.notify_blocking(hints),
+            Self::Sqlite(_) => None,
+            Self::Postgres(store) => Some(Notifier(store.clone())),
         }
     }
 
@@ -445,6 +215,15 @@ impl Store {
         match self {
             Self::Sqlite(store) => store.check(found),
             Self::Postgres(store) => store.check(found),
+        }
+    }
+
+    /// Copies the database to a file, from one snapshot, while others write to it. The copy is
+    /// audited and synced before it gets its name.
+    pub fn backup(&self, target: &Path, replace: bool) -> Result<Backup, BackupError> {
+        match self {
+            Self::Sqlite(store) => store.backup(target, replace),
+            Self::Postgres(_) => Err(BackupError::Postgres),
         }
     }
 
@@ -524,6 +303,103 @@ impl Writer {
         match self {
             Self::Sqlite(writer) => writer.probe(),
             Self::Postgres(writer) => writer.probe(partition),
+        }
+    }
+}
+
+/// Reads single rockets, for the requests that one thread answers.
+#[derive(Clone, Debug)]
+pub enum Reader {
+    /// Reads of the same moment share a snapshot.
+    Sqlite(CoalescedReads),
+    /// Each read has its own connection.
+    Postgres(PostgresStore),
+}
+
+impl Reader {
+    /// One rocket. Fast enough for a thread that serves others too: the work is bounded, and (on a
+    /// file) never waits for a writer. It must be called within a `LocalSet`, as actix's workers
+    /// are.
+    pub async fn rocket(
+        &self,
+        channel: &Channel,
+        view: View,
+    ) -> Result<Option<RocketWithGaps>, StoreError> {
+        match self {
+            Self::Sqlite(reads) => reads.rocket(channel, view).await,
+            Self::Postgres(store) => store.rocket(channel, view).await,
+        }
+    }
+}
+
+/// Notifies other instances of this process's changes. They find out by themselves what they are
+/// not notified of, but later.
+#[derive(Clone, Debug)]
+pub struct Notifier(PostgresStore);
+
+impl Notifier {
+    /// Notifies them of these changes; none means unspecified changes.
+    pub async fn notify(&self, hints: Option<&ChangeHints>) -> Result<(), StoreError> {
+        self.0.notify(hints).await
+    }
+
+    /// Like [`notify`](Self::notify), for threads without a runtime.
+    pub fn notify_blocking(&self, hints: Option<&ChangeHints>) -> Result<(), StoreError> {
+        self.0.notify_blocking(hints)
+    }
+}
+
+/// Finds the rockets that any process has changed since the last scan. It compares stored rows and
+/// uses no clocks, because the clocks of other machines and processes can't be trusted.
+#[derive(Debug)]
+pub enum ChangeScan {
+    /// There are no other processes.
+    Nobody,
+    /// Any process may change the file.
+    Sqlite(SqliteScan),
+    /// Any client may change the server's tables.
+    Postgres(PostgresScan),
+}
+
+impl ChangeScan {
+    /// The next changed rockets. After [`ScanProgress::Done`], the next call starts another scan.
+    /// After an error, the scan is repeated.
+    pub async fn next(&mut self) -> Result<ScanProgress, StoreError> {
+        match self {
+            Self::Nobody => Ok(ScanProgress::Done),
+            Self::Sqlite(scan) => scan.next().await,
+            Self::Postgres(scan) => scan.next().await,
+        }
+    }
+}
+
+/// Receives notifications of other processes' changes.
+#[derive(Debug)]
+pub enum Watch {
+    /// There are no other processes.
+    Nobody,
+    /// Other processes on the same file.
+    Sqlite(SqliteWatch),
+    /// Other instances on the same server.
+    Postgres(Box<PostgresWatch>),
+}
+
+impl Watch {
+    /// Waits for the next notification. After an error, create another watch.
+    pub async fn recv(&mut self) -> Result<Notified, StoreError> {
+        match self {
+            Self::Nobody => std::future::pending().await,
+            Self::Sqlite(watch) => watch.recv().await,
+            Self::Postgres(watch) => watch.recv().await,
+        }
+    }
+
+    /// How often to scan without a notification, because a process may die after its commit and
+    /// before its notification.
+    pub fn scan_interval(&self) -> Option<Duration> {
+        match self {
+            Self::Nobody | Self::Sqlite(_) => None,
+            Self::Postgres(_) => Some(Duration::from_secs(5)),
         }
     }
 }

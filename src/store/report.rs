@@ -157,8 +157,7 @@ pub struct ReportRows {
 
 impl ReportRows {
     /// Keeps the first `limit` rows. One row more than that means that there are more.
-    pub(super) fn new(report: Report, mut rows: Vec<Vec<Value>>, limit: u32) -> Self {
-        let limit = limit as usize;
+    pub(crate) fn new(report: Report, mut rows: Vec<Vec<Value>>, limit: usize) -> Self {
         let truncated = rows.len() > limit;
         rows.truncate(limit);
         Self { report, rows, truncated }

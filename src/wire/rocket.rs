@@ -3,10 +3,10 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::domain::query::{RocketInBothViews, RocketWithGaps};
 use crate::domain::rocket::{Progress, Rocket, RocketState, Status};
 use crate::domain::text::Text;
 use crate::domain::timestamp::Timestamp;
-use crate::store::{RocketInBothViews, RocketWithGaps};
 
 /// A page of rockets.
 #[derive(Serialize, ToSchema)]

@@ -19,7 +19,7 @@ static TRUNCATED: HeaderName = HeaderName::from_static("report-truncated-at");
 
 /// The most rows in a response, which is held in memory as a whole. The command line and the views
 /// have no limit.
-const MOST_ROWS: u32 = 10_000;
+const MOST_ROWS: usize = 10_000;
 
 /// The totals of the fleet: the only row of the report `fleet`.
 #[utoipa::path(

@@ -9,11 +9,11 @@ use super::json;
 use crate::domain::query::{Order, Sort};
 use crate::domain::rocket::{Status, View, Views};
 use crate::domain::text::{Channel, Text};
-use crate::http::coalesced_reads::CoalescedReads;
 use crate::http::extract::{cursor, query};
 use crate::http::problem::Problem;
 use crate::http::read_limit::ReadCost;
 use crate::http::state::State;
+use crate::store::Reader;
 use crate::wire::rocket::{BothViewsJson, OneRocketJson, PageJson, RocketJson};
 
 /// One page of rockets.
@@ -90,7 +90,7 @@ pub(in crate::http) async fn one(
     request: HttpRequest,
     channel: web::Path<String>,
     state: web::Data<State>,
-    lookups: web::Data<CoalescedReads>,
+    reader: web::Data<Reader>,
 ) -> Result<HttpResponse, Problem> {
     let views = query::rocket(request.query_string())?;
     let never_heard_of = || Problem::not_found("No message of this channel has been processed.");
@@ -103,7 +103,7 @@ pub(in crate::http) async fn one(
         Channel::new(ByteString::from(channel.into_inner())).map_err(|_| never_heard_of())?;
     match views {
         Views::One(view) => {
-            let found = lookups.rocket(channel, view).await;
+            let found = reader.rocket(&channel, view).await;
             let found = state.or_unavailable(found)?.ok_or_else(never_heard_of)?;
             Ok(json(HttpResponse::Ok(), &RocketJson::new(&found.rocket, Some(&found.gaps))))
         }

@@ -21,11 +21,9 @@ use super::{cluster, session};
 use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
-use crate::store::StoreError;
-use crate::store::changes::{
-    ChangeHint, ChangeHints, ChangeScan, Fingerprints, Notified, ScanProgress, Watch,
-};
+use crate::store::changes::{ChangeHint, ChangeHints, Fingerprints, Notified, ScanProgress};
 use crate::store::page::ROCKET_COLUMNS;
+use crate::store::{ChangeScan, StoreError, Watch};
 
 /// How long a listener receives nothing before it tests the connection.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -112,7 +110,7 @@ impl PostgresStore {
         .await
     }
 
-    /// See [`Store::notify`](crate::store::Store::notify).
+    /// See [`Notifier::notify`](crate::store::Notifier::notify).
     pub async fn notify(&self, hints: Option<&ChangeHints>) -> Result<(), StoreError> {
         let (name, payloads) = (Arc::clone(&self.notifications), payloads(self.instance, hints));
         let is_distributed = self.is_distributed;
@@ -120,7 +118,7 @@ impl PostgresStore {
             .await
     }
 
-    /// See [`Store::notify_blocking`](crate::store::Store::notify_blocking).
+    /// See [`Notifier::notify_blocking`](crate::store::Notifier::notify_blocking).
     pub fn notify_blocking(&self, hints: Option<&ChangeHints>) -> Result<(), StoreError> {
         let runtime = self.runtime.0.as_ref().ok_or(StoreError::BrokenOff)?;
         let payloads = payloads(self.instance, hints);

@@ -30,7 +30,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tokio::runtime::Runtime;
 
 use super::fault_injection::Failures;
-use super::{Database, FORGOTTEN_KEPT, OpenError, OpenOptions, StoreError};
+use super::{FORGOTTEN_KEPT, OpenError, OpenOptions, StoreError};
 use crate::domain::text::Channel;
 use buckets::Buckets;
 pub use changes::{PostgresScan, PostgresWatch};
@@ -84,7 +84,7 @@ impl PostgresStore {
     /// Opens a database, checks that it is ours, and migrates it if the options say so. Must not be
     /// called in an asynchronous context.
     pub fn open(url: &PostgresUrl, options: &OpenOptions) -> Result<Self, OpenError> {
-        let database = || Database::Postgres(url.clone());
+        let database = || url.to_string();
         let engine = |source: StoreError| OpenError::Engine {
             database: database(),
             source: Box::new(source),

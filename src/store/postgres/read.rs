@@ -10,12 +10,12 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 use super::PostgresStore;
 use super::rows::{self, PgTime};
 use super::session::{self, WorkKind};
-use crate::domain::query::{Page, RocketQuery};
+use crate::domain::query::{MAX_GAPS, Page, RocketInBothViews, RocketQuery, RocketWithGaps};
 use crate::domain::rocket::{View, gaps};
 use crate::domain::text::Channel;
+use crate::store::StoreError;
 use crate::store::page::{self, Parameter, PartStatement, ROCKET_COLUMNS};
 use crate::store::report::{Report, ReportRows, Value};
-use crate::store::{GAPS_TOLD, RocketInBothViews, RocketWithGaps, StoreError};
 
 /// The view `gaps` in key order, so that nothing is sorted and reading stops at the last row
 /// wanted.
@@ -33,7 +33,7 @@ const GAPS: &str = "
 const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 impl PostgresStore {
-    /// See [`Store::rocket`](crate::store::Store::rocket).
+    /// See [`Reader::rocket`](crate::store::Reader::rocket).
     pub async fn rocket(
         &self,
         channel: &Channel,
@@ -71,17 +71,11 @@ impl PostgresStore {
     }
 
     /// See [`Store::report`](crate::store::Store::report).
-    pub async fn report(&self, which: Report, limit: u32) -> Result<ReportRows, StoreError> {
+    pub async fn report(&self, which: Report, limit: usize) -> Result<ReportRows, StoreError> {
         self.read(
             move |pool| async move { report(&mut *pool.acquire().await?, which, limit).await },
         )
         .await
-    }
-
-    /// See [`Store::report_blocking`](crate::store::Store::report_blocking).
-    pub fn report_blocking(&self, which: Report, limit: u32) -> Result<ReportRows, StoreError> {
-        // No other request waits for it, so it may take long.
-        self.wait(WorkKind::Long, async |connection| report(connection, which, limit).await)
     }
 
     /// See [`Store::report_rows`](crate::store::Store::report_rows).
@@ -117,11 +111,11 @@ impl PostgresStore {
 async fn report(
     connection: &mut PgConnection,
     report: Report,
-    limit: u32,
+    limit: usize,
 ) -> Result<ReportRows, StoreError> {
     let mut rows = Vec::new();
     for row in sqlx::query(AssertSqlSafe(report.sql(GAPS)))
-        .bind(i64::from(limit) + 1)
+        .bind(limit as i64 + 1)
         .fetch_all(connection)
         .await?
     {
@@ -156,7 +150,7 @@ async fn rocket(
     );
     let found = sqlx::query(AssertSqlSafe(sql))
         .bind(channel.as_str())
-        .bind(GAPS_TOLD as i64 + 1)
+        .bind(MAX_GAPS as i64 + 1)
         .bind(bucket);
     let Some(row) = found.fetch_optional(connection).await? else {
         return Ok(None);
@@ -164,7 +158,7 @@ async fn rocket(
     let (firsts, lasts): (Vec<i64>, Vec<i64>) = (row.try_get(14)?, row.try_get(15)?);
     Ok(Some(RocketWithGaps {
         rocket: rows::rocket(&row)?,
-        gaps: gaps(firsts.into_iter().zip(lasts), GAPS_TOLD),
+        gaps: gaps(firsts.into_iter().zip(lasts), MAX_GAPS),
     }))
 }
 

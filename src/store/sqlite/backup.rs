@@ -14,7 +14,64 @@ use rustix::io::Errno;
 
 use super::files::{self, FileId};
 use super::{ConnectionPool, OPEN_FLAGS, SqliteStore, configure, real_path};
-use crate::store::{Audit, Backup, BackupError, OpenOptions, StoreError};
+use crate::store::{Audit, Finding, OpenError, OpenOptions, StoreError};
+
+/// A copy of a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backup {
+    /// The number of channels.
+    pub channels: u64,
+    /// The number of processed ranges.
+    pub ranges: u64,
+    /// The length of the file.
+    pub bytes: u64,
+}
+
+/// Why a database can't be backed up.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// Postgres has its own tools.
+    #[error(
+        "backup copies SQLite files; for Postgres use pg_dump, which also works while instances run"
+    )]
+    Postgres,
+    /// A database in memory can't be backed up.
+    #[error("a database in memory exists only inside its process; there is nothing to copy")]
+    Memory,
+    /// The target already exists.
+    #[error("{} already exists; give another name, or use --replace to overwrite it", .0.display())]
+    Exists(PathBuf),
+    /// The target is the database itself, or one of its files.
+    #[error("{} is the database to copy, or one of its files; give another name", .0.display())]
+    Source(PathBuf),
+    /// The target is a database that a process has open.
+    #[error(
+        "{} is a database that is in use: stop the program that has it open, or give another name",
+        .0.display()
+    )]
+    InUse(PathBuf),
+    /// The target can't be a file.
+    #[error("{}: {reason}", path.display())]
+    Target {
+        /// The target.
+        path: PathBuf,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// The copy is damaged, so the original is too.
+    #[error("the database is damaged (`check` lists all problems): {}: {}",
+            .0.channel.as_deref().unwrap_or("the file"), .0.detail)]
+    Damaged(Finding),
+    /// The copy can't be written.
+    #[error("the copy can't be written: {0}")]
+    Io(#[from] std::io::Error),
+    /// The copy can't be opened.
+    #[error("the copy can't be opened: {0}")]
+    Open(#[from] OpenError),
+    /// SQLite failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
 
 /// The files that belong to a database, besides the main file.
 const SIBLINGS: [&str; 3] = [files::LOG, files::INDEX, "-journal"];

@@ -326,7 +326,7 @@ mod tests {
     }
 
     fn fleet(store: &SqliteStore) -> ReportRows {
-        store.report(Report::Fleet, 1).unwrap()
+        store.report_from_tables(Report::Fleet, 1).unwrap()
     }
 
     /// Forgets the copy, so that the next read makes another.
@@ -396,7 +396,7 @@ mod tests {
         for (_directory, store) in stores() {
             store.close().unwrap();
             assert!(!has_copy(&store));
-            assert_eq!(store.report_at_once(Report::Fleet, 1).unwrap(), fleet(&store));
+            assert_eq!(store.report(Report::Fleet, 1).unwrap(), fleet(&store));
         }
     }
 }

@@ -15,10 +15,10 @@ use super::{ConnectionPool, SqliteStore, rows};
 use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
-use crate::store::StoreError;
-use crate::store::changes::{ChangeScan, Notified, ScanProgress, Watch};
+use crate::store::changes::{Notified, ScanProgress};
 use crate::store::columns::Columns;
 use crate::store::page::ROCKET_COLUMNS;
+use crate::store::{ChangeScan, StoreError, Watch};
 
 /// How often a watch polls the file.
 const POLL: Duration = Duration::from_millis(200);

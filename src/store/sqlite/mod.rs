@@ -11,6 +11,7 @@ mod cache;
 mod changes;
 mod check;
 mod checkpoints;
+mod coalesced_reads;
 mod commits;
 mod database_file;
 mod files;
@@ -30,10 +31,12 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::fault_injection::Failures;
-use super::{Database, OpenError, OpenOptions, StoreError};
+use super::{OpenError, OpenOptions, StoreError};
+pub use backup::{Backup, BackupError};
 use cache::Cache;
 pub use changes::{SqliteScan, SqliteWatch};
 use checkpoints::Checkpoints;
+pub use coalesced_reads::CoalescedReads;
 use commits::Version;
 use database_file::{DatabaseFile, WriterConnection};
 pub use files::FileChange;
@@ -83,7 +86,7 @@ impl fmt::Debug for SqliteStore {
 impl SqliteStore {
     /// Opens a file, checks that it is ours, and migrates it if the options say so.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, OpenError> {
-        let database = || Database::File(path.to_owned());
+        let database = || path.display().to_string();
         let engine = |source| OpenError::Engine { database: database(), source: Box::new(source) };
         let absolute = files::absolute(path)
             .map_err(|reason| OpenError::Refused { database: database(), reason })?;

@@ -6,12 +6,12 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql, params, params_from_iter};
 
 use super::{SqliteStore, rows};
-use crate::domain::query::{Page, RocketQuery};
+use crate::domain::query::{MAX_GAPS, Page, RocketInBothViews, RocketQuery, RocketWithGaps};
 use crate::domain::rocket::{Rocket, View, gaps};
 use crate::domain::text::Channel;
+use crate::store::StoreError;
 use crate::store::page::{self, Parameter, Part, PartStatement, ROCKET_COLUMNS};
 use crate::store::report::{Report, ReportRows, Value};
-use crate::store::{GAPS_TOLD, RocketInBothViews, RocketWithGaps, StoreError};
 
 /// The view `gaps` in key order, so that nothing is sorted and reading stops at the last row
 /// wanted.
@@ -26,7 +26,7 @@ const GAPS: &str = "
     ORDER BY above.channel, above.first_msg LIMIT $1";
 
 impl SqliteStore {
-    /// See [`Store::rocket`](crate::store::Store::rocket).
+    /// See [`Reader::rocket`](crate::store::Reader::rocket).
     pub fn rocket(
         &self,
         channel: &Channel,
@@ -51,7 +51,7 @@ impl SqliteStore {
         })
     }
 
-    /// See [`Store::rockets_by_channels`](crate::store::Store::rockets_by_channels).
+    /// The results of [`rocket`](Self::rocket) for each of these, from one snapshot.
     pub fn rockets_by_channels<'a>(
         &self,
         asked: impl Iterator<Item = (&'a Channel, View)>,
@@ -91,8 +91,8 @@ fn round(connection: &Connection, mean: f64) -> Result<f64, StoreError> {
 
 impl SqliteStore {
     /// See [`Store::report`](crate::store::Store::report). From the copy in memory, if possible.
-    pub fn report_at_once(&self, report: Report, limit: u32) -> Result<ReportRows, StoreError> {
-        let wanted = limit as usize + 1;
+    pub fn report(&self, report: Report, limit: usize) -> Result<ReportRows, StoreError> {
+        let wanted = limit + 1;
         if report != Report::Gaps
             && let Some(rows) = self.read_cache(|columns, connection| {
                 columns.report(report, wanted, &|mean| round(connection, mean))
@@ -100,13 +100,17 @@ impl SqliteStore {
         {
             return Ok(ReportRows::new(report, rows?, limit));
         }
-        self.report(report, limit)
+        self.report_from_tables(report, limit)
     }
 
-    /// See [`Store::report_blocking`](crate::store::Store::report_blocking).
-    pub fn report(&self, report: Report, limit: u32) -> Result<ReportRows, StoreError> {
+    /// Reads a report without the copy in memory.
+    pub(super) fn report_from_tables(
+        &self,
+        report: Report,
+        limit: usize,
+    ) -> Result<ReportRows, StoreError> {
         let mut rows = Vec::new();
-        self.each_row(report, i64::from(limit) + 1, &mut |row| {
+        self.each_row(report, limit as i64 + 1, &mut |row| {
             rows.push(row);
             ControlFlow::Continue(())
         })?;
@@ -165,11 +169,11 @@ fn first_gaps(connection: &Connection, channel: &Channel) -> Result<Vec<(i64, i6
     // Between n ranges there are n - 1 gaps, and there may be one before the first.
     let sql = "SELECT first_msg, last_msg FROM processed_ranges WHERE channel = ?1 ORDER BY first_msg LIMIT ?2";
     let mut statement = connection.prepare_cached(sql)?;
-    let ranges = statement.query_map(params![channel.as_str(), GAPS_TOLD as i64 + 1], |row| {
+    let ranges = statement.query_map(params![channel.as_str(), MAX_GAPS as i64 + 1], |row| {
         Ok((row.get(0)?, row.get(1)?))
     })?;
     let ranges: Vec<(i64, i64)> = ranges.collect::<Result<_, _>>()?;
-    Ok(gaps(ranges.into_iter(), GAPS_TOLD))
+    Ok(gaps(ranges.into_iter(), MAX_GAPS))
 }
 
 fn read_part(

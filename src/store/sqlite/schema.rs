@@ -35,7 +35,7 @@ const OLDEST_SQLITE: i32 = 3_051_003;
 ///
 /// `shown` is the path as the operator gave it.
 pub(super) fn prepare_file(shown: &Path, path: &Path, migrate: bool) -> Result<(), OpenError> {
-    let database = || Database::File(shown.to_owned());
+    let database = || shown.display().to_string();
     let engine =
         |source: StoreError| OpenError::Engine { database: database(), source: Box::new(source) };
     let refused = |reason: String| OpenError::Refused { database: database(), reason };
@@ -100,8 +100,10 @@ pub(super) fn require_current(path: &Path) -> Result<(), StoreError> {
 
 /// A database in memory with the current schema.
 pub(super) fn new_in_memory() -> Result<Connection, OpenError> {
-    let engine =
-        |source| OpenError::Engine { database: Database::Memory, source: Box::new(source) };
+    let engine = |source| OpenError::Engine {
+        database: Database::Memory.to_string(),
+        source: Box::new(source),
+    };
     let mut connection = Connection::open_in_memory().map_err(|error| engine(error.into()))?;
     super::configure(&mut connection).map_err(engine)?;
     run_migrations(&mut connection, Target::Latest).map_err(engine)?;

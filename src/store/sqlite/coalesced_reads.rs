@@ -9,17 +9,19 @@ use std::rc::Rc;
 
 use tokio::sync::oneshot;
 
+use super::SqliteStore;
+use crate::domain::query::RocketWithGaps;
 use crate::domain::rocket::View;
 use crate::domain::text::Channel;
-use crate::store::{RocketWithGaps, Store, StoreError};
+use crate::store::StoreError;
 
 type ReadResult = Result<Option<RocketWithGaps>, StoreError>;
 
 /// The pending reads of one worker. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct CoalescedReads {
-    store: Store,
-    waiting: Rc<RefCell<Vec<PendingRead>>>,
+pub struct CoalescedReads {
+    store: SqliteStore,
+    pending: Rc<RefCell<Vec<PendingRead>>>,
 }
 
 #[derive(Debug)]
@@ -31,42 +33,39 @@ struct PendingRead {
 
 impl CoalescedReads {
     /// Reads rockets from this store.
-    pub(super) fn new(store: Store) -> Self {
-        Self { store, waiting: Rc::default() }
+    pub(in crate::store) fn new(store: SqliteStore) -> Self {
+        Self { store, pending: Rc::default() }
     }
 
-    /// See [`Store::rocket`].
-    pub(super) async fn rocket(&self, channel: Channel, view: View) -> ReadResult {
-        if !self.store.coalesces_reads() {
-            return self.store.rocket(&channel, view).await;
-        }
+    /// See [`Reader::rocket`](crate::store::Reader::rocket).
+    pub(in crate::store) async fn rocket(&self, channel: &Channel, view: View) -> ReadResult {
         let (answer, answered) = oneshot::channel();
         let first = {
-            let mut waiting = self.waiting.borrow_mut();
-            waiting.push(PendingRead { channel, view, answer });
-            waiting.len() == 1
+            let mut pending = self.pending.borrow_mut();
+            pending.push(PendingRead { channel: channel.clone(), view, answer });
+            pending.len() == 1
         };
         if first {
             // Runs after the connections that are ready now.
-            actix_web::rt::spawn(self.clone().answer());
+            tokio::task::spawn_local(self.clone().answer());
         }
         answered.await.unwrap_or(Err(StoreError::BrokenOff))
     }
 
     async fn answer(self) {
-        let reads = std::mem::take(&mut *self.waiting.borrow_mut());
-        let asked = reads.iter().map(|lookup| (&lookup.channel, lookup.view));
-        match self.store.rockets_by_channels(asked).await {
+        let reads = std::mem::take(&mut *self.pending.borrow_mut());
+        let wanted = reads.iter().map(|read| (&read.channel, read.view));
+        match self.store.rockets_by_channels(wanted) {
             Ok(found) => {
-                for (lookup, found) in reads.into_iter().zip(found) {
+                for (read, found) in reads.into_iter().zip(found) {
                     // The client may be gone.
-                    let _ = lookup.answer.send(Ok(found));
+                    let _ = read.answer.send(Ok(found));
                 }
             }
             // The error may concern only one of them.
             Err(_) => {
                 for PendingRead { channel, view, answer } in reads {
-                    let _ = answer.send(self.store.rocket(&channel, view).await);
+                    let _ = answer.send(self.store.rocket(&channel, view));
                 }
             }
         }
@@ -80,7 +79,7 @@ mod tests {
 
     use super::*;
     use crate::domain::timestamp::Timestamp;
-    use crate::store::{Database, OpenOptions};
+    use crate::store::OpenOptions;
     use crate::wire::message::parse;
 
     fn launched(channel: &str, speed: i64) -> String {
@@ -94,7 +93,7 @@ mod tests {
     async fn ask(reads: &CoalescedReads, channels: &[&str]) -> Vec<ReadResult> {
         let asked = channels.iter().map(|channel| {
             let (reads, channel) = (reads.clone(), Channel::new(channel.to_string()).unwrap());
-            let mut asked = Box::pin(async move { reads.rocket(channel, View::BestEffort).await });
+            let mut asked = Box::pin(async move { reads.rocket(&channel, View::BestEffort).await });
             assert!(asked.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
             asked
         });
@@ -109,7 +108,7 @@ mod tests {
     fn each_is_answered_what_was_asked_and_what_is_damaged_concerns_nobody_else() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rockets.db");
-        let store = Store::open(&Database::File(path.clone()), &OpenOptions::default()).unwrap();
+        let store = SqliteStore::open(&path, &OpenOptions::default()).unwrap();
         let messages: Vec<_> = (0..100)
             .map(|rocket| parse(launched(&format!("r{rocket}"), rocket).into()).unwrap())
             .collect();
