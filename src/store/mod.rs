@@ -17,6 +17,8 @@ mod page;
 pub mod postgres;
 mod range_cache;
 pub mod report;
+mod rows;
+mod schema;
 pub mod sqlite;
 mod upsert;
 

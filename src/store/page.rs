@@ -8,10 +8,6 @@ use crate::domain::rocket::{Rocket, View};
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 
-/// The columns of `rockets` and `rockets_exact` that make a [`Rocket`].
-pub(super) const ROCKET_COLUMNS: &str = "channel, status, type, speed, mission, exploded_reason, latest_launch_msg, \
-     latest_mission_msg, latest_exploded_msg, latest_update, last_received, processed, complete_through, highest";
-
 /// The table or view with this view of the rockets.
 pub(super) fn table(view: View) -> &'static str {
     match view {

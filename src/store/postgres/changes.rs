@@ -16,13 +16,12 @@ use sqlx::postgres::{PgListener, PgRow};
 use sqlx::{AssertSqlSafe, Executor, PgPool, Row};
 
 use super::PostgresStore;
-use super::rows::{self, PgTime};
 use super::{cluster, session};
 use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::changes::{ChangeHint, ChangeHints, Fingerprints, Notified, ScanProgress};
-use crate::store::page::ROCKET_COLUMNS;
+use crate::store::rows::{self, ROCKET_COLUMNS};
 use crate::store::{ChangeScan, StoreError, Watch};
 
 /// How long a listener receives nothing before it tests the connection.
@@ -102,10 +101,7 @@ impl PostgresStore {
             let found = sqlx::query("SELECT channel, forgotten_at FROM rockets_forgotten")
                 .fetch_all(&pool)
                 .await?;
-            found
-                .iter()
-                .map(|row| Ok((rows::channel(row, 0)?, row.try_get::<PgTime, _>(1)?.0)))
-                .collect()
+            found.iter().map(|row| Ok((rows::channel(row, 0)?, rows::time(row, 1)?))).collect()
         })
         .await
     }

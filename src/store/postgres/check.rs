@@ -6,13 +6,13 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use tokio::runtime::Handle;
 
+use super::PostgresStore;
 use super::buckets::Buckets;
 use super::session::{self, WorkKind};
-use super::{PostgresStore, rows};
 use crate::domain::ranges::ProcessedRange;
 use crate::domain::rocket::Rocket;
 use crate::store::audit::{self, OnFinding};
-use crate::store::page::ROCKET_COLUMNS;
+use crate::store::rows::{self, ROCKET_COLUMNS};
 use crate::store::{Audit, Finding, StoreError};
 
 /// How many rows are fetched at a time.
@@ -51,8 +51,8 @@ async fn open_cursors(connection: &mut PgConnection, bucket: i16) -> Result<(), 
          DECLARE all_rockets BINARY NO SCROLL CURSOR FOR
              SELECT {ROCKET_COLUMNS} FROM rockets WHERE bucket = {bucket} ORDER BY channel;
          DECLARE all_ranges BINARY NO SCROLL CURSOR FOR
-             SELECT {} FROM processed_ranges AS ranges WHERE bucket = {bucket} ORDER BY channel, first_msg",
-        rows::RANGE_COLUMNS
+             SELECT channel, {} FROM processed_ranges WHERE bucket = {bucket} ORDER BY channel, first_msg",
+        rows::range_columns("processed_ranges")
     );
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
     Ok(())

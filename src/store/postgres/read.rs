@@ -8,14 +8,15 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 
 use super::PostgresStore;
-use super::rows::{self, PgTime};
+use super::rows::PgTime;
 use super::session::{self, WorkKind};
 use crate::domain::query::{MAX_GAPS, Page, RocketInBothViews, RocketQuery, RocketWithGaps};
 use crate::domain::rocket::{View, gaps};
 use crate::domain::text::Channel;
 use crate::store::StoreError;
-use crate::store::page::{self, Parameter, PartStatement, ROCKET_COLUMNS};
+use crate::store::page::{self, Parameter, PartStatement};
 use crate::store::report::{Report, ReportRows, Value};
+use crate::store::rows::{self, ROCKET_COLUMNS};
 
 /// The view `gaps` in key order, so that nothing is sorted and reading stops at the last row
 /// wanted.

@@ -15,6 +15,7 @@ use super::error::describe;
 use super::session::within;
 use super::{BEGIN_TO_WRITE, changes, cluster};
 use crate::store::StoreError;
+use crate::store::schema::{Decision, Found, decide, wrong_shape};
 
 mod migrations {
     #![allow(
@@ -103,16 +104,16 @@ pub(super) async fn open(
         return Ok(OpenResult::Refused(reason));
     }
     take_lock(connection, patience).await?;
-    match within(patience, look(connection, migrate)).await? {
-        OpenPlan::Refused(reason) => return Ok(OpenResult::Refused(reason)),
-        OpenPlan::Current => {}
-        OpenPlan::Outdated => run_migrations(connection).await?,
+    let found = within(patience, inspect(connection)).await?;
+    match decide(found, latest(), migrate) {
+        Decision::Refuse(reason) => return Ok(OpenResult::Refused(reason)),
+        Decision::Open => {}
+        Decision::Migrate => run_migrations(connection).await?,
     }
     within(patience, async {
         sqlx::query("SELECT pg_advisory_unlock_all()").execute(&mut *connection).await?;
         if let Some(difference) = first_difference(connection).await? {
-            let reason = format!("{difference}, which is not the shape that this program created; restore a backup");
-            return Ok(OpenResult::Refused(reason));
+            return Ok(OpenResult::Refused(wrong_shape(&difference)));
         }
         let sql = "SELECT nspname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
                    WHERE pg_class.oid = to_regclass('rockets')";
@@ -182,43 +183,25 @@ async fn unfit_server(connection: &mut PgConnection) -> Result<Option<String>, S
     }))
 }
 
-/// What is left to do to open a database.
-enum OpenPlan {
-    /// Nothing: it is not our database.
-    Refused(String),
-    /// Nothing: it is up to date.
-    Current,
-    /// Run migrations.
-    Outdated,
-}
-
-async fn look(connection: &mut PgConnection, migrate: bool) -> Result<OpenPlan, StoreError> {
-    let latest = migrations::migrations::runner()
-        .get_migrations()
-        .iter()
-        .map(|it| i64::from(it.version()))
-        .max();
-    let latest = latest.unwrap_or(0);
-    let refused = |reason: &str| Ok(OpenPlan::Refused(reason.to_owned()));
-    match version(connection).await? {
-        None if !migrate => refused("it has no schema; run `migrate`, or leave out --no-migrate"),
+async fn inspect(connection: &mut PgConnection) -> Result<Found, StoreError> {
+    Ok(match version(connection).await? {
+        Some(version) => Found::Version(version),
         None => match first_of_our_names(connection).await? {
-            Some(name) => refused(&format!(
+            Some(name) => Found::Foreign(format!(
                 "it has a {name} that this program did not create; give another database, or \
                  another schema with ?options=-csearch_path%3DNAME"
             )),
-            None => Ok(OpenPlan::Outdated),
+            None => Found::Nothing,
         },
-        Some(version) if version > latest => refused(&format!(
-            "its schema has version {version}, but this program supports versions up to {latest}; \
-             use a newer program"
-        )),
-        Some(version) if version < latest && !migrate => {
-            refused("its schema is not up to date; run `migrate`, or leave out --no-migrate")
-        }
-        Some(version) if version < latest => Ok(OpenPlan::Outdated),
-        Some(_) => Ok(OpenPlan::Current),
-    }
+    })
+}
+
+/// The number of the last migration.
+#[expect(clippy::expect_used, reason = "they are embedded in the program")]
+fn latest() -> i64 {
+    let runner = migrations::migrations::runner();
+    let versions = runner.get_migrations().iter().map(|migration| i64::from(migration.version()));
+    versions.max().expect("there are migrations")
 }
 
 /// The number of the last applied migration; none if none was applied.

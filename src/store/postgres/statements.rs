@@ -18,13 +18,13 @@
 
 use std::fmt::Write;
 
+use super::BEGIN_TO_WRITE;
 use super::literal::array;
-use super::{BEGIN_TO_WRITE, rows};
 use crate::domain::batch::Group;
 use crate::domain::ranges::{Applied, ProcessedRange};
 use crate::domain::summary::{Latest, Summary};
 use crate::domain::timestamp::Timestamp;
-use crate::store::upsert;
+use crate::store::{rows, upsert};
 
 /// The settings of a writer's connection. All statements look up rows by a batch's few channels,
 /// but the planner doesn't know the contents of arrays and would sometimes prefer to read whole
@@ -44,7 +44,7 @@ const PLAN_EACH_TIME: &str = "SET plan_cache_mode = force_custom_plan;";
 
 /// The columns of `rockets` that are written, in the order of the parameters. The bucket comes
 /// before them.
-const ROCKET_COLUMNS: &str = "channel, processed, complete_through, highest, speed, \
+const BATCH_COLUMNS: &str = "channel, processed, complete_through, highest, speed, \
      latest_launch_msg, type, latest_mission_msg, mission, latest_exploded_msg, \
      exploded_reason, latest_update, last_received";
 
@@ -57,7 +57,7 @@ fn insert_or_lock_rockets() -> String {
     // A row is locked before the condition is evaluated.
     format!(
         "PREPARE insert_or_lock_rockets (smallint, {ROCKET_PARAMETERS}) AS
-         INSERT INTO rockets (bucket, {ROCKET_COLUMNS})
+         INSERT INTO rockets (bucket, {BATCH_COLUMNS})
          SELECT buckets.bucket, batch.*
          FROM rocket_buckets AS buckets
          CROSS JOIN unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS batch
@@ -75,7 +75,7 @@ fn update_rockets(is_cluster: bool) -> String {
          UPDATE rockets SET {}
          FROM (SELECT $1 AS bucket, *
                FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
-                   AS batch ({ROCKET_COLUMNS}, version)
+                   AS batch ({BATCH_COLUMNS}, version)
                OFFSET 0) AS batch
          WHERE rockets.bucket = batch.bucket AND rockets.channel = batch.channel
              AND rockets.last_received = batch.version
@@ -97,7 +97,7 @@ fn load_ranges() -> String {
     // Of the ranges that start at or before the start of a window, only the last can reach into it.
     format!(
         "PREPARE load_ranges (smallint, text[], bigint[], bigint[]) AS
-         SELECT 'range', {}
+         SELECT 'range', ranges.channel, {}
          FROM unnest($2, $3, $4) AS batch (channel, first_msg, last_msg)
          CROSS JOIN LATERAL (
              (SELECT * FROM processed_ranges AS below
@@ -112,7 +112,7 @@ fn load_ranges() -> String {
          ) AS ranges
          WHERE ranges.last_msg >= batch.first_msg - 1
          ORDER BY ranges.channel, ranges.first_msg;",
-        rows::RANGE_COLUMNS
+        rows::range_columns("ranges")
     )
 }
 
@@ -287,7 +287,7 @@ impl Statements {
     }
 }
 
-/// One array for each of [`ROCKET_COLUMNS`].
+/// One array for each of [`BATCH_COLUMNS`].
 fn columns(rockets: &[Addition<'_>]) -> Vec<String> {
     let progress = [
         array(rockets.iter().map(|rocket| rocket.channel)),

@@ -23,7 +23,7 @@ use tokio::runtime::Runtime;
 
 use super::buckets::Buckets;
 use super::error::{describe, is_connection_lost, is_timeout, is_to_be_tried_again};
-use super::rows::{self, PgTime};
+use super::rows::PgTime;
 use super::session::{self, Backend, GivenUp, WorkKind, within};
 use super::statements::{self, Addition, Statements};
 use super::url::PostgresUrl;
@@ -34,6 +34,7 @@ use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
 use crate::store::fault_injection::{FailurePoint, Failures};
 use crate::store::range_cache::RangeCache;
+use crate::store::rows;
 
 /// How often a batch is attempted if conflicts with other transactions abort it.
 const TRIES: usize = 5;

@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::commits::{Commits, OpenTransaction, Recorded, Version};
-use super::{SqliteStore, lock, rows, schema};
+use super::{SqliteStore, lock, schema};
 use crate::domain::ranges::Applied;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
 use crate::store::columns::{Columns, RocketsAndNext};
-use crate::store::page::ROCKET_COLUMNS;
+use crate::store::rows::{self, ROCKET_COLUMNS};
 
 /// How long a reader waits while the copy is being read. A fleet of 30,000 is read in this time,
 /// and a larger one is not much slower to answer from the file.

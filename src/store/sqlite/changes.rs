@@ -11,13 +11,13 @@ use tokio::task::JoinHandle;
 use super::cache::Cache;
 use super::commits::Version;
 use super::database_file::{DatabaseFile, ReaderConnection};
-use super::{ConnectionPool, SqliteStore, rows};
+use super::{ConnectionPool, SqliteStore};
 use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::changes::{Notified, ScanProgress};
 use crate::store::columns::Columns;
-use crate::store::page::ROCKET_COLUMNS;
+use crate::store::rows::{self, ROCKET_COLUMNS};
 use crate::store::{ChangeScan, StoreError, Watch};
 
 /// How often a watch polls the file.

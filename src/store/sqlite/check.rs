@@ -2,11 +2,11 @@
 
 use rusqlite::{Connection, ErrorCode, Row, Rows};
 
-use super::{SqliteStore, rows};
+use super::SqliteStore;
 use crate::domain::ranges::ProcessedRange;
 use crate::domain::rocket::Rocket;
 use crate::store::audit::{self, OnFinding};
-use crate::store::page::ROCKET_COLUMNS;
+use crate::store::rows::{self, ROCKET_COLUMNS};
 use crate::store::{Audit, Finding, StoreError};
 
 /// The most problems of the file itself that are reported.
@@ -52,7 +52,7 @@ fn check_channels(connection: &Connection, found: OnFinding<'_>) -> Result<Audit
     let all_rockets = format!("SELECT {ROCKET_COLUMNS} FROM rockets ORDER BY channel");
     let all_ranges = format!(
         "SELECT {}, channel FROM processed_ranges ORDER BY channel, first_msg",
-        rows::RANGE_COLUMNS
+        rows::range_columns("processed_ranges")
     );
     let mut rockets = connection.prepare(&all_rockets)?;
     let mut ranges = connection.prepare(&all_ranges)?;
@@ -66,11 +66,11 @@ struct SqliteRows<'r> {
 
 impl audit::Rows for SqliteRows<'_> {
     fn next_rocket(&mut self) -> Result<Option<audit::Row<Rocket>>, StoreError> {
-        next_row(&mut self.rockets, rows::rocket)
+        next_row(&mut self.rockets, |row| rows::rocket(row))
     }
 
     fn next_range(&mut self) -> Result<Option<audit::Row<ProcessedRange>>, StoreError> {
-        next_row(&mut self.ranges, rows::range)
+        next_row(&mut self.ranges, |row| rows::range(row, 0))
     }
 }
 

@@ -5,13 +5,14 @@ use std::ops::ControlFlow;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql, params, params_from_iter};
 
-use super::{SqliteStore, rows};
+use super::SqliteStore;
 use crate::domain::query::{MAX_GAPS, Page, RocketInBothViews, RocketQuery, RocketWithGaps};
 use crate::domain::rocket::{Rocket, View, gaps};
 use crate::domain::text::Channel;
 use crate::store::StoreError;
-use crate::store::page::{self, Parameter, Part, PartStatement, ROCKET_COLUMNS};
+use crate::store::page::{self, Parameter, Part, PartStatement};
 use crate::store::report::{Report, ReportRows, Value};
+use crate::store::rows::{self, ROCKET_COLUMNS};
 
 /// The view `gaps` in key order, so that nothing is sorted and reading stops at the last row
 /// wanted.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use refinery::Target;
 use rusqlite::{Connection, OptionalExtension};
 
+use crate::store::schema::{self, Decision, Found};
 use crate::store::{Database, OpenError, StoreError};
 
 mod migrations {
@@ -53,20 +54,16 @@ pub(super) fn prepare_file(shown: &Path, path: &Path, migrate: bool) -> Result<(
     }
     let (started, mut failed_before, mut migrated) = (Instant::now(), false, false);
     loop {
-        let outcome = match inspect(path).map_err(engine)? {
-            FileContents::Current => return Ok(()),
-            FileContents::Foreign(reason) => return Err(refused(reason)),
-            FileContents::Fresh | FileContents::Older if !migrate => {
-                return Err(refused(
-                    "its schema is not up to date; run `migrate`, or leave out --no-migrate".into(),
-                ));
-            }
-            FileContents::Fresh | FileContents::Older if migrated => {
+        let found = inspect(path).map_err(engine)?;
+        let outcome = match schema::decide(found, latest(), migrate) {
+            Decision::Open => return Ok(()),
+            Decision::Refuse(reason) => return Err(refused(reason)),
+            Decision::Migrate if migrated => {
                 return Err(refused(
                     "it was migrated, but then its schema was gone again; give another path".into(),
                 ));
             }
-            FileContents::Fresh | FileContents::Older => migrate_file(path),
+            Decision::Migrate => migrate_file(path),
         };
         // Several processes may start on one file. One of them migrates; for the others it fails,
         // because the file is locked or has changed in the meantime. Their next inspection finds it
@@ -88,14 +85,19 @@ pub(super) fn prepare_file(shown: &Path, path: &Path, migrate: bool) -> Result<(
 
 /// Checks that a file has the current schema. The error says what it has instead.
 pub(super) fn require_current(path: &Path) -> Result<(), StoreError> {
-    match inspect(path)? {
-        FileContents::Current => Ok(()),
-        FileContents::Fresh => Err(StoreError::Unusable("there is no database".to_owned())),
-        FileContents::Older => {
-            Err(StoreError::Unusable("its schema is not up to date; run `migrate`".to_owned()))
-        }
-        FileContents::Foreign(reason) => Err(StoreError::Unusable(reason)),
+    match schema::decide(inspect(path)?, latest(), false) {
+        Decision::Open => Ok(()),
+        Decision::Refuse(reason) => Err(StoreError::Unusable(reason)),
+        Decision::Migrate => unreachable!("migrating was not allowed"),
     }
+}
+
+/// The number of the last migration.
+#[expect(clippy::expect_used, reason = "they are embedded in the program")]
+fn latest() -> i64 {
+    let runner = migrations::migrations::runner();
+    let versions = runner.get_migrations().iter().map(|migration| i64::from(migration.version()));
+    versions.max().expect("there are migrations")
 }
 
 /// A database in memory with the current schema.
@@ -121,22 +123,10 @@ pub(super) fn version(connection: &Connection) -> Result<Option<i64>, StoreError
         .query_row("SELECT max(version) FROM refinery_schema_history", [], |row| row.get(0))?)
 }
 
-/// The contents of a file.
-enum FileContents {
-    /// Nothing: there is no file, or an empty one.
-    Fresh,
-    /// Our schema after an earlier migration.
-    Older,
-    /// Our schema.
-    Current,
-    /// Something else. The text says what, and what to do.
-    Foreign(String),
-}
-
 /// Inspects a file without writing to it.
-fn inspect(path: &Path) -> Result<FileContents, StoreError> {
+fn inspect(path: &Path) -> Result<Found, StoreError> {
     if std::fs::metadata(path).map_or(0, |metadata| metadata.len()) == 0 {
-        return Ok(FileContents::Fresh);
+        return Ok(Found::Nothing);
     }
     let mut connection = Connection::open_with_flags(path, super::OPEN_FLAGS)?;
     super::configure(&mut connection)?;
@@ -149,44 +139,30 @@ fn inspect(path: &Path) -> Result<FileContents, StoreError> {
         Err(StoreError::Sqlite(error))
             if error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) =>
         {
-            Ok(FileContents::Foreign(
-                "this is not an SQLite database; give another path".to_owned(),
-            ))
+            Ok(Found::Foreign("this is not an SQLite database; give another path".to_owned()))
         }
         found => found,
     }
 }
 
-fn inspect_schema(connection: &Connection) -> Result<FileContents, StoreError> {
+fn inspect_schema(connection: &Connection) -> Result<Found, StoreError> {
     let objects: i64 =
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if objects == 0 {
-        return Ok(FileContents::Fresh);
+        return Ok(Found::Nothing);
     }
-    let known: Vec<i64> = migrations::migrations::runner()
-        .get_migrations()
-        .iter()
-        .map(|migration| i64::from(migration.version()))
-        .collect();
-    let latest = known.iter().copied().max().unwrap_or(0);
     match version(connection)? {
-        None if has_foreign_tables(connection)? => Ok(FileContents::Foreign(
+        None if has_foreign_tables(connection)? => Ok(Found::Foreign(
             "this is another program's database, or one without its migration history; give \
              another path"
                 .to_owned(),
         )),
-        None => Ok(FileContents::Fresh),
-        Some(version) if version > latest => Ok(FileContents::Foreign(format!(
-            "its schema has version {version}, but this program supports versions up to {latest}; \
-             use a newer program"
-        ))),
+        None => Ok(Found::Nothing),
+        // Nobody here knows the shape of a newer one.
+        Some(version) if version > latest() => Ok(Found::Version(version)),
         Some(version) => match first_difference(connection, version)? {
-            Some(difference) => Ok(FileContents::Foreign(format!(
-                "{difference}, which is not the shape that this program created; give another \
-                 path, or restore a backup"
-            ))),
-            None if version < latest => Ok(FileContents::Older),
-            None => Ok(FileContents::Current),
+            Some(difference) => Ok(Found::Foreign(schema::wrong_shape(&difference))),
+            None => Ok(Found::Version(version)),
         },
     }
 }

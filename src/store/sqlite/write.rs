@@ -9,7 +9,7 @@ use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
 use super::cache::{Cache, CommittedChange};
 use super::checkpoints::Checkpoints;
 use super::commits::Version;
-use super::{ConnectionHandle, SqliteStore, rows};
+use super::{ConnectionHandle, SqliteStore};
 use crate::domain::batch::{Batch, Group, Outcome, Window};
 use crate::domain::message::Message;
 use crate::domain::ranges::{Applied, Joined, ProcessedRange};
@@ -18,7 +18,7 @@ use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::fault_injection::{FailurePoint, Failures};
 use crate::store::range_cache::{MAX_RANGES, RangeCache};
-use crate::store::{FORGOTTEN_KEPT, StoreError, upsert};
+use crate::store::{FORGOTTEN_KEPT, StoreError, rows, upsert};
 
 /// Adds the sum of new messages to a rocket.
 fn upsert_rocket() -> String {
@@ -82,7 +82,7 @@ impl Default for StatementTexts {
             // however many ranges the channel has.
             load_ranges: format!(
                 "SELECT {} FROM processed_ranges WHERE channel = ?1 AND first_msg <= ?2 ORDER BY first_msg DESC",
-                rows::RANGE_COLUMNS
+                rows::range_columns("processed_ranges")
             ),
             upsert_rocket: upsert_rocket(),
             upsert_rocket_speed: upsert_rocket_speed(),
@@ -264,7 +264,7 @@ impl<'t> BatchStatements<'t> {
         let mut ranges = Vec::new();
         let mut found = self.load_ranges.query(params![channel.as_str(), i64::MAX])?;
         while let Some(row) = found.next()? {
-            ranges.push(rows::range(row)?);
+            ranges.push(rows::range(row, 0)?);
             if ranges.len() > MAX_RANGES {
                 break;
             }
@@ -284,7 +284,7 @@ impl<'t> BatchStatements<'t> {
         let loaded_through = stored.last().map_or(0, |range| range.last);
         let mut found = self.load_ranges.query(params![channel.as_str(), window.last + 1])?;
         while let Some(row) = found.next()? {
-            let range = rows::range(row)?;
+            let range = rows::range(row, 0)?;
             if range.last < window.first - 1 || range.last <= loaded_through {
                 break;
             }

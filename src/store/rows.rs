@@ -1,0 +1,136 @@
+//! The columns of the tables, and the decoding of rows, for both engines. Values are checked when
+//! they are read, because another program may have written to the tables.
+
+use bytestring::ByteString;
+
+use super::StoreError;
+use super::report::{Kind, Value};
+use crate::domain::ranges::ProcessedRange;
+use crate::domain::rocket::{Progress, Rocket, RocketState, Status};
+use crate::domain::summary::{Latest, Summary};
+use crate::domain::text::{Channel, Text};
+use crate::domain::timestamp::Timestamp;
+
+/// The columns of `rockets` and `rockets_exact` that [`rocket`] reads.
+pub(super) const ROCKET_COLUMNS: &str = "channel, status, type, speed, mission, exploded_reason, \
+     latest_launch_msg, latest_mission_msg, latest_exploded_msg, latest_update, last_received, \
+     processed, complete_through, highest";
+
+/// The columns of `processed_ranges` that [`range`] reads, of the table with this name or alias.
+pub(super) fn range_columns(table: &str) -> String {
+    const COLUMNS: [&str; 10] = [
+        "first_msg",
+        "last_msg",
+        "speed_change",
+        "launch_msg",
+        "launch_type",
+        "mission_msg",
+        "mission",
+        "exploded_msg",
+        "exploded_reason",
+        "latest_time",
+    ];
+    COLUMNS.map(|column| format!("{table}.{column}")).join(", ")
+}
+
+/// The cells of a row of either engine. None stands for null.
+pub(super) trait Cells {
+    /// An integer of 64 bits.
+    fn integer(&self, index: usize) -> Result<Option<i64>, StoreError>;
+    /// A floating-point number.
+    fn real(&self, index: usize) -> Result<Option<f64>, StoreError>;
+    /// A text in UTF-8.
+    fn text(&self, index: usize) -> Result<Option<&str>, StoreError>;
+    /// An instant, which SQLite stores as text.
+    fn time(&self, index: usize) -> Result<Option<Timestamp>, StoreError>;
+    /// The name of a column, for errors.
+    fn column_name(&self, index: usize) -> &str;
+
+    /// An error about a cell. The detail is the second half of a sentence.
+    fn damaged(&self, index: usize, detail: &str) -> StoreError {
+        StoreError::Damaged(format!("{} {detail}", self.column_name(index)))
+    }
+}
+
+/// Reads the columns that [`ROCKET_COLUMNS`] names.
+pub(super) fn rocket(row: &impl Cells) -> Result<Rocket, StoreError> {
+    let status = required(row, 1, row.text(1)?)?;
+    let status: Status = status.parse().map_err(|()| row.damaged(1, "is no status"))?;
+    Ok(Rocket {
+        channel: channel(row, 0)?,
+        state: RocketState {
+            status,
+            rocket_type: text(row, 2)?,
+            speed: integer(row, 3)?,
+            mission: text(row, 4)?,
+            exploded_reason: text(row, 5)?,
+            latest_launch_message: row.integer(6)?,
+            latest_mission_message: row.integer(7)?,
+            latest_exploded_message: row.integer(8)?,
+            latest_update: row.time(9)?,
+        },
+        last_received: time(row, 10)?,
+        progress: Progress {
+            processed: integer(row, 11)?,
+            complete_through: integer(row, 12)?,
+            highest: integer(row, 13)?,
+        },
+    })
+}
+
+/// Reads the columns that [`range_columns`] names, the first of which has this index.
+pub(super) fn range(row: &impl Cells, index: usize) -> Result<ProcessedRange, StoreError> {
+    Ok(ProcessedRange {
+        first: integer(row, index)?,
+        last: integer(row, index + 1)?,
+        summary: Summary {
+            speed_change: integer(row, index + 2)?,
+            launch: latest(row, index + 3)?,
+            mission: latest(row, index + 5)?,
+            explosion: latest(row, index + 7)?,
+            latest_time: time(row, index + 9)?,
+        },
+    })
+}
+
+/// A number and the text that its message set, from two adjacent columns.
+fn latest(row: &impl Cells, index: usize) -> Result<Option<Latest>, StoreError> {
+    match (row.integer(index)?, text(row, index + 1)?) {
+        (Some(number), Some(value)) => Ok(Some(Latest { number, value })),
+        (None, None) => Ok(None),
+        _ => Err(row.damaged(index, "is there without its counterpart, or lacks it")),
+    }
+}
+
+/// A cell of a report.
+pub(super) fn value(row: &impl Cells, index: usize, kind: Kind) -> Result<Value, StoreError> {
+    let value = match kind {
+        Kind::Text => row.text(index)?.map(|text| Value::Text(text.to_owned())),
+        Kind::Integer => row.integer(index)?.map(Value::Integer),
+        Kind::Real => row.real(index)?.map(Value::Real),
+        Kind::Time => row.time(index)?.map(Value::Time),
+    };
+    Ok(value.unwrap_or(Value::Null))
+}
+
+pub(super) fn channel(row: &impl Cells, index: usize) -> Result<Channel, StoreError> {
+    let text = required(row, index, row.text(index)?)?;
+    Channel::new(ByteString::from(text)).map_err(|detail| row.damaged(index, &detail))
+}
+
+pub(super) fn time(row: &impl Cells, index: usize) -> Result<Timestamp, StoreError> {
+    required(row, index, row.time(index)?)
+}
+
+fn integer(row: &impl Cells, index: usize) -> Result<i64, StoreError> {
+    required(row, index, row.integer(index)?)
+}
+
+fn text(row: &impl Cells, index: usize) -> Result<Option<Text>, StoreError> {
+    let text = row.text(index)?.map(|text| Text::new(ByteString::from(text)));
+    text.transpose().map_err(|detail| row.damaged(index, &detail))
+}
+
+fn required<T>(row: &impl Cells, index: usize, cell: Option<T>) -> Result<T, StoreError> {
+    cell.ok_or_else(|| row.damaged(index, "is null"))
+}
