@@ -11,8 +11,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rocket_monitor::ingest::Limits;
 use rocket_monitor::store::{Database, OpenOptions, Store};
+use storage_faults::disk::{Disk, Kind, Platter, Unsynced, lay_out};
 
-use crate::disk::{Disk, Kind, Platter, Unsynced, lay_out};
 use crate::figures;
 use crate::fleet::{arrivals, json, judge};
 use crate::power::{cut, judge_files, with_a_short_log};

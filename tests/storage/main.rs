@@ -1,7 +1,8 @@
-//! What happens to messages when the disk or the power fails, on a simulated [`disk`].
+//! What happens to messages when the disk or the power fails, on a simulated
+//! [disk](storage_faults::disk).
 //!
-//! This is a separate binary because it intercepts the calls between SQLite and the system for the
-//! whole process.
+//! This is a separate binary because `storage_faults` intercepts the calls between SQLite and the
+//! system for the whole process.
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -11,7 +12,6 @@
     clippy::panic
 )]
 
-mod disk;
 mod failing;
 #[path = "../integration/figures.rs"]
 mod figures;
@@ -21,4 +21,3 @@ mod postgres;
 mod power;
 #[path = "../integration/support.rs"]
 mod support;
-mod synchronous_off;

@@ -12,10 +12,11 @@ use rocket_monitor::feed::Feed;
 use rocket_monitor::ingest::{Ingest, Limits, Submission};
 use rocket_monitor::metrics::Metrics;
 use rocket_monitor::store::{Database, OpenOptions, Store};
+use storage_faults::disk::{Call, Disk, Files, Platter, Unsynced, lay_out};
+use storage_faults::synchronous_off;
 
-use crate::disk::{Call, Disk, Files, Platter, Unsynced, lay_out};
 use crate::fleet::{Verdict, arrivals, judge, message};
-use crate::{figures, support, synchronous_off};
+use crate::{figures, support};
 
 const MESSAGES: u32 = 600;
 const CLIENTS: usize = 6;

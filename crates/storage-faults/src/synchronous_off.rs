@@ -1,5 +1,4 @@
 //! Forces `synchronous=OFF` on SQLite, to test the tests.
-#![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 

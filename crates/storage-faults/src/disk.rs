@@ -1,14 +1,13 @@
 //! A simulated disk: file system calls, intercepted between the program and the system.
 //!
-//! This test binary defines `pwrite64`, `fdatasync` and the like itself, so that SQLite (which is
-//! linked into it) and Rust's library call these instead of the C library's. They do what they
-//! should; for the files of one directory they also record the calls, and fail if a test wants them
-//! to. The records give the contents of the disk if the power failed at any moment: what was
+//! This crate defines `pwrite64`, `fdatasync` and the like itself, so that SQLite (which is linked
+//! into the same program) and Rust's library call these instead of the C library's. They do what
+//! they should; for the files of one directory they also record the calls, and fail if a test wants
+//! them to. The records give the contents of the disk if the power failed at any moment: what was
 //! synced, and of the rest some, none or all, torn at sector boundaries.
 //!
 //! SQLite's memory-mapped file is not recorded. That is only the index of its log, which is rebuilt
 //! after a crash.
-#![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, OsStr, c_char, c_int, c_long, c_void};
