@@ -6,13 +6,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-
-use crate::browser::Browser;
-use crate::postgres::Cluster;
-use crate::support;
-use crate::support::{
-    App, Backend, Client, Service, eventually, faster, launched, program, run, stderr, stdout,
-};
+use testkit::app::{App, Backend};
+use testkit::browser::Browser;
+use testkit::client::Client;
+use testkit::message::{faster, launched};
+use testkit::postgres::Cluster;
+use testkit::process::{Service, program, run, stderr, stdout, without_settings};
+use testkit::wait::eventually;
 
 const WRITE: &str = "write-token-4711";
 const READ: &str = "read.token/0815==";
@@ -188,7 +188,7 @@ fn a_place_that_is_no_file_of_tokens_is_refused_at_the_start() {
         // A FIFO must not be waited for.
         let mut limited = Command::new("timeout");
         limited.args(["20", env!("CARGO_BIN_EXE_rocket-monitor")]).args(serve);
-        let output = support::without_settings(&mut limited).output().unwrap();
+        let output = without_settings(&mut limited).output().unwrap();
         assert!(!output.status.success() && stderr(&output).contains(why), "{file}: {output:?}");
     }
 }
@@ -202,7 +202,7 @@ fn a_token_that_is_not_text_is_no_reason_to_go_without() {
             // An open service would run on.
             let mut limited = Command::new("timeout");
             limited.args(["20", env!("CARGO_BIN_EXE_rocket-monitor")]).args(command);
-            support::without_settings(&mut limited).env(variable, token);
+            without_settings(&mut limited).env(variable, token);
             let output = limited.output().unwrap();
             let said = stderr(&output);
             assert_eq!(output.status.code(), Some(1), "{command:?} {said}");

@@ -4,14 +4,14 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use serde_json::json;
+use testkit::client::{Client, rocket};
+use testkit::events::Events;
+use testkit::message::{faster, launched};
+use testkit::postgres::{TestDatabase, distributed, execute, query};
+use testkit::process::{Service, logged, run, stderr, stdout};
+use testkit::wait::eventually;
 
-use crate::events::Events;
 use crate::instances::{check, copies_count_once};
-use crate::outages::logged;
-use crate::postgres::{TestDatabase, execute, query};
-use crate::support::{
-    Client, Service, distributed, eventually, faster, launched, rocket, run, stderr, stdout,
-};
 
 /// Adds a parameter to a URL.
 fn with(url: &str, parameter: &str) -> String {

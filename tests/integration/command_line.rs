@@ -4,8 +4,11 @@ use std::io::Write;
 use std::process::Stdio;
 
 use serde_json::json;
-
-use crate::support::{Client, Service, faster, launched, program, query, run, stderr, stdout};
+use testkit::client::Client;
+use testkit::message::{faster, launched};
+use testkit::process::{Service, program, run, stderr, stdout};
+use testkit::sqlite::{query, sql};
+use testkit::wait::{DEADLINE, eventually};
 
 #[test]
 fn a_simulated_fleet_is_taken_and_agrees_with_its_fold() {
@@ -49,7 +52,7 @@ fn launch_tells_of_disagreement_and_of_a_service_that_is_not_one() {
     let url = format!("http://{}", service.address);
     let arguments = ["launch", &url, "--verify", "--rockets", "3", "--messages", "30"];
     assert!(run(&arguments).status.success());
-    crate::support::sql(
+    sql(
         &database,
         "UPDATE rockets SET mission = 'LOST' WHERE channel = (SELECT min(channel) FROM rockets)",
     );
@@ -140,9 +143,7 @@ fn termination_answers_what_was_taken() {
     let line = launched("stream", 1).to_string() + "\n";
     let head = "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
     stream.send(format!("{head}{:x}\r\n{line}\r\n", line.len()).as_bytes()).unwrap();
-    crate::support::eventually("the stream's first line is stored", || {
-        idle.get("/rockets/stream").status == 200
-    });
+    eventually("the stream's first line is stored", || idle.get("/rockets/stream").status == 200);
     let acknowledged = std::thread::scope(|scope| {
         let posting: Vec<_> = (0..8)
             .map(|client| {
@@ -160,14 +161,14 @@ fn termination_answers_what_was_taken() {
                 })
             })
             .collect();
-        crate::support::eventually("they all post", || {
+        eventually("they all post", || {
             let listed = idle.get("/rockets").json();
             listed["rockets"].as_array().unwrap().len() == 9
         });
         assert!(service.terminate().success());
         posting.into_iter().map(|client| client.join().unwrap()).collect::<Vec<u32>>()
     });
-    assert!(started.elapsed() < crate::support::DEADLINE);
+    assert!(started.elapsed() < DEADLINE);
     let problem = stream.answer(false).unwrap().problem(503);
     assert_eq!((&problem["received"], &problem["applied"]), (&json!(1), &json!(1)));
     stalled.answer(false).unwrap().problem(503);

@@ -11,10 +11,13 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
-
-use crate::oracle::{Event, Oracle, Sent};
-use crate::support::{Client, Service, eventually, program, query, rocket, run, stdout};
-use crate::{figures, postgres};
+use testkit::client::{Client, rocket};
+use testkit::message::{Event, Sent};
+use testkit::oracle::Oracle;
+use testkit::process::{Service, program, run, stdout};
+use testkit::sqlite::query;
+use testkit::wait::eventually;
+use testkit::{faults, postgres};
 
 const CHANNELS: u32 = 20;
 const CLIENTS: u32 = 8;
@@ -137,7 +140,7 @@ fn identity(sent: &Sent) -> (String, u32) {
 
 fn nothing_is_lost(place: &Place, backend: &str) {
     let (load, mut random) = (Load::default(), StdRng::seed_from_u64(1));
-    let crashes = figures::times(5, 100);
+    let crashes = faults::times(5, 100);
     for crash in 0..crashes {
         if crash % 5 == 4 {
             crash_at_start(place, &mut random);
@@ -148,7 +151,7 @@ fn nothing_is_lost(place: &Place, backend: &str) {
         check_state(place, &load);
     }
     complete(place, &load);
-    figures::row(
+    faults::row(
         &format!("kill -9 under load, clients resend ({backend})"),
         format!("{crashes} kills, {} messages", load.next.load(Ordering::SeqCst)),
         "lost 0, counted twice 0, every audit clean",

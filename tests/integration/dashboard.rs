@@ -6,10 +6,14 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::{Value, json};
-
-use crate::browser::Browser;
-use crate::support::{App, Backend, Client, Service, eventually, faster, launched, run, sql};
+use serde_json::json;
+use testkit::app::{App, Backend};
+use testkit::browser::Browser;
+use testkit::client::Client;
+use testkit::message::{exploded, faster, launched, launched_as};
+use testkit::process::{Service, run};
+use testkit::sqlite::sql;
+use testkit::wait::eventually;
 
 const LIVE: &str = "return document.querySelector('#connection').dataset.state";
 
@@ -25,14 +29,6 @@ fn post(client: &mut Client, messages: &[serde_json::Value]) {
     for message in messages {
         assert_eq!(client.post(message).status, 204);
     }
-}
-
-/// A launch message with this mission and type.
-fn launched_as(channel: &str, mission: &str, kind: &str) -> Value {
-    let mut message = launched(channel, 1);
-    message["message"]["mission"] = json!(mission);
-    message["message"]["type"] = json!(kind);
-    message
 }
 
 /// The text of an element.
@@ -63,13 +59,6 @@ fn filter_by_status(browser: &mut Browser, status: &str) {
         "document.querySelector('#filter-status').value = '{status}';
          document.querySelector('#filter-status').dispatchEvent(new Event('change', {{ bubbles: true }}))"
     ));
-}
-
-fn exploded(channel: &str, number: u32) -> serde_json::Value {
-    let mut message = launched(channel, number);
-    message["metadata"]["messageType"] = json!("RocketExploded");
-    message["message"] = json!({ "reason": "PRESSURE_VESSEL_FAILURE" });
-    message
 }
 
 #[test]
@@ -120,7 +109,7 @@ fn the_table_is_live_and_sorts_and_filters() {
     // Filtering by status: live, and kept over a reload, because it is in the URL.
     filter_by_status(&mut browser, "exploded");
     browser.until(ROWS, &json!([]));
-    post(&mut client, &[exploded("b", 3)]);
+    post(&mut client, &[exploded("b", 3, "PRESSURE_VESSEL_FAILURE")]);
     browser.until(ROWS, &json!(["b"]));
     assert_eq!(browser.run("return window.notReloaded"), true);
     browser.run("location.reload()");
@@ -297,7 +286,10 @@ fn what_is_said_about_held_rows_is_about_these_rows() {
     browser.open(&format!("http://{}/#/?status=launched", app.address));
     browser.until(&format!("{ROWS}.sort()"), &json!(["a", "b"]));
     browser.run("document.querySelector('#rockets tr[data-channel=b] a').focus()");
-    post(&mut client, &[exploded("a", 2), exploded("b", 2)]);
+    post(
+        &mut client,
+        &[exploded("a", 2, "PRESSURE_VESSEL_FAILURE"), exploded("b", 2, "PRESSURE_VESSEL_FAILURE")],
+    );
     browser.until(&visible("#pending"), &json!(true));
     browser.until("return document.querySelectorAll('#rockets tr[data-gone]').length", &json!(2));
     assert_eq!(browser.run(&text("#range")), "Rows 1–2");
@@ -533,12 +525,14 @@ fn every_mission_can_be_reached_and_none_is_no_mission() {
     let app = App::spawn(Backend::SqliteMemory);
     let mut client = app.client();
     for number in 0..10 {
-        post(&mut client, &[launched_as(&format!("r{number}"), &format!("MISSION-{number}"), "T")]);
-        post(&mut client, &[launched_as(&format!("s{number}"), &format!("MISSION-{number}"), "T")]);
+        let mission = format!("MISSION-{number}");
+        for channel in [format!("r{number}"), format!("s{number}")] {
+            post(&mut client, &[launched_as(&channel, 1, "T", 500, &mission)]);
+        }
     }
     post(
         &mut client,
-        &[launched_as("dash", "–", "–"), faster("none", 1, 1), faster("none too", 1, 1)],
+        &[launched_as("dash", 1, "–", 500, "–"), faster("none", 1, 1), faster("none too", 1, 1)],
     );
     let mut browser = Browser::start();
     browser.open(&format!("http://{}/", app.address));
@@ -577,7 +571,7 @@ fn a_report_without_all_missions_says_so() {
     let lines: String = (0..10_000)
         .map(|number| {
             let mission = format!("M-{number:05}");
-            launched_as(&format!("r{number}"), &mission, "T").to_string() + "\n"
+            launched_as(&format!("r{number}"), 1, "T", 500, &mission).to_string() + "\n"
         })
         .collect();
     assert_eq!(app.client().post_lines(lines.as_bytes()).json()["applied"], 10_000);
@@ -587,7 +581,7 @@ fn a_report_without_all_missions_says_so() {
     browser.until(&text("#missions-others-text"), &json!(others));
     assert_eq!(browser.run(&visible("#missions-truncated")), false);
     // By name this mission comes last, though it is the largest.
-    let largest = ["z", "z too"].map(|channel| launched_as(channel, "Z", "T"));
+    let largest = ["z", "z too"].map(|channel| launched_as(channel, 1, "T", 500, "Z"));
     post(&mut app.client(), &largest);
     post(&mut app.client(), &[faster("none", 1, 1)]);
     browser.until(&visible("#missions-truncated"), &json!(true));
@@ -603,7 +597,10 @@ fn a_filter_chosen_while_disconnected_shows_no_other_rows() {
     let database = directory.path().join("rockets.db");
     let service = Service::start(&database);
     let address = service.address;
-    post(&mut Client::new(address), &[launched("a", 1), exploded("b", 1)]);
+    post(
+        &mut Client::new(address),
+        &[launched("a", 1), exploded("b", 1, "PRESSURE_VESSEL_FAILURE")],
+    );
     let mut browser = Browser::start();
     browser.open(&format!("http://{address}/"));
     browser.until(&format!("{ROWS}.length"), &json!(2));
@@ -660,7 +657,7 @@ fn text_that_cannot_be_seen_is_named() {
     let app = App::spawn(Backend::SqliteMemory);
     let mut client = app.client();
     let (zero_width, reversed) = ("\u{200b}\u{2060}", "ARTEMIS\u{202e}SIMETRA");
-    post(&mut client, &[launched_as(zero_width, reversed, " ")]);
+    post(&mut client, &[launched_as(zero_width, 1, " ", 500, reversed)]);
     let mut browser = Browser::start();
     browser.open(&format!("http://{}/", app.address));
     browser.until(ROWS, &json!([zero_width]));
@@ -682,7 +679,7 @@ fn what_belongs_to_an_emoji_stays_in_it() {
     let whole = "🏳️‍🌈 👩‍🚀 👩🏽‍🚀 🧑‍⚕️ 1️⃣ \u{600}12";
     // The same characters where they are no part of an emoji hide something.
     let hiding = "a\u{200d}🚀\u{fe0f}\u{fe0f}\u{200d}b\u{200c}c\u{fe0f}";
-    post(&mut app.client(), &[launched_as(whole, whole, hiding)]);
+    post(&mut app.client(), &[launched_as(whole, 1, hiding, 500, whole)]);
     let mut browser = Browser::start();
     browser.open(&format!("http://{}/", app.address));
     browser.until(ROWS, &json!([whole]));
@@ -921,7 +918,10 @@ fn nothing_hides_the_filters_at_a_large_zoom() {
 #[test]
 fn forced_colours_and_paper_show_what_the_screen_shows() {
     let app = App::spawn(Backend::SqliteMemory);
-    post(&mut app.client(), &[launched("a", 1), launched("b", 1), exploded("b", 2)]);
+    post(
+        &mut app.client(),
+        &[launched("a", 1), launched("b", 1), exploded("b", 2, "PRESSURE_VESSEL_FAILURE")],
+    );
     let mut browser = Browser::start();
     browser.open(&format!("http://{}/#/?mission=ARTEMIS", app.address));
     browser

@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-
-use crate::support::{App, Backend, Client, Service, launched};
+use testkit::app::{App, Backend};
+use testkit::client::Client;
+use testkit::message::launched;
+use testkit::process::{Service, program};
 
 const WRITE: &str = "write-4711";
 const READ: &str = "read-0815";
 
 fn with_tokens() -> Service {
-    let mut command =
-        crate::support::program(&["serve", "--database", "memory", "--listen", "127.0.0.1:0"]);
+    let mut command = program(&["serve", "--database", "memory", "--listen", "127.0.0.1:0"]);
     command.env("ROCKET_MONITOR_WRITE_TOKEN", WRITE).env("ROCKET_MONITOR_READ_TOKEN", READ);
     Service::spawn(command)
 }

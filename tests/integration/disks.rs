@@ -6,10 +6,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-
-use crate::figures;
-use crate::postgres::{self, Cluster};
-use crate::support::{Client, Service, eventually, faster, launched, query, run, stdout};
+use testkit::client::Client;
+use testkit::faults;
+use testkit::message::{faster, launched};
+use testkit::postgres::{self, Cluster};
+use testkit::process::{Service, run, stdout};
+use testkit::sqlite::query;
+use testkit::wait::eventually;
 
 /// A disk in memory, with a file that can be removed to free space.
 struct SmallDisk(tempfile::TempDir);
@@ -124,7 +127,7 @@ fn a_full_disk_under_sqlite() {
             / u64::from(stored),
         1
     );
-    figures::row(
+    faults::row(
         "a full disk (SQLite)",
         format!("full after {stored} messages"),
         "lost 0; ready again once there is room",
@@ -161,7 +164,7 @@ fn a_full_disk_under_postgres() {
         postgres::query(&url, "SELECT speed FROM rockets WHERE channel = 'r'")[0]["speed"],
         501
     );
-    figures::row(
+    faults::row(
         "a full disk (Postgres)",
         format!("full after {stored} messages"),
         "lost 0; ready again once there is room",
@@ -198,7 +201,7 @@ fn a_file_that_may_only_be_read() {
     }
     eventually("it is ready", || client.get("/readyz").status == 200);
     assert_eq!(client.post(&launched("r", 1)).status, 204);
-    figures::row(
+    faults::row(
         "a read-only file (SQLite)",
         "1 time",
         "reads continue, messages are refused; ready again by itself",

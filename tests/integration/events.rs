@@ -1,16 +1,17 @@
 //! `GET /events`: a snapshot and the changes after it, on every backend and across processes.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-
-use crate::postgres::{TestDatabase, execute};
-use crate::support::{
-    App, Backend, Client, DEADLINE, Service, conformance, divided, eventually, faster, launched,
-    run,
-};
+use testkit::app::{App, Backend};
+use testkit::client::Client;
+use testkit::conformance;
+use testkit::events::{Event, Events};
+use testkit::message::{exploded, faster, launched, mission_changed};
+use testkit::postgres::{Session, TestDatabase, divided, execute};
+use testkit::process::{Service, run};
+use testkit::sqlite::sql;
+use testkit::wait::eventually;
 
 conformance!(
     a_snapshot_comes_first_and_then_each_change,
@@ -21,122 +22,8 @@ conformance!(
     streams_end_when_the_service_does,
 );
 
-/// An event stream, as read by a client.
-pub struct Events {
-    stream: BufReader<TcpStream>,
-    /// The bytes left in the current chunk.
-    left: usize,
-    pub id: Option<String>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Event {
-    pub name: String,
-    pub data: Value,
-}
-
-impl Events {
-    pub fn open(address: SocketAddr, query: &str, last_event_id: Option<&str>) -> Self {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        let id = last_event_id.map_or_else(String::new, |id| format!("Last-Event-ID: {id}\r\n"));
-        write!(stream, "GET /events{query} HTTP/1.1\r\nHost: localhost\r\n{id}\r\n").unwrap();
-        let mut stream = BufReader::new(stream);
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            assert!(stream.read_line(&mut head).unwrap() > 0, "{head}");
-        }
-        assert!(
-            head.starts_with("HTTP/1.1 200") && head.contains("content-type: text/event-stream"),
-            "{head}"
-        );
-        Self { stream, left: 0, id: None }
-    }
-
-    /// A line of the chunked body; none at its end.
-    fn line(&mut self) -> Option<String> {
-        let mut line = Vec::new();
-        while line.last() != Some(&b'\n') {
-            if self.left == 0 {
-                let mut size = String::new();
-                while size.trim().is_empty() {
-                    size.clear();
-                    if self.stream.read_line(&mut size).unwrap() == 0 {
-                        return None;
-                    }
-                }
-                self.left = usize::from_str_radix(size.trim(), 16).unwrap();
-                if self.left == 0 {
-                    return None;
-                }
-            }
-            let mut byte = [0];
-            std::io::Read::read_exact(&mut self.stream, &mut byte).unwrap();
-            line.push(byte[0]);
-            self.left -= 1;
-        }
-        line.pop();
-        Some(String::from_utf8(line).unwrap())
-    }
-
-    /// The next event; none at the end of the stream.
-    pub fn next(&mut self) -> Option<Event> {
-        let (mut name, mut data) = (String::new(), String::new());
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            let line = self.line()?;
-            // Heartbeats keep a stream alive that has no events.
-            assert!(Instant::now() < deadline, "no event within {DEADLINE:?}");
-            match line.split_once(": ").unwrap_or((&line, "")) {
-                ("event", value) => name = value.to_owned(),
-                ("data", value) => data += value,
-                ("id", "") => self.id = None,
-                ("id", value) => self.id = Some(value.to_owned()),
-                ("", "") if !name.is_empty() => {
-                    return Some(Event { name, data: serde_json::from_str(&data).unwrap() });
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// The channels of the snapshot that comes next.
-    pub fn snapshot(&mut self) -> Vec<String> {
-        assert_eq!(self.next().unwrap().name, "snapshot");
-        assert_eq!(self.id, None);
-        let mut channels = Vec::new();
-        loop {
-            let event = self.next().unwrap();
-            match event.name.as_str() {
-                "rocket" => channels.push(event.data["channel"].as_str().unwrap().to_owned()),
-                "live" => return channels,
-                _ => panic!("{event:?}"),
-            }
-        }
-    }
-
-    /// Reads events until one matches.
-    pub fn until(&mut self, what: &str, mut is_so: impl FnMut(&Event) -> bool) -> Event {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            let event = self.next().unwrap_or_else(|| panic!("the stream ended before: {what}"));
-            if is_so(&event) {
-                return event;
-            }
-            assert!(Instant::now() < deadline, "{what}");
-        }
-    }
-}
-
 fn posted(client: &mut Client, message: &Value) {
     assert_eq!(client.post(message).status, 204);
-}
-
-fn mission(channel: &str, number: u32, mission: &str) -> Value {
-    let mut message = launched(channel, number);
-    message["metadata"]["messageType"] = json!("RocketMissionChanged");
-    message["message"] = json!({ "newMission": mission });
-    message
 }
 
 fn a_snapshot_comes_first_and_then_each_change(backend: Backend) {
@@ -202,13 +89,13 @@ fn filters_tell_what_comes_and_goes(backend: Backend) {
     let app = App::spawn(backend);
     let mut client = app.client();
     for (channel, name) in [("a", "X"), ("b", "Y"), ("c", "X")] {
-        posted(&mut client, &mission(channel, 1, name));
+        posted(&mut client, &mission_changed(channel, 1, name));
     }
     let mut x = Events::open(app.address, "?mission=X", None);
     let mut one = Events::open(app.address, "?channel=b", None);
-    let mut exploded = Events::open(app.address, "?status=exploded", None);
+    let mut losses = Events::open(app.address, "?status=exploded", None);
     assert_eq!(
-        (x.snapshot(), one.snapshot(), exploded.snapshot()),
+        (x.snapshot(), one.snapshot(), losses.snapshot()),
         (vec!["a".into(), "c".into()], vec!["b".into()], vec![])
     );
     let told = |stream: &mut Events| {
@@ -219,15 +106,12 @@ fn filters_tell_what_comes_and_goes(backend: Backend) {
     let gone = |channel: &str| ("gone".to_owned(), channel.to_owned());
     posted(&mut client, &faster("b", 2, 5));
     assert_eq!(told(&mut one), rocket("b"));
-    posted(&mut client, &mission("a", 2, "Y"));
+    posted(&mut client, &mission_changed("a", 2, "Y"));
     assert_eq!(told(&mut x), gone("a"));
-    posted(&mut client, &mission("b", 3, "X"));
+    posted(&mut client, &mission_changed("b", 3, "X"));
     assert_eq!((told(&mut x), told(&mut one)), (rocket("b"), rocket("b")));
-    let mut explosion = launched("c", 2);
-    explosion["metadata"]["messageType"] = json!("RocketExploded");
-    explosion["message"] = json!({ "reason": "PRESSURE" });
-    posted(&mut client, &explosion);
-    assert_eq!((told(&mut x), told(&mut exploded)), (rocket("c"), rocket("c")));
+    posted(&mut client, &exploded("c", 2, "PRESSURE"));
+    assert_eq!((told(&mut x), told(&mut losses)), (rocket("c"), rocket("c")));
 }
 
 fn changes_of_one_rocket_are_merged(backend: Backend) {
@@ -406,7 +290,7 @@ fn tells_what_others_write(database: &TestDatabase) {
         });
     }
     // A transaction that starts long before it ends.
-    let mut slow = crate::postgres::Session::open(&database.url);
+    let mut slow = Session::open(&database.url);
     slow.execute("BEGIN; UPDATE rockets SET speed = 10 WHERE channel = 'a'");
     for speed in [11, 12] {
         execute(&database.url, &format!("UPDATE rockets SET speed = {speed} WHERE channel = 'b'"));
@@ -435,7 +319,7 @@ fn what_another_process_writes_to_the_file_is_told_whatever_its_clock_says() {
     let mut stream = Events::open(app.address, "", None);
     assert_eq!(stream.snapshot().len(), 3_000);
     for (channel, speed) in [("r0000", 7), ("r2999", 8), ("r1024", 9)] {
-        crate::support::sql(
+        sql(
             &app.database(),
             &format!(
                 "UPDATE rockets SET speed = {speed}, last_received = '2001-01-01T00:00:00.000000Z'
@@ -448,7 +332,7 @@ fn what_another_process_writes_to_the_file_is_told_whatever_its_clock_says() {
             (&json!(channel), &json!(speed))
         );
     }
-    crate::support::sql(
+    sql(
         &app.database(),
         "BEGIN; DELETE FROM rockets WHERE channel = 'r1024'; DELETE FROM processed_ranges WHERE channel = 'r1024';
          INSERT INTO rockets_forgotten VALUES ('r1024', '2001-01-01T00:00:00.000000Z'); COMMIT",

@@ -6,10 +6,13 @@ use std::time::Duration;
 use rocket_monitor::ingest::Limits;
 use rocket_monitor::store::fault_injection::FailurePoint;
 use serde_json::json;
-
-use crate::support::{
-    Answer, App, Backend, Client, conformance, eventually, faster, launched, sql,
-};
+use testkit::app::{App, Backend};
+use testkit::client::{Answer, Client};
+use testkit::conformance;
+use testkit::message::{faster, launched};
+use testkit::process::{run, stdout};
+use testkit::sqlite::sql;
+use testkit::wait::eventually;
 
 conformance!(
     a_failed_batch_is_told_and_can_be_sent_again,
@@ -204,12 +207,7 @@ fn two_writers_on_one_file_count_each_message_once() {
     std::fs::write(&file, &lines).unwrap();
     let (ingested, posted) = std::thread::scope(|scope| {
         let ingested = scope.spawn(|| {
-            crate::support::run(&[
-                "ingest",
-                file.to_str().unwrap(),
-                "--database",
-                app.database().to_str().unwrap(),
-            ])
+            run(&["ingest", file.to_str().unwrap(), "--database", app.database().to_str().unwrap()])
         });
         let posted = scope.spawn(|| {
             let mut client = app.client();
@@ -225,7 +223,7 @@ fn two_writers_on_one_file_count_each_message_once() {
         (ingested.join().unwrap(), posted.join().unwrap())
     });
     assert!(ingested.status.success(), "{ingested:?}");
-    let said = crate::support::stdout(&ingested);
+    let said = stdout(&ingested);
     let applied: usize =
         said.split(": ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     assert_eq!(applied + posted, 3_000, "each message was new to one of them: {said}");

@@ -10,11 +10,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-
-use crate::events::Events;
-use crate::support::{
-    Client, Service, eventually, faster, launched, program, query, run, sql, stderr, stdout,
-};
+use testkit::client::Client;
+use testkit::events::Events;
+use testkit::message::{faster, launched};
+use testkit::process::{Service, program, run, stderr, stdout};
+use testkit::sqlite::{query, sql};
+use testkit::wait::eventually;
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()

@@ -5,7 +5,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::support::{App, Backend, launched};
+use testkit::app::{App, Backend};
+use testkit::client::Answer;
+use testkit::message::launched;
 
 #[test]
 fn reports_come_in_the_format_that_the_client_prefers() {
@@ -117,9 +119,8 @@ fn the_link_to_the_next_page_is_a_uri_however_the_query_was_written() {
         assert_eq!(target.matches("cursor=").count(), 1, "{target}");
         let next = client.get(&target);
         assert_eq!(next.status, 200, "{target}: {}", String::from_utf8_lossy(&next.body));
-        let channel = |page: &crate::support::Answer| {
-            page.json()["rockets"][0]["channel"].as_str().unwrap().to_owned()
-        };
+        let channel =
+            |page: &Answer| page.json()["rockets"][0]["channel"].as_str().unwrap().to_owned();
         assert!(channel(&next) > channel(&page), "{target}");
     }
 }

@@ -7,9 +7,12 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
-
-use crate::figures;
-use crate::support::{App, Backend, conformance, encode, faster, launched, run};
+use testkit::app::{App, Backend};
+use testkit::client::encode;
+use testkit::conformance;
+use testkit::faults;
+use testkit::message::{faster, launched};
+use testkit::process::run;
 
 conformance!(
     whatever_is_sent_the_service_is_not_at_fault,
@@ -171,7 +174,7 @@ fn whatever_is_sent_the_service_is_not_at_fault(backend: Backend) {
     let app = App::spawn(backend);
     assert_eq!(app.client().post(&launched("a", 1)).status, 204);
     let mut random = StdRng::seed_from_u64(1);
-    let (mut answered, times) = (0, figures::times(1_500, 100_000));
+    let (mut answered, times) = (0, faults::times(1_500, 100_000));
     let mut client = app.client();
     for time in 0..times {
         let request = request(time, &mut random);
@@ -201,7 +204,7 @@ fn whatever_is_sent_the_service_is_not_at_fault(backend: Backend) {
     if !matches!(backend, Backend::SqliteMemory) {
         assert_eq!(run(&["check", "--database", &app.database_argument()]).status.code(), Some(0));
     }
-    figures::row(
+    faults::row(
         &format!("requests mutated at random ({backend:?})"),
         format!("{times} requests, {answered} answered, the others disconnected"),
         "5xx responses 0, crashes 0, the audit clean",

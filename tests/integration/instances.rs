@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
-
-use crate::oracle::{Oracle, Sent, arrivals};
-use crate::postgres::{TestDatabase, execute, query};
-use crate::support::{
-    Client, Service, divided, eventually, faster, launched, rocket, run, stderr, stdout,
-};
+use testkit::client::{Answer, Client, rocket};
+use testkit::message::{Sent, faster, launched};
+use testkit::oracle::{Oracle, arrivals};
+use testkit::postgres::{TestDatabase, divided, execute, query};
+use testkit::process::{Service, run, stderr, stdout};
+use testkit::wait::eventually;
 
 pub fn check(database: &TestDatabase) -> (Option<i32>, String) {
     let checked = run(&["check", "--database", &database.url]);
@@ -138,7 +138,7 @@ fn what_others_change_between_batches_is_noticed() {
     let database = TestDatabase::create();
     let services = [Service::start(&database.url), Service::start(&database.url)];
     let [mut one, mut other] = services.each_ref().map(|service| Client::new(service.address));
-    let is_new = |answer: crate::support::Answer| {
+    let is_new = |answer: Answer| {
         assert_eq!(answer.status, 204, "{answer:?}");
         answer.header("idempotent-replayed").is_none()
     };

@@ -21,11 +21,11 @@ use rocket_monitor::domain::text::Channel;
 use rocket_monitor::domain::timestamp::Timestamp;
 use rocket_monitor::store::fault_injection::{FailurePoint, Failures};
 use rocket_monitor::store::{Database, OpenOptions, Store, StoreError};
-
-use crate::figures;
-use crate::oracle::{Event, Oracle, Sent};
-use crate::postgres::{Session, TestDatabase, execute, query};
-use crate::support::DEADLINE;
+use testkit::faults;
+use testkit::message::{Event, Sent};
+use testkit::oracle::Oracle;
+use testkit::postgres::{Session, TestDatabase, execute, query};
+use testkit::wait::DEADLINE;
 
 const WRITERS: usize = 4;
 const BATCHES: usize = 4;
@@ -264,7 +264,7 @@ fn no_interleaving_loses_an_update_or_counts_twice() {
         })
         .collect();
     let (mut turns, mut messages) = (0, 0);
-    let seeds = figures::times(25, 1_500);
+    let seeds = faults::times(25, 1_500);
     for seed in 0..seeds {
         execute(&database.url, "TRUNCATE rockets, processed_ranges");
         let tallies = Mutex::new(Tallies::new());
@@ -285,7 +285,7 @@ fn no_interleaving_loses_an_update_or_counts_twice() {
             .map(|tally| u64::from(tally.applied + tally.duplicates + tally.unknown))
             .sum::<u64>();
     }
-    figures::row(
+    faults::row(
         "writers of several instances, interleaved by a seeded scheduler (Postgres)",
         format!("{seeds} schedules of {WRITERS} writers, {turns} turns, {messages} messages"),
         "lost updates 0, counted twice 0, every audit clean",
@@ -347,7 +347,7 @@ fn writers_that_take_turns_are_told_what_a_set_says(stores: &[Store], seed: u64)
 
 #[test]
 fn writers_of_one_file_that_take_turns_are_told_what_a_set_says() {
-    let (mut messages, seeds) = (0, figures::times(5, 500));
+    let (mut messages, seeds) = (0, faults::times(5, 500));
     for seed in 0..seeds {
         let directory = tempfile::tempdir().unwrap();
         let database = Database::File(directory.path().join("rockets.db"));
@@ -360,7 +360,7 @@ fn writers_of_one_file_that_take_turns_are_told_what_a_set_says() {
 
 #[test]
 fn writers_of_one_server_that_take_turns_are_told_what_a_set_says() {
-    let (mut messages, seeds) = (0, figures::times(5, 500));
+    let (mut messages, seeds) = (0, faults::times(5, 500));
     let database = TestDatabase::create();
     let open = |_| Store::open(&database.url.parse().unwrap(), &OpenOptions::default()).unwrap();
     let stores: Vec<Store> = (0..3).map(open).collect();
@@ -372,7 +372,7 @@ fn writers_of_one_server_that_take_turns_are_told_what_a_set_says() {
 }
 
 fn turns_row(backend: &str, seeds: u64, messages: u64) {
-    figures::row(
+    faults::row(
         &format!("three writers taking turns, compared with a plain set ({backend})"),
         format!("{seeds} runs, {messages} messages"),
         "every outcome as expected, every audit clean",

@@ -8,11 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-
-use crate::postgres::{TestDatabase, execute};
-use crate::support::{
-    App, Backend, Client, Service, conformance, eventually, faster, launched, program, sql,
-};
+use testkit::app::{App, Backend};
+use testkit::client::Client;
+use testkit::conformance;
+use testkit::message::{faster, launched};
+use testkit::postgres::{TestDatabase, execute};
+use testkit::process::{Service, program};
+use testkit::sqlite::sql;
+use testkit::wait::eventually;
 
 conformance!(requests_that_wait_for_no_answer_are_all_answered, what_is_quoted_is_bounded);
 

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
-
-use crate::support::{
-    Answer, App, Backend, Client, Service, conformance, encode, faster, launched, query, run, sql,
-    stdout,
-};
+use testkit::app::{App, Backend};
+use testkit::client::{Answer, Client, encode};
+use testkit::conformance;
+use testkit::message::{Event, exploded, faster, launched, launched_as, message};
+use testkit::process::{Service, run, stdout};
+use testkit::sqlite::{query, sql};
 
 conformance!(
     every_sort_pages_through_each_rocket_once,
@@ -25,10 +26,9 @@ fn fleet(client: &mut Client) -> usize {
     let mut lines = Vec::new();
     for index in 0..60_i32 {
         let channel = format!("{}{index:02}", ["é", "B", "a"][index as usize % 3]);
-        let mut launch = launched(&channel, 1);
-        launch["message"]["type"] = json!(["T1", "T2", "ß"][index as usize % 3]);
-        launch["message"]["mission"] = json!(["M", "m"][index as usize % 2]);
-        launch["message"]["launchSpeed"] = json!(index % 4);
+        let rocket_type = ["T1", "T2", "ß"][index as usize % 3];
+        let mission = ["M", "m"][index as usize % 2];
+        let mut launch = launched_as(&channel, 1, rocket_type, index % 4, mission);
         launch["metadata"]["messageTime"] = json!(format!("2022-02-02T18:00:{:02}Z", index % 5));
         match index % 6 {
             // Never launched: in the exact view it is empty.
@@ -36,9 +36,7 @@ fn fleet(client: &mut Client) -> usize {
             // Launched late, after an explosion in between was lost.
             1 => lines.extend([launch, faster(&channel, 4, -9)]),
             2 => {
-                let mut explosion = launched(&channel, 2);
-                explosion["metadata"]["messageType"] = json!("RocketExploded");
-                explosion["message"] = json!({ "reason": "BOOM" });
+                let explosion = exploded(&channel, 2, "BOOM");
                 lines.extend([launch, explosion]);
             }
             _ => lines.push(launch),
@@ -321,11 +319,11 @@ fn lists_are_as_the_tables_whoever_writes() {
     let (database, file) =
         (directory.path().join("rockets.db"), directory.path().join("messages.ndjson"));
     let message = |rocket: u32, number: u32| {
-        let mut message = launched(&format!("{:08x}", rocket.wrapping_mul(2_654_435_761)), number);
-        message["metadata"]["messageTime"] =
-            json!(format!("2022-02-02T18:{:02}:{number:02}Z", rocket % 60));
-        message["message"] = json!({ "type": format!("T{}", (rocket + number) % 7), "launchSpeed": rocket % 977, "mission": "M" });
-        message.to_string() + "\n"
+        let channel = format!("{:08x}", rocket.wrapping_mul(2_654_435_761));
+        let rocket_type = format!("T{}", (rocket + number) % 7);
+        let event = Event::Launched(rocket_type, (rocket % 977) as i32, "M".to_owned());
+        let time = format!("2022-02-02T18:{:02}:{number:02}Z", rocket % 60);
+        message(&channel, number, &time, &event).to_string() + "\n"
     };
     let path = database.to_str().unwrap();
     let ingest = |lines: String| {
@@ -356,10 +354,7 @@ fn lists_are_as_the_tables_whoever_writes() {
         check_lists(&mut client, &database);
         sql(&database, "UPDATE rockets SET speed = speed + 9999 WHERE channel LIKE '%7'");
         check_lists(&mut client, &database);
-        let mut explosion = launched(fastest, 4);
-        explosion["metadata"]["messageType"] = json!("RocketExploded");
-        explosion["message"] = json!({ "reason": format!("R{round}") });
-        assert_eq!(client.post(&explosion).status, 204);
+        assert_eq!(client.post(&exploded(fastest, 4, &format!("R{round}"))).status, 204);
         check_lists(&mut client, &database);
     }
 }

@@ -4,9 +4,13 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-
-use crate::oracle::{Oracle, Sent, arrivals};
-use crate::support::{App, Backend, Client, conformance, faster, launched, rocket};
+use testkit::app::{App, Backend};
+use testkit::client::{Client, encode, rocket};
+use testkit::conformance;
+use testkit::message::{Sent, exploded, faster, launched, launched_as, mission_changed, slower};
+use testkit::oracle::{Oracle, arrivals};
+use testkit::process::{run, stdout};
+use testkit::sqlite::query;
 
 conformance!(
     the_example_is_taken_once,
@@ -63,18 +67,12 @@ fn the_example_is_taken_once(backend: Backend) {
 fn every_effect_counts(backend: Backend) {
     let app = App::spawn(backend);
     let mut client = app.client();
-    let with = |number: u32, kind: &str, message: Value| {
-        let mut json = launched("r", number);
-        json["metadata"]["messageType"] = json!(kind);
-        json["message"] = message;
-        json
-    };
     let messages = [
-        with(6, "RocketLaunched", json!({ "type": "Vega", "launchSpeed": 10, "mission": "B" })),
-        with(2, "RocketSpeedDecreased", json!({ "by": 2_147_483_647 })),
-        with(3, "RocketSpeedDecreased", json!({ "by": -2_147_483_648_i64 })),
-        with(5, "RocketExploded", json!({ "reason": "BOOM" })),
-        with(4, "RocketMissionChanged", json!({ "newMission": "A" })),
+        launched_as("r", 6, "Vega", 10, "B"),
+        slower("r", 2, i32::MAX),
+        slower("r", 3, i32::MIN),
+        exploded("r", 5, "BOOM"),
+        mission_changed("r", 4, "A"),
         launched("r", 1),
     ];
     for message in &messages {
@@ -175,16 +173,12 @@ fn changed(mut message: Value, pointer: &str, value: Value) -> Value {
 fn bounds_of_texts(backend: Backend) {
     let app = App::spawn(backend);
     let mut client = app.client();
-    let exploded = json!({ "metadata": { "channel": "r", "messageNumber": 1, "messageTime": "2022-02-02T18:00:00Z",
-        "messageType": "RocketExploded" }, "message": { "reason": "x" } });
-    let changed_mission = json!({ "metadata": { "channel": "r", "messageNumber": 1, "messageTime": "2022-02-02T18:00:00Z",
-        "messageType": "RocketMissionChanged" }, "message": { "newMission": "x" } });
     let texts = [
         (launched("r", 1), "/metadata/channel"),
         (launched("r", 1), "/message/type"),
         (launched("r", 1), "/message/mission"),
-        (exploded, "/message/reason"),
-        (changed_mission, "/message/newMission"),
+        (exploded("r", 1, "x"), "/message/reason"),
+        (mission_changed("r", 1, "x"), "/message/newMission"),
     ];
     for (message, pointer) in &texts {
         for good in
@@ -299,7 +293,7 @@ fn bounds_of_times(backend: Backend) {
         assert_eq!(app.rocket(&channel, "exact")["latestUpdate"], utc);
         // The database's own text equals it.
         if matches!(backend, Backend::SqliteFile) {
-            let rows = crate::support::query(
+            let rows = query(
                 &app.database(),
                 &format!(
                     "SELECT latest_update, typeof(julianday(latest_update)) FROM rockets WHERE channel = '{channel}'"
@@ -598,8 +592,7 @@ fn identity_of_channels_is_bytes(backend: Backend) {
         assert_eq!(client.post(&faster(channel, 1, speed)).status, 204);
     }
     for (speed, channel) in (1..).zip(channels) {
-        let listed =
-            client.get(&format!("/rockets?channel={}", crate::support::encode(channel))).json();
+        let listed = client.get(&format!("/rockets?channel={}", encode(channel))).json();
         assert_eq!(listed["rockets"].as_array().unwrap().len(), 1, "{channel}");
         assert_eq!(
             (&listed["rockets"][0]["channel"], &listed["rockets"][0]["speed"]),
@@ -669,14 +662,14 @@ fn any_order_over_http(backend: Backend) {
         if matches!(backend, Backend::SqliteFile) {
             let database = app.database();
             for channel in oracle.channels() {
-                let ranges = crate::support::query(&database, &format!(
+                let ranges = query(&database, &format!(
                     "SELECT first_msg, last_msg FROM processed_ranges WHERE channel = '{channel}' ORDER BY first_msg"));
                 prop_assert_eq!(json!(ranges), json!(oracle.ranges(channel)));
             }
         }
         if !matches!(backend, Backend::SqliteMemory) {
-            let checked = crate::support::run(&["check", "--database", &app.database_argument()]);
-            prop_assert!(checked.status.success(), "{}", crate::support::stdout(&checked));
+            let checked = run(&["check", "--database", &app.database_argument()]);
+            prop_assert!(checked.status.success(), "{}", stdout(&checked));
         }
     });
 }

@@ -5,11 +5,12 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-
-use crate::support::{
-    App, Backend, COMMANDS, Client, Service, conformance, faster, launched, run, sql, stderr,
-    stdout,
-};
+use testkit::app::{App, Backend};
+use testkit::client::Client;
+use testkit::conformance;
+use testkit::message::{exploded, faster, launched};
+use testkit::process::{COMMANDS, Service, run, stderr, stdout};
+use testkit::sqlite::sql;
 
 conformance!(
     reports_say_what_the_views_say,
@@ -20,14 +21,11 @@ conformance!(
 
 /// A fleet of four with every kind of reportable data.
 fn fleet(client: &mut Client) {
-    let mut explosion = launched("b", 2);
-    explosion["metadata"]["messageType"] = json!("RocketExploded");
-    explosion["message"] = json!({ "reason": "a \"big\" bang, twice" });
     for message in [
         launched("a", 1),
         faster("a", 4, 1),
         launched("b", 1),
-        explosion,
+        exploded("b", 2, "a \"big\" bang, twice"),
         faster("c", 3, 7),
         faster("d", 1, 8),
     ] {

@@ -1,21 +1,21 @@
 //! A Postgres server that goes away, has no connections to spare, doesn't respond, or aborts
 //! transactions: nothing acknowledged is lost, and the service recovers by itself.
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
-
-use crate::events::Events;
-use crate::postgres::{Cluster, Session, TestDatabase, execute, query};
-use crate::support::{Client, Service, eventually, faster, launched, program, run, stderr, stdout};
+use testkit::client::Client;
+use testkit::events::Events;
+use testkit::message::{faster, launched};
+use testkit::postgres::{Cluster, Session, TestDatabase, execute, query};
+use testkit::process::{Service, logged, program, run, stderr, stdout};
+use testkit::wait::eventually;
 
 #[test]
 fn a_server_that_is_killed_under_load_loses_nothing() {
@@ -549,40 +549,6 @@ fn fleets_in_two_schemas_hear_nothing_of_each_other() {
             event.data["speed"] == 500 + number
         });
     }
-}
-
-/// A service with this log level, which logs to a file.
-pub fn logged(database: &str, level: &str, log: &Path) -> Service {
-    logged_as(
-        program(&[
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--log-level",
-            level,
-            "--database",
-            database,
-        ]),
-        log,
-    )
-}
-
-/// Starts a service with this command. Its log goes into a file.
-pub fn logged_as(mut command: Command, log: &Path) -> Service {
-    let child = command.stderr(File::create(log).unwrap()).spawn().unwrap();
-    let mut service = Service { child, address: ([127, 0, 0, 1], 0).into() };
-    eventually("it listens", || {
-        let text = std::fs::read_to_string(log).unwrap();
-        let mut lines =
-            text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let address =
-            lines.find(|line| line["message"] == "listening").map(|line| line["address"].clone());
-        address.is_some_and(|address| {
-            service.address = address.as_str().unwrap().parse().unwrap();
-            true
-        })
-    });
-    service
 }
 
 /// How often a log has this message at this level.

@@ -7,12 +7,12 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-
-use crate::support;
-use crate::support::{
-    App, Backend, COMMANDS, Client, Service, eventually, faster, launched, program, run, sql,
-    stderr, stdout,
-};
+use testkit::app::{App, Backend};
+use testkit::client::Client;
+use testkit::message::{exploded, faster, launched, launched_as};
+use testkit::process::{COMMANDS, Service, program, run, stderr, stdout, without_settings};
+use testkit::sqlite::sql;
+use testkit::wait::eventually;
 
 /// Erases the screen, sets colours, rings the bell, starts a line, reverses the writing direction;
 /// some of it is invisible.
@@ -225,12 +225,9 @@ fn ingest_says_how_many_bad_lines_it_does_not_show() {
 fn hostile_database(path: &str) {
     assert!(run(&["migrate", "--database", path]).status.success());
     let file = format!("{path}.ndjson");
-    let mut message = launched(HOSTILE_TEXT, 1);
-    message["message"]["mission"] = json!(HOSTILE_TEXT);
-    let mut explosion = launched(HOSTILE_TEXT, 3);
-    explosion["metadata"]["messageType"] = json!("RocketExploded");
-    explosion["message"] = json!({ "reason": HOSTILE_TEXT });
-    std::fs::write(&file, format!("{message}\n{explosion}\n")).unwrap();
+    let launch = launched_as(HOSTILE_TEXT, 1, "Falcon-9", 500, HOSTILE_TEXT);
+    let explosion = exploded(HOSTILE_TEXT, 3, HOSTILE_TEXT);
+    std::fs::write(&file, format!("{launch}\n{explosion}\n")).unwrap();
     assert!(run(&["ingest", &file, "--database", path]).status.success());
 }
 
@@ -368,7 +365,7 @@ fn on_terminal_spawned(words: &[&str], variables: &[(&str, &str)]) -> Child {
         .map(|word| format!("'{}'", word.replace('\'', r"'\''")))
         .collect();
     let mut command = Command::new("script");
-    support::without_settings(&mut command);
+    without_settings(&mut command);
     command.env("TERM", "xterm-256color").envs(variables.iter().copied());
     // With exec, so that the process id of the shell is that of the program.
     command.args([
@@ -723,7 +720,7 @@ fn zsh_and_fish_complete_commands_and_options() {
 fn the_callers_settings_do_not_reach_the_program() {
     let is_failed = |(variable, value, test): &(&str, &str, &str)| {
         let mut again = Command::new(std::env::current_exe().unwrap());
-        support::without_settings(&mut again).args(["--exact", test]);
+        without_settings(&mut again).args(["--exact", test]);
         again.env("TERM", "xterm").env(variable, value);
         let output = again.output().unwrap();
         !output.status.success() || !stdout(&output).contains("1 passed")

@@ -7,14 +7,14 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use testkit::client::{Answer, Client};
+use testkit::events::Events;
+use testkit::faults;
+use testkit::message::{faster, launched};
+use testkit::process::{Service, program, run};
+use testkit::wait::{DEADLINE, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
-
-use crate::events::Events;
-use crate::figures;
-use crate::support::{
-    Answer, Client, DEADLINE, Service, eventually, faster, launched, program, run,
-};
 
 /// The resident memory of the service's process, in KiB.
 fn resident(service: &Service) -> u64 {
@@ -81,7 +81,7 @@ fn idle_stalled_and_slow_connections_cost_little_and_hold_up_nobody() {
     slowest_honest(address, 1, 50);
     let before = resident(&service);
     let (idle, stalled, slow) =
-        (figures::times(1_000, 10_000), figures::times(100, 1_000), figures::times(200, 1_000));
+        (faults::times(1_000, 10_000), faults::times(100, 1_000), faults::times(200, 1_000));
 
     let idle_ones = connections(address, idle, "");
     let after_idle = resident(&service);
@@ -103,7 +103,7 @@ fn idle_stalled_and_slow_connections_cost_little_and_hold_up_nobody() {
         after_all < before + allowed,
         "{before} KiB grew to {after_all} KiB; allowed are {allowed} more"
     );
-    figures::row(
+    faults::row(
         "idle connections, stalled requests, and clients that request 2 MiB and don't read it",
         format!("{idle}, {stalled} and {slow} at once"),
         format!(
@@ -251,7 +251,7 @@ fn twice_the_load_is_answered_all_the_same() {
     let directory = tempfile::tempdir().unwrap();
     let database = directory.path().join("rockets.db");
     let service = Service::start(&database);
-    let (address, time) = (service.address, Duration::from_millis(figures::times(500, 10_000)));
+    let (address, time) = (service.address, Duration::from_millis(faults::times(500, 10_000)));
     let capacity = offer(address, 1, None, 64, time).taken.len() as f64 / time.as_secs_f64();
     let before = resident(&service);
     let (mut offered, slowest) = std::thread::scope(|scope| {
@@ -273,7 +273,7 @@ fn twice_the_load_is_answered_all_the_same() {
         slowest.as_millis(),
         grown / 1024,
     );
-    figures::row(
+    faults::row(
         "twice the load that the service can take, over 2,000 connections",
         format!("{:.0}/s offered where {capacity:.0}/s can be taken", 2.0 * capacity),
         figure,

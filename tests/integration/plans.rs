@@ -1,9 +1,11 @@
 //! That the work of the database doesn't grow with its tables.
 
 use serde_json::Value;
-
-use crate::postgres::{TestDatabase, query};
-use crate::support::{Client, Service, eventually, faster};
+use testkit::client::Client;
+use testkit::message::faster;
+use testkit::postgres::{TestDatabase, query};
+use testkit::process::Service;
+use testkit::wait::eventually;
 
 const ROCKETS: u64 = 2_000;
 const SINGLE_MESSAGES: u64 = 100;

@@ -9,9 +9,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::outages::logged;
-use crate::postgres::{Cluster, TestDatabase, execute};
-use crate::support::{Client, eventually, faster, program, run, stderr, stdout};
+use testkit::client::Client;
+use testkit::message::faster;
+use testkit::postgres::{Cluster, TestDatabase, execute, query};
+use testkit::process::{logged, logged_as, program, run, stderr, stdout};
+use testkit::wait::eventually;
 
 /// The password of these tests.
 const SECRET: &str = "hush4711";
@@ -391,7 +393,7 @@ fn what_a_url_says_counts() {
         ("&options=-csearch_path%3Dw&application_name=mine", &[("PGAPPNAME", "not mine")], "mine"),
     ] {
         server.is_reached(&format!("{as_user}{parameters}"), variables);
-        assert_eq!(crate::postgres::query(&as_user, "SELECT name FROM named")[0]["name"], name);
+        assert_eq!(query(&as_user, "SELECT name FROM named")[0]["name"], name);
     }
 }
 
@@ -454,7 +456,7 @@ fn who_only_prefers_encryption_gets_through_without_it() {
         let log = server.directory.path().join("log");
         let mut serve = program(&["serve", "--listen", "127.0.0.1:0"]);
         serve.envs(variables).env("ROCKET_MONITOR_DATABASE", url(mode));
-        let service = crate::outages::logged_as(serve, &log);
+        let service = logged_as(serve, &log);
         let mut client = Client::new(service.address);
         // Over connections for reading and for writing.
         assert_eq!(client.post(&faster("r", 1, 1)).status, 204);

@@ -4,9 +4,13 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Stdio};
 
 use serde_json::{Value, json};
-
-use crate::support::{App, Backend, conformance, faster, launched, query, run, sql, stdout};
-use crate::support::{program, stderr};
+use testkit::app::{App, Backend};
+use testkit::client::Client;
+use testkit::conformance;
+use testkit::message::{exploded, faster, launched};
+use testkit::postgres::execute;
+use testkit::process::{program, run, stderr, stdout};
+use testkit::sqlite::{query, sql};
 
 conformance!(
     a_report_says_that_it_has_more_rows,
@@ -81,10 +85,8 @@ fn views_say_what_the_api_says() {
         assert!(query(&database, &format!("SELECT * FROM {view}")).is_empty(), "{view}");
     }
     let mut client = app.client();
-    let mut explosion = launched("b", 2);
-    explosion["metadata"]["messageType"] = json!("RocketExploded");
+    let mut explosion = exploded("b", 2, "BOOM");
     explosion["metadata"]["messageTime"] = json!("2022-02-02T20:00:00Z");
-    explosion["message"] = json!({ "reason": "BOOM" });
     for message in [
         launched("a", 1),
         faster("a", 4, 1),
@@ -203,7 +205,7 @@ fn the_queries_of_the_guide_to_sql_run() {
 fn a_report_says_that_it_has_more_rows(backend: Backend) {
     let app = App::spawn(backend);
     let mut client = app.client();
-    let post = |client: &mut crate::support::Client, numbers: std::ops::Range<u32>| {
+    let post = |client: &mut Client, numbers: std::ops::Range<u32>| {
         let lines: String =
             numbers.map(|number| faster("g", 2 * number, 1).to_string() + "\n").collect();
         assert_eq!(client.post_lines(lines.as_bytes()).json()["rejected"], 0);
@@ -276,12 +278,12 @@ fn make_gaps(app: &App, backend: Backend, gaps: u32) {
         Backend::Postgres | Backend::Citus => {
             let bucket = "SELECT (array_agg(bucket ORDER BY bucket))[1 + get_byte(sha256('g'), 0) % count(*)] AS bucket
                           FROM rocket_buckets";
-            let bucket = &crate::postgres::query(&app.database_argument(), bucket)[0]["bucket"];
+            let bucket = &testkit::postgres::query(&app.database_argument(), bucket)[0]["bucket"];
             let insert = format!(
                 "INSERT INTO processed_ranges (bucket, channel, first_msg, last_msg, speed_change, latest_time)
                  SELECT {bucket}, 'g', {values}::timestamptz FROM generate_series(1, {gaps}) AS n"
             );
-            crate::postgres::execute(&app.database_argument(), &insert);
+            execute(&app.database_argument(), &insert);
         }
         Backend::SqliteFile | Backend::SqliteMemory => {
             let insert = format!(

@@ -4,8 +4,11 @@
 use std::path::Path;
 
 use serde_json::json;
-
-use crate::support::{App, Backend, Service, faster, launched, query, run, sql, stderr, stdout};
+use testkit::app::{App, Backend};
+use testkit::client::Client;
+use testkit::message::{faster, launched};
+use testkit::process::{Service, run, stderr, stdout};
+use testkit::sqlite::{query, sql};
 
 fn at(database: &Path) -> [&str; 2] {
     ["--database", database.to_str().unwrap()]
@@ -98,10 +101,10 @@ fn many_may_start_on_one_empty_file() {
         starting.into_iter().map(|service| service.join().unwrap()).collect()
     });
     for (number, service) in (1..).zip(&services) {
-        let mut client = crate::support::Client::new(service.address);
+        let mut client = Client::new(service.address);
         assert_eq!(client.post(&faster("r", number, 1)).status, 204);
     }
-    let mut client = crate::support::Client::new(services[0].address);
+    let mut client = Client::new(services[0].address);
     assert_eq!(client.get("/rockets/r").json()["speed"], 8);
 }
 

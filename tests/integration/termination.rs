@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-
-use crate::events::Events;
-use crate::figures;
-use crate::postgres::{self, TestDatabase};
-use crate::support::{Client, Service, eventually, faster, launched, program, query, run};
+use testkit::client::Client;
+use testkit::events::Events;
+use testkit::faults;
+use testkit::message::{faster, launched};
+use testkit::postgres::{self, TestDatabase};
+use testkit::process::{Service, program, run};
+use testkit::sqlite::query;
+use testkit::wait::eventually;
 
 const CLIENTS: u64 = 24;
 const STREAMS: u64 = 3;
@@ -95,7 +98,7 @@ fn terminate(database: &str, round: u64, random: &mut StdRng) -> (Told, Duration
 
 fn ends_well(database: &str, processed: impl Fn(&str) -> u64) -> u64 {
     let mut random = StdRng::seed_from_u64(1);
-    let times = figures::times(3, 50);
+    let times = faults::times(3, 50);
     let (mut messages, mut slowest) = (0, Duration::ZERO);
     for round in 0..times {
         let (told, took) = terminate(database, round, &mut random);
@@ -111,7 +114,7 @@ fn ends_well(database: &str, processed: impl Fn(&str) -> u64) -> u64 {
         }
         assert_eq!(run(&["check", "--database", database]).status.code(), Some(0));
     }
-    figures::row(
+    faults::row(
         &format!(
             "SIGTERM under full load ({})",
             if database.starts_with("postgres") { "Postgres" } else { "SQLite" }

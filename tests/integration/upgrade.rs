@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
-
-use crate::oracle::{Event, Oracle, Sent};
-use crate::support::{
-    Client, Service, eventually, faster, program, query, rocket, run, sql, stdout,
-};
-use crate::{figures, postgres};
+use testkit::client::{Client, rocket};
+use testkit::message::{Event, Sent, faster};
+use testkit::oracle::Oracle;
+use testkit::process::{Service, program, run, stdout};
+use testkit::sqlite::{query, sql};
+use testkit::wait::eventually;
+use testkit::{faults, postgres};
 
 /// A backend's last migration, and a sign of it: a new table, or a table with a setting.
 struct Latest {
@@ -152,7 +153,7 @@ const SQLITE_SIGNS: &str = "SELECT name FROM sqlite_schema UNION ALL
 fn an_interrupted_migration_leaves_an_sqlite_file_old_or_new() {
     let mut random = StdRng::seed_from_u64(1);
     let mut ended_new = 0;
-    let times = figures::times(10, 200);
+    let times = faults::times(10, 200);
     let directory = tempfile::tempdir().unwrap();
     let path = |name: String| directory.path().join(name);
     let takes = time_of(path("timed.db".to_owned()).to_str().unwrap());
@@ -183,7 +184,7 @@ fn an_interrupted_migration_leaves_an_sqlite_file_old_or_new() {
 fn an_interrupted_migration_leaves_a_postgres_database_old_or_new() {
     let mut random = StdRng::seed_from_u64(1);
     let mut ended_new = 0;
-    let times = figures::times(10, 100);
+    let times = faults::times(10, 100);
     let takes = time_of(&postgres::TestDatabase::create().url);
     for time in 0..times {
         let (before, database) = (time % POSTGRES.version, postgres::TestDatabase::create());
@@ -212,7 +213,7 @@ fn an_interrupted_migration_leaves_a_postgres_database_old_or_new() {
 }
 
 fn row(backend: &str, times: u64, ended_new: u64) {
-    figures::row(
+    faults::row(
         &format!("kill -9 while migrating ({backend})"),
         format!("{times} kills"),
         format!(

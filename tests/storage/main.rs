@@ -2,23 +2,10 @@
 //!
 //! This is a separate binary because it intercepts the calls between SQLite and the system for the
 //! whole process.
-#![allow(
-    missing_docs,
-    unreachable_pub,
-    dead_code,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod disk;
 mod failing;
-#[path = "../integration/figures.rs"]
-mod figures;
 mod fleet;
-#[path = "../integration/postgres.rs"]
-mod postgres;
 mod power;
-#[path = "../integration/support.rs"]
-mod support;
 mod synchronous_off;

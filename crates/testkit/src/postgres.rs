@@ -1,7 +1,6 @@
 //! A Postgres server for the tests: that of `ROCKET_MONITOR_TEST_POSTGRES` (the URL of a database
 //! on a server on which databases may be created), or a private one, started from the installed
 //! programs, and stopped and removed when the tests end. The benchmarks use it, too.
-#![allow(dead_code)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -11,6 +10,8 @@ use std::sync::{Mutex, OnceLock};
 
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+
+use crate::process::run;
 
 /// A server's location.
 #[derive(Clone)]
@@ -161,6 +162,22 @@ fn server() -> &'static Server {
             }
         }
     })
+}
+
+/// A database of a cluster, over which its tables are distributed.
+pub fn distributed() -> TestDatabase {
+    let database = TestDatabase::create_on_cluster();
+    let migrated = run(&["migrate", "--distribute", "--database", &database.url]);
+    assert!(migrated.status.success(), "{migrated:?}");
+    database
+}
+
+/// A database whose rockets are divided as in a cluster, but on one server.
+pub fn divided() -> TestDatabase {
+    let database = TestDatabase::create();
+    assert!(run(&["migrate", "--database", &database.url]).status.success());
+    execute(&database.url, "INSERT INTO rocket_buckets SELECT generate_series(3, 45, 3)");
+    database
 }
 
 /// A private server that listens on a socket in its own directory.

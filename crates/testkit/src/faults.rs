@@ -17,7 +17,6 @@ pub fn times(in_tests: u64, in_faults: u64) -> u64 {
 }
 
 /// Prints a row of the table of figures, if wanted: the test, the number of faults, and the result.
-#[allow(clippy::print_stdout)]
 pub fn row(test: &str, faults: impl Display, outcome: impl Display) {
     if are_wanted() {
         println!("| {test} | {faults} | {outcome} |");

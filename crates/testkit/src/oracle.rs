@@ -6,49 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    Launched(String, i32, String),
-    Faster(i32),
-    Slower(i32),
-    Exploded(String),
-    Mission(String),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sent {
-    pub channel: String,
-    pub number: u32,
-    /// Microseconds after 2022-02-02T18:00:00Z, less than a minute.
-    pub micros: u32,
-    pub event: Event,
-}
-
-impl Sent {
-    pub fn time(&self) -> String {
-        format!("2022-02-02T18:00:{:02}.{:06}Z", self.micros / 1_000_000, self.micros % 1_000_000)
-    }
-
-    pub fn json(&self) -> Value {
-        let (kind, message) = match &self.event {
-            Event::Launched(rocket_type, speed, mission) => (
-                "RocketLaunched",
-                json!({ "type": rocket_type, "launchSpeed": speed, "mission": mission }),
-            ),
-            Event::Faster(by) => ("RocketSpeedIncreased", json!({ "by": by })),
-            Event::Slower(by) => ("RocketSpeedDecreased", json!({ "by": by })),
-            Event::Exploded(reason) => ("RocketExploded", json!({ "reason": reason })),
-            Event::Mission(mission) => ("RocketMissionChanged", json!({ "newMission": mission })),
-        };
-        json!({
-            "metadata": {
-                "channel": self.channel, "messageNumber": self.number,
-                "messageTime": self.time(), "messageType": kind,
-            },
-            "message": message,
-        })
-    }
-}
+use crate::message::{Event, Sent};
 
 /// All messages that were sent, each number of a channel once.
 #[derive(Clone, Debug, Default)]

@@ -1,15 +1,14 @@
 //! A headless Chromium, driven over the parts of WebDriver that these tests need
 //! (<https://www.w3.org/TR/webdriver2/>).
 
-#![allow(dead_code)]
-
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Client, eventually};
+use crate::client::Client;
+use crate::wait::eventually;
 
 /// A browser with one window. Dropping it ends the browser, and removes its profile.
 pub struct Browser {
