@@ -4,32 +4,11 @@
 //! `tests/README.md` says where a test goes, and what [`testkit`] has for it.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod access;
-mod binary;
-mod citus;
-mod command_line;
-mod crash;
+mod api;
+mod cli;
 mod dashboard;
-mod described;
-mod disks;
-mod events;
-mod failures;
-mod files;
+mod database;
+mod deployment;
+mod durability;
 mod fold;
-mod headers;
-mod hostile;
 mod instances;
-mod interleavings;
-mod limits;
-mod listing;
-mod messages;
-mod operating;
-mod outages;
-mod output;
-mod overload;
-mod plans;
-mod postgres_urls;
-mod reporting;
-mod schema;
-mod termination;
-mod upgrade;

@@ -119,7 +119,7 @@ fn a_database_is_distributed_with_its_data_when_nobody_uses_it() {
 #[ignore = "needs a cluster, named by ROCKET_MONITOR_TEST_CITUS"]
 fn what_an_earlier_version_has_distributed_by_channel_is_redistributed() {
     let database = TestDatabase::create_on_cluster();
-    execute(&database.url, include_str!("../upgrade/postgres-v3.sql"));
+    execute(&database.url, include_str!("../../upgrade/postgres-v3.sql"));
     for table in ["rockets", "processed_ranges"] {
         execute(
             &database.url,

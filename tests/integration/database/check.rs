@@ -1,112 +1,14 @@
-//! Opening a database: ours is migrated, anything else is refused and left unchanged. And the audit
-//! finds every kind of damage.
+//! `check`: the audit finds every kind of damage.
 
-use std::path::Path;
-
-use serde_json::json;
 use testkit::app::{App, Backend};
 use testkit::client::Client;
 use testkit::message::{faster, launched};
+use testkit::postgres::{TestDatabase, execute};
 use testkit::process::{Service, run, stderr, stdout};
-use testkit::sqlite::{query, sql};
+use testkit::sqlite::sql;
 
-fn at(database: &Path) -> [&str; 2] {
-    ["--database", database.to_str().unwrap()]
-}
-
-fn refused(database: &Path, why: &str) {
-    let before = std::fs::read(database).unwrap();
-    for command in
-        [&["serve", "--listen", "127.0.0.1:0"][..], &["migrate"], &["check"], &["forget", "r"]]
-    {
-        let output = run(&[command, &at(database)].concat());
-        assert!(!output.status.success());
-        assert!(stderr(&output).contains(why), "{command:?}: {}", stderr(&output));
-    }
-    assert!(before == std::fs::read(database).unwrap(), "it was touched");
-    let siblings = std::fs::read_dir(database.parent().unwrap()).unwrap().count();
-    assert_eq!(siblings, 1, "something was left beside it");
-}
-
-#[test]
-fn what_is_not_ours_is_refused_and_left_untouched() {
-    for (statements, why) in [
-        ("CREATE TABLE notes (text)", "another program's database"),
-        (
-            "CREATE TABLE rockets (channel TEXT PRIMARY KEY, name TEXT)",
-            "another program's database",
-        ),
-        (
-            "CREATE TABLE rockets (name TEXT); CREATE TABLE refinery_schema_history(version INTEGER, name TEXT, applied_on TEXT, \
-          checksum TEXT); INSERT INTO refinery_schema_history VALUES (1, 'x', '2022-02-02T00:00:00Z', '1')",
-            "not the shape",
-        ),
-    ] {
-        let directory = tempfile::tempdir().unwrap();
-        let database = directory.path().join("rockets.db");
-        sql(&database, statements);
-        refused(&database, why);
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let database = directory.path().join("rockets.db");
-    std::fs::write(&database, "no database at all, but long enough to be one. ".repeat(100))
-        .unwrap();
-    refused(&database, "not an SQLite database");
-}
-
-#[test]
-fn a_newer_or_changed_schema_is_refused() {
-    for (statements, why) in [
-        (
-            "UPDATE refinery_schema_history SET version = 999 WHERE version = 1",
-            "use a newer program",
-        ),
-        ("ALTER TABLE rockets ADD COLUMN crew INTEGER", "rockets has the columns"),
-        ("DROP VIEW gaps", "gaps is missing"),
-    ] {
-        let directory = tempfile::tempdir().unwrap();
-        let database = directory.path().join("rockets.db");
-        assert!(run(&[&["migrate"][..], &at(&database)].concat()).status.success());
-        sql(&database, statements);
-        refused(&database, why);
-    }
-}
-
-#[test]
-fn an_empty_file_is_a_fresh_database_and_no_migrate_wants_one_that_is_ready() {
-    let directory = tempfile::tempdir().unwrap();
-    let database = directory.path().join("rockets.db");
-    let serve = ["serve", "--listen", "127.0.0.1:0", "--no-migrate"];
-    assert!(stderr(&run(&[&serve[..], &at(&database)].concat())).contains("there is no such file"));
-    assert!(!database.exists());
-    // Empty, or as left by a first start that was interrupted between the history and the tables.
-    std::fs::write(&database, "").unwrap();
-    let history = "CREATE TABLE refinery_schema_history(version INT4 PRIMARY KEY, name VARCHAR(255), \
-                   applied_on VARCHAR(255), checksum VARCHAR(255))";
-    sql(&database, history);
-    assert!(stderr(&run(&[&serve[..], &at(&database)].concat())).contains("not up to date"));
-    for _ in 0..2 {
-        let migrated = run(&[&["migrate"][..], &at(&database)].concat());
-        assert!(stdout(&migrated).contains("schema version 5, up to date"), "{migrated:?}");
-    }
-    assert_eq!(query(&database, "PRAGMA journal_mode"), [[json!("wal")]]);
-}
-
-#[test]
-fn many_may_start_on_one_empty_file() {
-    let directory = tempfile::tempdir().unwrap();
-    let database = directory.path().join("rockets.db");
-    let services: Vec<_> = std::thread::scope(|scope| {
-        let starting: Vec<_> = (0..8).map(|_| scope.spawn(|| Service::start(&database))).collect();
-        starting.into_iter().map(|service| service.join().unwrap()).collect()
-    });
-    for (number, service) in (1..).zip(&services) {
-        let mut client = Client::new(service.address);
-        assert_eq!(client.post(&faster("r", number, 1)).status, 204);
-    }
-    let mut client = Client::new(services[0].address);
-    assert_eq!(client.get("/rockets/r").json()["speed"], 8);
-}
+use super::schema::at;
+use crate::instances::check;
 
 #[test]
 fn check_finds_each_kind_of_damage() {
@@ -244,4 +146,51 @@ fn check_and_forget_want_a_database_that_is_there() {
     assert!(stderr(&checked).contains("there is no such file"));
     assert_eq!(run(&[&["forget", "r"][..], &at(&database)].concat()).status.code(), Some(1));
     assert!(!database.exists());
+}
+
+#[test]
+fn check_finds_damage_and_forget_forgets() {
+    let database = TestDatabase::create();
+    let service = Service::start(&database.url);
+    let mut client = Client::new(service.address);
+    for message in [launched("r", 1), faster("r", 2, 5), faster("r", 5, 1), launched("s", 1)] {
+        assert_eq!(client.post(&message).status, 204);
+    }
+    assert_eq!(
+        check(&database),
+        (Some(0), "2 channels with 3 processed ranges checked: 0 problems\n".to_owned())
+    );
+    for (damage, mend, told) in [
+        (
+            "UPDATE rockets SET speed = 1 WHERE channel = 'r'",
+            "UPDATE rockets SET speed = 506 WHERE channel = 'r'",
+            "r: speed is 1",
+        ),
+        (
+            "UPDATE processed_ranges SET last_msg = 4 WHERE channel = 'r' AND first_msg = 1",
+            "UPDATE processed_ranges SET last_msg = 2 WHERE channel = 'r' AND first_msg = 1",
+            "touch",
+        ),
+        (
+            "UPDATE processed_ranges SET channel = 't' WHERE channel = 's'",
+            "UPDATE processed_ranges SET channel = 's' WHERE channel = 't'",
+            "t: has processed ranges",
+        ),
+        (
+            "UPDATE rockets SET mission = E'a\\nb' WHERE channel = 's'",
+            "UPDATE rockets SET mission = 'ARTEMIS' WHERE channel = 's'",
+            "can't be read",
+        ),
+    ] {
+        execute(&database.url, damage);
+        let (status, lines) = check(&database);
+        assert_eq!(status, Some(1), "{damage}");
+        assert!(lines.contains(told), "{damage}: {lines}");
+        execute(&database.url, mend);
+        assert_eq!(check(&database).0, Some(0));
+    }
+    assert!(run(&["forget", "r", "--database", &database.url]).status.success());
+    assert_eq!(client.get("/rockets/r").status, 404);
+    assert_eq!(run(&["forget", "r", "--database", &database.url]).status.code(), Some(1));
+    assert_eq!(client.post(&launched("r", 1)).header("idempotent-replayed"), None);
 }

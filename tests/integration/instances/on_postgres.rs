@@ -2,20 +2,14 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use proptest::strategy::{Strategy, ValueTree};
-use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use testkit::client::{Answer, Client, rocket};
-use testkit::message::{Sent, faster, launched};
-use testkit::oracle::{Oracle, arrivals};
+use testkit::message::{faster, launched};
 use testkit::postgres::{TestDatabase, divided, execute, query};
 use testkit::process::{Service, run, stderr, stdout};
 use testkit::wait::eventually;
 
-pub fn check(database: &TestDatabase) -> (Option<i32>, String) {
-    let checked = run(&["check", "--database", &database.url]);
-    (checked.status.code(), stdout(&checked) + &stderr(&checked))
-}
+use super::{check, copies_count_once};
 
 fn refused(database: &TestDatabase, why: &str) {
     for command in
@@ -37,61 +31,6 @@ fn copies_sent_to_several_instances_count_once() {
 fn they_count_once_too_where_the_fleet_is_divided_as_in_a_cluster() {
     let database = divided();
     copies_count_once(&database, &[database.url.clone(), database.url.clone()]);
-}
-
-/// Starts an instance for each URL of the database.
-pub fn copies_count_once(database: &TestDatabase, urls: &[String]) {
-    let services: Vec<Service> = urls.iter().map(Service::start).collect();
-    let mut runner = TestRunner::deterministic();
-    // Copies of a message are equal only within one draw, so each draw has its own channels.
-    let draw = |number| {
-        let batches = arrivals().new_tree(&mut runner).unwrap().current();
-        let own = move |sent: Sent| Sent { channel: format!("{} {number}", sent.channel), ..sent };
-        batches.concat().into_iter().map(own)
-    };
-    let sent: Vec<Sent> = (0..30).flat_map(draw).collect();
-    let oracle = Oracle::of(&sent);
-    // Each instance gets everything from two clients, in different orders, from one of them as
-    // lines.
-    let applied: usize = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..4_usize)
-            .map(|client| {
-                let (sent, service) = (&sent, &services[client % services.len()]);
-                scope.spawn(move || send_all(service, sent, client))
-            })
-            .collect();
-        clients.into_iter().map(|client| client.join().unwrap()).sum()
-    });
-    let distinct: usize = oracle.channels().map(|channel| oracle.numbers(channel)).sum();
-    assert_eq!(applied, distinct, "each was new to exactly one client");
-    for service in &services {
-        let mut client = Client::new(service.address);
-        for channel in oracle.channels() {
-            assert_eq!(rocket(&mut client, channel, "best-effort"), oracle.rocket(channel, false));
-            assert_eq!(rocket(&mut client, channel, "exact"), oracle.rocket(channel, true));
-        }
-    }
-    assert_eq!(check(database).0, Some(0));
-}
-
-/// Sends all messages. Returns how many were new.
-fn send_all(service: &Service, sent: &[Sent], client: usize) -> usize {
-    let mut connection = Client::new(service.address);
-    let start = client * sent.len() / 4;
-    let order = sent[start..].iter().chain(&sent[..start]);
-    if client < 2 {
-        let lines: Vec<String> = order.map(|sent| sent.json().to_string()).collect();
-        let counts =
-            lines.chunks(50).map(|lines| connection.post_lines(lines.join("\n").as_bytes()).json());
-        return counts.map(|counts| counts["applied"].as_u64().unwrap() as usize).sum();
-    }
-    order
-        .filter(|sent| {
-            let answer = connection.post(&sent.json());
-            assert_eq!(answer.status, 204, "{answer:?}");
-            answer.header("idempotent-replayed").is_none()
-        })
-        .count()
 }
 
 #[test]
@@ -329,7 +268,7 @@ fn the_queries_of_the_guide_to_sql_run() {
         &database.url,
         "UPDATE rockets SET last_received = '2022-02-02T00:00:00Z' WHERE channel = 'c'",
     );
-    let guide = include_str!("../../docs/sql.md");
+    let guide = include_str!("../../../docs/sql.md");
     let blocks: Vec<&str> =
         guide.split("```sql").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     let [on_both, roles, on_postgres] = blocks[..] else { panic!("{blocks:?}") };
@@ -344,51 +283,4 @@ fn the_queries_of_the_guide_to_sql_run() {
         .collect();
     // The fleet; one mission; the two that fly; the two that lag; the one that is silent.
     assert_eq!(answers, [1, 1, 2, 2, 1]);
-}
-
-#[test]
-fn check_finds_damage_and_forget_forgets() {
-    let database = TestDatabase::create();
-    let service = Service::start(&database.url);
-    let mut client = Client::new(service.address);
-    for message in [launched("r", 1), faster("r", 2, 5), faster("r", 5, 1), launched("s", 1)] {
-        assert_eq!(client.post(&message).status, 204);
-    }
-    assert_eq!(
-        check(&database),
-        (Some(0), "2 channels with 3 processed ranges checked: 0 problems\n".to_owned())
-    );
-    for (damage, mend, told) in [
-        (
-            "UPDATE rockets SET speed = 1 WHERE channel = 'r'",
-            "UPDATE rockets SET speed = 506 WHERE channel = 'r'",
-            "r: speed is 1",
-        ),
-        (
-            "UPDATE processed_ranges SET last_msg = 4 WHERE channel = 'r' AND first_msg = 1",
-            "UPDATE processed_ranges SET last_msg = 2 WHERE channel = 'r' AND first_msg = 1",
-            "touch",
-        ),
-        (
-            "UPDATE processed_ranges SET channel = 't' WHERE channel = 's'",
-            "UPDATE processed_ranges SET channel = 's' WHERE channel = 't'",
-            "t: has processed ranges",
-        ),
-        (
-            "UPDATE rockets SET mission = E'a\\nb' WHERE channel = 's'",
-            "UPDATE rockets SET mission = 'ARTEMIS' WHERE channel = 's'",
-            "can't be read",
-        ),
-    ] {
-        execute(&database.url, damage);
-        let (status, lines) = check(&database);
-        assert_eq!(status, Some(1), "{damage}");
-        assert!(lines.contains(told), "{damage}: {lines}");
-        execute(&database.url, mend);
-        assert_eq!(check(&database).0, Some(0));
-    }
-    assert!(run(&["forget", "r", "--database", &database.url]).status.success());
-    assert_eq!(client.get("/rockets/r").status, 404);
-    assert_eq!(run(&["forget", "r", "--database", &database.url]).status.code(), Some(1));
-    assert_eq!(client.post(&launched("r", 1)).header("idempotent-replayed"), None);
 }

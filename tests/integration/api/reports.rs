@@ -1,4 +1,4 @@
-//! The tables and views are a public interface: their names, columns and contents.
+//! `GET /reports`, `GET /stats` and `report`: their contents, formats and memory.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Stdio};
@@ -10,196 +10,112 @@ use testkit::conformance;
 use testkit::message::{exploded, faster, launched};
 use testkit::postgres::execute;
 use testkit::process::{program, run, stderr, stdout};
-use testkit::sqlite::{query, sql};
+use testkit::sqlite::sql;
 
 conformance!(
+    reports_say_what_the_views_say,
+    the_fleets_totals_are_its_report,
+    reports_come_as_csv_to_who_asks_for_it,
     a_report_says_that_it_has_more_rows,
     a_channel_of_many_gaps_is_reported_in_little_memory,
     a_long_report_is_printed_in_little_memory,
 );
 
-fn columns(database: &std::path::Path, table: &str) -> Vec<String> {
-    let rows = query(database, &format!("SELECT name FROM pragma_table_xinfo('{table}')"));
-    rows.into_iter().map(|row| row[0].as_str().unwrap().to_owned()).collect()
-}
-
-#[test]
-fn tables_and_views_have_their_columns() {
-    let app = App::spawn(Backend::SqliteFile);
-    let rockets = [
-        "channel",
-        "status",
-        "type",
-        "speed",
-        "mission",
-        "exploded_reason",
-        "latest_launch_msg",
-        "latest_mission_msg",
-        "latest_exploded_msg",
-        "latest_update",
-        "last_received",
-        "processed",
-        "complete_through",
-        "highest",
-    ];
-    for (table, must) in [
-        ("rockets", &rockets[..]),
-        ("rockets_exact", &rockets[..]),
-        ("gaps", &["channel", "first_missing", "last_missing", "after_time"]),
-        (
-            "report_missions",
-            &["mission", "rockets", "launched", "exploded", "mean_speed", "max_speed"],
-        ),
-        ("report_types", &["type", "rockets", "launched", "exploded", "mean_speed", "max_speed"]),
-        ("report_explosions", &["reason", "rockets", "latest_update"]),
-        (
-            "report_fleet",
-            &[
-                "rockets",
-                "awaiting_launch",
-                "launched",
-                "exploded",
-                "processed",
-                "missing",
-                "rockets_with_gaps",
-                "latest_update",
-            ],
-        ),
-    ] {
-        assert_eq!(columns(&app.database(), table), must, "{table}");
-    }
-    assert_eq!(
-        columns(&app.database(), "processed_ranges")[..3],
-        ["channel", "first_msg", "last_msg"]
-    );
-}
-
-#[test]
-fn views_say_what_the_api_says() {
-    let app = App::spawn(Backend::SqliteFile);
-    let database = app.database();
-    let fleet = "SELECT * FROM report_fleet";
-    let nulls = [json!(0), json!(0), json!(0), json!(0), json!(0), json!(0), json!(0), Value::Null];
-    assert_eq!(query(&database, fleet), [nulls], "an empty fleet");
-    for view in ["gaps", "report_missions", "report_types", "report_explosions", "rockets_exact"] {
-        assert!(query(&database, &format!("SELECT * FROM {view}")).is_empty(), "{view}");
-    }
-    let mut client = app.client();
-    let mut explosion = exploded("b", 2, "BOOM");
-    explosion["metadata"]["messageTime"] = json!("2022-02-02T20:00:00Z");
+/// A fleet of four with every kind of reportable data.
+pub(super) fn fleet(client: &mut Client) {
     for message in [
         launched("a", 1),
         faster("a", 4, 1),
         launched("b", 1),
-        explosion,
+        exploded("b", 2, "a \"big\" bang, twice"),
         faster("c", 3, 7),
-        faster("c", 5, 7),
-        faster("c", 6, 7),
+        faster("d", 1, 8),
     ] {
         assert_eq!(client.post(&message).status, 204);
     }
-    let late = "2022-02-02T19:39:06.000000Z";
-    assert_eq!(
-        query(&database, "SELECT * FROM gaps ORDER BY channel, first_missing"),
-        [
-            [json!("a"), json!(2), json!(3), json!("2022-02-02T18:39:05.863370Z")],
-            [json!("c"), json!(1), json!(2), Value::Null],
-            [json!("c"), json!(4), json!(4), json!(late)],
-        ]
-    );
-    let missions = [
-        [Value::Null, json!(1), json!(0), json!(0), json!(21.0), json!(21)],
-        [json!("ARTEMIS"), json!(2), json!(1), json!(1), json!(500.5), json!(501)],
-    ];
-    assert_eq!(query(&database, "SELECT * FROM report_missions ORDER BY mission"), missions);
-    let types = query(&database, "SELECT * FROM report_types ORDER BY type");
-    assert_eq!(
-        (&types[1][0], &types[1][1..], &types[0]),
-        (&json!("Falcon-9"), &missions[1][1..], &missions[0].to_vec())
-    );
-    assert_eq!(
-        query(&database, "SELECT * FROM report_explosions"),
-        [[json!("BOOM"), json!(1), json!("2022-02-02T20:00:00.000000Z")]]
-    );
-    assert_eq!(
-        query(&database, fleet),
-        [[
-            json!(3),
-            json!(1),
-            json!(1),
-            json!(1),
-            json!(7),
-            json!(5),
-            json!(2),
-            json!("2022-02-02T20:00:00.000000Z")
-        ]]
-    );
-    let exact = query(
-        &database,
-        "SELECT channel, status, type, speed, latest_update, complete_through FROM rockets_exact ORDER BY 1",
-    );
-    assert_eq!(
-        exact[2],
-        [json!("c"), json!("awaitingLaunch"), Value::Null, json!(0), Value::Null, json!(0)]
-    );
-    for row in exact {
-        let api = app.rocket(row[0].as_str().unwrap(), "exact");
-        let members = [
-            &api["status"],
-            &api["type"],
-            &api["speed"],
-            &api["latestUpdate"],
-            &api["messages"]["completeThrough"],
-        ];
-        assert_eq!(row[1..].iter().collect::<Vec<_>>(), members);
-    }
-    // Means are rounded to three digits.
-    client.post(&faster("d", 1, 8));
-    client.post(&faster("e", 1, 8));
-    assert_eq!(
-        query(&database, "SELECT mean_speed FROM report_missions WHERE mission IS NULL"),
-        [[json!(12.333)]]
-    );
 }
 
-#[test]
-fn a_reader_of_the_file_does_not_hold_up_ingestion() {
-    let app = App::spawn(Backend::SqliteFile);
+fn reports_say_what_the_views_say(backend: Backend) {
+    let app = App::spawn(backend);
     let mut client = app.client();
-    client.post(&launched("r", 1));
-    let analyst = rusqlite::Connection::open(app.database()).unwrap();
-    analyst.execute_batch("BEGIN; SELECT * FROM rockets;").unwrap();
-    for number in 2..200 {
-        assert_eq!(client.post(&faster("r", number, 1)).status, 204);
+    fleet(&mut client);
+    let named = client.get("/reports").json();
+    let names: Vec<&Value> =
+        named["reports"].as_array().unwrap().iter().map(|report| &report["name"]).collect();
+    assert_eq!(names, ["missions", "types", "explosions", "fleet", "gaps"]);
+    let mut rows = |name: &str| {
+        let report = client.get(&format!("/reports/{name}")).json();
+        assert_eq!(report["name"], name);
+        report["rows"].clone()
+    };
+    let missions = json!([
+        { "mission": "ARTEMIS", "rockets": 2, "launched": 1, "exploded": 1, "meanSpeed": 500.5, "maxSpeed": 501 },
+        { "mission": null, "rockets": 2, "launched": 0, "exploded": 0, "meanSpeed": 7.5, "maxSpeed": 8 },
+    ]);
+    assert_eq!(rows("missions"), missions);
+    assert_eq!(rows("types")[0]["type"], "Falcon-9");
+    let explosions = json!([
+        { "reason": "a \"big\" bang, twice", "rockets": 1, "latestUpdate": "2022-02-02T18:39:05.863370Z" }
+    ]);
+    assert_eq!(rows("explosions"), explosions);
+    let gaps = json!([
+        { "channel": "a", "firstMissing": 2, "lastMissing": 3, "afterTime": "2022-02-02T18:39:05.863370Z" },
+        { "channel": "c", "firstMissing": 1, "lastMissing": 2, "afterTime": null },
+    ]);
+    assert_eq!(rows("gaps"), gaps);
+    client.get("/reports/rockets").problem(404);
+    client.get("/reports/gaps?limit=3").problem(400);
+    if !matches!(backend, Backend::SqliteMemory) {
+        for name in ["missions", "types", "explosions", "fleet", "gaps"] {
+            let printed =
+                run(&["report", name, "--format", "json", "--database", &app.database_argument()]);
+            assert_eq!(
+                printed.stdout.trim_ascii_end(),
+                client.get(&format!("/reports/{name}")).body
+            );
+        }
+        let table = stdout(&run(&["report", "missions", "--database", &app.database_argument()]));
+        assert!(table.contains("mean_speed") && table.contains("500.5"), "{table}");
     }
-    let seen: i64 = analyst.query_row("SELECT speed FROM rockets", [], |row| row.get(0)).unwrap();
-    assert_eq!(seen, 500, "a snapshot stays what it was");
-    analyst.execute_batch("COMMIT").unwrap();
-    let seen: i64 = analyst.query_row("SELECT speed FROM rockets", [], |row| row.get(0)).unwrap();
-    assert_eq!(seen, 698);
 }
 
-#[test]
-fn the_queries_of_the_guide_to_sql_run() {
-    let app = App::spawn(Backend::SqliteFile);
+fn the_fleets_totals_are_its_report(backend: Backend) {
+    let app = App::spawn(backend);
     let mut client = app.client();
-    for message in [launched("a", 1), faster("a", 4, 1), launched("b", 1), faster("c", 3, 7)] {
-        assert_eq!(client.post(&message).status, 204);
+    let empty = json!({ "rockets": 0, "awaitingLaunch": 0, "launched": 0, "exploded": 0, "processed": 0, "missing": 0,
+                        "rocketsWithGaps": 0, "latestUpdate": null });
+    assert_eq!(client.get("/stats").json(), empty);
+    fleet(&mut client);
+    let stats = client.get("/stats").json();
+    let expected = json!({ "rockets": 4, "awaitingLaunch": 2, "launched": 1, "exploded": 1, "processed": 6, "missing": 4,
+                           "rocketsWithGaps": 2, "latestUpdate": "2022-02-02T19:39:06.000000Z" });
+    assert_eq!(stats, expected);
+    assert_eq!(client.get("/reports/fleet").json()["rows"], json!([stats]));
+}
+
+fn reports_come_as_csv_to_who_asks_for_it(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    fleet(&mut client);
+    let mut get = |accept: &str| {
+        client.request("GET", "/reports/explosions", &[("Accept", accept)], b"").unwrap()
+    };
+    let csv = get("text/csv");
+    assert_eq!(csv.header("content-type"), Some("text/csv; charset=utf-8"));
+    let expected = "reason,rockets,latest_update\r\n\"a \"\"big\"\" bang, twice\",1,2022-02-02T18:39:05.863370Z\r\n";
+    assert_eq!(String::from_utf8(csv.body).unwrap(), expected);
+    for (accept, content_type) in [
+        ("text/csv;q=0.5, application/json", "application/json"),
+        ("application/json;q=0.5, text/csv", "text/csv; charset=utf-8"),
+        ("*/*", "application/json"),
+        ("image/png", "application/json"),
+    ] {
+        assert_eq!(get(accept).header("content-type"), Some(content_type), "{accept}");
     }
-    // As if it had been silent for long.
-    sql(
-        &app.database(),
-        "UPDATE rockets SET last_received = '2022-02-02T00:00:00.000000Z' WHERE channel = 'c'",
-    );
-    let guide = include_str!("../../docs/sql.md");
-    let queries = guide.split("```sql").nth(1).unwrap().split("```").next().unwrap();
-    let answers: Vec<_> = queries
-        .split(';')
-        .filter(|statement| !statement.trim().is_empty())
-        .map(|statement| query(&app.database(), statement))
-        .collect();
-    // The fleet; one mission; the two that fly; the two that lag; the one that is silent.
-    assert_eq!(answers.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 2, 2, 1], "{answers:?}");
+    let missions =
+        client.request("GET", "/reports/missions", &[("Accept", "text/csv")], b"").unwrap();
+    let lines = String::from_utf8(missions.body).unwrap();
+    assert_eq!(lines.lines().nth(2), Some(",2,0,0,7.5,8"), "null is empty");
 }
 
 fn a_report_says_that_it_has_more_rows(backend: Backend) {

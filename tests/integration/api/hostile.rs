@@ -9,10 +9,9 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use testkit::app::{App, Backend};
 use testkit::client::encode;
-use testkit::conformance;
-use testkit::faults;
 use testkit::message::{faster, launched};
 use testkit::process::run;
+use testkit::{conformance, faults};
 
 conformance!(
     whatever_is_sent_the_service_is_not_at_fault,

@@ -1,69 +1,14 @@
-//! The command line, as users call it.
+//! The arguments of commands, the environment, and exit statuses.
 
 use std::io::Write;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 use testkit::client::Client;
 use testkit::message::{faster, launched};
-use testkit::process::{Service, program, run, stderr, stdout};
-use testkit::sqlite::{query, sql};
+use testkit::process::{Service, program, run, stderr, stdout, without_settings};
+use testkit::sqlite::query;
 use testkit::wait::{DEADLINE, eventually};
-
-#[test]
-fn a_simulated_fleet_is_taken_and_agrees_with_its_fold() {
-    let directory = tempfile::tempdir().unwrap();
-    let service = Service::start(directory.path().join("rockets.db"));
-    let url = format!("http://{}", service.address);
-    let fleet = [
-        "--rockets",
-        "30",
-        "--connections",
-        "8",
-        "--duplicates",
-        "20",
-        "--displacement",
-        "9",
-        "--seed",
-        "5",
-    ];
-    let launch =
-        |url: &str, more: &[&str]| run(&[&["launch", url, "--verify"][..], &fleet, more].concat());
-    let first = launch(&url, &["--messages", "1000"]);
-    assert!(first.status.success(), "{first:?}");
-    assert!(stdout(&first).contains("1000 applied"), "{}", stdout(&first));
-    assert!(stdout(&first).contains("30 rockets in both views: 0 disagree"), "{}", stdout(&first));
-    // A repeated run has only duplicates; a longer one continues the same rockets.
-    assert!(
-        stdout(&launch(&format!("{url}/messages"), &["--messages", "1000"])).contains(" 0 applied")
-    );
-    assert!(stdout(&launch(&url, &["--messages", "1600"])).contains(" 600 applied"));
-    // The shorter run no longer agrees, and says so.
-    let shorter = launch(&url, &["--messages", "1000"]);
-    assert_eq!(shorter.status.code(), Some(1));
-    assert!(stdout(&shorter).contains("30 disagree"), "{}", stdout(&shorter));
-}
-
-#[test]
-fn launch_tells_of_disagreement_and_of_a_service_that_is_not_one() {
-    let directory = tempfile::tempdir().unwrap();
-    let database = directory.path().join("rockets.db");
-    let service = Service::start(&database);
-    let url = format!("http://{}", service.address);
-    let arguments = ["launch", &url, "--verify", "--rockets", "3", "--messages", "30"];
-    assert!(run(&arguments).status.success());
-    sql(
-        &database,
-        "UPDATE rockets SET mission = 'LOST' WHERE channel = (SELECT min(channel) FROM rockets)",
-    );
-    let disagrees = run(&arguments);
-    assert_eq!(disagrees.status.code(), Some(1));
-    assert!(stdout(&disagrees).contains("1 disagree") && stdout(&disagrees).contains("LOST"));
-    let elsewhere = run(&["launch", &format!("{url}/elsewhere"), "--messages", "5"]);
-    assert_eq!(elsewhere.status.code(), Some(1));
-    assert!(stderr(&elsewhere).contains("404"), "{}", stderr(&elsewhere));
-    assert!(stderr(&run(&["launch", "https://localhost"])).contains("only http://"));
-}
 
 #[test]
 fn files_and_standard_input_are_ingested() {
@@ -258,4 +203,87 @@ fn options_can_come_from_the_environment() {
     let migrated =
         program(&["migrate"]).env("ROCKET_MONITOR_DATABASE", &database).output().unwrap();
     assert!(migrated.status.success() && database.exists());
+}
+
+#[test]
+fn variables_are_taken_as_people_write_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let in_directory = |words: &[&str], variables: &[(&str, &str)]| {
+        let mut command = program(words);
+        command.current_dir(directory.path()).envs(variables.iter().copied()).output().unwrap()
+    };
+    // An empty variable is unset.
+    assert!(in_directory(&["migrate"], &[("ROCKET_MONITOR_DATABASE", "")]).status.success());
+    assert!(directory.path().join("rockets.db").exists());
+    std::fs::write(directory.path().join("copy.db"), "").unwrap();
+    for (value, replaces) in [
+        ("1", true),
+        ("yes", true),
+        ("On", true),
+        ("TRUE", true),
+        ("0", false),
+        ("no", false),
+        ("off", false),
+        ("False", false),
+        ("", false),
+    ] {
+        let copied = in_directory(&["backup", "copy.db"], &[("ROCKET_MONITOR_REPLACE", value)]);
+        assert_eq!(copied.status.success(), replaces, "{value:?}: {copied:?}");
+    }
+    for format in ["CSV", "Csv", "csv"] {
+        let report = in_directory(&["report", "fleet"], &[("ROCKET_MONITOR_FORMAT", format)]);
+        assert!(stdout(&report).starts_with("rockets,"), "{report:?}");
+    }
+    for level in ["INFO", "Warn", "warning", ""] {
+        // It gets as far as the address.
+        let words = ["serve", "--listen", "8088", "--database", "memory"];
+        let report = in_directory(&words, &[("ROCKET_MONITOR_LOG_LEVEL", level)]);
+        assert!(stderr(&report).contains("--listen 127.0.0.1:8088"), "{level}: {report:?}");
+    }
+    // A lost name or token must not leave the service open.
+    for variable in [
+        "ROCKET_MONITOR_READ_TOKEN_FILE",
+        "ROCKET_MONITOR_WRITE_TOKEN",
+        "ROCKET_MONITOR_READ_TOKEN",
+    ] {
+        let open = in_directory(
+            &["serve", "--database", "memory", "--listen", "127.0.0.1:0"],
+            &[(variable, "")],
+        );
+        assert!(!open.status.success(), "{variable}: {open:?}");
+    }
+    // Invalid values are explained.
+    let maybe = in_directory(&["backup", "copy.db"], &[("ROCKET_MONITOR_REPLACE", "maybe")]);
+    assert_eq!(maybe.status.code(), Some(2));
+    let said = stderr(&maybe);
+    assert!(said.contains("yes") && said.contains("variable ROCKET_MONITOR_REPLACE"), "{said}");
+    assert!(
+        !stderr(&in_directory(&["report", "fleet", "--format", "x"], &[])).contains("variable")
+    );
+}
+
+/// The tests must not depend on how the caller has set up the shell: some that run the program are
+/// run again, each with a variable that would make it fail.
+#[test]
+fn the_callers_settings_do_not_reach_the_program() {
+    let is_failed = |(variable, value, test): &(&str, &str, &str)| {
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        without_settings(&mut again).args(["--exact", test]);
+        again.env("TERM", "xterm").env(variable, value);
+        let output = again.output().unwrap();
+        !output.status.success() || !stdout(&output).contains("1 passed")
+    };
+    let colours = "cli::output::colours_are_for_terminals_that_have_them_and_people_who_want_them";
+    let cases = [
+        ("PGSERVICE", "elsewhere", "cli::command_line::mistakes_are_explained"),
+        (
+            "ROCKET_MONITOR_FORMAT",
+            "csv",
+            "cli::output::what_senders_wrote_can_not_act_on_a_terminal",
+        ),
+        ("CLICOLOR_FORCE", "1", "cli::output::names_of_files_and_arguments_can_not_act"),
+        ("NO_COLOR", "1", colours),
+    ];
+    let failed: Vec<_> = cases.iter().filter(|case| is_failed(case)).collect();
+    assert!(failed.is_empty(), "{failed:?}");
 }
