@@ -1,23 +1,15 @@
 //! Takes the screenshots of the dashboard for the README: `./run screenshots`. A simulated fleet is
 //! sent to a private service, and a headless Chromium shows it.
-#![allow(dead_code, unreachable_pub, unused_macros, unused_imports, missing_docs)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
-
-#[path = "../tests/integration/browser.rs"]
-mod browser;
-#[path = "../tests/integration/postgres.rs"]
-mod postgres;
-#[path = "../tests/integration/support.rs"]
-mod support;
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr)]
 
 use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
-
-use browser::Browser;
-use support::{Service, program};
+use testkit::browser::Browser;
+use testkit::client::Client;
+use testkit::process::{Service, program};
 
 /// A screenshot: its name, its width, and whether it is dark.
 type Picture = (&'static str, u32, bool);
@@ -52,7 +44,7 @@ fn main() {
     take(("fleet", 1_280, false), "", moving);
     take(("fleet-dark", 1_600, true), "", moving);
     take(("fleet-narrow", 380, false), "", moving);
-    let fastest = support::Client::new(service.address).get("/rockets?sort=speed&limit=1").json();
+    let fastest = Client::new(service.address).get("/rockets?sort=speed&limit=1").json();
     let channel = fastest["rockets"][0]["channel"].as_str().unwrap().to_owned();
     let known = "return !document.querySelector('#detail-known').hidden \
                  && document.querySelectorAll('#plot *').length > 20";

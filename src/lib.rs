@@ -73,6 +73,7 @@ pub mod fuzzing;
 pub mod http;
 pub mod ingest;
 pub mod metrics;
+pub mod service;
 pub mod simulator;
 pub mod store;
 pub mod terminal;

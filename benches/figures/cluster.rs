@@ -4,10 +4,10 @@
 use std::path::Path;
 
 use rocket_monitor::simulator::Fleet;
+use testkit::postgres::{Server as Node, TestDatabase, nodes};
 
 use crate::input::{fleet, post_requests, write_file};
 use crate::measure::{PAIRS, drive_over, pairs, row};
-use crate::postgres::{Server as Node, TestDatabase, nodes};
 use crate::servers::{Server, program};
 
 /// The number of requests in a run of a pair.

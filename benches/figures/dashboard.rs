@@ -12,7 +12,6 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use rocket_monitor::simulator::Fleet;
-
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -20,8 +20,6 @@ mod events;
 mod growth;
 mod input;
 mod measure;
-#[path = "../../tests/integration/postgres.rs"]
-mod postgres;
 mod reads;
 mod scale;
 mod servers;

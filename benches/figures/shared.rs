@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
+use testkit::postgres;
+
 use crate::input::{fleet, lines_rate, post_requests};
 use crate::measure::{PAIRS, drive, pairs, row};
-use crate::postgres;
 use crate::servers::{Server, program};
 
 /// One message per transaction, like a service without group commit: its key, and the rocket's

@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use rocket_monitor::simulator::Fleet;
 use rusqlite::Connection;
+use testkit::postgres::Cluster;
 
 use crate::input::{fleet, lines_rate, post_requests, stream_lines, write_file};
 use crate::measure::{
     PAIRS, REQUESTS, drive, drive_over, latencies, open_loop, pairs, percentile, row, times_row,
 };
-use crate::postgres::Cluster;
 use crate::servers::{Server, program};
 use crate::yardsticks::{bare_commits, bare_keys, json_parse_rate, median_sync, remove_database};
 

@@ -3,20 +3,15 @@
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::num::NonZero;
-use std::sync::mpsc;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::logging::{self, LogLevel};
 use super::{DatabaseArgs, Failure, Finished, TokenArgs};
-use crate::feed::Feed;
-use crate::http::{self, Access, Capacity, Server, Stopper};
-use crate::ingest::{Ingest, Limits};
-use crate::metrics::Metrics;
-use crate::store::Store;
+use crate::http::{Access, Capacity};
+use crate::ingest::Limits;
+use crate::service::{Service, ServiceConfig};
 use crate::tokens::Tokens;
 
 /// The accept backlog: connections the kernel queues until they are accepted.
@@ -24,12 +19,6 @@ const BACKLOG: i32 = 4_096;
 
 /// The limit on open files to ask the system for. Each connection needs one.
 const FILES_WANTED: u64 = 65_536;
-
-/// How long a hung store may delay shutdown, once all requests are answered or abandoned.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(3);
-/// The deadline for closing the store, counted from the last request. The process must end within
-/// ten seconds of the signal.
-const CLOSE_BY: Duration = Duration::from_millis(3_500);
 
 /// Serve the HTTP API and the dashboard (the default command)
 ///
@@ -76,65 +65,26 @@ pub(super) fn run(args: &ServeArgs) -> Result<Finished, Failure> {
     let capacity = capacity_of_system()?;
     let listeners = bind(args, &access)?;
     let store = args.database.open(!args.no_migrate)?;
-    let (feed, feeding) = Feed::start(&store)?;
-    let metrics = Metrics::new(http::paths())?;
-    let (ingest, committers) = Ingest::start(&store, &feed, &metrics, Limits::default())?;
-    let opened = store.clone();
-    let server =
-        || Server::new(listeners, store, ingest.clone(), feed.clone(), metrics, access, capacity);
-    let served = actix_web::rt::System::new().block_on(async { serve(args, server()?).await });
-    let ended = Instant::now();
-    ingest.stop();
-    let committed = committers.wait(COMMIT_PATIENCE);
-    feed.stop();
-    served?;
-    match committed {
-        Ok(()) => {
-            close(opened, feeding, (ended + CLOSE_BY).saturating_duration_since(Instant::now()));
-            tracing::info!("stopped; every message that was accepted is committed");
-        }
-        Err(reason) => tracing::warn!(
-            reason,
-            "stopped; messages that could not be committed were not acknowledged"
-        ),
+    let config = ServiceConfig { listeners, access, capacity, limits: Limits::default() };
+    let service = Service::start(store, config, stop_signal)?;
+    for address in service.addresses() {
+        logging::log_ready(address, &args.database.database);
     }
+    service.wait()?;
     Ok(Finished::Well)
 }
 
-/// Closes the store, unless that takes too long. Committed data is safe either way; closing only
-/// moves it into one file.
-fn close(store: Store, feeding: JoinHandle<()>, patience: Duration) {
-    let (closed, closing) = mpsc::channel();
-    std::thread::spawn(move || {
-        // Its connections are closed with it. If the thread panicked, that has been logged.
-        let _ = feeding.join();
-        // The receiver is gone if this took too long.
-        let _ = closed.send(store.close());
-    });
-    match closing.recv_timeout(patience) {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "the database could not be closed cleanly"),
-        Err(_) => tracing::warn!("the database could not be closed in time"),
-    }
-}
-
-async fn serve(args: &ServeArgs, server: Server) -> Result<(), Failure> {
-    // Installed before the service is announced, so that no signal is missed.
+/// Ready when the process is asked to end. Signals are caught as soon as this returns.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    for address in server.addresses() {
-        logging::log_ready(address, &args.database.database);
-    }
-    let stopper: Stopper = server.stopper();
-    actix_web::rt::spawn(async move {
+    Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         tracing::info!("stopping");
-        stopper.stop().await;
-    });
-    Ok(server.run().await?)
+    })
 }
 
 /// Files that the threads, the log, the listener and the store hold open while there are no

@@ -52,7 +52,7 @@ pub struct Server {
 }
 
 /// Stops a server from another task.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Stopper {
     handle: ServerHandle,
     stop: watch::Sender<bool>,

@@ -12,8 +12,8 @@ use rocket_monitor::domain::rocket::{RangeFold, RocketState, View, gaps};
 use rocket_monitor::domain::summary::Summary;
 use rocket_monitor::wire::message::parse;
 use serde_json::{Value, json};
-
-use crate::oracle::{Oracle, Sent, arrivals};
+use testkit::message::Sent;
+use testkit::oracle::{Oracle, arrivals};
 
 fn message(sent: &Sent) -> Message {
     parse(Bytes::from(sent.json().to_string())).unwrap()

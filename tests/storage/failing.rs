@@ -12,11 +12,15 @@ use rand::{RngExt, SeedableRng};
 use rocket_monitor::ingest::Limits;
 use rocket_monitor::store::{Database, OpenOptions, Store};
 use storage_faults::disk::{Disk, Kind, Platter, Unsynced, lay_out};
+use testkit::app::{App, Backend};
+use testkit::client::{Answer, Client};
+use testkit::faults;
+use testkit::message::{faster, launched};
+use testkit::sqlite::query;
+use testkit::wait::eventually;
 
-use crate::figures;
 use crate::fleet::{arrivals, json, judge};
 use crate::power::{cut, judge_files, with_a_short_log};
-use crate::support::{Answer, App, Backend, Client, eventually, faster, launched, query};
 
 /// A service on a disk that is recorded from its first byte.
 fn on_a_disk() -> (App, Disk) {
@@ -116,7 +120,7 @@ const CLIENTS: usize = 6;
 #[test]
 fn a_disk_that_fails_now_and_then_loses_nothing() {
     let (mut failures, mut cuts) = (0, 0);
-    for seed in 0..figures::times(2, 40) {
+    for seed in 0..faults::times(2, 40) {
         let (app, disk) = on_a_disk();
         let failed = Arc::new(AtomicUsize::new(0));
         let (counted, mut random) = (Arc::clone(&failed), StdRng::seed_from_u64(seed));
@@ -144,7 +148,7 @@ fn a_disk_that_fails_now_and_then_loses_nothing() {
         cuts += losses.cuts;
     }
     assert!(failures > 10, "{failures}");
-    figures::row(
+    faults::row(
         "random failures of disk calls, followed by a power failure (SQLite)",
         format!("{failures} failed calls, {cuts} power failures"),
         "lost 0, counted twice 0, every audit clean",
@@ -180,7 +184,7 @@ fn send_until_acknowledged(app: &App, disk: &Disk, seed: u64) {
 #[test]
 fn what_a_checkpoint_could_not_sync_is_copied_again() {
     let mut failures = 0;
-    for seed in 0..figures::times(3, 20) {
+    for seed in 0..faults::times(3, 20) {
         let (app, disk) = on_a_disk();
         // So that messages arrive while another thread copies the log.
         disk.slow_down(Duration::from_millis(2));
@@ -216,7 +220,7 @@ fn a_migration_that_fails_leaves_the_old_schema_or_the_new_one() {
         }
     }
     assert!(failures > 50, "{failures}");
-    figures::row(
+    faults::row(
         "a migration with a failure at each of its disk calls (SQLite)",
         format!("{failures} failed calls"),
         "no schema or a complete one, and the next start creates it",

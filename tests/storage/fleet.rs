@@ -10,9 +10,8 @@ use rand::seq::SliceRandom;
 use rocket_monitor::domain::message::Message;
 use rocket_monitor::store::{Database, OpenOptions, Store};
 use rocket_monitor::wire::message::parse;
-use serde_json::json;
-
-use crate::support::{faster, launched, query};
+use testkit::message::{faster, launched_as};
+use testkit::sqlite::query;
 
 pub const CHANNELS: u32 = 7;
 
@@ -20,9 +19,7 @@ pub const CHANNELS: u32 = 7;
 pub fn json(index: u32) -> serde_json::Value {
     let (channel, number) = identity(index);
     if number % 10 == 1 {
-        let mut message = launched(&channel, number);
-        message["message"]["launchSpeed"] = json!(speed(index));
-        return message;
+        return launched_as(&channel, number, "Falcon-9", speed(index), "ARTEMIS");
     }
     faster(&channel, number, speed(index))
 }

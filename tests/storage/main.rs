@@ -3,21 +3,8 @@
 //!
 //! This is a separate binary because `storage_faults` intercepts the calls between SQLite and the
 //! system for the whole process.
-#![allow(
-    missing_docs,
-    unreachable_pub,
-    dead_code,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod failing;
-#[path = "../integration/figures.rs"]
-mod figures;
 mod fleet;
-#[path = "../integration/postgres.rs"]
-mod postgres;
 mod power;
-#[path = "../integration/support.rs"]
-mod support;

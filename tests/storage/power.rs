@@ -8,15 +8,17 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rocket_monitor::domain::batch::Outcome;
 use rocket_monitor::domain::timestamp::Timestamp;
-use rocket_monitor::feed::Feed;
-use rocket_monitor::ingest::{Ingest, Limits, Submission};
+use rocket_monitor::ingest::{Limits, Submission};
 use rocket_monitor::metrics::Metrics;
+use rocket_monitor::service::Pipeline;
 use rocket_monitor::store::{Database, OpenOptions, Store};
 use storage_faults::disk::{Call, Disk, Files, Platter, Unsynced, lay_out};
 use storage_faults::synchronous_off;
+use testkit::faults;
+use testkit::sqlite::query;
+use testkit::wait::DEADLINE;
 
 use crate::fleet::{Verdict, arrivals, judge, message};
-use crate::{figures, support};
 
 const MESSAGES: u32 = 600;
 const CLIENTS: usize = 6;
@@ -52,19 +54,13 @@ fn serve(
     mut next_checkpoint: impl FnMut() -> &'static str,
 ) {
     let store = Store::open(&Database::File(path.to_owned()), options).unwrap();
-    let (feed, feeding) = Feed::start(&store).unwrap();
-    let (ingest, committers) = Ingest::start(
-        &store,
-        &feed,
-        &Metrics::new(rocket_monitor::http::paths()).unwrap(),
-        Limits::default(),
-    )
-    .unwrap();
+    let metrics = Metrics::new(rocket_monitor::http::paths()).unwrap();
+    let pipeline = Pipeline::start(&store, &metrics, Limits::default()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for some in part.chunks(40) {
         let send = some.chunks(some.len().div_ceil(CLIENTS)).map(async |mine| {
             for &index in mine {
-                ingest.commit(Submission::One(message(index)), 200).await.unwrap();
+                pipeline.ingest.commit(Submission::One(message(index)), 200).await.unwrap();
                 disk.acknowledged(index);
             }
         });
@@ -78,10 +74,7 @@ fn serve(
                 .unwrap();
         }
     }
-    ingest.stop();
-    committers.wait(support::DEADLINE).unwrap();
-    feed.stop();
-    feeding.join().unwrap();
+    pipeline.stop(DEADLINE).unwrap();
 }
 
 #[derive(Debug, Default)]
@@ -134,15 +127,15 @@ fn acknowledgements(calls: &[Call]) -> usize {
 #[test]
 fn nothing_acknowledged_is_lost_when_the_power_fails() {
     let (mut cuts, mut acknowledged) = (0, 0);
-    for seed in 0..figures::times(1, 5) {
+    for seed in 0..faults::times(1, 5) {
         let calls = record(seed);
-        let losses = cut(&calls, seed, if figures::are_wanted() { 1.0 } else { 0.1 });
+        let losses = cut(&calls, seed, if faults::are_wanted() { 1.0 } else { 0.1 });
         assert!(losses.bad.is_empty(), "seed {seed}: {:?}", &losses.bad[..1]);
         assert!(losses.cuts > 100, "{}", losses.cuts);
         cuts += losses.cuts;
         acknowledged += acknowledgements(&calls);
     }
-    figures::row(
+    faults::row(
         "power failures (SQLite)",
         format!("{cuts} times, around {acknowledged} messages"),
         "lost 0, counted twice 0, every audit clean",
@@ -166,7 +159,7 @@ fn with_synchronous_off_the_same_test_finds_losses() {
     assert!(!calls.iter().any(|call| matches!(call, Call::Sync { .. })), "nothing was synced");
     let losses = cut(&calls, 1, 1.0);
     assert!(losses.lossy > losses.cuts / 4, "{} of {}", losses.lossy, losses.cuts);
-    figures::row(
+    faults::row(
         "control: the same with `synchronous=OFF`",
         format!("{} times, around {} messages", losses.cuts, acknowledgements(&calls)),
         format!("acknowledged messages lost {} times", losses.lossy),
@@ -231,7 +224,7 @@ fn acknowledge_copies(disk: &Disk, path: &Path) -> Vec<u32> {
         let sql = format!(
             "SELECT 1 FROM processed_ranges WHERE channel = '{channel}' AND {number} BETWEEN first_msg AND last_msg"
         );
-        if support::query(path, &sql).is_empty() {
+        if query(path, &sql).is_empty() {
             continue;
         }
         assert_eq!(writer.commit(&[message(index)], now).unwrap(), [Outcome::Duplicate]);

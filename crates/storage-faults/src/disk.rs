@@ -64,11 +64,6 @@ pub enum Kind {
     Sync,
 }
 
-impl Kind {
-    pub const ALL: [Self; 6] =
-        [Self::Open, Self::OpenToWrite, Self::Read, Self::Write, Self::Truncate, Self::Sync];
-}
-
 /// Decides whether a call fails, and with which error.
 pub type Plan = Box<dyn FnMut(Kind, &str) -> Option<c_int> + Send>;
 

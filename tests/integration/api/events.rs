@@ -1,0 +1,363 @@
+//! `GET /events`: a snapshot and the changes after it, on every backend and across processes.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use testkit::app::{App, Backend};
+use testkit::client::Client;
+use testkit::conformance;
+use testkit::events::{Event, Events};
+use testkit::message::{exploded, faster, launched, mission_changed};
+use testkit::postgres::{Session, TestDatabase, divided, execute};
+use testkit::process::{Service, run};
+use testkit::sqlite::sql;
+use testkit::wait::eventually;
+
+conformance!(
+    a_snapshot_comes_first_and_then_each_change,
+    who_comes_back_is_told_what_changed_since,
+    filters_tell_what_comes_and_goes,
+    changes_of_one_rocket_are_merged,
+    bad_parameters_are_named,
+    streams_end_when_the_service_does,
+);
+
+fn posted(client: &mut Client, message: &Value) {
+    assert_eq!(client.post(message).status, 204);
+}
+
+fn a_snapshot_comes_first_and_then_each_change(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    let mut empty = Events::open(app.address, "", None);
+    assert!(empty.snapshot().is_empty());
+    // More than fit in one chunk.
+    let lines: String =
+        (0..600).map(|rocket| launched(&format!("r{rocket:03}"), 1).to_string() + "\n").collect();
+    assert_eq!(client.post_lines(lines.as_bytes()).json()["applied"], 600);
+    let expected: Vec<String> = (0..600).map(|rocket| format!("r{rocket:03}")).collect();
+    let mut told: Vec<String> = (0..600)
+        .map(|_| empty.next().unwrap().data["channel"].as_str().unwrap().to_owned())
+        .collect();
+    told.sort();
+    assert_eq!(told, expected);
+    let mut full = Events::open(app.address, "", None);
+    assert_eq!(full.snapshot(), expected);
+    let mut bare = Events::open(app.address, "?snapshot=false", None);
+    assert_eq!(bare.next().unwrap().name, "live");
+    posted(&mut client, &faster("r007", 2, 5));
+    let item = client.get("/rockets?channel=r007").json()["rockets"][0].clone();
+    for stream in [&mut empty, &mut full, &mut bare] {
+        let event = stream.until("the change", |event| event.data["messages"]["processed"] == 2);
+        assert_eq!(event, Event { name: "rocket".to_owned(), data: item.clone() });
+    }
+    // A duplicate changes nothing.
+    posted(&mut client, &faster("r007", 2, 5));
+    posted(&mut client, &faster("r008", 2, 6));
+    assert_eq!(full.next().unwrap().data["channel"], "r008");
+}
+
+fn who_comes_back_is_told_what_changed_since(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    posted(&mut client, &launched("a", 1));
+    posted(&mut client, &launched("b", 1));
+    let mut stream = Events::open(app.address, "", None);
+    assert_eq!(stream.snapshot(), ["a", "b"]);
+    posted(&mut client, &faster("a", 2, 1));
+    stream.until("a", |event| event.data["speed"] == 501);
+    let id = stream.id.clone().unwrap();
+    drop(stream);
+    posted(&mut client, &faster("b", 2, 2));
+    let mut back = Events::open(app.address, "", Some(&id));
+    assert_eq!(back.next().unwrap().data["speed"], 502);
+    let id = back.id.clone().unwrap();
+    posted(&mut client, &faster("a", 3, 9));
+    assert_eq!(back.next().unwrap().data["speed"], 510);
+    let mut again = Events::open(app.address, "", Some(&id));
+    assert_eq!(again.next().unwrap().data["speed"], 510);
+    for unknown in ["", "x", "0123456789abcdef-1", &id.replace('-', "-9")] {
+        assert_eq!(
+            Events::open(app.address, "", Some(unknown)).snapshot(),
+            ["a", "b"],
+            "{unknown:?}"
+        );
+    }
+}
+
+fn filters_tell_what_comes_and_goes(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    for (channel, name) in [("a", "X"), ("b", "Y"), ("c", "X")] {
+        posted(&mut client, &mission_changed(channel, 1, name));
+    }
+    let mut x = Events::open(app.address, "?mission=X", None);
+    let mut one = Events::open(app.address, "?channel=b", None);
+    let mut losses = Events::open(app.address, "?status=exploded", None);
+    assert_eq!(
+        (x.snapshot(), one.snapshot(), losses.snapshot()),
+        (vec!["a".into(), "c".into()], vec!["b".into()], vec![])
+    );
+    let told = |stream: &mut Events| {
+        let event = stream.next().unwrap();
+        (event.name, event.data["channel"].as_str().unwrap().to_owned())
+    };
+    let rocket = |channel: &str| ("rocket".to_owned(), channel.to_owned());
+    let gone = |channel: &str| ("gone".to_owned(), channel.to_owned());
+    posted(&mut client, &faster("b", 2, 5));
+    assert_eq!(told(&mut one), rocket("b"));
+    posted(&mut client, &mission_changed("a", 2, "Y"));
+    assert_eq!(told(&mut x), gone("a"));
+    posted(&mut client, &mission_changed("b", 3, "X"));
+    assert_eq!((told(&mut x), told(&mut one)), (rocket("b"), rocket("b")));
+    posted(&mut client, &exploded("c", 2, "PRESSURE"));
+    assert_eq!((told(&mut x), told(&mut losses)), (rocket("c"), rocket("c")));
+}
+
+fn changes_of_one_rocket_are_merged(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    let mut stream = Events::open(app.address, "", None);
+    stream.snapshot();
+    let started = Instant::now();
+    for number in 1..=300 {
+        posted(&mut client, &faster("a", number, 1));
+    }
+    let mut told = 0;
+    stream.until("the last", |event| {
+        told += 1;
+        event.data["speed"] == 300
+    });
+    // At most ten per second, and one at either end.
+    let most = started.elapsed().as_millis() / 100 + 2;
+    assert!(told <= most, "{told} in {:?}", started.elapsed());
+}
+
+fn bad_parameters_are_named(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    let problem = client.get("/events?snapshot=perhaps&view=exact&status=lost").problem(400);
+    let named: Vec<_> = problem["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|error| error["parameter"].clone())
+        .collect();
+    assert_eq!(named, ["view", "status", "snapshot"]);
+    let head = client.request("HEAD", "/events", &[], b"").unwrap();
+    assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
+}
+
+fn streams_end_when_the_service_does(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut stream = Events::open(app.address, "", None);
+    stream.snapshot();
+    drop(app);
+    assert_eq!(stream.next(), None);
+}
+
+#[test]
+fn what_another_process_does_to_the_file_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = directory.path().join("rockets.db");
+    let database = database.to_str().unwrap();
+    let service = Service::start(database);
+    let mut client = Client::new(service.address);
+    posted(&mut client, &launched("a", 1));
+    let mut stream = Events::open(service.address, "", None);
+    assert_eq!(stream.snapshot(), ["a"]);
+    let ingest = |channel: &str| {
+        let file = directory.path().join("messages");
+        std::fs::write(&file, launched(channel, 1).to_string()).unwrap();
+        assert!(run(&["ingest", file.to_str().unwrap(), "--database", database]).status.success());
+    };
+    // While the service is idle, and while it writes.
+    ingest("b");
+    let told = Instant::now();
+    stream.until("b", |event| event.data["channel"] == "b");
+    assert!(told.elapsed() < Duration::from_secs(10));
+    std::thread::scope(|scope| {
+        let busy = scope.spawn(|| {
+            let mut poster = Client::new(service.address);
+            for number in 2..400 {
+                posted(&mut poster, &faster("a", number, 1));
+            }
+        });
+        ingest("c");
+        stream.until("c", |event| event.data["channel"] == "c");
+        busy.join().unwrap();
+    });
+    assert!(run(&["forget", "b", "--database", database]).status.success());
+    let gone = stream.until("b is gone", |event| event.name == "gone");
+    assert_eq!(gone.data, json!({ "channel": "b" }));
+}
+
+#[test]
+fn what_other_instances_do_is_told() {
+    let database = TestDatabase::create();
+    let services = [Service::start(&database.url), Service::start(&database.url)];
+    let [mut one, mut other] = services.each_ref().map(|service| Client::new(service.address));
+    posted(&mut one, &launched("a", 1));
+    let mut stream = Events::open(services[0].address, "", None);
+    assert_eq!(stream.snapshot(), ["a"]);
+    posted(&mut other, &launched("b", 1));
+    stream.until("b", |event| event.data["channel"] == "b");
+    posted(&mut other, &faster("a", 2, 1));
+    stream.until("a", |event| event.data["speed"] == 501);
+    // As if an instance died before its notification: only the rows are there.
+    execute(
+        &database.url,
+        "UPDATE rockets SET speed = 7, last_received = clock_timestamp() WHERE channel = 'b'",
+    );
+    stream.until("b again", |event| event.data["speed"] == 7);
+    assert!(run(&["forget", "b", "--database", &database.url]).status.success());
+    stream.until("b is gone", |event| event.name == "gone");
+    // Listening continues after the connection was lost.
+    execute(
+        &database.url,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    );
+    eventually("the other one writes again", || other.post(&faster("a", 3, 1)).status == 204);
+    stream.until("a", |event| event.data["speed"] == 502);
+}
+
+#[test]
+fn who_reads_too_slowly_is_cut_off_and_holds_up_nobody() {
+    let app = App::spawn(Backend::SqliteFile);
+    let mut client = app.client();
+    let mut slow = Events::open(app.address, "", None);
+    slow.snapshot();
+    let mut quick = Events::open(app.address, "", None);
+    quick.snapshot();
+    // Twice as many rockets as are kept for followers: the first changes that the slow follower
+    // needs are dropped, together with what the connection's buffers don't hold.
+    let id = slow.id.clone();
+    for number in 1..=2_u32 {
+        let lines: String = (0..40_000)
+            .map(|rocket| launched(&format!("r{rocket:05}"), number).to_string() + "\n")
+            .collect();
+        assert_eq!(client.post_lines(lines.as_bytes()).json()["applied"], 40_000);
+        posted(&mut client, &launched("last", number));
+        // The fast follower gets everything, or starts again.
+        let mut processed = 0;
+        while processed < number {
+            match quick.next() {
+                Some(event) if event.data["channel"] == "last" => {
+                    processed = event.data["messages"]["processed"].as_u64().unwrap() as u32;
+                }
+                Some(_) => {}
+                None => quick = Events::open(app.address, "", quick.id.as_deref()),
+            }
+        }
+    }
+    while slow.next().is_some() {}
+    assert_ne!(slow.id, id);
+    let mut back = Events::open(app.address, "", slow.id.as_deref());
+    assert_eq!(back.snapshot().len(), 40_001);
+}
+
+/// The time of receipt of a rocket without a notification, as left by a writer that dies after its
+/// commit, or whose clock is wrong.
+const OLD_CLOCK: &str = "2001-01-01 00:00:00";
+
+#[test]
+fn what_others_write_is_told_whatever_their_clocks_say() {
+    tells_what_others_write(&TestDatabase::create());
+}
+
+#[test]
+fn what_others_write_is_told_where_each_node_numbers_its_own_transactions() {
+    tells_what_others_write(&divided());
+}
+
+fn tells_what_others_write(database: &TestDatabase) {
+    let service = Service::start(&database.url);
+    let mut client = Client::new(service.address);
+    posted(&mut client, &launched("a", 1));
+    posted(&mut client, &launched("b", 1));
+    let mut stream = Events::open(service.address, "", None);
+    assert_eq!(stream.snapshot(), ["a", "b"]);
+    for (channel, speed) in [("b", 7), ("a", 8), ("b", 9)] {
+        execute(
+            &database.url,
+            &format!(
+                "UPDATE rockets SET speed = {speed}, last_received = '{OLD_CLOCK}Z' WHERE channel = '{channel}'"
+            ),
+        );
+        stream.until("the change", |event| {
+            event.data["channel"] == channel && event.data["speed"] == speed
+        });
+    }
+    // A transaction that starts long before it ends.
+    let mut slow = Session::open(&database.url);
+    slow.execute("BEGIN; UPDATE rockets SET speed = 10 WHERE channel = 'a'");
+    for speed in [11, 12] {
+        execute(&database.url, &format!("UPDATE rockets SET speed = {speed} WHERE channel = 'b'"));
+        stream.until("b", |event| event.data["channel"] == "b" && event.data["speed"] == speed);
+    }
+    slow.execute("COMMIT");
+    stream.until("a", |event| event.data["channel"] == "a" && event.data["speed"] == 10);
+    execute(
+        &database.url,
+        &format!(
+            "BEGIN; DELETE FROM rockets WHERE channel = 'b'; DELETE FROM processed_ranges WHERE channel = 'b';
+             INSERT INTO rockets_forgotten (channel, forgotten_at, bucket) VALUES ('b', '{OLD_CLOCK}Z', 0); COMMIT"
+        ),
+    );
+    stream.until("b is gone", |event| event.name == "gone" && event.data["channel"] == "b");
+}
+
+#[test]
+fn what_another_process_writes_to_the_file_is_told_whatever_its_clock_says() {
+    let app = App::spawn(Backend::SqliteFile);
+    let mut client = app.client();
+    // More than are read at a time.
+    let lines: String =
+        (0..3_000).map(|rocket| launched(&format!("r{rocket:04}"), 1).to_string() + "\n").collect();
+    assert_eq!(client.post_lines(lines.as_bytes()).json()["applied"], 3_000);
+    let mut stream = Events::open(app.address, "", None);
+    assert_eq!(stream.snapshot().len(), 3_000);
+    for (channel, speed) in [("r0000", 7), ("r2999", 8), ("r1024", 9)] {
+        sql(
+            &app.database(),
+            &format!(
+                "UPDATE rockets SET speed = {speed}, last_received = '2001-01-01T00:00:00.000000Z'
+                 WHERE channel = '{channel}'"
+            ),
+        );
+        let event = stream.until("the change", |event| event.name == "rocket");
+        assert_eq!(
+            (&event.data["channel"], &event.data["speed"]),
+            (&json!(channel), &json!(speed))
+        );
+    }
+    sql(
+        &app.database(),
+        "BEGIN; DELETE FROM rockets WHERE channel = 'r1024'; DELETE FROM processed_ranges WHERE channel = 'r1024';
+         INSERT INTO rockets_forgotten VALUES ('r1024', '2001-01-01T00:00:00.000000Z'); COMMIT",
+    );
+    assert_eq!(stream.until("it is gone", |event| event.name == "gone").data["channel"], "r1024");
+}
+
+#[test]
+fn of_messages_that_were_not_stored_followers_hear_nothing() {
+    let app = App::spawn(Backend::SqliteFile);
+    let mut client = app.client();
+    posted(&mut client, &launched("a", 1));
+    let mut stream = Events::open(app.address, "", None);
+    assert_eq!(stream.snapshot(), ["a"]);
+    app.failures.plan(rocket_monitor::store::fault_injection::FailurePoint::BeforeCommit, 1);
+    client.post(&launched("never", 1)).problem(503);
+    posted(&mut client, &faster("a", 2, 1));
+    // All events are for what was stored, also those that come after it.
+    let mut hears_of = |channel: &str| {
+        stream.until("what was stored", |event| {
+            assert_ne!(event.data["channel"], "never", "{event:?}");
+            event.data["channel"] == channel
+        })
+    };
+    hears_of("a");
+    posted(&mut client, &launched("b", 1));
+    hears_of("b");
+}

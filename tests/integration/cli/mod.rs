@@ -1,0 +1,6 @@
+//! The command line, as users call it.
+
+mod command_line;
+mod completions;
+mod launch;
+mod output;

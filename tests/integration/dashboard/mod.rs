@@ -1,0 +1,51 @@
+//! The dashboard in a real browser.
+
+mod connection;
+mod fleet;
+mod layout;
+mod rocket;
+mod sign_in;
+mod text;
+
+use testkit::browser::Browser;
+use testkit::client::Client;
+
+const LIVE: &str = "return document.querySelector('#connection').dataset.state";
+
+/// The channels of the table's rows, in order.
+const ROWS: &str = "return [...document.querySelectorAll('#rockets tr[data-channel]')].map(row => row.dataset.channel)";
+
+/// The text of a rocket's row.
+fn row(channel: &str) -> String {
+    format!("document.querySelector('#rockets tr[data-channel=\"{channel}\"]').textContent")
+}
+
+fn post(client: &mut Client, messages: &[serde_json::Value]) {
+    for message in messages {
+        assert_eq!(client.post(message).status, 204);
+    }
+}
+
+/// The text of an element.
+fn text(selector: &str) -> String {
+    format!("return document.querySelector('{selector}').textContent")
+}
+
+/// Whether an element is visible.
+fn visible(selector: &str) -> String {
+    format!("return document.querySelector('{selector}').checkVisibility()")
+}
+
+/// Keeps the addresses of all streams that the page opens.
+const KEEP_STREAMS: &str = "window.streams = []; const Original = EventSource;
+    window.EventSource = class extends Original {
+        constructor(url) { super(url); window.streams.push(url); }
+    };";
+
+/// Selects a status filter, as a user does.
+fn filter_by_status(browser: &mut Browser, status: &str) {
+    browser.run(&format!(
+        "document.querySelector('#filter-status').value = '{status}';
+         document.querySelector('#filter-status').dispatchEvent(new Event('change', {{ bubbles: true }}))"
+    ));
+}

@@ -1,0 +1,7 @@
+//! Crashes, outages and full disks: nothing that was acknowledged is lost or counts twice.
+
+mod crash;
+mod disks;
+mod failures;
+mod outages;
+mod termination;
