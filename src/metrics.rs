@@ -80,8 +80,8 @@ const SECONDS: [f64; 16] = [
 const MESSAGES: [f64; 8] = [1.0, 4.0, 16.0, 64.0, 256.0, 1_024.0, 4_096.0, 16_384.0];
 
 impl Metrics {
-    /// Creates all metrics, at zero; requests are counted by these routes. Fails only if two metrics
-    /// have the same name.
+    /// Creates all metrics, at zero; requests are counted by these routes. Fails only if two
+    /// metrics have the same name.
     pub fn new(routes: impl IntoIterator<Item = &'static str>) -> prometheus::Result<Self> {
         let registry = Registry::new_custom(Some(PREFIX.to_owned()), None)?;
         let messages = counters(

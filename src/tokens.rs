@@ -79,7 +79,8 @@ pub enum TokenError {
     },
     /// A line is not a token.
     #[error(
-        "{place}: line {line} is not a token; a token may hold letters, digits and -._~+/ and end in ="
+        "{place}: line {line} is not a token; a token may hold letters, digits and -._~+/ and end \
+         in ="
     )]
     Malformed {
         /// A file or a variable.
@@ -172,7 +173,8 @@ fn watch(file: &Path, tokens: &Weak<Tokens>) {
         let error = match read(file) {
             Ok(new) => {
                 if let Some(count) = tokens.replace(new) {
-                    tracing::info!(path = %file.display(), tokens = count, "the tokens have changed");
+                    tracing::info!(path = %file.display(), tokens = count, "the tokens have \
+                        changed");
                 }
                 None
             }

@@ -61,8 +61,9 @@ pub(super) fn warn_of_passwords() {
         let database = given.and_then(|given| given.parse::<Database>().ok());
         if database.is_some_and(|database| database.has_password()) {
             complain(
-                "rocket-monitor: the --database argument holds a password, which others on this machine can see. Set \
-                 ROCKET_MONITOR_DATABASE instead, or use a password file (~/.pgpass).",
+                "rocket-monitor: the --database argument holds a password, which others on this \
+                 machine can see. Set ROCKET_MONITOR_DATABASE instead, or use a password file \
+                 (~/.pgpass).",
             );
         }
     }

@@ -43,11 +43,13 @@ pub(super) struct LaunchArgs {
     connections: u16,
 
     /// The pause of each connection between two messages, such as 500ms or 2s
-    #[arg(long, value_name = "TIME", env = "ROCKET_MONITOR_MESSAGE_DELAY", default_value = "0ms", value_parser = delay)]
+    #[arg(long, value_name = "TIME", env = "ROCKET_MONITOR_MESSAGE_DELAY", default_value = "0ms",
+          value_parser = delay)]
     message_delay: Duration,
 
     /// The percentage of messages that are sent twice
-    #[arg(long, value_name = "PERCENT", env = "ROCKET_MONITOR_DUPLICATES", default_value = "10", value_parser = percent)]
+    #[arg(long, value_name = "PERCENT", env = "ROCKET_MONITOR_DUPLICATES", default_value = "10",
+          value_parser = percent)]
     duplicates: f64,
 
     /// How many places late a message may arrive, in the order of its rocket

@@ -35,7 +35,12 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// Without a command, it runs serve.
 #[derive(Debug, Parser)]
-#[command(name = "rocket-monitor", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(
+    name = "rocket-monitor",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = EXAMPLES
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -47,14 +52,14 @@ pub struct Cli {
 /// The old program's switch for Redis. It is no option of this program, so that neither the help
 /// nor the completions offer it; only its error is special.
 const REDIS_SWITCH: &str = "-r";
-const REDIS_IS_GONE: &str = "\
-    the option -r is gone, because Redis is no longer used. Use --database PATH to keep the state \
-    in an SQLite file (the default is rockets.db), or --database memory to keep it only while the \
-    program runs.";
+const REDIS_IS_GONE: &str = "the option -r is gone, because Redis is no longer used. Use \
+                             --database PATH to keep the state in an SQLite file (the default is \
+                             rockets.db), or --database memory to keep it only while the program \
+                             runs.";
 
 const EXAMPLES: &str = "\
 Examples:
-  rocket-monitor                                     serve on http://127.0.0.1:8088, state in ./rockets.db
+  rocket-monitor                            serve on http://127.0.0.1:8088, state in ./rockets.db
   rocket-monitor serve --database /var/lib/rockets.db --listen 127.0.0.1:9000
   rocket-monitor serve --database postgres://rocket@db.example/rockets?sslmode=verify-full
   rocket-monitor launch http://127.0.0.1:8088 --verify

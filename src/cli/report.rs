@@ -30,7 +30,7 @@ use crate::wire::report::{self as wire, Parts, Syntax};
 #[derive(Clone, Debug, Args)]
 pub(super) struct ReportArgs {
     /// The report
-    #[arg(value_parser = PossibleValuesParser::new(Report::ALL.map(Report::name)).try_map(|name| named(&name)))]
+    #[arg(value_parser = report_parser())]
     name: Report,
 
     /// The output format
@@ -49,6 +49,10 @@ enum Format {
     Json,
     /// Comma-separated values, with the column names in the first line
     Csv,
+}
+
+fn report_parser() -> impl TypedValueParser<Value = Report> {
+    PossibleValuesParser::new(Report::ALL.map(Report::name)).try_map(|name| named(&name))
 }
 
 fn named(name: &str) -> Result<Report, String> {

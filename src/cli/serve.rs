@@ -148,8 +148,9 @@ fn bind(args: &ServeArgs, access: &Access) -> Result<Vec<TcpListener>, Failure> 
         |address: &&SocketAddr| !address.ip().is_loopback() && !protected && !args.allow_anonymous;
     if let Some(open) = addresses.iter().find(is_open) {
         return Err(unusable(format!(
-            "other machines can reach {open}, and could read and write without a token. Listen on 127.0.0.1, give both \
-             --write-token-file and --read-token-file, or allow this with --allow-anonymous."
+            "other machines can reach {open}, and could read and write without a token. Listen on \
+             127.0.0.1, give both --write-token-file and --read-token-file, or allow this with \
+             --allow-anonymous."
         ))
         .into());
     }
@@ -185,7 +186,8 @@ fn hint(listen: &str) -> String {
             .to_owned();
     }
     format!(
-        "give ADDRESS:PORT, for example --listen {meant}, or 0.0.0.0:PORT for every address of this machine"
+        "give ADDRESS:PORT, for example --listen {meant}, or 0.0.0.0:PORT for every address of \
+         this machine"
     )
 }
 

@@ -1,5 +1,5 @@
-//! A message and its parts. The types hold only valid values; [`wire::message`](crate::wire::message)
-//! makes them.
+//! A message and its parts. The types hold only valid values;
+//! [`wire::message`](crate::wire::message) makes them.
 
 use super::text::{Channel, Text};
 use super::timestamp::Timestamp;

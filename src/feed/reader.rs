@@ -219,11 +219,12 @@ impl ChangeReader {
                 None => std::future::pending().await,
             }
         };
+        let is_followed = self.shared.is_followed.load(Ordering::SeqCst);
         let notified = tokio::select! {
             notified = notified => notified,
             () = self.shared.wake_reader.notified() => WakeReason::Locally,
             // Checks whether there are still followers.
-            () = tokio::time::sleep(KEPT), if self.shared.is_followed.load(Ordering::SeqCst) => WakeReason::Locally,
+            () = tokio::time::sleep(KEPT), if is_followed => WakeReason::Locally,
         };
         match notified {
             WakeReason::Locally => {}

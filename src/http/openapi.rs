@@ -150,7 +150,8 @@ fn complete_operation(operation: &mut Operation, needed: Needed) {
         ("405", "The path does not support this method."),
         (
             "503",
-            "The database can't answer now, or the service is stopping. It is safe to send the request again later.",
+            "The database can't answer now, or the service is stopping. It is safe to send the \
+             request again later.",
         ),
     ];
     if needed != Needed::Nothing {

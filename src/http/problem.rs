@@ -141,7 +141,9 @@ impl Problem {
 #[schema(as = Problem, example = json!({
     "type": "about:blank", "title": "Unprocessable Entity", "status": 422,
     "detail": "The body is JSON, but not a valid message.",
-    "errors": [{ "pointer": "/metadata/messageNumber", "detail": "must be an integer from 1 to 4294967295" }]
+    "errors": [{
+        "pointer": "/metadata/messageNumber", "detail": "must be an integer from 1 to 4294967295"
+    }]
 }))]
 pub(super) struct ProblemJson<'p> {
     #[serde(rename = "type")]

@@ -426,7 +426,8 @@ mod tests {
     /// A job of this many messages.
     fn job(messages: usize) -> QueuedSubmission {
         let message = br#"{"metadata": {"channel": "r", "messageNumber": 1,
-                           "messageTime": "2022-02-02T19:39:05Z", "messageType": "RocketSpeedIncreased"},
+                           "messageTime": "2022-02-02T19:39:05Z",
+                           "messageType": "RocketSpeedIncreased"},
                            "message": {"by": 1}}"#;
         let message = crate::wire::message::parse(message.as_slice().to_vec().into()).unwrap();
         let submission = if messages == 1 {

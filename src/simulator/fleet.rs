@@ -104,7 +104,15 @@ impl Fleet {
         // Writing to memory can't fail.
         let _ = write!(
             json,
-            r#"{{"metadata":{{"channel":"{channel}","messageNumber":{number},"messageTime":"{time}","messageType":"Rocket{kind}"}},"message":{{{body}}}}}"#
+            concat!(
+                r#"{{"metadata":{{"channel":"{channel}","messageNumber":{number},"#,
+                r#""messageTime":"{time}","messageType":"Rocket{kind}"}},"message":{{{body}}}}}"#
+            ),
+            channel = channel,
+            number = number,
+            time = time,
+            kind = kind,
+            body = body
         );
     }
 

@@ -1,5 +1,5 @@
-//! Changes in a store: a [`Watch`](super::Watch) receives notifications of other processes' changes,
-//! and a [`ChangeScan`](super::ChangeScan) finds the changed rockets.
+//! Changes in a store: a [`Watch`](super::Watch) receives notifications of other processes'
+//! changes, and a [`ChangeScan`](super::ChangeScan) finds the changed rockets.
 //!
 //! Other processes are other instances on a Postgres server, and other processes on an SQLite file.
 //! This process knows its own commits without asking.

@@ -558,7 +558,8 @@ mod tests {
     fn apply(columns: &mut Columns, name: &str, number: u32, kind: &str, body: &str) {
         let json = format!(
             r#"{{"metadata": {{"channel": "{name}", "messageNumber": {number},
-                "messageTime": "2022-02-02T19:39:{:02}Z", "messageType": "Rocket{kind}"}}, "message": {body}}}"#,
+                "messageTime": "2022-02-02T19:39:{:02}Z",
+                "messageType": "Rocket{kind}"}}, "message": {body}}}"#,
             number % 60
         );
         let messages = [parse(json.into()).unwrap()];

@@ -3,9 +3,9 @@
 //! A store loads, commits and reads. It holds no rules: the [domain](crate::domain) decides the
 //! outcome of a batch, and [ingest](crate::ingest) decides which batch a message goes into.
 //!
-//! This file dispatches to the engines, [`sqlite`] and [`postgres`], and nothing outside this module
-//! asks which one it is. What both engines share is beside it: pages, rows, reports, the audit, the
-//! upsert of a rocket, the cache of ranges, opening a schema.
+//! This file dispatches to the engines, [`sqlite`] and [`postgres`], and nothing outside this
+//! module asks which one it is. What both engines share is beside it: pages, rows, reports, the
+//! audit, the upsert of a rocket, the cache of ranges, opening a schema.
 
 mod audit;
 pub mod changes;

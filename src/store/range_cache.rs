@@ -179,7 +179,8 @@ mod tests {
     fn messages(numbers: &[i64]) -> Vec<Message> {
         let json = |number| {
             format!(
-                r#"{{"metadata":{{"channel":"c","messageNumber":{number},"messageTime":"2022-02-02T19:39:05Z",
+                r#"{{"metadata":{{"channel":"c","messageNumber":{number},
+                    "messageTime":"2022-02-02T19:39:05Z",
                 "messageType":"RocketSpeedIncreased"}},"message":{{"by":1}}}}"#
             )
         };

@@ -136,7 +136,12 @@ mod tests {
 
     fn message(number: u32) -> String {
         format!(
-            r#"{{"metadata":{{"channel":"c","messageNumber":{number},"messageTime":"2022-02-02T19:39:05Z","messageType":"RocketSpeedIncreased"}},"message":{{"by":{number}}}}}"#
+            concat!(
+                r#"{{"metadata":{{"channel":"c","messageNumber":{number},"#,
+                r#""messageTime":"2022-02-02T19:39:05Z","messageType":"RocketSpeedIncreased"}},"#,
+                r#""message":{{"by":{number}}}}}"#
+            ),
+            number = number
         )
     }
 

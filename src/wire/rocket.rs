@@ -22,10 +22,13 @@ pub(crate) struct PageJson<'r> {
 /// The state of a rocket in one view.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Rocket, example = json!({
-    "channel": "193270a9-c9cf-404a-8f83-838e71d9ae67", "status": "launched", "type": "Falcon-9", "speed": 3500,
-    "mission": "SHUTTLE_MIR", "explodedReason": null, "latestMissionMessage": 4, "latestExplodedMessage": null,
+    "channel": "193270a9-c9cf-404a-8f83-838e71d9ae67", "status": "launched",
+    "type": "Falcon-9", "speed": 3500, "mission": "SHUTTLE_MIR", "explodedReason": null,
+    "latestMissionMessage": 4, "latestExplodedMessage": null,
     "latestUpdate": "2022-02-02T18:39:05.863370Z", "lastReceived": "2026-11-23T10:00:00.000123Z",
-    "messages": { "processed": 6, "completeThrough": 4, "highest": 7, "missing": 1, "gaps": [[5, 5]] }
+    "messages": {
+        "processed": 6, "completeThrough": 4, "highest": 7, "missing": 1, "gaps": [[5, 5]]
+    }
 }))]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RocketJson<'r> {

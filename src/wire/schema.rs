@@ -6,12 +6,15 @@ use utoipa::ToSchema;
 
 use crate::domain::message::{MessageNumber, SpeedChange};
 use crate::domain::text::{Channel, Text};
+use crate::domain::timestamp::Timestamp;
 
 /// A message about a rocket. Unknown members are ignored; a duplicated member is an error.
 #[derive(ToSchema)]
 #[schema(as = Message, examples(json!({
-    "metadata": { "channel": "193270a9-c9cf-404a-8f83-838e71d9ae67", "messageNumber": 1,
-                  "messageTime": "2022-02-02T19:39:05.86337+01:00", "messageType": "RocketLaunched" },
+    "metadata": {
+        "channel": "193270a9-c9cf-404a-8f83-838e71d9ae67", "messageNumber": 1,
+        "messageTime": "2022-02-02T19:39:05.86337+01:00", "messageType": "RocketLaunched"
+    },
     "message": { "type": "Falcon-9", "launchSpeed": 500, "mission": "ARTEMIS" }
 })))]
 #[serde(untagged)]
@@ -63,13 +66,8 @@ pub(crate) struct Metadata<T> {
     channel: Channel,
     #[schema(inline)]
     message_number: MessageNumber,
-    /// When it was sent. Digits after the sixth decimal of a second are dropped. Second 60 is
-    /// accepted, and means the first second of the next minute.
-    #[schema(
-        format = DateTime,
-        pattern = r"^(?!0000)([0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))|([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29)[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
-    )]
-    message_time: String,
+    #[schema(inline)]
+    message_time: Timestamp,
     message_type: T,
 }
 

@@ -10,6 +10,7 @@ use crate::domain::message::{MessageNumber, SpeedChange};
 use crate::domain::query::{Order, Sort};
 use crate::domain::rocket::{Status, View, Views};
 use crate::domain::text::{Channel, Text};
+use crate::domain::timestamp::Timestamp;
 use crate::store::report::Report;
 
 /// Describes each type as a string that is one of these names.
@@ -97,3 +98,33 @@ impl PartialSchema for SpeedChange {
 }
 
 impl ToSchema for SpeedChange {}
+
+/// A date that exists, in the years 0001 to 9999, and a time of RFC 3339.
+const TIME_PATTERN: &str = concat!(
+    "^(?!0000)(",
+    "[0-9]{4}-(",
+    "(0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])",
+    "|(0[469]|11)-(0[1-9]|[12][0-9]|30)",
+    "|02-(0[1-9]|1[0-9]|2[0-8])",
+    ")",
+    "|([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29",
+    r")[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?",
+    "([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$",
+);
+
+/// Describes a time as messages have it.
+impl PartialSchema for Timestamp {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+            .pattern(Some(TIME_PATTERN))
+            .description(Some(
+                "When it was sent. Digits after the sixth decimal of a second are dropped. Second \
+                 60 is accepted, and means the first second of the next minute.",
+            ))
+            .into()
+    }
+}
+
+impl ToSchema for Timestamp {}

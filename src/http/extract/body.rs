@@ -112,11 +112,14 @@ pub(in crate::http) async fn next_chunk(
         None => {
             let mut stopping = stopping.clone();
             let silence = Instant::now() + SILENCE;
+            let end = deadline.map_or(silence, |deadline| deadline.min(silence));
             tokio::select! {
                 biased;
                 next = payload.next() => next,
-                _ = stopping.wait_for(|stopping| *stopping) => return Err(IngestError::Stopping.into()),
-                () = tokio::time::sleep_until(deadline.map_or(silence, |deadline| deadline.min(silence)).into()) => {
+                _ = stopping.wait_for(|stopping| *stopping) => {
+                    return Err(IngestError::Stopping.into());
+                }
+                () = tokio::time::sleep_until(end.into()) => {
                     let detail = "The body did not arrive in time.";
                     return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
                 }

@@ -234,7 +234,8 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
             "POST /messages HTTP/1.1\r\nHost: a\r\ncontent-length: 5\r\n\r\n{\r\n\r\n",
             "POST /m HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
-            "POST /m HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n",
+            "POST /m HTTP/1.1\r\nTransfer-Encoding: \
+             chunked\r\n\r\n5\r\nhello\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n",
             "POST /m HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\nTrailer: x\r\n\r\n",
             "HEAD / HTTP/1.1\n\n",
             // Old clients send an empty line after a body.

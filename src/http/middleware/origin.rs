@@ -194,8 +194,9 @@ pub(in crate::http) fn refuse_other_sites(
     if [hosts.target, hosts.header].iter().flatten().any(|host| !host.is_ours(listening)) {
         return Err(foreign(
             head,
-            "The Host of this request is neither localhost nor the address that the service listens on. To use the service \
-             under another name, start it with tokens or with --allow-anonymous.",
+            "The Host of this request is neither localhost nor the address that the service \
+             listens on. To use the service under another name, start it with tokens or with \
+             --allow-anonymous.",
         ));
     }
     let is_ours =
@@ -205,8 +206,8 @@ pub(in crate::http) fn refuse_other_sites(
         Ok(Some(origin)) if is_ours(origin) => Ok(()),
         Ok(_) | Err(Unreadable) => Err(foreign(
             head,
-            "The Origin of this request is another site. To let pages of other sites use the service, start it with tokens \
-             or with --allow-anonymous.",
+            "The Origin of this request is another site. To let pages of other sites use the \
+             service, start it with tokens or with --allow-anonymous.",
         )),
     }
 }

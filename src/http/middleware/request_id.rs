@@ -62,7 +62,8 @@ pub(in crate::http) fn add<B>(
             let path = &*shorten(response.request().path(), MAX_PATH_BYTES);
             let extensions = response.response().extensions();
             let reason = extensions.get::<Reason>().map_or("unknown", |reason| reason.0.as_str());
-            tracing::warn!(status = response.status().as_u16(), path, request_id = ?id, reason, "request failed");
+            let status = response.status().as_u16();
+            tracing::warn!(status, path, request_id = ?id, reason, "request failed");
             drop(extensions);
         }
         response.headers_mut().insert(HEADER.clone(), id);

@@ -18,8 +18,9 @@ pub(in crate::http) struct Files;
 
 /// The page loads nothing from other sites and runs no inline scripts: the text of a message can't
 /// become a script.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
-     connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' \
+                      data:; connect-src 'self'; base-uri 'none'; form-action 'self'; \
+                      frame-ancestors 'none'";
 
 /// The dashboard.
 #[utoipa::path(
@@ -42,7 +43,8 @@ pub(in crate::http) async fn page(request: HttpRequest) -> Result<HttpResponse, 
     path = "/assets/{name}",
     operation_id = "getAsset",
     tag = "Dashboard",
-    params(("name" = String, Path, description = "The name of the file.", example = "dashboard.js")),
+    params(("name" = String, Path, description = "The name of the file.",
+            example = "dashboard.js")),
     responses(
         (status = 200, description = "The file."),
         (status = 304, description = "The file has not changed since the client got it."),

@@ -16,7 +16,8 @@ use crate::http::problem::Problem;
     operation_id = "getOpenApi",
     tag = "Service",
     responses(
-        (status = 200, description = "An OpenAPI 3.1 document.", content_type = "application/json", body = Object),
+        (status = 200, description = "An OpenAPI 3.1 document.",
+         content_type = "application/json", body = Object),
         (status = 304, description = "The document has not changed since the client got it.")
     )
 )]
@@ -42,8 +43,9 @@ pub(crate) async fn page(request: HttpRequest) -> Result<HttpResponse, Problem> 
 }
 
 /// Swagger UI sets element styles from its script.
-const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
-     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' \
+                           'unsafe-inline'; img-src 'self' data:; connect-src 'self'; base-uri \
+                           'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// A file that the API page loads.
 #[utoipa::path(
@@ -51,7 +53,8 @@ const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
     path = "/docs/{name}",
     operation_id = "getDocsFile",
     tag = "Service",
-    params(("name" = String, Path, description = "The name of the file.", example = "swagger-ui.css")),
+    params(("name" = String, Path, description = "The name of the file.",
+            example = "swagger-ui.css")),
     responses(
         (status = 200, description = "The file."),
         (status = 304, description = "The file has not changed since the client got it."),

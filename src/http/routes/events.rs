@@ -51,10 +51,12 @@ const LAST_EVENT_ID: &str = "Last-Event-ID";
         ("status" = Option<Status>, Query, description = "Only rockets with this status."),
         ("snapshot" = Option<bool>, Query, description = "Whether to start with a snapshot; `true` \
                                                           by default."),
-        ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event that the client received.")
+        ("Last-Event-ID" = Option<String>, Header,
+         description = "The `id` of the last event that the client received.")
     ),
     responses(
-        (status = 200, description = "An endless stream of server-sent events.", content_type = "text/event-stream", body = String),
+        (status = 200, description = "An endless stream of server-sent events.",
+         content_type = "text/event-stream", body = String),
         (status = 400, description = "A parameter is unknown, repeated or bad.")
     )
 )]

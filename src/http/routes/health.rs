@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 use crate::http::problem::Problem;
 use crate::http::state::State;
 use crate::ingest::{Ingest, IngestError};
+use crate::wire::schema::Health;
 
 /// How long the store may take to answer a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -22,7 +23,7 @@ const VALID_FOR: Duration = Duration::from_millis(900);
     path = "/livez",
     operation_id = "getLiveness",
     tag = "Service",
-    responses((status = 200, description = "The process is running.", body = crate::wire::schema::Health))
+    responses((status = 200, description = "The process is running.", body = Health))
 )]
 pub(in crate::http) async fn live() -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": "live" }))
@@ -79,7 +80,8 @@ impl Readiness {
     operation_id = "getReadiness",
     tag = "Service",
     responses(
-        (status = 200, description = "The service can store messages.", body = crate::wire::schema::Health, example = json!({ "status": "ready" })),
+        (status = 200, description = "The service can store messages.", body = Health,
+         example = json!({ "status": "ready" })),
         (status = 503, description = "The service can't store messages; its log says why.")
     )
 )]

@@ -39,7 +39,8 @@ const PARTS_PENDING: usize = 512;
     )),
     responses(
         (status = 204, description = "The message is stored, or was stored before.", headers(
-            ("Idempotent-Replayed" = String, description = "`true` if it was a duplicate, which changes nothing.")
+            ("Idempotent-Replayed" = String, description = "`true` if it was a duplicate, which \
+                                                            changes nothing.")
         )),
         (status = 200, description = "The counts of applied, duplicate and rejected lines. All \
                                       applied lines are stored.", body = Counts),
@@ -47,7 +48,8 @@ const PARTS_PENDING: usize = 512;
         (status = 408, description = "The body did not arrive in time."),
         (status = 413, description = "The body of a single message is larger than 64 KiB."),
         (status = 415, description = "The body has a Content-Encoding."),
-        (status = 422, description = "The body is JSON, but not a valid message; `errors` names the members."),
+        (status = 422, description = "The body is JSON, but not a valid message; `errors` names \
+                                      the members."),
         (status = 503, description = "The store can't take it now. No message is half applied, and \
                                       it is safe to send everything again. For NDJSON, the problem \
                                       has the counts as members.")
@@ -99,7 +101,10 @@ async fn post_many(mut payload: web::Payload, state: &State) -> Result<HttpRespo
 #[derive(Debug, Default, Serialize, ToSchema)]
 #[schema(as = LineCounts, example = json!({
     "received": 3, "applied": 1, "duplicates": 1, "rejected": 1,
-    "errors": [{ "line": 2, "detail": "not one JSON text in UTF-8: EOF while parsing an object at line 1 column 1" }]
+    "errors": [{
+        "line": 2,
+        "detail": "not one JSON text in UTF-8: EOF while parsing an object at line 1 column 1"
+    }]
 }))]
 struct Counts {
     /// applied + duplicates + rejected.

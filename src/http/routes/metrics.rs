@@ -17,7 +17,8 @@ const FLEET_PATIENCE: Duration = Duration::from_secs(2);
     path = "/metrics",
     operation_id = "getMetrics",
     tag = "Service",
-    responses((status = 200, description = "The metrics in the Prometheus text format.", content_type = "text/plain", body = String))
+    responses((status = 200, description = "The metrics in the Prometheus text format.",
+               content_type = "text/plain", body = String))
 )]
 pub(in crate::http) async fn show(state: web::Data<State>) -> Result<HttpResponse, Problem> {
     // If the store is down, the other metrics still work, and matter most.

@@ -49,7 +49,8 @@ pub(in crate::http) async fn stats(
     operation_id = "listReports",
     tag = "Reports",
     responses(
-        (status = 200, description = "Their names and columns, and the views of the database that they are read from.", body = ReportList),
+        (status = 200, description = "Their names and columns, and the views of the database that \
+                                      they are read from.", body = ReportList),
         (status = 400, description = "There are parameters; this takes none.")
     )
 )]
@@ -75,7 +76,8 @@ pub(in crate::http) async fn list(request: HttpRequest) -> Result<HttpResponse, 
     tag = "Reports",
     params(("name" = Report, Path, description = "The name of the report.")),
     responses(
-        (status = 200, description = "The rows, as JSON, or as CSV to clients whose Accept prefers it.", content(
+        (status = 200, description = "The rows, as JSON, or as CSV to clients whose Accept prefers \
+                                      it.", content(
             (ReportJson = "application/json"),
             (String = "text/csv")
         )),

@@ -23,25 +23,28 @@ use crate::wire::rocket::{BothViewsJson, OneRocketJson, PageJson, RocketJson};
     operation_id = "listRockets",
     tag = "Rockets",
     params(
-        ("sort" = Option<Sort>, Query, description = "The sort key; `latestUpdate` by \
-                                                          default."),
+        ("sort" = Option<Sort>, Query, description = "The sort key; `latestUpdate` by default."),
         ("order" = Option<Order>, Query, description = "By default `desc` for latestUpdate and \
-                                                            speed, `asc` for the others. Nulls \
-                                                            come last in either order; ties break \
-                                                            by channel."),
+                                                        speed, `asc` for the others. Nulls come \
+                                                        last in either order; ties break by \
+                                                        channel."),
         ("channel" = inline(Option<Text>), Query, description = "Only this channel."),
         ("type" = inline(Option<Text>), Query, description = "Only rockets of this type."),
         ("mission" = inline(Option<Text>), Query, description = "Only rockets of this mission."),
         ("status" = Option<Status>, Query, description = "Only rockets with this status."),
         ("view" = Option<View>, Query, description = "`best-effort` by default."),
-        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "At most this many rockets; 100 by default."),
-        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]+$", description = "The `nextCursor` of the previous page, with the same sort, order, filters and view.")
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000,
+         description = "At most this many rockets; 100 by default."),
+        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]+$",
+         description = "The `nextCursor` of the previous page, with the same sort, order, filters \
+                        and view.")
     ),
     responses(
         (status = 200, description = "The page.", body = PageJson, headers(
             ("Link" = String, description = "The next page, if there is one, as `rel=\"next\"`.")
         )),
-        (status = 400, description = "A parameter is unknown, repeated or bad; `errors` names them.")
+        (status = 400, description = "A parameter is unknown, repeated or bad; `errors` names \
+                                      them.")
     )
 )]
 pub(in crate::http) async fn list(
@@ -75,10 +78,11 @@ pub(in crate::http) async fn list(
     operation_id = "getRocket",
     tag = "Rockets",
     params(
-        ("channel" = String, Path, description = "Percent-encoded. For `.` and `..`, use `GET \
-                                                  /rockets?channel=`.", min_length = 1, max_length = 255, example = "193270a9-c9cf-404a-8f83-838e71d9ae67"),
-        ("view" = Option<Views>, Query, description = "`best-effort` by default; `both` \
-                                                           returns both views from one snapshot.")
+        ("channel" = String, Path, min_length = 1, max_length = 255,
+         example = "193270a9-c9cf-404a-8f83-838e71d9ae67",
+         description = "Percent-encoded. For `.` and `..`, use `GET /rockets?channel=`."),
+        ("view" = Option<Views>, Query, description = "`best-effort` by default; `both` returns \
+                                                       both views from one snapshot.")
     ),
     responses(
         (status = 200, description = "The rocket, with its first 100 gaps.", body = OneRocketJson),

@@ -82,7 +82,8 @@ impl Buckets {
         // Another statement, so that it sees what was committed before it got the lock.
         if Self::read(connection).await? != *self {
             return Err(StoreError::Divided(
-                "the tables have been distributed over a cluster since this program opened them; restart it",
+                "the tables have been distributed over a cluster since this program opened them; \
+                 restart it",
             ));
         }
         Ok(())

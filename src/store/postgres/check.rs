@@ -51,7 +51,8 @@ async fn open_cursors(connection: &mut PgConnection, bucket: i16) -> Result<(), 
          DECLARE all_rockets BINARY NO SCROLL CURSOR FOR
              SELECT {ROCKET_COLUMNS} FROM rockets WHERE bucket = {bucket} ORDER BY channel;
          DECLARE all_ranges BINARY NO SCROLL CURSOR FOR
-             SELECT channel, {} FROM processed_ranges WHERE bucket = {bucket} ORDER BY channel, first_msg",
+             SELECT channel, {} FROM processed_ranges WHERE bucket = {bucket} ORDER BY channel,
+             first_msg",
         rows::range_columns("processed_ranges")
     );
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;

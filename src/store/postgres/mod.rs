@@ -258,7 +258,8 @@ async fn note_forgotten(
 ) -> Result<(), StoreError> {
     // By the server's clock, which is the same for all instances. A cluster can use that only as of
     // the start of the transaction.
-    let old = "DELETE FROM rockets_forgotten WHERE bucket = $2 AND forgotten_at < now() - make_interval(secs => $1)";
+    let old = "DELETE FROM rockets_forgotten WHERE bucket = $2 AND forgotten_at < now() - \
+               make_interval(secs => $1)";
     sqlx::query(old)
         .bind(FORGOTTEN_KEPT.as_secs_f64())
         .bind(bucket)

@@ -140,7 +140,8 @@ async fn rocket(
     // there are n - 1 gaps, and there may be one before the first.
     let first_ranges = |column: &str| {
         format!(
-            "ARRAY(SELECT {column} FROM processed_ranges WHERE channel = $1 AND bucket = $3 ORDER BY first_msg LIMIT $2)"
+            "ARRAY(SELECT {column} FROM processed_ranges WHERE channel = $1 AND bucket = $3 ORDER \
+             BY first_msg LIMIT $2)"
         )
     };
     let sql = format!(

@@ -43,34 +43,38 @@ const SHAPE: [(&str, &str); 10] = [
     ("rockets_exact", ROCKETS),
     (
         "processed_ranges",
-        "channel text, first_msg bigint, last_msg bigint, speed_change bigint, launch_msg bigint, launch_type text, \
-         mission_msg bigint, mission text, exploded_msg bigint, exploded_reason text, \
-         latest_time timestamp with time zone, bucket smallint",
+        "channel text, first_msg bigint, last_msg bigint, speed_change bigint, launch_msg bigint, \
+         launch_type text, mission_msg bigint, mission text, exploded_msg bigint, exploded_reason \
+         text, latest_time timestamp with time zone, bucket smallint",
     ),
     (
         "gaps",
-        "channel text, first_missing bigint, last_missing bigint, after_time timestamp with time zone",
+        "channel text, first_missing bigint, last_missing bigint, after_time timestamp with time \
+         zone",
     ),
     (
         "report_missions",
-        "mission text, rockets bigint, launched bigint, exploded bigint, mean_speed double precision, max_speed bigint",
+        "mission text, rockets bigint, launched bigint, exploded bigint, mean_speed double \
+         precision, max_speed bigint",
     ),
     (
         "report_types",
-        "type text, rockets bigint, launched bigint, exploded bigint, mean_speed double precision, max_speed bigint",
+        "type text, rockets bigint, launched bigint, exploded bigint, mean_speed double precision, \
+         max_speed bigint",
     ),
     ("report_explosions", "reason text, rockets bigint, latest_update timestamp with time zone"),
     (
         "report_fleet",
-        "rockets bigint, awaiting_launch bigint, launched bigint, exploded bigint, processed bigint, missing bigint, \
-         rockets_with_gaps bigint, latest_update timestamp with time zone",
+        "rockets bigint, awaiting_launch bigint, launched bigint, exploded bigint, processed \
+         bigint, missing bigint, rockets_with_gaps bigint, latest_update timestamp with time zone",
     ),
 ];
 
-const ROCKETS: &str = "channel text, status text, type text, speed bigint, mission text, exploded_reason text, \
-     latest_launch_msg bigint, latest_mission_msg bigint, latest_exploded_msg bigint, \
-     latest_update timestamp with time zone, last_received timestamp with time zone, processed bigint, \
-     complete_through bigint, highest bigint, bucket smallint";
+const ROCKETS: &str = "channel text, status text, type text, speed bigint, mission text, \
+                       exploded_reason text, latest_launch_msg bigint, latest_mission_msg bigint, \
+                       latest_exploded_msg bigint, latest_update timestamp with time zone, \
+                       last_received timestamp with time zone, processed bigint, complete_through \
+                       bigint, highest bigint, bucket smallint";
 
 /// How long another instance may take to migrate.
 const MIGRATION_TIMEOUT: Duration = Duration::from_mins(30);
@@ -115,7 +119,8 @@ pub(super) async fn open(
         if let Some(difference) = first_difference(connection).await? {
             return Ok(OpenResult::Refused(wrong_shape(&difference)));
         }
-        let sql = "SELECT nspname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+        let sql = "SELECT nspname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid =
+                   relnamespace
                    WHERE pg_class.oid = to_regclass('rockets')";
         let schema: String = sqlx::query_scalar(sql).fetch_one(&mut *connection).await?;
         Ok(OpenResult::Ours {
@@ -165,7 +170,8 @@ pub(super) async fn take_lock(
 
 /// Why this server can't be used at all.
 async fn unfit_server(connection: &mut PgConnection) -> Result<Option<String>, StoreError> {
-    let settings = "SELECT current_setting('server_encoding'), current_setting('synchronous_commit'), current_schema()";
+    let settings = "SELECT current_setting('server_encoding'), \
+                    current_setting('synchronous_commit'), current_schema()";
     let row = sqlx::query(settings).fetch_one(connection).await?;
     let (encoding, synchronous): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
     if synchronous == "off" {
@@ -244,8 +250,10 @@ async fn first_difference(connection: &mut PgConnection) -> Result<Option<String
 /// The columns of a table or view with their types; empty if it doesn't exist.
 async fn columns(connection: &mut PgConnection, name: &str) -> Result<String, StoreError> {
     let sql =
-        "SELECT coalesce(string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum), '')
-               FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped";
+        "SELECT coalesce(string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER
+         BY attnum), '')
+               FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT
+               attisdropped";
     Ok(sqlx::query(sql).bind(name).fetch_one(connection).await?.try_get(0)?)
 }
 
@@ -336,7 +344,8 @@ mod tests {
 
     #[test]
     fn a_migration_is_run_statement_by_statement() {
-        let sql = "-- One;\nCREATE TABLE a (\n    b int);\nDO $$\nBEGIN\n    SELECT 1;\nEND\n$$;\n\nSELECT 2";
+        let sql = "-- One;\nCREATE TABLE a (\n    b int);\nDO $$\nBEGIN\n    SELECT \
+                   1;\nEND\n$$;\n\nSELECT 2";
         let expected = [
             "-- One;\nCREATE TABLE a (\n    b int);\n",
             "DO $$\nBEGIN\n    SELECT 1;\nEND\n$$;\n",

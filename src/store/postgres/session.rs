@@ -104,7 +104,8 @@ pub(super) async fn connect_first(
                 .map_err(StoreError::NotEncrypted)?;
             tracing::warn!(
                 error = describe(&error),
-                "the connections to the server are not encrypted, because sslmode=prefer allows that"
+                "the connections to the server are not encrypted, because sslmode=prefer allows \
+                 that"
             );
             Ok((connection, plain))
         }

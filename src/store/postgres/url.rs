@@ -62,9 +62,9 @@ const PARAMETERS: [(&str, Option<&str>); 19] = [
 const REFUSED_VARIABLES: [&str; 6] =
     ["PGSERVICE", "PGREQUIREAUTH", "PGCHANNELBINDING", "PGSSLCRL", "PGSSLCRLDIR", "PGREQUIRESSL"];
 
-const FORM: &str = "must be like postgres://user:password@host:5432/database. In the user, the password and the name of \
-     the database, percent-encode @ as %40, / as %2F, : as %3A, ? as %3F, # as %23 and % as %25; put an IPv6 address in \
-     brackets";
+const FORM: &str = "must be like postgres://user:password@host:5432/database. In the user, the \
+                    password and the name of the database, percent-encode @ as %40, / as %2F, : as \
+                    %3A, ? as %3F, # as %23 and % as %25; put an IPv6 address in brackets";
 
 /// The acceptable servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -392,7 +392,8 @@ impl UrlSource<'_> {
         match self.value("user")? {
             Some(user) => Ok(user),
             None => whoami::username().map_err(|_| {
-                "names no user, and the operating system has no name for the one that runs this: write postgres://USER@…"
+                "names no user, and the operating system has no name for the one that runs this: \
+                 write postgres://USER@…"
                     .to_owned()
             }),
         }
@@ -437,7 +438,8 @@ impl UrlSource<'_> {
                 ("require" | "verify-ca", _) => "verify-ca",
                 _ => {
                     return Err(format!(
-                        "has a {name} that is none of disable, prefer, require, verify-ca and verify-full"
+                        "has a {name} that is none of disable, prefer, require, verify-ca and \
+                         verify-full"
                     ));
                 }
             },

@@ -597,7 +597,8 @@ mod tests {
 
     fn message(channel: usize, number: usize) -> Message {
         let json = format!(
-            r#"{{"metadata":{{"channel":"c{channel}","messageNumber":{number},"messageTime":"2022-02-02T19:39:05Z",
+            r#"{{"metadata":{{"channel":"c{channel}","messageNumber":{number},
+                "messageTime":"2022-02-02T19:39:05Z",
             "messageType":"RocketSpeedIncreased"}},"message":{{"by":1}}}}"#
         );
         parse(json.into()).unwrap()

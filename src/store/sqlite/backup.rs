@@ -169,8 +169,10 @@ fn lock_replaced(target: &Path) -> Result<Connection, BackupError> {
     };
     let connection = Connection::open_with_flags(target, OPEN_FLAGS).map_err(unusable)?;
     connection.busy_timeout(Duration::ZERO).map_err(unusable)?;
-    let locked = connection
-        .execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; COMMIT; PRAGMA wal_checkpoint(TRUNCATE);");
+    let locked = connection.execute_batch(
+        "PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; COMMIT; PRAGMA \
+         wal_checkpoint(TRUNCATE);",
+    );
     match locked {
         Ok(()) => Ok(connection),
         Err(error) => match error.sqlite_error_code() {

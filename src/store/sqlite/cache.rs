@@ -320,7 +320,8 @@ mod tests {
     fn message(rocket: u32, number: u32) -> Message {
         let json = format!(
             r#"{{"metadata": {{"channel": "r{rocket}", "messageNumber": {number},
-                "messageTime": "2022-02-02T19:39:05Z", "messageType": "RocketSpeedIncreased"}}, "message": {{"by": 7}}}}"#
+                "messageTime": "2022-02-02T19:39:05Z", "messageType": "RocketSpeedIncreased"}},
+                "message": {{"by": 7}}}}"#
         );
         parse(json.into()).unwrap()
     }

@@ -252,7 +252,8 @@ mod tests {
     fn message(channel: &str) -> Message {
         let json = format!(
             r#"{{"metadata": {{"channel": "{channel}", "messageNumber": 1,
-                "messageTime": "2022-02-02T19:39:05Z", "messageType": "RocketSpeedIncreased"}}, "message": {{"by": 7}}}}"#
+                "messageTime": "2022-02-02T19:39:05Z", "messageType": "RocketSpeedIncreased"}},
+                "message": {{"by": 7}}}}"#
         );
         parse(json.into()).unwrap()
     }

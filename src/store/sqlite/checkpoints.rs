@@ -153,7 +153,8 @@ impl Checkpoints {
                 self.postpone(log);
                 let started = Instant::now();
                 let is_whole = report(writer.checkpoint());
-                tracing::debug!(?log, is_whole, took = ?started.elapsed(), "the writer finished a checkpoint");
+                tracing::debug!(?log, is_whole, took = ?started.elapsed(), "the writer finished a \
+                    checkpoint");
             }
         }
     }
@@ -226,7 +227,8 @@ fn copy_most(
 
 fn report(copied: Result<bool, StoreError>) -> bool {
     copied.unwrap_or_else(|error| {
-        tracing::warn!(%error, "the write-ahead log was not copied into the database; it will be retried");
+        tracing::warn!(%error, "the write-ahead log was not copied into the database; it will be \
+                                retried");
         false
     })
 }
@@ -298,7 +300,8 @@ mod tests {
     /// A message of a rocket that is new if the number is.
     fn message(number: u32) -> Message {
         let json = format!(
-            r#"{{"metadata": {{"channel": "r{}", "messageNumber": {number}, "messageTime": "2022-02-02T19:39:05Z",
+            r#"{{"metadata": {{"channel": "r{}", "messageNumber": {number},
+                "messageTime": "2022-02-02T19:39:05Z",
                 "messageType": "RocketSpeedIncreased"}}, "message": {{"by": 1}}}}"#,
             number.wrapping_mul(2_654_435_761)
         );

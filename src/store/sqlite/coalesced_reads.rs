@@ -84,8 +84,10 @@ mod tests {
 
     fn launched(channel: &str, speed: i64) -> String {
         format!(
-            r#"{{"metadata": {{"channel": "{channel}", "messageNumber": 1, "messageTime": "2022-02-02T19:39:05Z",
-                "messageType": "RocketLaunched"}}, "message": {{"type": "T", "launchSpeed": {speed}, "mission": "M"}}}}"#
+            r#"{{"metadata": {{"channel": "{channel}", "messageNumber": 1,
+                "messageTime": "2022-02-02T19:39:05Z",
+                "messageType": "RocketLaunched"}},
+                "message": {{"type": "T", "launchSpeed": {speed}, "mission": "M"}}}}"#
         )
     }
 

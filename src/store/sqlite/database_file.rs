@@ -280,7 +280,8 @@ impl DatabaseFile {
             // That it was lost has been noticed before.
             unreachable!("only files that are held can be let go");
         };
-        tracing::error!(path = %self.path.display(), "{change}; messages are rejected until a sound database is at this path");
+        tracing::error!(path = %self.path.display(), "{change}; messages are rejected until a \
+                                                      sound database is at this path");
         self.generation.fetch_add(1, Ordering::SeqCst);
         let before = std::mem::replace(
             &mut *lock(&self.access),
@@ -312,7 +313,8 @@ impl DatabaseFile {
                 }
                 Ok(false) => return Err(change.into()),
                 Err(error) => {
-                    tracing::error!(%error, "the write-ahead log of the lost database can't be applied to it");
+                    tracing::error!(%error, "the write-ahead log of the lost database can't be \
+                                             applied to it");
                 }
             }
         }
@@ -483,6 +485,7 @@ fn set_log_aside(connection: &Connection, change: FileChange) {
         && let Err(error) =
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
     {
-        tracing::warn!(%error, "SQLite may apply the write-ahead log to the database file on close");
+        tracing::warn!(%error, "SQLite may apply the write-ahead log to the database file on \
+                                close");
     }
 }

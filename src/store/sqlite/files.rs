@@ -48,17 +48,20 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf, String> {
         _ => format!("the directory {} can't be used: {error}", parent.display()),
     })?;
     let absolute = parent.join(name);
-    match fs::metadata(&absolute) {
-        Ok(metadata) if metadata.is_dir() => Err("this is a directory; give the path of a file".to_owned()),
-        Ok(metadata) if !metadata.is_file() => Err("this is not a regular file; give another path".to_owned()),
-        Err(error) if error.kind() == ErrorKind::NotFound && fs::symlink_metadata(&absolute).is_ok() => {
-            Err("this is a symbolic link to a file that does not exist; create the file, or remove \
-                 the link"
-                .to_owned())
+    let is_link = || fs::symlink_metadata(&absolute).is_ok();
+    let reason = match fs::metadata(&absolute) {
+        Ok(metadata) if metadata.is_dir() => "this is a directory; give the path of a file",
+        Ok(metadata) if !metadata.is_file() => "this is not a regular file; give another path",
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(format!("it can't be examined: {error}"));
         }
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(format!("it can't be examined: {error}")),
-        Ok(_) | Err(_) => Ok(absolute),
-    }
+        Err(_) if is_link() => {
+            "this is a symbolic link to a file that does not exist; create the file, or remove the \
+             link"
+        }
+        Ok(_) | Err(_) => return Ok(absolute),
+    };
+    Err(reason.to_owned())
 }
 
 /// Creates an empty file that only its owner may read and write, unless it exists.
@@ -103,7 +106,8 @@ pub enum FileChange {
     Replaced,
     /// The file lost its end.
     #[error(
-        "the database's file was cut short or overwritten while it was in use; put a sound copy in its place"
+        "the database's file was cut short or overwritten while it was in use; put a sound copy in \
+         its place"
     )]
     CutShort,
     /// The log lost its end, and with it what was not yet in the database's file.
@@ -125,7 +129,8 @@ pub enum FileChange {
     IndexRemoved,
     /// A checkpoint could not be synced.
     #[error(
-        "the database's file could not be synced; its write-ahead log will be copied again from the beginning"
+        "the database's file could not be synced; its write-ahead log will be copied again from \
+         the beginning"
     )]
     NotSynced,
 }
@@ -252,7 +257,8 @@ impl OpenFiles {
                 let now = Timestamp::from_system_time(SystemTime::now());
                 let aside = sibling(&self.log_path, &format!(".orphaned-{now}"));
                 fs::rename(&self.log_path, &aside)?;
-                tracing::warn!(path = %aside.display(), "the write-ahead log of the lost database was set aside");
+                tracing::warn!(path = %aside.display(), "the write-ahead log of the lost database \
+                                                         was set aside");
             }
         }
         if is_ours(&self.index_path, self.index) {

@@ -22,7 +22,8 @@ const GAPS: &str = "
     LEFT JOIN processed_ranges AS below
            ON below.channel = above.channel
           AND below.first_msg = (SELECT max(others.first_msg) FROM processed_ranges AS others
-                                 WHERE others.channel = above.channel AND others.first_msg < above.first_msg)
+                                 WHERE others.channel = above.channel AND others.first_msg <
+                                 above.first_msg)
     WHERE above.first_msg > 1 + coalesce(below.last_msg, 0)
     ORDER BY above.channel, above.first_msg LIMIT $1";
 
@@ -168,7 +169,8 @@ fn rocket(
 
 fn first_gaps(connection: &Connection, channel: &Channel) -> Result<Vec<(i64, i64)>, StoreError> {
     // Between n ranges there are n - 1 gaps, and there may be one before the first.
-    let sql = "SELECT first_msg, last_msg FROM processed_ranges WHERE channel = ?1 ORDER BY first_msg LIMIT ?2";
+    let sql = "SELECT first_msg, last_msg FROM processed_ranges WHERE channel = ?1 ORDER BY \
+               first_msg LIMIT ?2";
     let mut statement = connection.prepare_cached(sql)?;
     let ranges = statement.query_map(params![channel.as_str(), MAX_GAPS as i64 + 1], |row| {
         Ok((row.get(0)?, row.get(1)?))

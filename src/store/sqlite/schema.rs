@@ -181,7 +181,8 @@ fn first_difference(connection: &Connection, version: i64) -> Result<Option<Stri
         run_migrations(&mut model, Target::Version(version))?;
     }
     let names = "SELECT name FROM sqlite_schema
-                 WHERE type IN ('table', 'view') AND name != 'refinery_schema_history' ORDER BY name";
+                 WHERE type IN ('table', 'view') AND name != 'refinery_schema_history' ORDER BY
+                 name";
     let mut names = model.prepare(names)?;
     let names = names.query_map([], |row| row.get::<_, String>(0))?;
     for name in names {
@@ -202,7 +203,8 @@ fn first_difference(connection: &Connection, version: i64) -> Result<Option<Stri
 }
 
 fn columns(connection: &Connection, table: &str) -> Result<Vec<String>, StoreError> {
-    let sql = "SELECT name || ' ' || type || iif(\"notnull\", ' NOT NULL', '') || iif(pk, ' KEY ' || pk, '')
+    let sql = "SELECT name || ' ' || type || iif(\"notnull\", ' NOT NULL', '') || iif(pk, ' KEY '
+               || pk, '')
                FROM pragma_table_xinfo(?1)";
     let mut statement = connection.prepare(sql)?;
     let columns = statement.query_map([table], |row| row.get(0))?;

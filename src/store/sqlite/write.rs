@@ -23,8 +23,10 @@ use crate::store::{FORGOTTEN_KEPT, StoreError, rows, upsert};
 /// Adds the sum of new messages to a rocket.
 fn upsert_rocket() -> String {
     format!(
-        "INSERT INTO rockets (channel, speed, latest_update, last_received, processed, complete_through, highest,
-                              type, latest_launch_msg, mission, latest_mission_msg, exploded_reason, latest_exploded_msg)
+        "INSERT INTO rockets (channel, speed, latest_update, last_received, processed,
+         complete_through, highest,
+                              type, latest_launch_msg, mission, latest_mission_msg,
+                              exploded_reason, latest_exploded_msg)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) {}",
         upsert::on_conflict("max", "excluded.last_received", true)
     )
@@ -33,21 +35,25 @@ fn upsert_rocket() -> String {
 /// For messages that change only the speed.
 fn upsert_rocket_speed() -> String {
     format!(
-        "INSERT INTO rockets (channel, speed, latest_update, last_received, processed, complete_through, highest)
+        "INSERT INTO rockets (channel, speed, latest_update, last_received, processed,
+         complete_through, highest)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) {}",
         upsert::on_conflict("max", "excluded.last_received", false)
     )
 }
 
 const ADD_RANGE: &str = "
-    INSERT INTO processed_ranges (channel, first_msg, last_msg, speed_change, launch_msg, launch_type, mission_msg,
+    INSERT INTO processed_ranges (channel, first_msg, last_msg, speed_change, launch_msg,
+    launch_type, mission_msg,
                                   mission, exploded_msg, exploded_reason, latest_time)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
 
 /// With these parameters. The row exists: it was loaded or validated in the same transaction.
 const GROW_RANGE: &str = "
-    UPDATE processed_ranges SET last_msg = ?3, speed_change = ?4, launch_msg = ?5, launch_type = ?6, mission_msg = ?7,
-                                mission = ?8, exploded_msg = ?9, exploded_reason = ?10, latest_time = ?11
+    UPDATE processed_ranges SET last_msg = ?3, speed_change = ?4, launch_msg = ?5, launch_type =
+    ?6, mission_msg = ?7,
+                                mission = ?8, exploded_msg = ?9, exploded_reason = ?10,
+                                latest_time = ?11
     WHERE channel = ?1 AND first_msg = ?2";
 
 const DELETE_RANGE: &str = "DELETE FROM processed_ranges WHERE channel = ?1 AND first_msg = ?2";
@@ -81,7 +87,8 @@ impl Default for StatementTexts {
             // stops at the first range that ends below the window. So one search finds them,
             // however many ranges the channel has.
             load_ranges: format!(
-                "SELECT {} FROM processed_ranges WHERE channel = ?1 AND first_msg <= ?2 ORDER BY first_msg DESC",
+                "SELECT {} FROM processed_ranges WHERE channel = ?1 AND first_msg <= ?2 ORDER BY \
+                 first_msg DESC",
                 rows::range_columns("processed_ranges")
             ),
             upsert_rocket: upsert_rocket(),
