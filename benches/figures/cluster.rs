@@ -61,7 +61,8 @@ fn posts(buckets: &str) -> String {
             drive_over(connections, servers[which].address, &batch)
         });
         let what = format!(
-            "POST on the cluster, {buckets} buckets, {connections} connections, of its coordinator alone"
+            "POST on the cluster, {buckets} buckets, {connections} connections, \
+             of its coordinator alone"
         );
         table += &row(&what, &ratios);
     }
@@ -121,7 +122,8 @@ fn a_batch(directory: &Path) -> String {
         let after = ["issuing ", "issuing COMMIT\"", "issuing PREPARE TRANSACTION"].map(said);
         let each = |kind: usize| (after[kind] - before[kind]) as f64 / BATCHES as f64;
         table += &format!(
-            "| a batch of a message for {what}: remote commands | {:.2} | | of these COMMIT {:.2}, two-phase {:.2} |\n",
+            "| a batch of a message for {what}: remote commands | {:.2} | | of these COMMIT \
+             {:.2}, two-phase {:.2} |\n",
             each(0),
             each(1),
             each(2)

@@ -54,7 +54,8 @@ pub fn cost(directory: &Path) -> String {
     readers.kill().unwrap();
     readers.wait().unwrap();
     row(
-        "10,000 changes a second beside 100 readers of events: how fast they are taken, over without readers",
+        "10,000 changes a second beside 100 readers of events: how fast they are taken, \
+         over without readers",
         &paced,
     ) + &row("the same at full rate", &full)
 }

@@ -68,8 +68,8 @@ pub fn stream_lines(address: SocketAddr, file: &Path, answer: &mut String) {
     let length = file.metadata().unwrap().len();
     write!(
         stream,
-        "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nContent-Length: {length}\r\n\
-         Connection: close\r\n\r\n"
+        "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n\
+         Content-Length: {length}\r\nConnection: close\r\n\r\n"
     )
     .unwrap();
     std::io::copy(&mut file, &mut stream).unwrap();

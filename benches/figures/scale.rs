@@ -79,7 +79,8 @@ pub fn million(directory: &Path) -> String {
     );
     let peak = servers[0].peak_kib();
     table += &format!(
-        "| memory with 1,000,000 rockets, after these | {peak} kB | | the most that was resident |\n"
+        "| memory with 1,000,000 rockets, after these | {peak} kB | \
+         | the most that was resident |\n"
     );
     drop(servers);
 

@@ -31,8 +31,8 @@ pub fn on_postgres(directory: &Path) -> String {
     postgres::execute(&cluster.url("postgres"), "CREATE DATABASE rockets");
     postgres::execute(&cluster.url("postgres"), "CREATE DATABASE yardstick");
     let tables = "CREATE TABLE keys (channel text, number bigint, PRIMARY KEY (channel, number));
-                  CREATE TABLE rockets (channel text PRIMARY KEY, speed bigint, mission text, latest_mission_msg bigint,
-                                        latest_update timestamptz)";
+                  CREATE TABLE rockets (channel text PRIMARY KEY, speed bigint, mission text,
+                                        latest_mission_msg bigint, latest_update timestamptz)";
     postgres::execute(&cluster.url("yardstick"), tables);
     let script = directory.join("one-at-a-time.sql");
     std::fs::write(&script, ONE_AT_A_TIME).unwrap();

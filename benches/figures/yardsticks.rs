@@ -13,7 +13,8 @@ pub fn bare_keys(path: &Path, keys: &[(String, u32)]) -> f64 {
     connection
         .execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-             CREATE TABLE keys (channel TEXT, number INTEGER, PRIMARY KEY (channel, number)) STRICT, WITHOUT ROWID;",
+             CREATE TABLE keys (channel TEXT, number INTEGER, PRIMARY KEY (channel, number))
+                 STRICT, WITHOUT ROWID;",
         )
         .unwrap();
     let started = Instant::now();

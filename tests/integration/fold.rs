@@ -87,9 +87,11 @@ fn rocket_json(channel: &str, state: &RocketState, messages: Value) -> Value {
         json!(text.as_ref().map(|text| text.as_str()))
     };
     json!({
-        "channel": channel, "status": state.status.name(), "type": text(&state.rocket_type), "speed": state.speed,
-        "mission": text(&state.mission), "explodedReason": text(&state.exploded_reason),
-        "latestMissionMessage": state.latest_mission_message, "latestExplodedMessage": state.latest_exploded_message,
+        "channel": channel, "status": state.status.name(), "type": text(&state.rocket_type),
+        "speed": state.speed, "mission": text(&state.mission),
+        "explodedReason": text(&state.exploded_reason),
+        "latestMissionMessage": state.latest_mission_message,
+        "latestExplodedMessage": state.latest_exploded_message,
         "latestUpdate": state.latest_update, "messages": messages,
     })
 }
@@ -130,7 +132,10 @@ proptest! {
             let outcomes = model.commit(&messages);
             // In the order of arrival, the first copy counts.
             for (outcome, arrived) in outcomes.into_iter().zip(batch) {
-                let seen = sent.iter().any(|it: &&Sent| it.channel == arrived.channel && it.number == arrived.number);
+                let is_copy = |it: &&Sent| {
+                    it.channel == arrived.channel && it.number == arrived.number
+                };
+                let seen = sent.iter().any(is_copy);
                 prop_assert_eq!(outcome, if seen { Outcome::Duplicate } else { Outcome::Applied });
                 sent.push(arrived);
             }
@@ -139,7 +144,10 @@ proptest! {
     }
 
     #[test]
-    fn combining_summaries_is_associative_and_commutative(batches in arrivals(), cut in any::<prop::sample::Index>()) {
+    fn combining_summaries_is_associative_and_commutative(
+        batches in arrivals(),
+        cut in any::<prop::sample::Index>(),
+    ) {
         let mut numbers = std::collections::BTreeSet::new();
         let parts: Vec<Summary> = batches.iter().flatten()
             .filter(|sent| numbers.insert(sent.number))
@@ -149,7 +157,8 @@ proptest! {
             parts.iter().cloned().reduce(|mut all, part| { all.combine(part); all })
         };
         let (left, right) = parts.split_at(cut.index(parts.len()));
-        let halves: Vec<Summary> = [combined(left), combined(right)].into_iter().flatten().collect();
+        let halves = [combined(left), combined(right)];
+        let halves: Vec<Summary> = halves.into_iter().flatten().collect();
         let reversed: Vec<Summary> = parts.iter().rev().cloned().collect();
         prop_assert_eq!(combined(&halves), combined(&parts));
         prop_assert_eq!(combined(&reversed), combined(&parts));

@@ -222,7 +222,8 @@ fn acknowledge_copies(disk: &Disk, path: &Path) -> Vec<u32> {
         // A new message would be synced together with the earlier ones.
         let (channel, number) = (format!("c{}", index % 7), index / 7 + 1);
         let sql = format!(
-            "SELECT 1 FROM processed_ranges WHERE channel = '{channel}' AND {number} BETWEEN first_msg AND last_msg"
+            "SELECT 1 FROM processed_ranges WHERE channel = '{channel}' \
+             AND {number} BETWEEN first_msg AND last_msg"
         );
         if query(path, &sql).is_empty() {
             continue;

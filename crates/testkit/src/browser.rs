@@ -38,9 +38,10 @@ impl Browser {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn();
-        let mut driver = Driver(
-            driver.expect("Chromium and its driver are there: on Debian, apt-get install chromium chromium-driver"),
-        );
+        let mut driver = Driver(driver.expect(
+            "Chromium and its driver are there: \
+             on Debian, apt-get install chromium chromium-driver",
+        ));
         let mut said = BufReader::new(driver.0.stdout.take().unwrap()).lines();
         let port: u16 = loop {
             let line = said.next().expect("chromedriver ended").unwrap();
@@ -118,7 +119,9 @@ impl Browser {
 
     /// Sets the page's size in CSS pixels, and its zoom in screen pixels per CSS pixel.
     pub fn resize(&mut self, width: u32, height: u32, zoom: u32) {
-        let size = json!({ "width": width, "height": height, "deviceScaleFactor": zoom, "mobile": width < 600 });
+        let size = json!({
+            "width": width, "height": height, "deviceScaleFactor": zoom, "mobile": width < 600,
+        });
         self.devtools("Emulation.setDeviceMetricsOverride", &size);
     }
 

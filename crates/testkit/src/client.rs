@@ -21,6 +21,12 @@ pub fn encode(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
+/// Whether something can be read, or the connection has ended. Waits as the stream is set to.
+fn is_readable(stream: &TcpStream) -> bool {
+    let peeked = stream.peek(&mut [0]);
+    !peeked.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+}
+
 /// A client that keeps its connection, and shows the bytes on it.
 pub struct Client {
     address: SocketAddr,
@@ -111,7 +117,7 @@ impl Client {
     pub fn has_answer(&self) -> bool {
         let stream = self.stream.as_ref().unwrap().get_ref();
         stream.set_nonblocking(true).unwrap();
-        let there = !matches!(stream.peek(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
+        let there = is_readable(stream);
         stream.set_nonblocking(false).unwrap();
         there
     }
@@ -120,7 +126,7 @@ impl Client {
     pub fn has_answer_within(&self, patience: Duration) -> bool {
         let stream = self.stream.as_ref().unwrap().get_ref();
         stream.set_read_timeout(Some(patience)).unwrap();
-        let there = !matches!(stream.peek(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
+        let there = is_readable(stream);
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         there
     }

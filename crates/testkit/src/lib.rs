@@ -2,7 +2,7 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`app`] | a service in the test's own process, on any [`Backend`](app::Backend); [`conformance`] |
+//! | [`app`] | a service in the test's own process, on each [`Backend`](app::Backend) |
 //! | [`process`] | the program in a process of its own: a command to its end, or a service |
 //! | [`client`], [`events`] | an HTTP client, and one of event streams |
 //! | [`browser`] | a headless Chromium |

@@ -44,8 +44,9 @@ impl Oracle {
         let complete = (1..).take_while(|number| numbers.contains(number)).count() as u32;
         let highest = *numbers.last().unwrap();
         let mut rocket = json!({
-            "channel": channel, "status": "awaitingLaunch", "type": null, "speed": 0, "mission": null,
-            "explodedReason": null, "latestMissionMessage": null, "latestExplodedMessage": null, "latestUpdate": null,
+            "channel": channel, "status": "awaitingLaunch", "type": null, "speed": 0,
+            "mission": null, "explodedReason": null, "latestMissionMessage": null,
+            "latestExplodedMessage": null, "latestUpdate": null,
             "messages": {
                 "processed": numbers.len(), "completeThrough": complete, "highest": highest,
                 "missing": highest as usize - numbers.len(), "gaps": gaps(&numbers),

@@ -80,7 +80,8 @@ impl TestDatabase {
     /// Whether anyone else is connected, even if only because the server has not noticed yet that a
     /// client was killed.
     pub fn is_used(&self) -> bool {
-        let others = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        let others = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() \
+                      AND pid <> pg_backend_pid()";
         !query(&self.url, others).is_empty()
     }
 }
@@ -196,12 +197,18 @@ const GUARD: &str = r#"
 # An interrupt reaches the whole process group of the tests, but the server must still be stopped.
 trap '' INT TERM HUP
 directory=$1; programs=$2; shift 2
-options="-c listen_addresses= -c unix_socket_directories=$directory -c max_connections=300 $SETTINGS"
-as_server() { "$@" </dev/null >>"$directory/log" 2>&1 || { cat "$directory/log" >&2; echo failed; exit 1; }; }
+options="-c listen_addresses= -c unix_socket_directories=$directory"
+options="$options -c max_connections=300 $SETTINGS"
+as_server() {
+    "$@" </dev/null >>"$directory/log" 2>&1 && return
+    cat "$directory/log" >&2; echo failed; exit 1
+}
 start() { as_server "$@" "$programs/pg_ctl" -D "$directory/data" -w -o "$options" start; }
-start_again() { "$@" "$programs/pg_ctl" -D "$directory/data" status </dev/null >/dev/null 2>&1 || start "$@"; }
+runs() { "$@" "$programs/pg_ctl" -D "$directory/data" status </dev/null >/dev/null 2>&1; }
+start_again() { runs "$@" || start "$@"; }
 stop() { as_server "$@" "$programs/pg_ctl" -D "$directory/data" -m immediate stop; }
-as_server "$@" "$programs/initdb" -D "$directory/data" -U postgres -A trust -E UTF8 --locale=C --no-sync
+as_server "$@" "$programs/initdb" -D "$directory/data" -U postgres -A trust -E UTF8 --locale=C \
+    --no-sync
 start "$@"; echo ready
 while read -r command; do "$command" "$@"; echo ready; done
 "$@" "$programs/pg_ctl" -D "$directory/data" -m immediate stop </dev/null >/dev/null 2>&1
@@ -299,8 +306,8 @@ pub fn programs() -> PathBuf {
         Path::new(&folder).join("initdb").exists().then_some(folder)
     };
     debian.pop().or_else(elsewhere).expect(
-        "there is no Postgres server to start: install it (on Debian: apt-get install postgresql), or name one by \
-         ROCKET_MONITOR_TEST_POSTGRES=postgres://…",
+        "there is no Postgres server to start: install it (on Debian: apt-get install postgresql), \
+         or name one by ROCKET_MONITOR_TEST_POSTGRES=postgres://…",
     )
 }
 

@@ -341,12 +341,14 @@ fn hosts_and_origins_are_read_as_the_rfcs_write_them() {
         ),
         ("GET /livez HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost/x", 403, 200),
         (
-            "GET /livez HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost http://evil.example",
+            "GET /livez HTTP/1.1\r\nHost: localhost\r\n\
+             Origin: http://localhost http://evil.example",
             403,
             200,
         ),
         (
-            "GET /livez HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nOrigin: http://evil.example",
+            "GET /livez HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\n\
+             Origin: http://evil.example",
             403,
             200,
         ),
@@ -474,12 +476,15 @@ fn the_dashboard_asks_for_the_token_once() {
     let mut browser = Browser::start();
     browser.open(&format!("http://{}/", service.address));
     browser.until("return document.querySelector('#token-dialog').open", &json!(true));
-    browser
-        .run("document.querySelector('#token').value = 'wrong'; document.querySelector('#token-form').requestSubmit()");
+    browser.run(
+        "document.querySelector('#token').value = 'wrong'; \
+         document.querySelector('#token-form').requestSubmit()",
+    );
     browser
         .until("return document.querySelector('#token-problem').textContent !== ''", &json!(true));
     browser.run(&format!(
-        "document.querySelector('#token').value = '{READ}'; document.querySelector('#token-form').requestSubmit()"
+        "document.querySelector('#token').value = '{READ}'; \
+         document.querySelector('#token-form').requestSubmit()"
     ));
     let live = "return document.querySelector('#connection').dataset.state === 'live' \
                 && document.querySelectorAll('#rockets tr[data-channel]').length === 1";

@@ -282,7 +282,8 @@ fn tells_what_others_write(database: &TestDatabase) {
         execute(
             &database.url,
             &format!(
-                "UPDATE rockets SET speed = {speed}, last_received = '{OLD_CLOCK}Z' WHERE channel = '{channel}'"
+                "UPDATE rockets SET speed = {speed}, last_received = '{OLD_CLOCK}Z' \
+                 WHERE channel = '{channel}'"
             ),
         );
         stream.until("the change", |event| {
@@ -301,8 +302,10 @@ fn tells_what_others_write(database: &TestDatabase) {
     execute(
         &database.url,
         &format!(
-            "BEGIN; DELETE FROM rockets WHERE channel = 'b'; DELETE FROM processed_ranges WHERE channel = 'b';
-             INSERT INTO rockets_forgotten (channel, forgotten_at, bucket) VALUES ('b', '{OLD_CLOCK}Z', 0); COMMIT"
+            "BEGIN; DELETE FROM rockets WHERE channel = 'b';
+             DELETE FROM processed_ranges WHERE channel = 'b';
+             INSERT INTO rockets_forgotten (channel, forgotten_at, bucket)
+             VALUES ('b', '{OLD_CLOCK}Z', 0); COMMIT"
         ),
     );
     stream.until("b is gone", |event| event.name == "gone" && event.data["channel"] == "b");
@@ -334,7 +337,8 @@ fn what_another_process_writes_to_the_file_is_told_whatever_its_clock_says() {
     }
     sql(
         &app.database(),
-        "BEGIN; DELETE FROM rockets WHERE channel = 'r1024'; DELETE FROM processed_ranges WHERE channel = 'r1024';
+        "BEGIN; DELETE FROM rockets WHERE channel = 'r1024';
+         DELETE FROM processed_ranges WHERE channel = 'r1024';
          INSERT INTO rockets_forgotten VALUES ('r1024', '2001-01-01T00:00:00.000000Z'); COMMIT",
     );
     assert_eq!(stream.until("it is gone", |event| event.name == "gone").data["channel"], "r1024");

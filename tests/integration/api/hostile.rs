@@ -214,7 +214,8 @@ fn whatever_is_sent_the_service_is_not_at_fault(backend: Backend) {
 fn request(time: u64, random: &mut StdRng) -> Vec<u8> {
     let post = |kind: &str, body: &[u8]| {
         let head = format!(
-            "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+            "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n\
+             Content-Length: {}\r\n\r\n",
             body.len()
         );
         [head.as_bytes(), body].concat()
@@ -253,7 +254,8 @@ fn heads_that_are_not_http_are_refused_and_end_the_connection() {
         ("GET / HTTP/9.1\r\n\r\n", 400),
         ("POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", 400),
         (
-            "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\
+             Transfer-Encoding: chunked\r\n\r\n",
             400,
         ),
         (&many, 431),

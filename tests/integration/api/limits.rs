@@ -55,7 +55,8 @@ fn requests_that_wait_for_no_answer_are_all_answered(backend: Backend) {
     // Requests of all kinds, including chunked ones, and an early end.
     let mixed = [
         "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
-        "POST /messages HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+        "POST /messages HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n\
+         {}\r\n0\r\n\r\n"
             .to_owned(),
         post_request("{\r\n\r\n"),
         "HEAD /rockets/r HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
@@ -95,7 +96,8 @@ fn a_request_that_is_refused_loses_none_of_those_behind_it() {
     let post = |path: &str, headers: &str| {
         let length = body.len();
         format!(
-            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n\
+             {body}"
         )
     };
     let token = "Authorization: Bearer a-token\r\n";

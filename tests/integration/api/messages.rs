@@ -53,10 +53,13 @@ fn the_example_is_taken_once(backend: Backend) {
     assert_eq!(
         json,
         json!({
-            "channel": "r", "status": "launched", "type": "Falcon-9", "speed": 500, "mission": "ARTEMIS",
-            "explodedReason": null, "latestMissionMessage": 1, "latestExplodedMessage": null,
-            "latestUpdate": "2022-02-02T18:39:05.863370Z", "lastReceived": null,
-            "messages": { "processed": 1, "completeThrough": 1, "highest": 1, "missing": 0, "gaps": [] },
+            "channel": "r", "status": "launched", "type": "Falcon-9", "speed": 500,
+            "mission": "ARTEMIS", "explodedReason": null, "latestMissionMessage": 1,
+            "latestExplodedMessage": null, "latestUpdate": "2022-02-02T18:39:05.863370Z",
+            "lastReceived": null,
+            "messages": {
+                "processed": 1, "completeThrough": 1, "highest": 1, "missing": 0, "gaps": [],
+            },
         })
     );
     // A duplicate does not change lastReceived.
@@ -102,8 +105,11 @@ fn both_views_differ_while_a_gap_is_open(backend: Backend) {
         exact,
         json!({
             "channel": "r", "status": "awaitingLaunch", "type": null, "speed": 0, "mission": null,
-            "explodedReason": null, "latestMissionMessage": null, "latestExplodedMessage": null, "latestUpdate": null,
-            "messages": { "processed": 1, "completeThrough": 0, "highest": 3, "missing": 2, "gaps": [[1, 2]] },
+            "explodedReason": null, "latestMissionMessage": null, "latestExplodedMessage": null,
+            "latestUpdate": null,
+            "messages": {
+                "processed": 1, "completeThrough": 0, "highest": 3, "missing": 2, "gaps": [[1, 2]],
+            },
         })
     );
     assert_eq!(app.rocket("r", "best-effort")["speed"], 7);
@@ -296,7 +302,8 @@ fn bounds_of_times(backend: Backend) {
             let rows = query(
                 &app.database(),
                 &format!(
-                    "SELECT latest_update, typeof(julianday(latest_update)) FROM rockets WHERE channel = '{channel}'"
+                    "SELECT latest_update, typeof(julianday(latest_update)) FROM rockets \
+                     WHERE channel = '{channel}'"
                 ),
             );
             assert_eq!(rows, [[json!(utc), json!("real")]]);
@@ -410,8 +417,12 @@ fn unknown_members_may_hold_anything(backend: Backend) {
         let answer = client.post_bytes(everywhere.as_bytes());
         assert_eq!(answer.status, 204, "{}: {answer:?}", &everywhere[..200]);
     }
-    let reordered = r#" {"message":{"mission":"M","launchSpeed":1,"type":"T"} ,
-        "metadata":{"messageType":"RocketLaunched","messageTime":"2022-02-02T18:00:00Z","messageNumber":8,"channel":"r"}} "#;
+    let reordered = concat!(
+        r#" {"message":{"mission":"M","launchSpeed":1,"type":"T"} ,"#,
+        "\n        ",
+        r#""metadata":{"messageType":"RocketLaunched","messageTime":"2022-02-02T18:00:00Z","#,
+        r#""messageNumber":8,"channel":"r"}} "#,
+    );
     assert_eq!(client.post_bytes(reordered.as_bytes()).status, 204);
     assert_eq!(app.rocket("r", "exact")["messages"]["completeThrough"], 8);
 }
@@ -656,14 +667,18 @@ fn any_order_over_http(backend: Backend) {
         let oracle = Oracle::of(batches.iter().flatten());
         let mut client = app.client();
         for channel in oracle.channels() {
-            prop_assert_eq!(rocket(&mut client, channel, "best-effort"), oracle.rocket(channel, false));
-            prop_assert_eq!(rocket(&mut client, channel, "exact"), oracle.rocket(channel, true));
+            for (view, exact) in [("best-effort", false), ("exact", true)] {
+                prop_assert_eq!(rocket(&mut client, channel, view), oracle.rocket(channel, exact));
+            }
         }
         if matches!(backend, Backend::SqliteFile) {
             let database = app.database();
             for channel in oracle.channels() {
-                let ranges = query(&database, &format!(
-                    "SELECT first_msg, last_msg FROM processed_ranges WHERE channel = '{channel}' ORDER BY first_msg"));
+                let sql = format!(
+                    "SELECT first_msg, last_msg FROM processed_ranges WHERE channel = '{channel}' \
+                     ORDER BY first_msg"
+                );
+                let ranges = query(&database, &sql);
                 prop_assert_eq!(json!(ranges), json!(oracle.ranges(channel)));
             }
         }

@@ -107,7 +107,8 @@ fn idle_stalled_and_slow_connections_cost_little_and_hold_up_nobody() {
         "idle connections, stalled requests, and clients that request 2 MiB and don't read it",
         format!("{idle}, {stalled} and {slow} at once"),
         format!(
-            "memory grew by {} MiB for the idle ones and by {} MiB in all; the slowest normal request took {} ms",
+            "memory grew by {} MiB for the idle ones and by {} MiB in all; \
+             the slowest normal request took {} ms",
             (after_idle.saturating_sub(before)) / 1024,
             (after_all - before) / 1024,
             slowest.as_millis()
@@ -263,8 +264,8 @@ fn twice_the_load_is_answered_all_the_same() {
     assert!(grown < bound(2_000), "{grown} KiB");
     assert!(!offered.taken.is_empty());
     let figure = format!(
-        "{:.0}/s taken, half of the waits below {} ms, 99% below {} ms, all below {} ms; {} sent away; an honest client's \
-         slowest request took {} ms; memory grew by {} MiB",
+        "{:.0}/s taken, half of the waits below {} ms, 99% below {} ms, all below {} ms; \
+         {} sent away; an honest client's slowest request took {} ms; memory grew by {} MiB",
         offered.taken.len() as f64 / time.as_secs_f64(),
         millis(&mut offered.taken, 0.5),
         millis(&mut offered.taken, 0.99),

@@ -8,7 +8,7 @@ use testkit::app::{App, Backend};
 use testkit::client::Client;
 use testkit::conformance;
 use testkit::message::{exploded, faster, launched};
-use testkit::postgres::execute;
+use testkit::postgres::{execute, query};
 use testkit::process::{program, run, stderr, stdout};
 use testkit::sqlite::sql;
 
@@ -49,17 +49,23 @@ fn reports_say_what_the_views_say(backend: Backend) {
         report["rows"].clone()
     };
     let missions = json!([
-        { "mission": "ARTEMIS", "rockets": 2, "launched": 1, "exploded": 1, "meanSpeed": 500.5, "maxSpeed": 501 },
-        { "mission": null, "rockets": 2, "launched": 0, "exploded": 0, "meanSpeed": 7.5, "maxSpeed": 8 },
+        {
+            "mission": "ARTEMIS", "rockets": 2, "launched": 1, "exploded": 1,
+            "meanSpeed": 500.5, "maxSpeed": 501,
+        },
+        {
+            "mission": null, "rockets": 2, "launched": 0, "exploded": 0,
+            "meanSpeed": 7.5, "maxSpeed": 8,
+        },
     ]);
     assert_eq!(rows("missions"), missions);
     assert_eq!(rows("types")[0]["type"], "Falcon-9");
-    let explosions = json!([
-        { "reason": "a \"big\" bang, twice", "rockets": 1, "latestUpdate": "2022-02-02T18:39:05.863370Z" }
-    ]);
+    let time = "2022-02-02T18:39:05.863370Z";
+    let explosions =
+        json!([{ "reason": "a \"big\" bang, twice", "rockets": 1, "latestUpdate": time }]);
     assert_eq!(rows("explosions"), explosions);
     let gaps = json!([
-        { "channel": "a", "firstMissing": 2, "lastMissing": 3, "afterTime": "2022-02-02T18:39:05.863370Z" },
+        { "channel": "a", "firstMissing": 2, "lastMissing": 3, "afterTime": time },
         { "channel": "c", "firstMissing": 1, "lastMissing": 2, "afterTime": null },
     ]);
     assert_eq!(rows("gaps"), gaps);
@@ -82,13 +88,18 @@ fn reports_say_what_the_views_say(backend: Backend) {
 fn the_fleets_totals_are_its_report(backend: Backend) {
     let app = App::spawn(backend);
     let mut client = app.client();
-    let empty = json!({ "rockets": 0, "awaitingLaunch": 0, "launched": 0, "exploded": 0, "processed": 0, "missing": 0,
-                        "rocketsWithGaps": 0, "latestUpdate": null });
+    let empty = json!({
+        "rockets": 0, "awaitingLaunch": 0, "launched": 0, "exploded": 0,
+        "processed": 0, "missing": 0, "rocketsWithGaps": 0, "latestUpdate": null,
+    });
     assert_eq!(client.get("/stats").json(), empty);
     fleet(&mut client);
     let stats = client.get("/stats").json();
-    let expected = json!({ "rockets": 4, "awaitingLaunch": 2, "launched": 1, "exploded": 1, "processed": 6, "missing": 4,
-                           "rocketsWithGaps": 2, "latestUpdate": "2022-02-02T19:39:06.000000Z" });
+    let expected = json!({
+        "rockets": 4, "awaitingLaunch": 2, "launched": 1, "exploded": 1,
+        "processed": 6, "missing": 4, "rocketsWithGaps": 2,
+        "latestUpdate": "2022-02-02T19:39:06.000000Z",
+    });
     assert_eq!(stats, expected);
     assert_eq!(client.get("/reports/fleet").json()["rows"], json!([stats]));
 }
@@ -102,7 +113,8 @@ fn reports_come_as_csv_to_who_asks_for_it(backend: Backend) {
     };
     let csv = get("text/csv");
     assert_eq!(csv.header("content-type"), Some("text/csv; charset=utf-8"));
-    let expected = "reason,rockets,latest_update\r\n\"a \"\"big\"\" bang, twice\",1,2022-02-02T18:39:05.863370Z\r\n";
+    let expected = "reason,rockets,latest_update\r\n\
+                    \"a \"\"big\"\" bang, twice\",1,2022-02-02T18:39:05.863370Z\r\n";
     assert_eq!(String::from_utf8(csv.body).unwrap(), expected);
     for (accept, content_type) in [
         ("text/csv;q=0.5, application/json", "application/json"),
@@ -192,11 +204,13 @@ fn make_gaps(app: &App, backend: Backend, gaps: u32) {
     let values = "2 * n, 2 * n, 1, '2022-02-02T19:39:06.000000Z'";
     match backend {
         Backend::Postgres | Backend::Citus => {
-            let bucket = "SELECT (array_agg(bucket ORDER BY bucket))[1 + get_byte(sha256('g'), 0) % count(*)] AS bucket
+            let bucket = "SELECT (array_agg(bucket ORDER BY bucket))
+                              [1 + get_byte(sha256('g'), 0) % count(*)] AS bucket
                           FROM rocket_buckets";
-            let bucket = &testkit::postgres::query(&app.database_argument(), bucket)[0]["bucket"];
+            let bucket = &query(&app.database_argument(), bucket)[0]["bucket"];
             let insert = format!(
-                "INSERT INTO processed_ranges (bucket, channel, first_msg, last_msg, speed_change, latest_time)
+                "INSERT INTO processed_ranges
+                     (bucket, channel, first_msg, last_msg, speed_change, latest_time)
                  SELECT {bucket}, 'g', {values}::timestamptz FROM generate_series(1, {gaps}) AS n"
             );
             execute(&app.database_argument(), &insert);
@@ -205,7 +219,8 @@ fn make_gaps(app: &App, backend: Backend, gaps: u32) {
             let insert = format!(
                 "WITH RECURSIVE numbers(n) AS
                      (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {gaps})
-                 INSERT INTO processed_ranges (channel, first_msg, last_msg, speed_change, latest_time)
+                 INSERT INTO processed_ranges
+                     (channel, first_msg, last_msg, speed_change, latest_time)
                  SELECT 'g', {values} FROM numbers"
             );
             sql(&app.database(), &insert);

@@ -86,7 +86,8 @@ fn termination_answers_what_was_taken() {
         .unwrap();
     let mut stream = Client::new(address);
     let line = launched("stream", 1).to_string() + "\n";
-    let head = "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let head = "POST /messages HTTP/1.1\r\nHost: localhost\r\n\
+                Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
     stream.send(format!("{head}{:x}\r\n{line}\r\n", line.len()).as_bytes()).unwrap();
     eventually("the stream's first line is stored", || idle.get("/rockets/stream").status == 200);
     let acknowledged = std::thread::scope(|scope| {

@@ -72,8 +72,8 @@ fn zsh_and_fish_complete_commands_and_options() {
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
         stdout(&output)
     };
-    let loaded = "fpath=($PWD $fpath); autoload -U compinit; compinit -u -D; autoload +X _rocket-monitor; \
-                  echo $_comps[rocket-monitor]";
+    let loaded = "fpath=($PWD $fpath); autoload -U compinit; compinit -u -D; \
+                  autoload +X _rocket-monitor; echo $_comps[rocket-monitor]";
     shell("zsh", "zsh -n _rocket-monitor");
     assert_eq!(shell("zsh", loaded), "_rocket-monitor\n");
     let offered =

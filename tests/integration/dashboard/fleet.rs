@@ -53,7 +53,8 @@ fn the_table_is_live_and_sorts_and_filters() {
     browser.until(ROWS, &json!(["c", "b", "a"]));
     browser.click("#rockets th button[data-sort=speed]");
     browser.until(ROWS, &json!(["a", "b", "c"]));
-    let sorted = "return document.querySelector('#rockets th[aria-sort]').textContent.trim().toLowerCase().includes('speed')";
+    let sorted = "return document.querySelector('#rockets th[aria-sort]')\
+                  .textContent.trim().toLowerCase().includes('speed')";
     browser.until(sorted, &json!(true));
     // Filtering by status: live, and kept over a reload, because it is in the URL.
     filter_by_status(&mut browser, "exploded");
@@ -77,7 +78,8 @@ fn the_fleets_page_asks_for_its_rows_and_follows_no_stream() {
     // Nothing is requested twice at the start: the second request comes one interval later.
     for path in ["/rockets?", "/stats"] {
         let starts = format!(
-            "return performance.getEntriesByType('resource').filter(it => it.name.includes('{path}'))
+            "return performance.getEntriesByType('resource')\
+             .filter(it => it.name.includes('{path}'))
                 .map(it => it.startTime)"
         );
         browser.until(
@@ -193,7 +195,8 @@ fn every_mission_can_be_reached_and_none_is_no_mission() {
     browser.click("#missions-all");
     browser.until(&format!("{names}.length"), &json!(12));
     browser.run(
-        "[...document.querySelectorAll('#missions a')].find(link => link.textContent.startsWith('MISSION-9')).click()",
+        "[...document.querySelectorAll('#missions a')]\
+         .find(link => link.textContent.startsWith('MISSION-9')).click()",
     );
     browser.until(&format!("{ROWS}.sort()"), &json!(["r9", "s9"]));
     // The filtered mission is also shown among the first ones.

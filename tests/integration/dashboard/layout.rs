@@ -35,14 +35,19 @@ fn numbers_and_signs_are_never_cut_off() {
         browser.look_like(width, false);
         let cut = browser.run(
             "document.querySelectorAll('td.last-received').forEach(cell => {
-                 cell.classList.add('silent'); cell.firstElementChild.textContent = '12,345 d ago'; });
-             const cells = [...document.querySelectorAll('#rockets td:is(.status, .speed, .latest-update, .last-received, .messages)')];
-             return cells.filter(cell => cell.scrollWidth > cell.clientWidth || cell.scrollHeight > cell.clientHeight)
+                 cell.classList.add('silent');
+                 cell.firstElementChild.textContent = '12,345 d ago';
+             });
+             const columns = '.status, .speed, .latest-update, .last-received, .messages';
+             return [...document.querySelectorAll(`#rockets td:is(${columns})`)]
+                 .filter(cell => cell.scrollWidth > cell.clientWidth
+                     || cell.scrollHeight > cell.clientHeight)
                  .map(cell => cell.textContent)",
         );
         assert_eq!(cut, json!([]), "{width}");
         // Ordinary values take one line.
-        let height = "return document.querySelector('tr[data-channel=CHANNEL] .speed > span').getClientRects().length";
+        let height = "return document.querySelector('tr[data-channel=CHANNEL] .speed > span')\
+                      .getClientRects().length";
         for channel in ["usual", "fast"] {
             assert_eq!(browser.run(&height.replace("CHANNEL", channel)), 1, "{channel} {width}");
         }
@@ -60,11 +65,12 @@ fn nothing_hides_the_filters_at_a_large_zoom() {
     for (width, height) in [(640, 450), (320, 256), (1_280, 450), (390, 844)] {
         browser.resize(width, height, 2);
         let hidden = browser.run(
-            "return [...document.querySelectorAll('#filters input, #filters select, #filters button')]
+            "return [...document.querySelectorAll('#filters :is(input, select, button)')]
                 .filter(field => field.checkVisibility()).filter(field => {
                     field.scrollIntoView({ block: 'end' });
                     const { x, y, width, height } = field.getBoundingClientRect();
-                    return !field.contains(document.elementFromPoint(x + width / 2, y + height / 2));
+                    const seen = document.elementFromPoint(x + width / 2, y + height / 2);
+                    return !field.contains(seen);
                 }).map(field => field.id)",
         );
         assert_eq!(hidden, json!([]), "{width} x {height}");

@@ -13,7 +13,8 @@ use testkit::client::Client;
 const LIVE: &str = "return document.querySelector('#connection').dataset.state";
 
 /// The channels of the table's rows, in order.
-const ROWS: &str = "return [...document.querySelectorAll('#rockets tr[data-channel]')].map(row => row.dataset.channel)";
+const ROWS: &str = "return [...document.querySelectorAll('#rockets tr[data-channel]')]\
+                    .map(row => row.dataset.channel)";
 
 /// The text of a rocket's row.
 fn row(channel: &str) -> String {
@@ -45,7 +46,7 @@ const KEEP_STREAMS: &str = "window.streams = []; const Original = EventSource;
 /// Selects a status filter, as a user does.
 fn filter_by_status(browser: &mut Browser, status: &str) {
     browser.run(&format!(
-        "document.querySelector('#filter-status').value = '{status}';
-         document.querySelector('#filter-status').dispatchEvent(new Event('change', {{ bubbles: true }}))"
+        "const filter = document.querySelector('#filter-status'); filter.value = '{status}';
+         filter.dispatchEvent(new Event('change', {{ bubbles: true }}))"
     ));
 }

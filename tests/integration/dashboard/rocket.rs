@@ -19,7 +19,8 @@ fn a_rockets_page_shows_both_views_and_what_is_between_them() {
     browser.open(&format!("http://{}/#/rockets/r", app.address));
     let digits = |selector: &str| {
         format!(
-            "return document.querySelector('{selector}').textContent.replaceAll(/[,\u{202f}\u{a0} ]/g, '')"
+            "return document.querySelector('{selector}').textContent\
+             .replaceAll(/[,\u{202f}\u{a0} ]/g, '')"
         )
     };
     browser.until(&format!("{}.includes('1501')", digits("#detail-best-effort")), &json!(true));
@@ -86,7 +87,9 @@ fn both_views_are_of_one_moment() {
                  window.shown.add(document.querySelector('#detail-speed').textContent);
                  const differing = document.querySelector('#detail-best-effort .differs');
                  if (differing) window.differed.push(document.querySelector('.views').textContent);
-             }).observe(document.querySelector('#detail'), { subtree: true, childList: true, attributes: true, characterData: true })",
+             }).observe(document.querySelector('#detail'), {
+                 subtree: true, childList: true, attributes: true, characterData: true,
+             })",
         );
         let enough = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -103,7 +106,8 @@ fn both_views_are_of_one_moment() {
         });
         assert_eq!(browser.run("return window.differed"), json!([]), "{channel}");
         let asked = browser.run(
-            "return performance.getEntriesByType('resource').map(it => it.name).filter(it => it.includes('/rockets/'))",
+            "return performance.getEntriesByType('resource').map(it => it.name)\
+             .filter(it => it.includes('/rockets/'))",
         );
         assert!(
             asked

@@ -58,7 +58,8 @@ fn the_first_sign_in_is_no_outage() {
     // Once closed, it stays closed during the next requests, and can be reopened.
     browser
         .run("document.querySelector('#token-dialog').close(); performance.clearResourceTimings()");
-    let asked = "return performance.getEntriesByType('resource').filter(it => it.name.includes('/rockets')).length > 1";
+    let asked = "return performance.getEntriesByType('resource')\
+                 .filter(it => it.name.includes('/rockets')).length > 1";
     browser.until(asked, &json!(true));
     assert_eq!(browser.run("return document.querySelector('#token-dialog').open"), false);
     browser.click("#sign-in");

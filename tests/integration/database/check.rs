@@ -128,8 +128,9 @@ fn check_finds_damage_of_the_file_itself() {
     sql(
         &database,
         "PRAGMA writable_schema = ON;
-         UPDATE sqlite_schema SET rootpage = (SELECT sum(rootpage) FROM sqlite_schema
-                                              WHERE name IN ('rockets_forgotten', 'processed_ranges')) - rootpage
+         UPDATE sqlite_schema SET rootpage =
+             (SELECT sum(rootpage) FROM sqlite_schema
+              WHERE name IN ('rockets_forgotten', 'processed_ranges')) - rootpage
          WHERE name IN ('rockets_forgotten', 'processed_ranges');",
     );
     let found = run(&[&["check"][..], &at(&database)].concat());

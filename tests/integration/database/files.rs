@@ -332,7 +332,8 @@ fn vacuum_beside_the_service_is_no_reason_to_stop() {
     let before = fs::metadata(&database).unwrap().len();
     sql(
         &database,
-        "DELETE FROM processed_ranges WHERE channel <> 'r'; DELETE FROM rockets WHERE channel <> 'r';
+        "DELETE FROM processed_ranges WHERE channel <> 'r';
+         DELETE FROM rockets WHERE channel <> 'r';
          VACUUM; PRAGMA wal_checkpoint(TRUNCATE);",
     );
     assert!(fs::metadata(&database).unwrap().len() < before);

@@ -32,7 +32,8 @@ fn a_message_reads_only_its_own_rows_of_tables_that_were_empty() {
     assert!(service.terminate().success());
     let sum = |column: &str, view: &str| {
         let sql = format!(
-            "SELECT sum({column}) AS rows FROM {view} WHERE relname IN ('rockets', 'processed_ranges')"
+            "SELECT sum({column}) AS rows FROM {view} \
+             WHERE relname IN ('rockets', 'processed_ranges')"
         );
         query(&database.url, &sql)[0]["rows"].as_u64()
     };

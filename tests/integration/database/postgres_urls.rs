@@ -242,11 +242,14 @@ impl Networked {
         let script = r#"
             cd "$1"
             for name in root other; do
-                openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj "/CN=$name" -keyout $name.key -out $name.crt
+                openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj "/CN=$name" \
+                    -keyout $name.key -out $name.crt
             done
-            openssl req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr
+            openssl req -newkey rsa:2048 -nodes -subj /CN=localhost \
+                -keyout server.key -out server.csr
             echo subjectAltName=DNS:localhost >names
-            openssl x509 -req -in server.csr -CA root.crt -CAkey root.key -CAcreateserial -days 2 -extfile names -out server.crt
+            openssl x509 -req -in server.csr -CA root.crt -CAkey root.key -CAcreateserial -days 2 \
+                -extfile names -out server.crt
             openssl x509 -req -in server.csr -signkey server.key -days 2 -out old.crt
             printf 'local all all trust\nhost all all all scram-sha-256\n' >hba
             chmod 600 server.key; chmod 755 .
@@ -260,8 +263,8 @@ impl Networked {
         let port = free_port();
         let file = |name: &str| directory.path().join(name).display().to_string();
         let settings = format!(
-            "-c fsync=off -c port={port} -c listen_addresses=localhost,127.0.0.1,::1 -c ssl=on -c hba_file={} \
-             -c ssl_cert_file={} -c ssl_key_file={}",
+            "-c fsync=off -c port={port} -c listen_addresses=localhost,127.0.0.1,::1 -c ssl=on \
+             -c hba_file={} -c ssl_cert_file={} -c ssl_key_file={}",
             file("hba"),
             file(certificate),
             file("server.key")
@@ -385,7 +388,8 @@ fn what_a_url_says_counts() {
         &as_user,
         "CREATE FUNCTION s.note() RETURNS event_trigger LANGUAGE plpgsql AS
              $$ BEGIN UPDATE public.named SET name = current_setting('application_name'); END $$;
-         CREATE EVENT TRIGGER note ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION s.note();
+         CREATE EVENT TRIGGER note ON ddl_command_end WHEN TAG IN ('CREATE TABLE')
+             EXECUTE FUNCTION s.note();
          CREATE SCHEMA t; CREATE SCHEMA w",
     );
     for (parameters, variables, name) in [

@@ -35,8 +35,10 @@ fn what_is_not_ours_is_refused_and_left_untouched() {
             "another program's database",
         ),
         (
-            "CREATE TABLE rockets (name TEXT); CREATE TABLE refinery_schema_history(version INTEGER, name TEXT, applied_on TEXT, \
-          checksum TEXT); INSERT INTO refinery_schema_history VALUES (1, 'x', '2022-02-02T00:00:00Z', '1')",
+            "CREATE TABLE rockets (name TEXT); \
+             CREATE TABLE refinery_schema_history(version INTEGER, name TEXT, applied_on TEXT, \
+             checksum TEXT); \
+             INSERT INTO refinery_schema_history VALUES (1, 'x', '2022-02-02T00:00:00Z', '1')",
             "not the shape",
         ),
     ] {
@@ -79,8 +81,8 @@ fn an_empty_file_is_a_fresh_database_and_no_migrate_wants_one_that_is_ready() {
     assert!(!database.exists());
     // Empty, or as left by a first start that was interrupted between the history and the tables.
     std::fs::write(&database, "").unwrap();
-    let history = "CREATE TABLE refinery_schema_history(version INT4 PRIMARY KEY, name VARCHAR(255), \
-                   applied_on VARCHAR(255), checksum VARCHAR(255))";
+    let history = "CREATE TABLE refinery_schema_history(version INT4 PRIMARY KEY, \
+                   name VARCHAR(255), applied_on VARCHAR(255), checksum VARCHAR(255))";
     sql(&database, history);
     assert!(stderr(&run(&[&serve[..], &at(&database)].concat())).contains("not up to date"));
     for _ in 0..2 {

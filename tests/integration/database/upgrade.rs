@@ -27,7 +27,10 @@ const POSTGRES: Latest = Latest { backend: "postgres", version: 4, sign: "rocket
 fn fixture(backend: &str, version: u64) -> String {
     let path = format!("{}/tests/upgrade/{backend}-v{version}.sql", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(&path).unwrap_or_else(|error| {
-        panic!("{path}: {error}; before a migration is added, the database of `fleet` is dumped with the one before it")
+        panic!(
+            "{path}: {error}; before a migration is added, the database of `fleet` is dumped \
+             with the one before it"
+        )
     })
 }
 
@@ -147,7 +150,8 @@ fn is_old_or_new(before: u64, version: Option<u64>, latest: &Latest, signs: &[Va
 /// What exists, and how a view is defined.
 const SQLITE_SIGNS: &str = "SELECT name FROM sqlite_schema UNION ALL
                             SELECT 'no lists' FROM sqlite_schema
-                            WHERE name = 'rockets' AND NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'rockets_listed')";
+                            WHERE name = 'rockets' AND NOT EXISTS
+                                (SELECT 1 FROM sqlite_schema WHERE name = 'rockets_listed')";
 
 #[test]
 fn an_interrupted_migration_leaves_an_sqlite_file_old_or_new() {
@@ -194,7 +198,8 @@ fn an_interrupted_migration_leaves_a_postgres_database_old_or_new() {
         interrupt(&database.url, takes, &mut random);
         let rows = |sql: &str| postgres::query(&database.url, sql);
         eventually("the server has noticed", || !database.is_used());
-        let signs = "SELECT relname AS sign FROM pg_class WHERE relnamespace = 'public'::regnamespace UNION ALL
+        let signs = "SELECT relname AS sign FROM pg_class
+                     WHERE relnamespace = 'public'::regnamespace UNION ALL
                      SELECT relname || ' ' || array_to_string(reloptions, ' ') FROM pg_class";
         let signs: Vec<Value> = rows(signs).into_iter().map(|row| row["sign"].clone()).collect();
         let history = signs.iter().any(|sign| sign == "rocket_monitor_schema_history");

@@ -123,7 +123,8 @@ fn views_say_what_the_api_says() {
     );
     let exact = query(
         &database,
-        "SELECT channel, status, type, speed, latest_update, complete_through FROM rockets_exact ORDER BY 1",
+        "SELECT channel, status, type, speed, latest_update, complete_through FROM rockets_exact \
+         ORDER BY 1",
     );
     assert_eq!(
         exact[2],

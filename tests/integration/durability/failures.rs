@@ -192,7 +192,8 @@ fn a_damaged_row_fails_its_own_batch_and_no_other() {
     assert_eq!(client.post(&faster("good", 2, 1)).status, 204);
     sql(
         &app.database(),
-        "UPDATE processed_ranges SET latest_time = '2022-02-02T18:39:05.863370Z' WHERE channel = 'bad'",
+        "UPDATE processed_ranges SET latest_time = '2022-02-02T18:39:05.863370Z' \
+         WHERE channel = 'bad'",
     );
     assert_eq!(client.post(&faster("bad", 2, 1)).status, 204);
     assert_eq!(app.rocket("bad", "exact")["speed"], 501);

@@ -137,7 +137,8 @@ fn serialization_failures(count: u32) -> String {
              IF nextval('failures') <= {count} THEN RAISE SQLSTATE '40001'; END IF;
              RETURN NULL;
          END $$;
-         CREATE TRIGGER failing AFTER INSERT ON processed_ranges FOR EACH STATEMENT EXECUTE FUNCTION fail();"
+         CREATE TRIGGER failing AFTER INSERT ON processed_ranges FOR EACH STATEMENT
+             EXECUTE FUNCTION fail();"
     )
 }
 
@@ -169,7 +170,8 @@ fn serialization_failures_are_tried_again_within_bounds() {
 
 /// How many of the service's batches wait for a lock.
 fn waiting(database: &TestDatabase) -> usize {
-    let sql = "SELECT 1 AS one FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    let sql = "SELECT 1 AS one FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+               AND datname = current_database()";
     query(&database.url, sql).len()
 }
 
@@ -194,7 +196,10 @@ fn deadlocks_are_tried_again() {
     // Another session locks the rows in a different order: first the upper half, which the batch
     // reaches last, and then the lower half.
     let mut other = Session::open(&database.url);
-    other.execute("SET deadlock_timeout = '1min'; BEGIN; UPDATE rockets SET speed = speed WHERE channel >= 'c20'");
+    other.execute(
+        "SET deadlock_timeout = '1min'; BEGIN; UPDATE rockets SET speed = speed \
+         WHERE channel >= 'c20'",
+    );
     std::thread::scope(|scope| {
         let ingesting = scope.spawn(|| ingest(2));
         eventually("the batch waits", || waiting(&database) == 1);
@@ -251,8 +256,8 @@ const MOST_CONNECTIONS: usize = 8 + 1 + 1;
 /// A session of the test, which counts the others in the database.
 fn others(session: &mut Session) -> usize {
     session.count(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
-             AND backend_type = 'client backend'",
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+             AND pid <> pg_backend_pid() AND backend_type = 'client backend'",
     )
 }
 
@@ -486,7 +491,8 @@ fn starting_waits_for_an_instance_that_migrates_longer_than_for_other_locks() {
     // The lock that each instance takes: the bytes of a word, and the schema.
     let key = i64::from_be_bytes(*b"rockets!");
     migrating.execute(&format!(
-        "SELECT pg_advisory_lock({key} + (SELECT oid FROM pg_namespace WHERE nspname = current_schema())::bigint)"
+        "SELECT pg_advisory_lock({key} + (SELECT oid FROM pg_namespace \
+         WHERE nspname = current_schema())::bigint)"
     ));
     let started = Instant::now();
     let mut command = program(&["migrate", "--database", &database.url]);

@@ -45,7 +45,8 @@ fn post(service: &Service, channel: &str, answered: &AtomicU64) -> u64 {
 /// Sends lines without end. Returns how many of them are stored according to the response.
 fn stream(service: &Service, channel: &str) -> u64 {
     let mut client = Client::new(service.address);
-    let head = "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/jsonl\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let head = "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/jsonl\r\n\
+                Transfer-Encoding: chunked\r\n\r\n";
     client.send(head.as_bytes()).unwrap();
     for number in 1.. {
         let line = faster(channel, number, 1).to_string() + "\n";
@@ -120,7 +121,8 @@ fn ends_well(database: &str, processed: impl Fn(&str) -> u64) -> u64 {
             if database.starts_with("postgres") { "Postgres" } else { "SQLite" }
         ),
         format!(
-            "{times} times, {CLIENTS} clients, {STREAMS} endless bodies, {FOLLOWERS} event streams, {messages} messages"
+            "{times} times, {CLIENTS} clients, {STREAMS} endless bodies, {FOLLOWERS} event \
+             streams, {messages} messages"
         ),
         format!(
             "exit 0 each time, at most {} ms after the last response; accepted but unanswered 0",

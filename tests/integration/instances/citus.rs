@@ -226,7 +226,8 @@ fn a_shard_may_move_and_a_node_be_added() {
         &format!("SELECT citus_set_node_property('{host}', {port}, 'shouldhaveshards', true)"),
     );
     under_load(&database, |_| {
-        let shard = "SELECT shardid, nodename, nodeport FROM citus_shards WHERE table_name = 'rockets'::regclass LIMIT 1";
+        let shard = "SELECT shardid, nodename, nodeport FROM citus_shards \
+                     WHERE table_name = 'rockets'::regclass LIMIT 1";
         let shard = &query(&database.url, shard)[0];
         let from = format!(
             "{}, '{}', {}",

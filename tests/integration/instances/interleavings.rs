@@ -227,7 +227,8 @@ fn is_the_fold(database: &TestDatabase, tallies: &Tallies) {
         let ranges = query(
             &database.url,
             &format!(
-                "SELECT first_msg, last_msg FROM processed_ranges WHERE channel = '{channel}' ORDER BY 1"
+                "SELECT first_msg, last_msg FROM processed_ranges WHERE channel = '{channel}' \
+                 ORDER BY 1"
             ),
         );
         let ranges: Vec<(i64, i64)> = ranges

@@ -228,22 +228,28 @@ fn tables_and_views_say_the_same_as_on_sqlite() {
     let rows = |sql: &str| query(&database.url, sql);
     assert_eq!(
         rows(
-            "SELECT channel, first_missing, last_missing, after_time IS NULL AS start FROM gaps ORDER BY 1, 2"
+            "SELECT channel, first_missing, last_missing, after_time IS NULL AS start FROM gaps \
+             ORDER BY 1, 2"
         ),
         [
             json!({ "channel": "a", "first_missing": 2, "last_missing": 3, "start": false }),
             json!({ "channel": "c", "first_missing": 1, "last_missing": 2, "start": true }),
         ]
     );
-    let unknown = json!({ "mission": null, "rockets": 3, "launched": 0, "exploded": 0, "mean_speed": 7.667, "max_speed": 8 });
+    let unknown = json!({
+        "mission": null, "rockets": 3, "launched": 0, "exploded": 0,
+        "mean_speed": 7.667, "max_speed": 8,
+    });
     assert_eq!(rows("SELECT * FROM report_missions WHERE mission IS NULL"), [unknown]);
     assert_eq!(
         rows(
-            "SELECT rockets, awaiting_launch, launched, processed, missing, rockets_with_gaps FROM report_fleet"
+            "SELECT rockets, awaiting_launch, launched, processed, missing, rockets_with_gaps \
+             FROM report_fleet"
         ),
-        [
-            json!({ "rockets": 4, "awaiting_launch": 3, "launched": 1, "processed": 5, "missing": 4, "rockets_with_gaps": 2 })
-        ]
+        [json!({
+            "rockets": 4, "awaiting_launch": 3, "launched": 1,
+            "processed": 5, "missing": 4, "rockets_with_gaps": 2,
+        })]
     );
     assert_eq!(
         rows("SELECT status, speed, latest_update FROM rockets_exact WHERE channel = 'c'"),
