@@ -57,6 +57,13 @@ pub(super) fn start(level: LogLevel) {
             .boxed()
     };
     tracing_subscriber::registry().with(layer.with_filter(targets(level.into()))).init();
+    // Like other events: a log collector may not understand the standard text.
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let place = panic.location().map(ToString::to_string);
+        let reason = panic.payload_as_str().unwrap_or("unknown");
+        tracing::error!(thread = thread.name(), place, reason, "a thread panicked");
+    }));
 }
 
 /// Libraries' INFO events help only with debugging, so they are logged from level DEBUG on.

@@ -88,6 +88,14 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
+    /// A 500 for a defect of the service.
+    pub(super) fn internal() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "The service has a defect that this request came upon; its log says where.",
+        )
+    }
+
     /// A 503 with Retry-After.
     pub(super) fn unavailable(detail: impl fmt::Display) -> Self {
         let detail = format!(

@@ -1,4 +1,6 @@
-//! Fault injection: named points at which a test can make a write fail, or delay it.
+//! Fault injection: named points at which a test can make a store fail or panic, or delay it. It is
+//! part of the program, because the tests run the program that users run; a check without a plan
+//! costs one comparison.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::StoreError;
 
-/// A point in the processing of a batch.
+/// A point in the processing of a batch or a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailurePoint {
     /// Before anything is read (on SQLite inside the transaction, on Postgres before it).
@@ -18,12 +20,22 @@ pub enum FailurePoint {
     BeforeCommit,
     /// Committed, but no caller has been answered.
     AfterCommit,
+    /// Before a request reads.
+    BeforeRead,
+    /// Before changed rockets are read for followers.
+    BeforeReadOfChanges,
 }
 
 impl FailurePoint {
     /// Every point.
-    pub const ALL: [Self; 4] =
-        [Self::BeforeLoad, Self::BeforeWrites, Self::BeforeCommit, Self::AfterCommit];
+    pub const ALL: [Self; 6] = [
+        Self::BeforeLoad,
+        Self::BeforeWrites,
+        Self::BeforeCommit,
+        Self::AfterCommit,
+        Self::BeforeRead,
+        Self::BeforeReadOfChanges,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -31,21 +43,25 @@ impl FailurePoint {
             Self::BeforeWrites => "before the writes",
             Self::BeforeCommit => "before the commit",
             Self::AfterCommit => "after the commit",
+            Self::BeforeRead => "before the read",
+            Self::BeforeReadOfChanges => "before the read of changes",
         }
     }
 }
 
-/// Called by each batch at each point. Returns whether the batch fails there.
+/// Called at each point. Returns whether the work fails there.
 type Observer = Box<dyn Fn(FailurePoint) -> bool + Send + Sync>;
 
 #[derive(Default)]
 struct Plan {
-    /// How many more batches fail at each point.
-    left: [AtomicU32; FailurePoint::ALL.len()],
+    /// How many more times work fails at each point.
+    errors: [AtomicU32; FailurePoint::ALL.len()],
+    /// How many more times a thread panics at each point.
+    panics: [AtomicU32; FailurePoint::ALL.len()],
     observer: Option<Observer>,
 }
 
-/// Which of the next batches fail, and where; none by default. Clones share the plan.
+/// What fails next, and where; nothing by default. Clones share the plan.
 #[derive(Clone, Default)]
 pub struct Failures {
     plan: Option<Arc<Plan>>,
@@ -78,21 +94,38 @@ impl Failures {
         self.plan.is_some()
     }
 
-    /// Makes the next `count` batches that reach the point fail there.
+    /// Makes the next `count` batches or reads that reach the point fail there.
     pub fn plan(&self, point: FailurePoint, count: u32) {
-        if let Some(left) = self.plan.as_ref().and_then(|plan| plan.left.get(point as usize)) {
-            left.store(count, Ordering::SeqCst);
+        if let Some(plan) = &self.plan {
+            plan.errors[point as usize].store(count, Ordering::SeqCst);
+        }
+    }
+
+    /// Makes the next `count` threads that reach the point panic there.
+    pub fn plan_panic(&self, point: FailurePoint, count: u32) {
+        if let Some(plan) = &self.plan {
+            plan.panics[point as usize].store(count, Ordering::SeqCst);
         }
     }
 
     /// Fails if that was planned or decided.
+    #[expect(clippy::panic, reason = "only a test plans it")]
     pub fn check(&self, point: FailurePoint) -> Result<(), StoreError> {
         let Some(plan) = &self.plan else { return Ok(()) };
+        if take(&plan.panics[point as usize]) {
+            panic!("a panic was injected {}", point.name());
+        }
         let decided = plan.observer.as_ref().is_some_and(|fails| fails(point));
-        let take = |left: u32| left.checked_sub(1);
-        let planned = plan.left.get(point as usize).is_some_and(|left| {
-            left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
-        });
-        if decided || planned { Err(StoreError::Injected(point.name())) } else { Ok(()) }
+        if take(&plan.errors[point as usize]) || decided {
+            Err(StoreError::Injected(point.name()))
+        } else {
+            Ok(())
+        }
     }
+}
+
+/// Whether there was one left.
+fn take(left: &AtomicU32) -> bool {
+    let take_one = |left: u32| left.checked_sub(1);
+    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take_one).is_ok()
 }

@@ -13,19 +13,23 @@ pub(super) mod response_budget;
 mod upgrade;
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
+use actix_web::http::header::HeaderValue;
 use actix_web::{Either, Error, HttpMessage, ResponseError, web};
+
+use futures_util::FutureExt;
 
 use self::auth::Access;
 use self::connection::RequestInProgress;
 use self::request_id::RequestIds;
 use self::response_budget::ResponseBudget;
 use super::extract::body;
-use super::problem;
+use super::problem::{self, Problem};
 use crate::metrics::Metrics;
 
 /// What the middleware needs. Cheap to clone.
@@ -60,7 +64,10 @@ impl Middleware {
         };
         async move {
             let response = match response {
-                Either::Left(response) => problem::of_all_errors(response.await?),
+                Either::Left(response) => match AssertUnwindSafe(response).catch_unwind().await {
+                    Ok(response) => problem::of_all_errors(response?),
+                    Err(_) => return Err(after_panic(&metrics, id, started).into()),
+                },
                 Either::Right((mut request, problem)) => {
                     let announced = body::announced_length(request.headers());
                     body::discard(announced, &mut request.take_payload()).await;
@@ -73,6 +80,18 @@ impl Middleware {
             count(&metrics, &response, started);
             Ok(request_id::add(id, auth::guard(upgrade::close(response))))
         }
+    }
+}
+
+/// The response to a request whose handler has panicked, which the panic hook has logged. The
+/// request is gone, so it is counted as one of the other paths.
+fn after_panic(metrics: &Metrics, id: Option<HeaderValue>, started: Instant) -> Problem {
+    tracing::error!(request_id = ?id, "a handler panicked; its request gets 500");
+    let problem = Problem::internal();
+    metrics.answered(None, problem.status().as_u16(), started.elapsed());
+    match id {
+        Some(id) => problem.with_header(request_id::HEADER.clone(), id),
+        None => problem,
     }
 }
 

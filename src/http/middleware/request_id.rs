@@ -8,7 +8,7 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use crate::http::problem::Reason;
 use crate::wire::shorten::shorten;
 
-static HEADER: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) static HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The most bytes of a client's own id.
 const MAX_BYTES: usize = 128;

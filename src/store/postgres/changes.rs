@@ -21,6 +21,7 @@ use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::changes::{ChangeHint, ChangeHints, Fingerprints, Notified, ScanProgress};
+use crate::store::fault_injection::FailurePoint;
 use crate::store::rows::{self, ROCKET_COLUMNS};
 use crate::store::{ChangeScan, StoreError, Watch};
 
@@ -53,6 +54,7 @@ pub(super) fn channel(schema: &str) -> String {
 impl PostgresStore {
     /// See [`Store::rockets_of`](crate::store::Store::rockets_of).
     pub async fn rockets_of(&self, channels: &[Channel]) -> Result<Vec<Rocket>, StoreError> {
+        self.failures.check(FailurePoint::BeforeReadOfChanges)?;
         let buckets: BTreeSet<i16> =
             channels.iter().map(|channel| self.buckets.of(channel)).collect();
         let buckets: Vec<i16> = buckets.into_iter().collect();

@@ -14,6 +14,7 @@ use crate::domain::query::{MAX_GAPS, Page, RocketInBothViews, RocketQuery, Rocke
 use crate::domain::rocket::{View, gaps};
 use crate::domain::text::Channel;
 use crate::store::StoreError;
+use crate::store::fault_injection::FailurePoint;
 use crate::store::page::{self, Parameter, PartStatement};
 use crate::store::report::{Report, ReportRows, Value};
 use crate::store::rows::{self, ROCKET_COLUMNS};
@@ -103,6 +104,7 @@ impl PostgresStore {
         T: Send + 'static,
         R: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
+        self.failures.check(FailurePoint::BeforeRead)?;
         let runtime = self.runtime.0.as_ref().ok_or(StoreError::BrokenOff)?;
         let read = runtime.spawn(session::within(self.url.patience(), read(self.pool.clone())));
         read.await.unwrap_or(Err(StoreError::BrokenOff))

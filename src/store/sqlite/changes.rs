@@ -17,6 +17,7 @@ use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::changes::{Notified, ScanProgress};
 use crate::store::columns::Columns;
+use crate::store::fault_injection::FailurePoint;
 use crate::store::rows::{self, ROCKET_COLUMNS};
 use crate::store::{ChangeScan, StoreError, Watch};
 
@@ -28,6 +29,7 @@ const UNHELD_POLL: Duration = Duration::from_secs(1);
 impl SqliteStore {
     /// See [`Store::rockets_of`](crate::store::Store::rockets_of).
     pub fn rockets_of(&self, channels: &[Channel]) -> Result<Vec<Rocket>, StoreError> {
+        self.failures.check(FailurePoint::BeforeReadOfChanges)?;
         let cached = |columns: &Columns| {
             channels.iter().filter_map(|channel| columns.get(channel)).collect()
         };

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::fault_injection::Failures;
+use super::fault_injection::{FailurePoint, Failures};
 use super::{OpenError, OpenOptions, StoreError};
 pub use backup::{Backup, BackupError};
 use cache::Cache;
@@ -134,6 +134,7 @@ impl SqliteStore {
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        self.failures.check(FailurePoint::BeforeRead)?;
         match &self.connections {
             ConnectionPool::Memory(connection) => read(&lock(connection)),
             ConnectionPool::File(file) => file.with_reader(read),

@@ -4,4 +4,5 @@ mod crash;
 mod disks;
 mod failures;
 mod outages;
+mod panics;
 mod termination;
