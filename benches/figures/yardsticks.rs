@@ -72,7 +72,7 @@ pub fn median_sync(directory: &Path) -> f64 {
 /// A message as read by serde's derive, borrowing what it can.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[allow(dead_code)]
+#[expect(dead_code, reason = "it is read, but nobody looks at it")]
 struct Derived<'j> {
     #[serde(borrow)]
     metadata: DerivedMetadata<'j>,
@@ -82,7 +82,7 @@ struct Derived<'j> {
 
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[allow(dead_code)]
+#[expect(dead_code, reason = "it is read, but nobody looks at it")]
 struct DerivedMetadata<'j> {
     channel: &'j str,
     message_number: u32,
@@ -92,7 +92,7 @@ struct DerivedMetadata<'j> {
 
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[allow(dead_code)]
+#[expect(dead_code, reason = "it is read, but nobody looks at it")]
 struct DerivedMessage<'j> {
     by: Option<i32>,
     launch_speed: Option<i32>,
