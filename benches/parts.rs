@@ -1,6 +1,6 @@
 //! The parts of a message's path, measured separately: parsing, folding, and one batch. `./run
 //! bench parts` runs them.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
 use divan::counter::ItemsCount;

@@ -1,6 +1,6 @@
 //! Takes the screenshots of the dashboard for the README: `./run screenshots`. A simulated fleet is
 //! sent to a private service, and a headless Chromium shows it.
-#![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::path::Path;
 

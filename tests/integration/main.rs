@@ -2,7 +2,7 @@
 //! once.
 //!
 //! `tests/README.md` says where a test goes, and what [`testkit`] has for it.
-#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod api;
 mod cli;

@@ -3,7 +3,7 @@
 //!
 //! This is a separate binary because `storage_faults` intercepts the calls between SQLite and the
 //! system for the whole process.
-#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod failing;
 mod fleet;

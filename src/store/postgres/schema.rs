@@ -18,13 +18,7 @@ use crate::store::StoreError;
 use crate::store::schema::{Decision, Found, decide, wrong_shape};
 
 mod migrations {
-    #![allow(
-        missing_docs,
-        unreachable_pub,
-        clippy::unwrap_used,
-        clippy::panic,
-        clippy::expect_used
-    )]
+    #![allow(unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::expect_used)]
     refinery::embed_migrations!("migrations/postgres");
 }
 

@@ -10,13 +10,7 @@ use crate::store::schema::{self, Decision, Found};
 use crate::store::{Database, OpenError, StoreError};
 
 mod migrations {
-    #![allow(
-        missing_docs,
-        unreachable_pub,
-        clippy::unwrap_used,
-        clippy::panic,
-        clippy::expect_used
-    )]
+    #![allow(unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::expect_used)]
     refinery::embed_migrations!("migrations/sqlite");
 }
 
