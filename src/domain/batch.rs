@@ -137,3 +137,97 @@ impl<'m> Group<'m> {
         self.order.iter().map(move |place| &messages[place.index])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::message::example::{faster, mission_changed};
+
+    /// Messages of one channel with these numbers.
+    fn messages(numbers: &[i64]) -> Vec<Message> {
+        numbers.iter().map(|number| faster(100).numbered(*number)).collect()
+    }
+
+    /// Joins a group to stored ranges. Returns the ranges that are written, and the outcomes.
+    fn join_group(
+        messages: &[Message],
+        stored: Vec<ProcessedRange>,
+    ) -> (Vec<(i64, i64)>, Vec<Outcome>) {
+        let mut outcomes = vec![Outcome::Duplicate; messages.len()];
+        let joined = Batch::new(messages).groups()[0].join(stored, &mut outcomes);
+        (joined.written().map(|range| (range.first, range.last)).collect(), outcomes)
+    }
+
+    #[test]
+    fn there_is_a_group_for_each_channel_in_byte_order() {
+        let messages: Vec<Message> = ["b", "a", "é", "Z", "a"].map(|on| faster(1).on(on)).into();
+        let batch = Batch::new(&messages);
+        let channels: Vec<&str> =
+            batch.groups().iter().map(|group| group.channel().as_str()).collect();
+        assert_eq!(channels, ["Z", "a", "b", "é"]);
+    }
+
+    #[test]
+    fn each_outcome_is_at_the_index_of_its_message() {
+        let messages = [
+            faster(1).on("b").numbered(1),
+            faster(1).on("a").numbered(2),
+            faster(1).on("b").numbered(3),
+            faster(1).on("a").numbered(1),
+        ];
+        let mut outcomes = [Outcome::Duplicate; 4];
+        for group in Batch::new(&messages).groups() {
+            // Of the channel b, message 1 is stored.
+            let is_b = group.channel().as_str() == "b";
+            let stored = is_b.then(|| ProcessedRange::of(&messages[0])).into_iter().collect();
+            group.join(stored, &mut outcomes);
+        }
+        use Outcome::{Applied, Duplicate};
+        assert_eq!(outcomes, [Duplicate, Applied, Applied, Applied]);
+    }
+
+    #[test]
+    fn messages_are_joined_by_number_whatever_their_order_in_the_batch() {
+        let (written, outcomes) = join_group(&messages(&[3, 1, 2]), vec![]);
+        assert_eq!(written, [(1, 3)]);
+        assert_eq!(outcomes, [Outcome::Applied; 3]);
+    }
+
+    #[test]
+    fn of_two_copies_in_a_batch_the_one_that_arrived_first_counts() {
+        let messages = [
+            mission_changed("APOLLO").numbered(2),
+            faster(100).numbered(1),
+            mission_changed("GEMINI").numbered(2),
+        ];
+        let mut outcomes = [Outcome::Duplicate; 3];
+        let joined = Batch::new(&messages).groups()[0].join(vec![], &mut outcomes);
+        assert_eq!(outcomes, [Outcome::Applied, Outcome::Applied, Outcome::Duplicate]);
+        let mission = joined.applied.and_then(|applied| applied.summary.mission);
+        assert_eq!(mission.map(|latest| latest.value.to_string()).as_deref(), Some("APOLLO"));
+    }
+
+    #[test]
+    fn numbers_that_are_far_apart_need_separate_windows() {
+        let windows = |numbers: &[i64]| -> Vec<(i64, i64)> {
+            let messages = messages(numbers);
+            let batch = Batch::new(&messages);
+            batch.groups()[0].windows().map(|window| (window.first, window.last)).collect()
+        };
+        assert_eq!(windows(&[7]), [(7, 7)]);
+        assert_eq!(windows(&[1_000, 3, 1, 1_010]), [(1, 3), (1_000, 1_010)]);
+        assert_eq!(windows(&[1, 1 + WINDOW_SPACING]), [(1, 1 + WINDOW_SPACING)]);
+        assert_eq!(windows(&[1, 2 + WINDOW_SPACING]).len(), 2);
+    }
+
+    #[test]
+    fn only_ranges_that_overlap_or_touch_a_window_are_near() {
+        let stored = [2, 4, 8, 10, 500].map(|number| ProcessedRange::of(&messages(&[number])[0]));
+        let new = messages(&[6, 501]);
+        let near = Batch::new(&new).groups()[0].near(&stored);
+        assert_eq!(near.iter().map(|range| range.first).collect::<Vec<_>>(), [500]);
+        let new = messages(&[5, 9]);
+        let near = Batch::new(&new).groups()[0].near(&stored);
+        assert_eq!(near.iter().map(|range| range.first).collect::<Vec<_>>(), [4, 8, 10]);
+    }
+}

@@ -142,3 +142,71 @@ impl SpeedChange {
         i64::from(self.0)
     }
 }
+
+/// Messages for tests. A maker makes message 1 of the channel `rocket`; [`on`](Message::on),
+/// [`numbered`](Message::numbered) and [`at`](Message::at) change that.
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) mod example {
+    use super::{Channel, Event, Message, MessageNumber, SpeedChange, Text, Timestamp};
+
+    pub(crate) fn launched(rocket_type: &str, launch_speed: i64, mission: &str) -> Message {
+        let launch_speed = speed_change(launch_speed);
+        message(Event::Launched {
+            rocket_type: text(rocket_type),
+            launch_speed,
+            mission: text(mission),
+        })
+    }
+
+    pub(crate) fn faster(by: i64) -> Message {
+        message(Event::SpeedIncreased { by: speed_change(by) })
+    }
+
+    pub(crate) fn slower(by: i64) -> Message {
+        message(Event::SpeedDecreased { by: speed_change(by) })
+    }
+
+    pub(crate) fn exploded(reason: &str) -> Message {
+        message(Event::Exploded { reason: text(reason) })
+    }
+
+    pub(crate) fn mission_changed(new_mission: &str) -> Message {
+        message(Event::MissionChanged { new_mission: text(new_mission) })
+    }
+
+    impl Message {
+        /// The message with another channel.
+        pub(crate) fn on(self, channel: &str) -> Self {
+            Self { channel: Channel::from(text(channel)), ..self }
+        }
+
+        /// The message with another number.
+        pub(crate) fn numbered(self, number: i64) -> Self {
+            Self { number: MessageNumber::new(number).unwrap(), ..self }
+        }
+
+        /// The message with another time, in seconds since 1970.
+        pub(crate) fn at(self, seconds: i64) -> Self {
+            Self { time: time(seconds), ..self }
+        }
+    }
+
+    /// An instant, in seconds since 1970.
+    pub(crate) fn time(seconds: i64) -> Timestamp {
+        Timestamp::from_unix_micros(seconds * 1_000_000).unwrap()
+    }
+
+    fn message(event: Event) -> Message {
+        let (channel, number) = (text("rocket").into(), MessageNumber::new(1).unwrap());
+        Message { channel, number, time: time(0), event }
+    }
+
+    fn text(value: &str) -> Text {
+        Text::new(value.to_owned()).unwrap()
+    }
+
+    fn speed_change(change: i64) -> SpeedChange {
+        SpeedChange::new(change).unwrap()
+    }
+}

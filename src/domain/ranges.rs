@@ -190,3 +190,90 @@ impl Joiner {
         self.joined
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::message::example::faster;
+
+    /// A rocket that has processed messages 1 to 3 and 6 to 7. Message n adds n to the speed.
+    fn stored() -> Vec<ProcessedRange> {
+        vec![range(1, 3, 1 + 2 + 3), range(6, 7, 6 + 7)]
+    }
+
+    fn range(first: i64, last: i64, speed_change: i64) -> ProcessedRange {
+        let summary = Summary { speed_change, ..Summary::of(&faster(0)) };
+        ProcessedRange { first, last, summary }
+    }
+
+    /// Joins messages with these numbers. Returns whether each was new, and the result.
+    fn join_numbers(stored: Vec<ProcessedRange>, numbers: &[i64]) -> (Vec<bool>, Joined) {
+        let messages: Vec<Message> =
+            numbers.iter().map(|number| faster(*number).numbered(*number)).collect();
+        let mut news = Vec::new();
+        let joined = join(stored, messages.iter(), |is_new| news.push(is_new));
+        (news, joined)
+    }
+
+    #[test]
+    fn a_message_beyond_a_gap_becomes_a_range_of_its_own() {
+        let (news, joined) = join_numbers(stored(), &[9]);
+        assert_eq!(news, [true]);
+        assert_eq!((joined.removed, joined.grown), (vec![], vec![]));
+        assert_eq!(joined.added, [range(9, 9, 9)]);
+    }
+
+    #[test]
+    fn a_message_next_to_a_range_extends_it() {
+        // Above the range, which keeps its first number.
+        assert_eq!(join_numbers(stored(), &[8]).1.grown, [range(6, 8, 6 + 7 + 8)]);
+        // Below it: the first number is part of the key, so the row is replaced.
+        let joined = join_numbers(stored(), &[5]).1;
+        assert_eq!((joined.removed, joined.added), (vec![6], vec![range(5, 7, 5 + 6 + 7)]));
+    }
+
+    #[test]
+    fn messages_that_fill_a_gap_merge_its_two_neighbours() {
+        let (news, joined) = join_numbers(stored(), &[4, 5]);
+        assert_eq!(news, [true, true]);
+        assert_eq!(joined.grown, [range(1, 7, 1 + 2 + 3 + 4 + 5 + 6 + 7)]);
+        assert_eq!((joined.removed, joined.added), (vec![6], vec![]));
+        // What is new is only what was in the gap. It also completes the sequence up to 7.
+        let applied = joined.applied.map(|applied| {
+            let Applied { processed, highest, complete_through, summary } = applied;
+            (processed, highest, complete_through, summary.speed_change)
+        });
+        assert_eq!(applied, Some((2, 5, 7, 4 + 5)));
+    }
+
+    #[test]
+    fn duplicates_change_nothing() {
+        let (news, joined) = join_numbers(stored(), &[1, 3, 6]);
+        assert_eq!(news, [false, false, false]);
+        assert_eq!(joined, Joined::default());
+    }
+
+    #[test]
+    fn of_two_new_copies_the_first_counts() {
+        let (news, joined) = join_numbers(stored(), &[9, 9]);
+        assert_eq!(news, [true, false]);
+        assert_eq!(joined.added, [range(9, 9, 9)]);
+    }
+
+    #[test]
+    fn every_order_of_arrival_ends_in_the_same_range() {
+        for order in [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]] {
+            let mut ranges: Vec<ProcessedRange> = Vec::new();
+            for number in order {
+                let joined = join_numbers(ranges.clone(), &[number]).1;
+                ranges.retain(|range| {
+                    let is_replaced = joined.grown.iter().any(|grown| grown.first == range.first);
+                    !is_replaced && !joined.removed.contains(&range.first)
+                });
+                ranges.extend(joined.written().cloned());
+                ranges.sort_unstable_by_key(|range| range.first);
+            }
+            assert_eq!(ranges, [range(1, 3, 1 + 2 + 3)], "{order:?}");
+        }
+    }
+}

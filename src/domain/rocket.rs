@@ -227,3 +227,99 @@ pub fn gaps(ranges: impl Iterator<Item = (i64, i64)>, limit: usize) -> Vec<(i64,
         .take(limit)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::message::Message;
+    use crate::domain::message::example::{exploded, faster, launched, mission_changed, time};
+    use crate::domain::ranges::join;
+
+    /// The ranges that these messages make, which are in the order of their numbers.
+    fn ranges(messages: &[Message]) -> Vec<ProcessedRange> {
+        join(Vec::new(), messages.iter(), |_| {}).added
+    }
+
+    fn fold(messages: &[Message]) -> RangeFold {
+        let mut fold = RangeFold::default();
+        ranges(messages).into_iter().for_each(|range| fold.add(range));
+        fold
+    }
+
+    fn shown(text: &Option<Text>) -> Option<&str> {
+        text.as_ref().map(Text::as_str)
+    }
+
+    #[test]
+    fn without_gaps_both_views_agree() {
+        let fold =
+            fold(&[launched("Falcon-9", 500, "ARTEMIS").numbered(1), faster(3_000).numbered(2)]);
+        let state = fold.state(View::BestEffort);
+        assert_eq!(state, fold.state(View::Exact));
+        assert_eq!((state.status, state.speed), (Status::Launched, 3_500));
+    }
+
+    #[test]
+    fn the_exact_view_ends_at_the_first_gap() {
+        // Message 3 is missing.
+        let fold = fold(&[
+            launched("Falcon-9", 500, "ARTEMIS").numbered(1).at(10),
+            faster(3_000).numbered(2).at(20),
+            mission_changed("APOLLO").numbered(4).at(40),
+            exploded("ENGINE_FAILURE").numbered(5).at(50),
+        ]);
+        let best_effort = fold.state(View::BestEffort);
+        assert_eq!(best_effort.status, Status::Exploded);
+        assert_eq!(shown(&best_effort.mission), Some("APOLLO"));
+        assert_eq!(best_effort.latest_update, Some(time(50)));
+        let exact = fold.state(View::Exact);
+        assert_eq!(exact.status, Status::Launched);
+        assert_eq!(shown(&exact.mission), Some("ARTEMIS"));
+        assert_eq!(exact.latest_update, Some(time(20)));
+        assert_eq!((best_effort.speed, exact.speed), (3_500, 3_500));
+    }
+
+    #[test]
+    fn without_message_1_the_exact_view_is_empty() {
+        let fold = fold(&[faster(3_000).numbered(2)]);
+        assert_eq!(fold.state(View::BestEffort).speed, 3_000);
+        let exact = fold.state(View::Exact);
+        assert_eq!(exact, RocketState::of(None));
+        assert_eq!((exact.status, exact.speed), (Status::AwaitingLaunch, 0));
+        assert_eq!(fold.progress().complete_through, 0);
+    }
+
+    #[test]
+    fn an_explosion_outweighs_every_launch() {
+        let explosion = exploded("ENGINE_FAILURE").numbered(2);
+        let launch = launched("Falcon-9", 500, "ARTEMIS").numbered(1);
+        let status = |messages: &[Message]| fold(messages).state(View::BestEffort).status;
+        assert_eq!(status(std::slice::from_ref(&explosion)), Status::Exploded);
+        assert_eq!(status(&[launch, explosion.clone()]), Status::Exploded);
+        // Not even a launch with a higher number changes that.
+        let relaunch = launched("Falcon-9", 500, "ARTEMIS").numbered(3);
+        assert_eq!(status(&[explosion, relaunch]), Status::Exploded);
+    }
+
+    #[test]
+    fn progress_counts_what_is_processed_and_what_is_missing() {
+        let messages = [1, 2, 5, 6, 9].map(|number| faster(1).numbered(number));
+        let progress = fold(&messages).progress();
+        assert_eq!(progress, Progress { processed: 5, complete_through: 2, highest: 9 });
+        assert_eq!(progress.missing(), 2 + 2);
+    }
+
+    #[test]
+    fn gaps_are_the_missing_ranges_below_the_highest_number() {
+        let of = |numbers: &[i64], limit| {
+            let messages: Vec<_> =
+                numbers.iter().map(|number| faster(1).numbered(*number)).collect();
+            let ranges = ranges(&messages);
+            gaps(ranges.iter().map(|range| (range.first, range.last)), limit)
+        };
+        assert_eq!(of(&[1, 2, 5, 6, 9], 100), [(3, 4), (7, 8)]);
+        assert_eq!(of(&[4], 100), [(1, 3)]);
+        assert_eq!(of(&[1, 2, 3], 100), []);
+        assert_eq!(of(&[3, 5, 7, 9], 2), [(1, 2), (4, 4)]);
+    }
+}

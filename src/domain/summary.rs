@@ -120,3 +120,93 @@ fn combine_latest(mine: &mut Option<Latest>, other: Option<Latest>) {
         *mine = other;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::message::example::{
+        exploded, faster, launched, mission_changed, slower, time,
+    };
+
+    /// The summary of some messages, added in this order.
+    fn summary(messages: &[Message]) -> Summary {
+        let Some((first, others)) = messages.split_first() else {
+            unreachable!("a summary has at least one message");
+        };
+        let mut summary = Summary::of(first);
+        others.iter().for_each(|message| summary.add(message));
+        summary
+    }
+
+    fn combined(mut one: Summary, other: Summary) -> Summary {
+        one.combine(other);
+        one
+    }
+
+    /// The number and the text of a latest value.
+    fn shown(latest: &Option<Latest>) -> Option<(i64, &str)> {
+        latest.as_ref().map(|latest| (latest.number, latest.value.as_str()))
+    }
+
+    /// The first messages of a rocket.
+    fn messages() -> [Message; 5] {
+        [
+            launched("Falcon-9", 500, "ARTEMIS").numbered(1).at(10),
+            faster(3_000).numbered(2).at(20),
+            mission_changed("APOLLO").numbered(3).at(30),
+            slower(1_200).numbered(4).at(40),
+            exploded("ENGINE_FAILURE").numbered(5).at(50),
+        ]
+    }
+
+    #[test]
+    fn it_holds_the_sum_of_the_speeds_and_the_latest_of_everything_else() {
+        let summary = summary(&messages());
+        assert_eq!(summary.speed_change, 500 + 3_000 - 1_200);
+        assert_eq!(shown(&summary.launch), Some((1, "Falcon-9")));
+        assert_eq!(shown(&summary.mission), Some((3, "APOLLO")));
+        assert_eq!(shown(&summary.explosion), Some((5, "ENGINE_FAILURE")));
+        assert_eq!(summary.latest_time, time(50));
+    }
+
+    #[test]
+    fn an_older_message_that_arrives_late_overwrites_nothing() {
+        let newer = mission_changed("APOLLO").numbered(7);
+        let older = mission_changed("GEMINI").numbered(6);
+        let launch = launched("Falcon-9", 500, "ARTEMIS").numbered(1);
+        let summary = summary(&[newer, older, launch]);
+        assert_eq!(shown(&summary.mission), Some((7, "APOLLO")));
+        // But a launch still sets what no newer message has set, and counts for the speed.
+        assert_eq!(shown(&summary.launch), Some((1, "Falcon-9")));
+        assert_eq!(summary.speed_change, 500);
+    }
+
+    #[test]
+    fn the_number_decides_what_is_latest_and_the_time_does_not() {
+        let summary = summary(&[
+            mission_changed("APOLLO").numbered(2).at(10),
+            mission_changed("GEMINI").numbered(1).at(99),
+        ]);
+        assert_eq!(shown(&summary.mission), Some((2, "APOLLO")));
+        assert_eq!(summary.latest_time, time(99));
+    }
+
+    #[test]
+    fn summaries_of_different_messages_combine_in_any_order_and_grouping() {
+        let [one, two, three, four, five] = messages();
+        let whole = summary(&messages());
+        // Not contiguous: a summary can be of any set of messages.
+        let [a, b, c] = [summary(&[one, four]), summary(&[three]), summary(&[two, five])];
+        // Commutative.
+        assert_eq!(combined(a.clone(), b.clone()), combined(b.clone(), a.clone()));
+        // Associative.
+        assert_eq!(combined(combined(a.clone(), b.clone()), c.clone()), whole);
+        assert_eq!(combined(a, combined(b, c)), whole);
+    }
+
+    #[test]
+    fn a_message_must_be_in_only_one_of_the_summaries_that_are_combined() {
+        let twice = combined(summary(&[faster(100)]), summary(&[faster(100)]));
+        assert_eq!(twice.speed_change, 200, "it is counted twice");
+    }
+}

@@ -4,7 +4,7 @@
 //!
 //! Committers never wait for followers, and a follower costs no more memory than one chunk. A
 //! follower that falls behind the retained changes is disconnected, and starts again. Without
-//! followers, nothing is read. [`change_log`] keeps the changes, [`reader`] is the thread. No HTTP
+//! followers, nothing is read. `change_log` keeps the changes, `reader` is the thread. No HTTP
 //! and no SQL belong here.
 
 mod change_log;

@@ -3,8 +3,8 @@
 //!
 //! [`Ingest`] is the entrance of the queue, and a `committer` its exit. A store may have several
 //! partitions; then each has its own queue and committer, so that a batch is for one partition.
-//! [`ndjson`] turns bytes into messages, for the HTTP API and for [`file`](mod@file). No HTTP, no
-//! SQL and no rules about messages belong here.
+//! [`file`](mod@file) ingests files without a queue. No HTTP, no SQL and no rules about messages
+//! belong here.
 
 mod committer;
 pub mod file;
