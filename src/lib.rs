@@ -18,15 +18,15 @@
 //!
 //! | module | contents | must not contain |
 //! |---|---|---|
-//! | [`domain`] | messages, the associative fold, processed ranges, both views | JSON, HTTP, SQL statements, threads, the clock |
-//! | [`wire`] | messages, rockets and reports as JSON, CSV and tables; their schemas | rules about messages, HTTP, SQL |
+//! | [`domain`] | messages, the associative fold, both views | formats, SQL, threads, the clock |
+//! | [`wire`] | messages, rockets and reports as JSON, CSV and tables | rules about messages, SQL |
 //! | [`ingest`] | the bounded queue, group commit, files | rules about messages, SQL, HTTP |
-//! | [`feed`] | recent changes, for event streams | SQL, HTTP, anything that a committer would wait for |
-//! | [`store`] | opening, migrating, committing, reading, auditing; the catalogue of reports | rules about messages |
+//! | [`feed`] | recent changes, for event streams | what a committer would wait for, SQL, HTTP |
+//! | [`store`] | opening, migrating, committing, reading, auditing | rules about messages |
 //! | [`http`] | extract, call, answer | SQL, folding, batching |
 //! | [`service`] | starting and stopping the parts in the right order | what the parts do |
-//! | [`simulator`] | a simulated fleet, with a fold of its own to compare with | the service's parser and fold |
-//! | [`cli`] | the arguments, output and exit statuses of each command | what the commands do |
+//! | [`simulator`] | a fleet with a fold of its own, to compare with | the service's own fold |
+//! | [`cli`] | arguments, output and exit statuses of each command | what the commands do |
 //! | [`tokens`] | write and read tokens | HTTP |
 //! | [`metrics`] | counters, timings and gauges of the service | labels with many values |
 //! | [`terminal`] | escaping of text from senders and files | printing |
