@@ -17,10 +17,13 @@ use prometheus::{
 use crate::domain::batch::Outcome;
 use crate::domain::message::{EventType, Message};
 use crate::store::report::{ReportRows, Value};
-use crate::wire::message::Reject;
+use crate::wire::message::RejectionKind;
 
-const REJECTS: [(Reject, &str); 3] =
-    [(Reject::NotJson, "not_json"), (Reject::Invalid, "invalid"), (Reject::TooLarge, "too_large")];
+const REJECTS: [(RejectionKind, &str); 3] = [
+    (RejectionKind::NotJson, "not_json"),
+    (RejectionKind::Invalid, "invalid"),
+    (RejectionKind::TooLarge, "too_large"),
+];
 
 /// The kinds of store failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,9 +178,9 @@ impl Metrics {
     }
 
     /// Records an input that is not a valid message.
-    pub fn rejected(&self, reject: Reject) {
+    pub fn rejected(&self, rejection: RejectionKind) {
         for ((known, _), counter) in REJECTS.iter().zip(&self.counted.rejected) {
-            if *known == reject {
+            if *known == rejection {
                 counter.inc();
             }
         }

@@ -12,7 +12,7 @@ use crate::http::extract::body;
 use crate::http::problem::Problem;
 use crate::http::state::State;
 use crate::ingest::{IngestError, Receipt, Submission};
-use crate::wire::message::{Reject, parse};
+use crate::wire::message::{RejectionKind, parse};
 use crate::wire::ndjson::{BadLine, LineReader, Lines};
 use crate::wire::schema::MessageBody;
 
@@ -60,7 +60,7 @@ pub(in crate::http) async fn post(
     mut payload: web::Payload,
     state: web::Data<State>,
 ) -> Result<HttpResponse, Problem> {
-    let counted = |reject: Reject| state.metrics.rejected(reject);
+    let counted = |rejection: RejectionKind| state.metrics.rejected(rejection);
     body::refuse_encoded(&request, &mut payload).await?;
     if body::is_ndjson(&request) {
         return post_many(payload, &state).await;
@@ -68,11 +68,11 @@ pub(in crate::http) async fn post(
     let json = body::read_message(&request, &mut payload, &state.stopping).await;
     let json = json.inspect_err(|problem| {
         if problem.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            counted(Reject::TooLarge);
+            counted(RejectionKind::TooLarge);
         }
     })?;
     let bytes = json.len();
-    let message = parse(json).inspect_err(|rejection| counted(Reject::from(rejection)))?;
+    let message = parse(json).inspect_err(|rejection| counted(RejectionKind::from(rejection)))?;
     let tally = state.ingest.commit(Submission::One(message), bytes).await?;
     let mut response = HttpResponse::NoContent();
     if tally.duplicates > 0 {
@@ -143,7 +143,7 @@ impl Stream<'_> {
     }
 
     async fn send(&mut self, lines: Lines) -> Result<(), Problem> {
-        lines.bad.iter().for_each(|bad| self.state.metrics.rejected(bad.reject));
+        lines.bad.iter().for_each(|bad| self.state.metrics.rejected(bad.rejection));
         self.counts.received += lines.bad.len() as u64;
         self.counts.rejected += lines.bad.len() as u64;
         let untold = ERRORS_TOLD.saturating_sub(self.counts.errors.len());
