@@ -1,10 +1,10 @@
 //! A fast path for the JSON of usual messages: finds the texts of their members.
 //!
 //! It accepts only the JSON that messages usually consist of: objects of known members that are
-//! plain strings or integers. It returns `None` for anything else: an escape, an unknown or repeated
-//! member, a fraction, a syntax error. Then [`parse`](super::message::parse) uses serde_json, which
-//! finds the same members where both succeed, and describes errors. No rules about messages belong
-//! here.
+//! plain strings or integers. It returns `None` for anything else: an escape, an unknown or
+//! repeated member, a fraction, a syntax error. Then [`parse`](super::message::parse) uses
+//! serde_json, which finds the same members where both succeed, and describes errors. No rules
+//! about messages belong here.
 
 /// The JSON texts of the members of `metadata` and of `message`, in the order of their names;
 /// `None` where one is missing.

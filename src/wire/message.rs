@@ -1,8 +1,8 @@
 //! Parses bytes into a valid [`Message`], or into a list of all its faults.
 //!
 //! One pass over the JSON text (a fast path, or serde_json where that gives up) finds the known
-//! members, as slices of the text. Then the `messageType` decides which members are converted, and to
-//! which types. So members may come in any order, ignored members may hold anything, and a valid
+//! members, as slices of the text. Then the `messageType` decides which members are converted, and
+//! to which types. So members may come in any order, ignored members may hold anything, and a valid
 //! message costs no allocation: its texts share the buffer that it arrived in.
 
 use std::borrow::Cow;
@@ -329,8 +329,8 @@ impl<'j> DeserializeSeed<'j> for MemberNameSeed {
     type Value = Cow<'j, [u8]>;
 
     fn deserialize<D: Deserializer<'j>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        // Read it as JSON first: serde_json's bytes may hold control characters, which are not valid
-        // JSON.
+        // Read it as JSON first: serde_json's bytes may hold control characters, which are not
+        // valid JSON.
         let json = <&RawValue>::deserialize(deserializer)?.get();
         match json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
             Some(name) if !name.contains('\\') => Ok(Cow::Borrowed(name.as_bytes())),

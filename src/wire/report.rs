@@ -22,8 +22,8 @@ pub enum Syntax {
     Json,
 }
 
-/// Encodes a report in parts, so that a long report need not be in memory as a whole: the start, any
-/// number of rows, and the end.
+/// Encodes a report in parts, so that a long report need not be in memory as a whole: the start,
+/// any number of rows, and the end.
 #[derive(Debug)]
 pub struct ReportWriter {
     report: Report,

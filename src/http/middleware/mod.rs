@@ -88,7 +88,7 @@ impl Middleware {
 fn after_panic(metrics: &Metrics, id: Option<HeaderValue>, started: Instant) -> Problem {
     tracing::error!(request_id = ?id, "a handler panicked; its request gets 500");
     let problem = Problem::internal();
-    metrics.answered(None, problem.status().as_u16(), started.elapsed());
+    metrics.responded(None, problem.status().as_u16(), started.elapsed());
     match id {
         Some(id) => problem.with_header(request_id::HEADER.clone(), id),
         None => problem,
@@ -112,5 +112,5 @@ fn count<B: MessageBody>(metrics: &Metrics, response: &ServiceResponse<B>, start
             pattern.as_deref()
         }
     };
-    metrics.answered(route, response.status().as_u16(), started.elapsed());
+    metrics.responded(route, response.status().as_u16(), started.elapsed());
 }
