@@ -1,5 +1,5 @@
-//! Properties that must hold for any input. The fuzzer tries to break them (`./run fuzz`), and a
-//! test runs them on the corpus. Not part of the program.
+//! Properties that must hold for any input. The fuzzer looks for inputs that break them (`./run
+//! fuzz`), and a test checks them for the corpus. Not part of the program.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use bytes::Bytes;
@@ -9,18 +9,18 @@ use serde_json::value::RawValue;
 use crate::domain::message::Message;
 use crate::domain::timestamp::Timestamp;
 pub use crate::http::fuzzing::{cursor, query};
-use crate::wire::message::{MAX_MESSAGE_BYTES, Rejection, parse, ways_agree};
+use crate::wire::message::{MAX_MESSAGE_BYTES, Rejection, fast_path_agrees_with_serde_json, parse};
 use crate::wire::ndjson::{LineReader, Lines};
 
 /// The body of one message: accepted or rejected, and an accepted message equals its JSON.
 pub fn message(input: &[u8]) {
     let parsed = parse(Bytes::copy_from_slice(input));
     let is_json = serde_json::from_slice::<&RawValue>(input).is_ok();
-    assert!(std::str::from_utf8(input).ok().is_none_or(ways_agree));
+    assert!(std::str::from_utf8(input).ok().is_none_or(fast_path_agrees_with_serde_json));
     match parsed {
         Ok(message) => {
             assert!(is_json);
-            is_faithful(&message, input);
+            assert_equals_json(&message, input);
         }
         Err(Rejection::NotJson(reason)) => assert!(!reason.is_empty()),
         Err(Rejection::Invalid(faults)) => {
@@ -36,23 +36,23 @@ pub fn message(input: &[u8]) {
 
 /// Compares the message with serde_json's values at the same places. (serde_json takes the last
 /// value of a duplicated member, which the parser rejects for known members. It can't hold numbers
-/// out of its range, which only ignored members may be.)
-fn is_faithful(message: &Message, input: &[u8]) {
+/// out of its range; only ignored members may have such values.)
+fn assert_equals_json(message: &Message, input: &[u8]) {
     let Ok(json) = serde_json::from_slice::<Value>(input) else { return };
     let metadata = &json["metadata"];
     assert_eq!(metadata["channel"], message.channel.as_str());
     assert_eq!(metadata["messageNumber"], message.number.get());
     assert_eq!(Timestamp::parse(metadata["messageTime"].as_str().unwrap()).unwrap(), message.time);
-    let again = Timestamp::parse(&message.time.to_string());
-    assert_eq!(again.unwrap(), message.time, "a time is read as it is written");
+    let reparsed = Timestamp::parse(&message.time.to_string());
+    assert_eq!(reparsed.unwrap(), message.time, "a written time parses to the time itself");
 }
 
 /// A stream of lines: the result must not depend on how the stream is cut into parts, and each line
-/// must be read as a message on its own. The first bytes determine the cuts.
+/// must parse like a message on its own. The first bytes determine the cuts.
 pub fn ndjson(input: &[u8]) {
     let (cuts, stream) = input.split_at(input.len().min(8));
-    let whole = read(stream, &[]);
-    assert_eq!(whole, read(stream, cuts));
+    let uncut = read_in_parts(stream, &[]);
+    assert_eq!(uncut, read_in_parts(stream, cuts));
     let stream = stream.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(stream);
     let (mut messages, mut bad) = (Vec::new(), Vec::new());
     for (line, number) in stream.split(|byte| *byte == b'\n').zip(1_u64..) {
@@ -65,12 +65,12 @@ pub fn ndjson(input: &[u8]) {
             _ => bad.push(number),
         }
     }
-    assert_eq!(whole, (messages, bad));
+    assert_eq!(uncut, (messages, bad));
 }
 
-/// The messages and the numbers of the bad lines of a stream that arrives in parts of these
+/// The messages, and the numbers of the bad lines, of a stream that arrives in parts of these
 /// lengths, repeated.
-fn read(stream: &[u8], parts: &[u8]) -> (Vec<String>, Vec<u64>) {
+fn read_in_parts(stream: &[u8], parts: &[u8]) -> (Vec<String>, Vec<u64>) {
     let (mut reader, mut lines, mut rest) = (LineReader::default(), Lines::default(), stream);
     for part in parts.iter().cycle().take_while(|_| parts.iter().any(|part| *part > 0)) {
         if rest.is_empty() {

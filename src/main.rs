@@ -1,4 +1,4 @@
-//! The program. Everything it does is in the library.
+//! The program. The library has all of its code.
 
 use std::process::ExitCode;
 

@@ -17,10 +17,13 @@ use prometheus::{
 use crate::domain::batch::Outcome;
 use crate::domain::message::{EventType, Message};
 use crate::store::report::{ReportRows, Value};
-use crate::wire::message::Reject;
+use crate::wire::message::RejectionKind;
 
-const REJECTS: [(Reject, &str); 3] =
-    [(Reject::NotJson, "not_json"), (Reject::Invalid, "invalid"), (Reject::TooLarge, "too_large")];
+const REJECTION_REASONS: [(RejectionKind, &str); 3] = [
+    (RejectionKind::NotJson, "not_json"),
+    (RejectionKind::Invalid, "invalid"),
+    (RejectionKind::TooLarge, "too_large"),
+];
 
 /// The kinds of store failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,55 +36,55 @@ pub enum StoreOperation {
 
 const OUTCOMES: [&str; 2] = ["applied", "duplicate"];
 
-/// The label of requests to paths that are no route.
-const OTHER: &str = "other";
+/// The route label of requests that match no route.
+const UNMATCHED_ROUTE: &str = "other";
 
 /// The prefix of all names.
 const PREFIX: &str = "rocket_monitor";
 
 /// Status codes are 100 to 599.
-const STATUSES: usize = 500;
+const STATUS_CODES: usize = 500;
 
 /// The metrics of the service. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    counted: Arc<Counted>,
+    inner: Arc<Inner>,
 }
 
-/// The requests to one route.
+/// The metrics of one route.
 #[derive(Debug)]
 struct RouteMetrics {
     path: &'static str,
     seconds: Histogram,
-    /// By status code. Those that are zero are not shown.
-    requests: [AtomicU64; STATUSES],
+    /// The number of requests by status code, from 100. The text omits zeros.
+    requests: [AtomicU64; STATUS_CODES],
 }
 
 #[derive(Debug)]
-struct Counted {
+struct Inner {
     registry: Registry,
     /// By outcome and type.
     messages: [[IntCounter; EventType::ALL.len()]; OUTCOMES.len()],
-    rejected: [IntCounter; REJECTS.len()],
+    rejected: [IntCounter; REJECTION_REASONS.len()],
     batch_messages: Histogram,
     commit_seconds: Histogram,
     queue_wait_seconds: Histogram,
     store_errors: [IntCounter; 2],
-    /// The first counts requests to paths that are no route.
+    /// The first entry counts requests that match no route.
     routes: Vec<RouteMetrics>,
 }
 
-/// Upper bounds of 0.1 ms to 10 s.
-const SECONDS: [f64; 16] = [
+/// Upper bounds of durations, in seconds: 0.1 ms to 10 s.
+const DURATION_BUCKETS: [f64; 16] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0,
 ];
-/// Upper bounds of 1 to about 16,000 messages.
-const MESSAGES: [f64; 8] = [1.0, 4.0, 16.0, 64.0, 256.0, 1_024.0, 4_096.0, 16_384.0];
+/// Upper bounds of batch sizes, in messages.
+const BATCH_SIZE_BUCKETS: [f64; 8] = [1.0, 4.0, 16.0, 64.0, 256.0, 1_024.0, 4_096.0, 16_384.0];
 
 impl Metrics {
-    /// Creates all metrics, at zero; requests are counted by these routes. Fails only if two
-    /// metrics have the same name.
+    /// Creates all metrics, at zero. Counts requests by these routes. Fails only if two metrics
+    /// have one name.
     pub fn new(routes: impl IntoIterator<Item = &'static str>) -> prometheus::Result<Self> {
         let registry = Registry::new_custom(Some(PREFIX.to_owned()), None)?;
         let messages = counters(
@@ -107,62 +110,69 @@ impl Metrics {
                 "http_request_duration_seconds",
                 "Time until the response started, by route.",
             )
-            .buckets(SECONDS.to_vec()),
+            .buckets(DURATION_BUCKETS.to_vec()),
             &["route"],
         )?;
         registry.register(Box::new(request_seconds.clone()))?;
         register_process(&registry)?;
-        let counted = Counted {
+        let inner = Inner {
             messages: OUTCOMES.map(|outcome| {
-                EventType::ALL.map(|kind| messages.with_label_values(&[outcome, kind.name()]))
+                EventType::ALL
+                    .map(|event_type| messages.with_label_values(&[outcome, event_type.name()]))
             }),
-            rejected: REJECTS.map(|(_, reason)| rejected.with_label_values(&[reason])),
+            rejected: REJECTION_REASONS.map(|(_, reason)| rejected.with_label_values(&[reason])),
             batch_messages: histogram(
                 &registry,
                 "batch_messages",
                 "Messages per batch.",
-                &MESSAGES,
+                &BATCH_SIZE_BUCKETS,
             )?,
             commit_seconds: histogram(
                 &registry,
                 "commit_duration_seconds",
                 "Time to commit a batch, including failed attempts.",
-                &SECONDS,
+                &DURATION_BUCKETS,
             )?,
             queue_wait_seconds: histogram(
                 &registry,
                 "queue_wait_seconds",
                 "Time that messages waited for their batch.",
-                &SECONDS,
+                &DURATION_BUCKETS,
             )?,
             store_errors: ["commit", "read"]
                 .map(|operation| store_errors.with_label_values(&[operation])),
-            routes: std::iter::once(OTHER)
+            routes: std::iter::once(UNMATCHED_ROUTE)
                 .chain(routes)
                 .map(|path| RouteMetrics {
                     path,
                     seconds: request_seconds.with_label_values(&[path]),
-                    requests: [const { AtomicU64::new(0) }; STATUSES],
+                    requests: [const { AtomicU64::new(0) }; STATUS_CODES],
                 })
                 .collect(),
             registry,
         };
-        Ok(Self { counted: Arc::new(counted) })
+        Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Records a commit of a batch, or a failed attempt (no outcomes).
-    pub fn committed(&self, messages: &[Message], outcomes: Option<&[Outcome]>, took: Duration) {
-        let counted = &self.counted;
-        counted.commit_seconds.observe(took.as_secs_f64());
+    /// Records a committed batch, or a failed attempt, which has no outcomes.
+    pub fn committed(
+        &self,
+        messages: &[Message],
+        outcomes: Option<&[Outcome]>,
+        duration: Duration,
+    ) {
+        let inner = &self.inner;
+        inner.commit_seconds.observe(duration.as_secs_f64());
         let Some(outcomes) = outcomes else { return };
-        counted.batch_messages.observe(messages.len() as f64);
-        // Sum here first: an atomic addition per message would cost more than the rest of this.
+        inner.batch_messages.observe(messages.len() as f64);
+        // Sum in plain integers first: one atomic addition per message would cost more than all
+        // else here.
         let mut sums = [[0_u64; EventType::ALL.len()]; OUTCOMES.len()];
         for (message, outcome) in messages.iter().zip(outcomes) {
             sums[usize::from(*outcome == Outcome::Duplicate)]
                 [message.event.event_type() as usize] += 1;
         }
-        for (counters, sums) in counted.messages.iter().zip(sums) {
+        for (counters, sums) in inner.messages.iter().zip(sums) {
             for (counter, sum) in counters.iter().zip(sums) {
                 counter.inc_by(sum);
             }
@@ -171,38 +181,39 @@ impl Metrics {
 
     /// Records how long messages waited for their batch.
     pub fn waited(&self, since: Instant) {
-        self.counted.queue_wait_seconds.observe(since.elapsed().as_secs_f64());
+        self.inner.queue_wait_seconds.observe(since.elapsed().as_secs_f64());
     }
 
     /// Records an input that is not a valid message.
-    pub fn rejected(&self, reject: Reject) {
-        for ((known, _), counter) in REJECTS.iter().zip(&self.counted.rejected) {
-            if *known == reject {
+    pub fn rejected(&self, rejection: RejectionKind) {
+        for ((kind, _), counter) in REJECTION_REASONS.iter().zip(&self.inner.rejected) {
+            if *kind == rejection {
                 counter.inc();
             }
         }
     }
 
-    /// Records a store failure.
     pub fn store_failed(&self, operation: StoreOperation) {
-        self.counted.store_errors[usize::from(operation == StoreOperation::Read)].inc();
+        self.inner.store_errors[usize::from(operation == StoreOperation::Read)].inc();
     }
 
-    /// Records the response to a request. Without a route, it was for a path that is none.
-    #[expect(clippy::expect_used, reason = "there is always a first entry")]
-    pub fn answered(&self, route: Option<&str>, status: u16, took: Duration) {
-        let routes = &self.counted.routes;
-        let known = route.and_then(|path| routes.iter().find(|known| known.path == path));
-        let route = known.or(routes.first()).expect("the first is for paths that are no route");
-        route.seconds.observe(took.as_secs_f64());
-        let place = usize::from(status).checked_sub(100);
-        if let Some(count) = place.and_then(|place| route.requests.get(place)) {
+    /// Records the response to a request, and how long it took to start. `route` is `None` for a
+    /// path that matches no route.
+    #[expect(clippy::expect_used, reason = "the constructor adds an entry before all routes")]
+    pub fn responded(&self, route: Option<&str>, status: u16, duration: Duration) {
+        let routes = &self.inner.routes;
+        let matched = route.and_then(|path| routes.iter().find(|route| route.path == path));
+        let route =
+            matched.or(routes.first()).expect("the constructor adds an entry before all routes");
+        route.seconds.observe(duration.as_secs_f64());
+        let index = usize::from(status).checked_sub(100);
+        if let Some(count) = index.and_then(|index| route.requests.get(index)) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// All metrics as text, with the current state of the service and the fleet. Without `fleet`,
-    /// its gauges are missing.
+    /// Encodes all metrics as text, with the current state of the service and the fleet. Without
+    /// `fleet`, the text lacks the fleet's gauges.
     pub fn encode(
         &self,
         queue_bytes: i64,
@@ -221,7 +232,7 @@ impl Metrics {
         if let Some(fleet) = fleet {
             register_fleet(&now, fleet)?;
         }
-        let mut families = self.counted.registry.gather();
+        let mut families = self.inner.registry.gather();
         families.extend(now.gather());
         families.sort_by(|a, b| a.name().cmp(b.name()));
         let mut text = Vec::new();
@@ -234,7 +245,7 @@ impl Metrics {
             Opts::new("http_requests_total", "Answered requests, by route and status."),
             &["route", "status"],
         )?;
-        for route in &self.counted.routes {
+        for route in &self.inner.routes {
             for (status, count) in (100..).zip(&route.requests) {
                 let count = count.load(Ordering::Relaxed);
                 if count > 0 {
@@ -279,7 +290,7 @@ fn register_gauge(
     registry.register(Box::new(gauge))
 }
 
-/// Registers what doesn't change while the process runs.
+/// Registers the metrics that don't change while the process runs.
 fn register_process(registry: &Registry) -> prometheus::Result<()> {
     let started = Gauge::new(
         "process_start_time_seconds",
@@ -296,18 +307,11 @@ fn register_process(registry: &Registry) -> prometheus::Result<()> {
 
 /// Registers the gauges of the fleet, from its report.
 fn register_fleet(registry: &Registry, fleet: &ReportRows) -> prometheus::Result<()> {
-    let cell = |name: &str| {
-        let place = fleet.report.columns().iter().position(|(column, _)| *column == name)?;
-        match fleet.rows.first()?.get(place)? {
-            Value::Integer(integer) => Some(*integer),
-            _ => None,
-        }
-    };
     let rockets = IntGaugeVec::new(Opts::new("rockets", "Rockets, by status."), &["status"])?;
     for (status, column) in
         [("awaitingLaunch", "awaiting_launch"), ("launched", "launched"), ("exploded", "exploded")]
     {
-        rockets.with_label_values(&[status]).set(cell(column).unwrap_or(0));
+        rockets.with_label_values(&[status]).set(total(fleet, column));
     }
     registry.register(Box::new(rockets))?;
     for (name, help, column) in [
@@ -319,7 +323,20 @@ fn register_fleet(registry: &Registry, fleet: &ReportRows) -> prometheus::Result
         ("missing_messages", "Messages missing below their rockets' highest.", "missing"),
         ("processed_messages", "Processed messages of the rockets in the database.", "processed"),
     ] {
-        register_gauge(registry, name, help, cell(column).unwrap_or(0))?;
+        register_gauge(registry, name, help, total(fleet, column))?;
     }
     Ok(())
+}
+
+/// An integer column of the fleet's totals. None of them is null: the view counts rows, or replaces
+/// the null sum of no rows by 0.
+fn total(fleet: &ReportRows, column: &str) -> i64 {
+    let [totals] = &*fleet.rows else {
+        unreachable!("the view aggregates without grouping, so it is one row")
+    };
+    let index = fleet.report.columns().iter().position(|(name, _)| *name == column);
+    match index.and_then(|index| totals.get(index)) {
+        Some(Value::Integer(total)) => *total,
+        other => unreachable!("the report `fleet` has the integer column {column}, not {other:?}"),
+    }
 }

@@ -1,4 +1,4 @@
-//! The service: the only place that starts its parts, and stops them in the right order.
+//! The service: the only module that starts its parts, and stops them in the right order.
 //!
 //! `serve`, the tests and the benchmarks start the same parts here: the committers and the feed
 //! ([`Pipeline`]), and before them the HTTP server ([`Service`]).
@@ -15,19 +15,17 @@ use crate::ingest::{Committers, Ingest, Limits};
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
 
-/// How long a hung store may delay the stop, once all requests are answered or abandoned.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(3);
-/// The deadline for closing the store, counted from the last request. The process must end within
-/// ten seconds of the signal.
-const CLOSE_BY: Duration = Duration::from_millis(3_500);
+/// How long a stop waits for the last commits, once all requests are answered or abandoned.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(3);
+/// The deadline for closing the store, counted from the end of the server. The process must end
+/// within ten seconds of the signal.
+const CLOSE_DEADLINE: Duration = Duration::from_millis(3_500);
 
 /// Why the service can't start, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The server failed.
     #[error(transparent)]
     Server(#[from] io::Error),
     /// Two metrics have the same name.
@@ -35,10 +33,10 @@ pub enum ServiceError {
     Metrics(#[from] prometheus::Error),
 }
 
-/// What takes messages and distributes changes: the committers, and the feed.
+/// The committers, which store messages, and the feed, which distributes changes.
 #[derive(Debug)]
 pub struct Pipeline {
-    /// The entrance for messages.
+    /// Queues messages for the committers.
     pub ingest: Ingest,
     feed: Feed,
     committers: Committers,
@@ -46,7 +44,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts the threads.
+    /// Starts the threads of the feed and of the committers.
     pub fn start(store: &Store, metrics: &Metrics, limits: Limits) -> Result<Self, StoreError> {
         // Committers report to the feed.
         let (feed, feed_thread) = Feed::start(store)?;
@@ -54,20 +52,20 @@ impl Pipeline {
         Ok(Self { ingest, feed, committers, feed_thread })
     }
 
-    /// Commits everything that is queued, and ends the threads. The error says why not everything
-    /// was committed in time; then the threads are left behind.
-    pub fn stop(self, patience: Duration) -> Result<(), &'static str> {
+    /// Commits everything that is queued, and ends the threads. If that takes longer than the
+    /// timeout, the error says why, and the threads keep running.
+    pub fn stop(self, timeout: Duration) -> Result<(), &'static str> {
         self.ingest.stop();
-        let committed = self.committers.wait(patience);
+        let committed = self.committers.wait(timeout);
         self.feed.stop();
         committed?;
-        // A panic has been logged. Nothing depends on the feed any more.
+        // The panic hook has logged a panic of the thread. Nothing depends on the feed any more.
         let _ = self.feed_thread.join();
         Ok(())
     }
 }
 
-/// How a service serves.
+/// The configuration of a service.
 #[derive(Debug)]
 pub struct ServiceConfig {
     /// Bound sockets.
@@ -91,46 +89,47 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts all parts. Requests are answered from now on, until [`stop`](Self::stop), or until
-    /// the future that `until` returns is ready. It is created on the server's thread, inside a
-    /// tokio runtime, before this returns.
+    /// Starts all parts. The service answers requests until [`stop`](Self::stop), or until the
+    /// future that `shutdown_signal` creates is ready. It is created on the server's thread, inside
+    /// a tokio runtime, before this function returns.
     pub fn start<F>(
         store: Store,
         config: ServiceConfig,
-        until: impl FnOnce() -> io::Result<F> + Send + 'static,
+        shutdown_signal: impl FnOnce() -> io::Result<F> + Send + 'static,
     ) -> Result<Self, ServiceError>
     where
         F: Future<Output = ()> + 'static,
     {
         let metrics = Metrics::new(http::paths())?;
         let pipeline = Pipeline::start(&store, &metrics, config.limits)?;
-        let (ingest, feed, served) =
+        let (ingest, feed, server_store) =
             (pipeline.ingest.clone(), pipeline.feed.clone(), store.clone());
         let ServiceConfig { listeners, access, capacity, .. } = config;
-        let (started, starting) = mpsc::channel();
+        let (started_sender, started_receiver) = mpsc::channel();
         let serve = async move {
-            let until = until()?;
-            let server = Server::new(listeners, served, ingest, feed, metrics, access, capacity)?;
+            let shutdown_signal = shutdown_signal()?;
+            let server =
+                Server::new(listeners, server_store, ingest, feed, metrics, access, capacity)?;
             let stopper = server.stopper();
-            // The caller waits for this.
-            let _ = started.send((server.addresses().to_vec(), stopper.clone()));
+            // The caller waits for this value, so the receiver exists.
+            let _ = started_sender.send((server.addresses().to_vec(), stopper.clone()));
             actix_web::rt::spawn(async move {
-                until.await;
+                shutdown_signal.await;
                 stopper.stop().await;
             });
             server.run().await
         };
         let thread = std::thread::Builder::new().name("server".to_owned());
         let server = thread.spawn(|| actix_web::rt::System::new().block_on(serve))?;
-        match starting.recv() {
+        match started_receiver.recv() {
             Ok((addresses, stopper)) => Ok(Self { addresses, stopper, server, pipeline, store }),
-            // The thread has ended without starting.
+            // The thread has ended without a running server.
             Err(_) => {
-                let failed = joined(server);
+                let result = join_server(server);
                 // Nothing was queued, so nothing can be lost.
-                let _ = pipeline.stop(COMMIT_PATIENCE);
-                failed?;
-                unreachable!("the server ends before it starts only if it fails")
+                let _ = pipeline.stop(COMMIT_TIMEOUT);
+                result?;
+                unreachable!("the thread drops its sender without a value only if it fails")
             }
         }
     }
@@ -140,8 +139,8 @@ impl Service {
         &self.addresses
     }
 
-    /// Stops accepting, answers the requests in progress, commits every message that was accepted,
-    /// and closes the store. That takes at most ten seconds.
+    /// Stops accepting connections, answers the requests in progress, commits every accepted
+    /// message, and closes the store, within ten seconds.
     pub fn stop(self) -> Result<(), ServiceError> {
         tokio::runtime::Builder::new_current_thread().build()?.block_on(self.stopper.stop());
         self.wait()
@@ -149,11 +148,14 @@ impl Service {
 
     /// Waits until the server has ended, and stops everything else like [`stop`](Self::stop).
     pub fn wait(self) -> Result<(), ServiceError> {
-        let served = joined(self.server);
+        let result = join_server(self.server);
         let ended = Instant::now();
-        match self.pipeline.stop(COMMIT_PATIENCE) {
+        match self.pipeline.stop(COMMIT_TIMEOUT) {
             Ok(()) => {
-                close(self.store, (ended + CLOSE_BY).saturating_duration_since(Instant::now()));
+                close(
+                    self.store,
+                    (ended + CLOSE_DEADLINE).saturating_duration_since(Instant::now()),
+                );
                 tracing::info!("stopped; every message that was accepted is committed");
             }
             Err(reason) => tracing::warn!(
@@ -161,23 +163,23 @@ impl Service {
                 "stopped; messages that could not be committed were not acknowledged"
             ),
         }
-        Ok(served?)
+        Ok(result?)
     }
 }
 
-fn joined(server: JoinHandle<io::Result<()>>) -> io::Result<()> {
+fn join_server(server: JoinHandle<io::Result<()>>) -> io::Result<()> {
     server.join().unwrap_or_else(|_| Err(io::Error::other("the server's thread panicked")))
 }
 
-/// Closes the store, unless that takes too long. Committed data is safe either way; closing only
-/// moves it into one file.
-fn close(store: Store, patience: Duration) {
-    let (closed, closing) = mpsc::channel();
+/// Closes the store, or gives up after the timeout. Committed data is on disk either way; closing
+/// only moves it into one file.
+fn close(store: Store, timeout: Duration) {
+    let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
-        // The receiver is gone if this took too long.
-        let _ = closed.send(store.close());
+        // The receiver is gone after the timeout.
+        let _ = sender.send(store.close());
     });
-    match closing.recv_timeout(patience) {
+    match receiver.recv_timeout(timeout) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "the database could not be closed cleanly"),
         Err(_) => tracing::warn!("the database could not be closed in time"),

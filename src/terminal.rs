@@ -13,7 +13,7 @@ const ZERO_WIDTH_JOINER: char = '\u{200d}';
 /// Shows the digit before it as a key.
 const ENCLOSING_KEYCAP: char = '\u{20e3}';
 
-/// Escapes every character that is not simply visible, like `\n` or `\u{202e}`.
+/// Escapes every character that acts on the terminal or is invisible, as `\n` or `\u{202e}`.
 ///
 /// These are controls (C0, DEL and C1), line and paragraph separators, and invisible characters:
 /// direction marks, zero-width spaces and joiners, tags, variation selectors, fillers. Visible text
@@ -21,10 +21,10 @@ const ENCLOSING_KEYCAP: char = '\u{20e3}';
 /// `👩‍🚀` and `❤️`. Joiners between letters and the tags of regional flags are escaped, because they
 /// can hide text. A backslash stays a single backslash.
 pub fn escape(text: &str) -> Cow<'_, str> {
-    rewrite(text, |char, to| to.extend(char.escape_default()))
+    escape_unsafe(text, |char, output| output.extend(char.escape_default()))
 }
 
-/// Does the same to our own multi-line texts, but keeps line ends.
+/// Escapes a text of several lines that the program itself wrote, but keeps its line ends.
 pub fn escape_lines(text: &str) -> Cow<'_, str> {
     if matches!(escape(text), Cow::Borrowed(_)) {
         return Cow::Borrowed(text);
@@ -37,21 +37,22 @@ pub fn escape_lines(text: &str) -> Cow<'_, str> {
     Cow::Owned(lines.collect())
 }
 
-/// Does the same to JSON, with JSON's own escapes: the parsed value stays equal.
+/// Escapes JSON with JSON's own escapes, so that it still parses to the same value.
 ///
-/// JSON escapes the C0 controls itself, and those between its tokens are white space.
+/// C0 controls stay: inside strings, JSON has already escaped them, and between tokens they are
+/// white space.
 pub fn escape_json(json: &str) -> Cow<'_, str> {
-    rewrite(json, |char, to| {
+    escape_unsafe(json, |char, output| {
         if u32::from(char) < 0x20 {
-            to.push(char);
+            output.push(char);
         } else {
             let units = char.encode_utf16(&mut [0; 2]).to_vec();
-            to.extend(units.iter().map(|unit| format!("\\u{unit:04x}")));
+            output.extend(units.iter().map(|unit| format!("\\u{unit:04x}")));
         }
     })
 }
 
-/// Displays its content, escaped.
+/// Displays its content with [`escape`].
 #[derive(Clone, Copy, Debug)]
 pub struct Escaped<T>(pub T);
 
@@ -61,24 +62,25 @@ impl<T: fmt::Display> fmt::Display for Escaped<T> {
     }
 }
 
-/// Replaces unsafe characters.
-fn rewrite(text: &str, spell: impl Fn(char, &mut String)) -> Cow<'_, str> {
+/// Replaces each unsafe character by what `escape_char` appends.
+fn escape_unsafe(text: &str, escape_char: impl Fn(char, &mut String)) -> Cow<'_, str> {
     if text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
         return Cow::Borrowed(text);
     }
-    let mut rewritten = String::with_capacity(text.len());
+    let mut escaped = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
     let (mut previous, mut in_emoji) = (None, false);
     while let Some(char) = chars.next() {
-        let joined = belongs_to_emoji(previous.filter(|_| in_emoji), char, chars.peek().copied());
-        if joined || !is_hidden(char) {
-            rewritten.push(char);
+        let in_sequence =
+            belongs_to_emoji(previous.filter(|_| in_emoji), char, chars.peek().copied());
+        if in_sequence || !is_hidden(char) {
+            escaped.push(char);
         } else {
-            spell(char, &mut rewritten);
+            escape_char(char, &mut escaped);
         }
-        (previous, in_emoji) = (Some(char), joined || is_pictographic(char));
+        (previous, in_emoji) = (Some(char), in_sequence || is_pictographic(char));
     }
-    if rewritten == text { Cow::Borrowed(text) } else { Cow::Owned(rewritten) }
+    if escaped == text { Cow::Borrowed(text) } else { Cow::Owned(escaped) }
 }
 
 fn is_hidden(char: char) -> bool {
@@ -136,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_acts_or_hides_is_written_out() {
+    fn control_and_invisible_characters_are_escaped() {
         for (text, escaped) in [
             ("\0\u{7}\u{1b}[2J\u{7f}", r"\u{0}\u{7}\u{1b}[2J\u{7f}"),
             ("one\r\nline 99:\ttwo", r"one\r\nline 99:\ttwo"),
@@ -172,13 +174,13 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_our_own_keep_their_ends() {
+    fn line_ends_are_kept() {
         assert_eq!(escape_lines("a\u{1b}\r\nb\n\rc"), "a\\u{1b}\r\nb\n\\rc");
         assert!(matches!(escape_lines("plain"), Cow::Borrowed(_)));
     }
 
     #[test]
-    fn json_stays_equal() {
+    fn escaped_json_parses_to_the_same_value() {
         let json = "{\n \"a\u{202e}\": \"\u{7f}\u{e0067}🚀\\n\"\n}";
         let escaped = escape_json(json);
         assert_eq!(escaped, "{\n \"a\\u202e\": \"\\u007f\\udb40\\udc67🚀\\n\"\n}");

@@ -16,7 +16,7 @@ use std::time::Duration;
 use subtle::{Choice, ConstantTimeEq};
 
 /// How often a token file is reloaded.
-const READ_AGAIN: Duration = Duration::from_secs(1);
+const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 /// The largest token file: room for hundreds of tokens.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
@@ -25,7 +25,7 @@ const MAX_FILE_BYTES: u64 = 64 * 1024;
 pub struct Token(Box<str>);
 
 impl Token {
-    /// None if the text is not a token.
+    /// `None` if the text is not a token.
     pub fn parse(text: &str) -> Option<Self> {
         let (start, padding) = text.split_at(text.trim_end_matches('=').len());
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
@@ -35,7 +35,6 @@ impl Token {
         valid.then(|| Self(text.into()))
     }
 
-    /// The token itself.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -47,53 +46,38 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Why tokens can't be loaded. The error names the place, never its contents.
+/// Why tokens can't be loaded. The error names the file or the variable, never its contents.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// The file can't be read.
     #[error("{}: {error}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        error: io::Error,
-    },
+    Unreadable { path: PathBuf, error: io::Error },
     /// A FIFO, a device or a directory, which could block a read forever.
     #[error("{} is not a regular file; save the tokens to a file, one per line", path.display())]
-    NotAFile {
-        /// The path.
-        path: PathBuf,
-    },
+    NotAFile { path: PathBuf },
     /// Too large for a list of tokens.
     #[error("{} is larger than {} KiB; is it the right file? A token file has one token per line",
             path.display(), MAX_FILE_BYTES / 1024)]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
-    /// There are no tokens.
-    #[error("{place} holds no token; add at least one (one per line)")]
+    TooLarge { path: PathBuf },
+    #[error("{origin} holds no token; add at least one (one per line)")]
     Empty {
         /// A file or a variable.
-        place: String,
+        origin: String,
     },
-    /// A line is not a token.
     #[error(
-        "{place}: line {line} is not a token; a token may hold letters, digits and -._~+/ and end \
+        "{origin}: line {line} is not a token; a token may hold letters, digits and -._~+/ and end \
          in ="
     )]
     Malformed {
         /// A file or a variable.
-        place: String,
+        origin: String,
         /// The line number, from 1.
         line: usize,
     },
-    /// Both places have tokens.
+    /// Both the file and the variable are set.
     #[error("{file} and {variable} are both set; use only one of them")]
-    Twice {
+    BothSet {
         /// The option that names the file.
         file: &'static str,
-        /// The variable.
         variable: &'static str,
     },
 }
@@ -102,36 +86,36 @@ pub enum TokenError {
 #[derive(Debug)]
 pub struct Tokens {
     file: Option<PathBuf>,
-    /// Not locked while the file is read.
+    /// Never locked while the file is read.
     tokens: RwLock<Arc<[Token]>>,
 }
 
 impl Tokens {
-    /// Loads the tokens from the file that an option names, or from a variable that holds the token
-    /// itself. None if neither is set.
-    pub fn from(
+    /// Loads the tokens from the file that an option names, or from an environment variable that
+    /// holds the tokens themselves. `None` if neither is set.
+    pub fn load(
         (option, file): (&'static str, Option<&Path>),
         (variable, value): (&'static str, Option<&OsStr>),
     ) -> Result<Option<Self>, TokenError> {
         let tokens = match (file, value) {
-            (Some(_), Some(_)) => return Err(TokenError::Twice { file: option, variable }),
+            (Some(_), Some(_)) => return Err(TokenError::BothSet { file: option, variable }),
             (Some(path), None) => read(path)?,
-            // Bytes that are not UTF-8 become a character that no token may hold.
+            // Bytes that are not UTF-8 become U+FFFD, which no token may hold.
             (None, Some(value)) => parse(variable, &value.to_string_lossy())?,
             (None, None) => return Ok(None),
         };
         Ok(Some(Self { file: file.map(Path::to_owned), tokens: RwLock::new(tokens.into()) }))
     }
 
-    /// Shares the tokens, and reloads their file as long as someone holds them.
-    pub fn watched(self) -> io::Result<Arc<Self>> {
+    /// Shares the tokens, and reloads their file as long as the result is alive.
+    pub fn into_watched(self) -> io::Result<Arc<Self>> {
         let file = self.file.clone();
         let tokens = Arc::new(self);
         if let Some(file) = file {
             let tokens = Arc::downgrade(&tokens);
             std::thread::Builder::new()
                 .name("tokens".to_owned())
-                .spawn(move || watch(&file, &tokens))?;
+                .spawn(move || reload_periodically(&file, &tokens))?;
         }
         Ok(tokens)
     }
@@ -142,9 +126,9 @@ impl Tokens {
     }
 
     /// Whether this is one of the tokens. Compares in constant time.
-    pub fn accept(&self, given: &str) -> bool {
+    pub fn accept(&self, candidate: &str) -> bool {
         let tokens = self.current();
-        let equal = |token: &Token| token.0.as_bytes().ct_eq(given.as_bytes());
+        let equal = |token: &Token| token.0.as_bytes().ct_eq(candidate.as_bytes());
         tokens.iter().fold(Choice::from(0), |accepted, token| accepted | equal(token)).into()
     }
 
@@ -163,12 +147,12 @@ impl Tokens {
     }
 }
 
-/// Reloads the file every second, because neither its times nor its size show every change. While
-/// the file is unusable, the previous tokens stay valid.
-fn watch(file: &Path, tokens: &Weak<Tokens>) {
+/// Reloads the file every second: neither its times nor its size show every change. While the file
+/// is unusable, the previous tokens stay valid.
+fn reload_periodically(file: &Path, tokens: &Weak<Tokens>) {
     let mut last_error = None;
     loop {
-        std::thread::sleep(READ_AGAIN);
+        std::thread::sleep(RELOAD_INTERVAL);
         let Some(tokens) = tokens.upgrade() else { return };
         let error = match read(file) {
             Ok(new) => {
@@ -208,15 +192,19 @@ fn read(path: &Path) -> Result<Vec<Token>, TokenError> {
 }
 
 /// Parses one token per line. Surrounding white space and blank lines are ignored.
-fn parse(place: &str, text: &str) -> Result<Vec<Token>, TokenError> {
+fn parse(origin: &str, text: &str) -> Result<Vec<Token>, TokenError> {
     let lines = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty());
     let tokens: Vec<Token> = lines
         .map(|(index, line)| {
-            let malformed = || TokenError::Malformed { place: place.to_owned(), line: index + 1 };
+            let malformed = || TokenError::Malformed { origin: origin.to_owned(), line: index + 1 };
             Token::parse(line).ok_or_else(malformed)
         })
         .collect::<Result<_, _>>()?;
-    if tokens.is_empty() { Err(TokenError::Empty { place: place.to_owned() }) } else { Ok(tokens) }
+    if tokens.is_empty() {
+        Err(TokenError::Empty { origin: origin.to_owned() })
+    } else {
+        Ok(tokens)
+    }
 }
 
 #[cfg(test)]
@@ -224,14 +212,14 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn of(value: &str) -> Result<Option<Tokens>, TokenError> {
-        Tokens::from(("--file", None), ("VARIABLE", Some(value.as_ref())))
+    fn from_variable(value: &str) -> Result<Option<Tokens>, TokenError> {
+        Tokens::load(("--file", None), ("VARIABLE", Some(value.as_ref())))
     }
 
     #[test]
-    fn what_is_given_has_to_be_one_of_them_exactly() {
-        let tokens = of("first-token\n\n  second/token==\r\n").unwrap().unwrap();
-        for (given, accepted) in [
+    fn only_exact_tokens_are_accepted() {
+        let tokens = from_variable("first-token\n\n  second/token==\r\n").unwrap().unwrap();
+        for (candidate, accepted) in [
             ("first-token", true),
             ("second/token==", true),
             ("first-toke", false),
@@ -239,28 +227,28 @@ mod tests {
             ("first-tokens", false),
             ("", false),
         ] {
-            assert_eq!(tokens.accept(given), accepted, "{given:?}");
+            assert_eq!(tokens.accept(candidate), accepted, "{candidate:?}");
         }
         assert_eq!(tokens.first().unwrap().expose(), "first-token");
         assert!(!format!("{tokens:?}").contains("first"));
     }
 
     #[test]
-    fn what_is_no_token_is_refused_without_being_repeated() {
-        for (value, told) in
+    fn errors_do_not_repeat_malformed_tokens() {
+        for (value, reason) in
             [("", "holds no token"), (" \n ", "holds no token"), ("good\nsecret word", "line 2")]
         {
-            let error = of(value).unwrap_err().to_string();
-            assert!(error.contains(told) && !error.contains("secret"), "{error}");
+            let error = from_variable(value).unwrap_err().to_string();
+            assert!(error.contains(reason) && !error.contains("secret"), "{error}");
         }
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("tokens");
-        let from_file = || Tokens::from(("--file", Some(&file)), ("VARIABLE", None));
+        let from_file = || Tokens::load(("--file", Some(&file)), ("VARIABLE", None));
         assert!(from_file().unwrap_err().to_string().contains("tokens"));
         std::fs::write(&file, "a\n").unwrap();
         assert!(from_file().unwrap().unwrap().accept("a"));
         let variable = ("VARIABLE", Some("b".as_ref()));
-        let twice = Tokens::from(("--file", Some(&file)), variable).unwrap_err();
-        assert_eq!(twice.to_string(), "--file and VARIABLE are both set; use only one of them");
+        let both = Tokens::load(("--file", Some(&file)), variable).unwrap_err();
+        assert_eq!(both.to_string(), "--file and VARIABLE are both set; use only one of them");
     }
 }

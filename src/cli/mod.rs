@@ -146,7 +146,7 @@ fn tokens(
     variable: &'static str,
 ) -> Result<Option<Tokens>, TokenError> {
     let value = std::env::var_os(variable);
-    Tokens::from((option, file), (variable, value.as_deref()))
+    Tokens::load((option, file), (variable, value.as_deref()))
 }
 
 /// The exit status of a command that ran to its end.

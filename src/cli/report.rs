@@ -11,7 +11,7 @@ use super::{DatabaseArgs, Failure, Finished};
 use crate::store::Store;
 use crate::store::report::{Report, ReportRows, Value};
 use crate::terminal::{escape_json, escape_lines};
-use crate::wire::report::{self as wire, Parts, Syntax};
+use crate::wire::report::{self as wire, ReportWriter, Syntax};
 
 /// Print a report of the fleet
 ///
@@ -95,7 +95,7 @@ fn print_table(store: &Store, report: Report) -> Result<(), Failure> {
 
 fn print_rows(store: &Store, report: Report, syntax: Syntax) -> Result<(), Failure> {
     let mut printer = Printer {
-        parts: Parts::new(report, syntax),
+        writer: ReportWriter::new(report, syntax),
         syntax,
         on_terminal: stdout().is_terminal(),
         rows: Vec::with_capacity(ROWS_PER_PART),
@@ -121,7 +121,7 @@ fn print_rows(store: &Store, report: Report, syntax: Syntax) -> Result<(), Failu
 
 /// Prints rows as they come, many at a time.
 struct Printer {
-    parts: Parts,
+    writer: ReportWriter,
     syntax: Syntax,
     on_terminal: bool,
     /// Read, but not printed yet.
@@ -130,7 +130,7 @@ struct Printer {
 
 impl Printer {
     fn start(&mut self) -> Result<ControlFlow<()>, Failure> {
-        let start = self.parts.start(false)?;
+        let start = self.writer.start(false)?;
         self.print(start)
     }
 
@@ -144,13 +144,13 @@ impl Printer {
 
     fn end(mut self) -> Result<(), Failure> {
         if self.print_rows()?.is_continue() && self.syntax == Syntax::Json {
-            say!("{}", self.parts.end())?;
+            say!("{}", self.writer.end())?;
         }
         Ok(())
     }
 
     fn print_rows(&mut self) -> Result<ControlFlow<()>, Failure> {
-        let text = self.parts.rows(&self.rows)?;
+        let text = self.writer.rows(&self.rows)?;
         self.rows.clear();
         self.print(text)
     }

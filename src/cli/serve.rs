@@ -128,8 +128,8 @@ fn capacity_of(files: usize) -> Result<Capacity, String> {
 
 fn access(args: &ServeArgs) -> Result<Access, Failure> {
     Ok(Access {
-        write: args.tokens.write()?.map(Tokens::watched).transpose()?,
-        read: args.tokens.read()?.map(Tokens::watched).transpose()?,
+        write: args.tokens.write()?.map(Tokens::into_watched).transpose()?,
+        read: args.tokens.read()?.map(Tokens::into_watched).transpose()?,
         allow_anonymous: args.allow_anonymous,
     })
 }

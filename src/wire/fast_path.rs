@@ -1,12 +1,13 @@
-//! A fast path for the JSON of usual messages: finds where their members are.
+//! A fast path for the JSON of usual messages: finds the texts of their members.
 //!
-//! It knows only the JSON that messages usually consist of: objects of known members that are plain
-//! strings or integers. It gives up at anything else: an escape, an unknown or repeated member, a
-//! fraction, a syntax error. Then [`parse`](super::parse) uses serde_json, which finds the same
-//! members where both succeed, and describes errors. No rules about messages belong here.
+//! It accepts only the JSON that messages usually consist of: objects of known members that are
+//! plain strings or integers. It returns `None` for anything else: an escape, an unknown or
+//! repeated member, a fraction, a syntax error. Then [`parse`](super::message::parse) uses
+//! serde_json, which finds the same members where both succeed, and describes errors. No rules
+//! about messages belong here.
 
-/// The JSON texts of the members of `metadata` and of `message`, in the order of their names; none
-/// where one is missing.
+/// The JSON texts of the members of `metadata` and of `message`, in the order of their names;
+/// `None` where one is missing.
 pub(super) struct ScannedMembers<'j, const M: usize, const N: usize> {
     pub(super) metadata: [Option<&'j str>; M],
     pub(super) message: [Option<&'j str>; N],
@@ -20,14 +21,14 @@ pub(super) fn scan<'j, const M: usize, const N: usize>(
 ) -> Option<ScannedMembers<'j, M, N>> {
     let mut scanner = Scanner { json, at: 0 };
     let (mut metadata, mut message) = (None, None);
-    scanner.take(b'{')?;
+    scanner.expect_byte(b'{')?;
     loop {
         match scanner.name()? {
             "metadata" if metadata.is_none() => metadata = Some(scanner.object(metadata_names)?),
             "message" if message.is_none() => message = Some(scanner.object(message_names)?),
             _ => return None,
         }
-        if !scanner.goes_on()? {
+        if !scanner.has_next_member()? {
             break;
         }
     }
@@ -51,14 +52,14 @@ impl<'j> Scanner<'j> {
         }
     }
 
-    /// Skips white space, and takes this byte.
-    fn take(&mut self, byte: u8) -> Option<()> {
+    /// Skips white space and this byte. `None` if another byte is next.
+    fn expect_byte(&mut self, byte: u8) -> Option<()> {
         self.skip_space();
         (self.peek()? == byte).then(|| self.at += 1)
     }
 
-    /// After a member: whether another one follows, or the object ends.
-    fn goes_on(&mut self) -> Option<bool> {
+    /// Skips the comma or the brace after a member. Whether another member follows.
+    fn has_next_member(&mut self) -> Option<bool> {
         self.skip_space();
         let next = self.peek()?;
         self.at += 1;
@@ -71,15 +72,15 @@ impl<'j> Scanner<'j> {
 
     fn object<const N: usize>(&mut self, names: &[&str; N]) -> Option<[Option<&'j str>; N]> {
         let mut members = [None; N];
-        self.take(b'{')?;
+        self.expect_byte(b'{')?;
         loop {
             let name = self.name()?;
-            let member = members.get_mut(names.iter().position(|known| *known == name)?)?;
+            let member = members.get_mut(names.iter().position(|expected| *expected == name)?)?;
             if member.is_some() {
                 return None;
             }
             *member = Some(self.value()?);
-            if !self.goes_on()? {
+            if !self.has_next_member()? {
                 return Some(members);
             }
         }
@@ -89,7 +90,7 @@ impl<'j> Scanner<'j> {
     fn name(&mut self) -> Option<&'j str> {
         self.skip_space();
         let quoted = self.string()?;
-        self.take(b':')?;
+        self.expect_byte(b':')?;
         quoted.get(1..quoted.len() - 1)
     }
 
@@ -121,11 +122,11 @@ impl<'j> Scanner<'j> {
         while let Some(b'0'..=b'9') = self.peek() {
             self.at += 1;
         }
-        let starts_well = match self.json.as_bytes().get(digits)? {
+        let is_well_formed = match self.json.as_bytes().get(digits)? {
             b'0' => self.at == digits + 1,
             _ => self.at > digits,
         };
-        (starts_well && !matches!(self.peek(), Some(b'.' | b'e' | b'E')))
+        (is_well_formed && !matches!(self.peek(), Some(b'.' | b'e' | b'E')))
             .then(|| self.json.get(start..self.at))?
     }
 }
@@ -138,7 +139,7 @@ fn first_special(bytes: &[u8]) -> Option<usize> {
     const HIGHS: u64 = ONES << 7;
     let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
     let mut chunks = bytes.chunks_exact(8);
-    let mut place = 0;
+    let mut index = 0;
     for chunk in &mut chunks {
         let word = u64::from_le_bytes(chunk.try_into().ok()?);
         let controls = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
@@ -146,12 +147,12 @@ fn first_special(bytes: &[u8]) -> Option<usize> {
             | zeros(word ^ (ONES * u64::from(b'"')))
             | zeros(word ^ (ONES * u64::from(b'\\')));
         if marks != 0 {
-            return Some(place + marks.trailing_zeros() as usize / 8);
+            return Some(index + marks.trailing_zeros() as usize / 8);
         }
-        place += 8;
+        index += 8;
     }
     let rest = chunks.remainder().iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20))?;
-    Some(place + rest)
+    Some(index + rest)
 }
 
 #[cfg(test)]
@@ -159,19 +160,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_special_byte_is_found_wherever_it_is() {
+    fn the_first_special_byte_is_found_at_every_index() {
         for length in 0..40 {
             for (at, special) in (0..length)
                 .flat_map(|at| [(at, b'"'), (at, b'\\'), (at, 0), (at, 0x1f), (at, b'\n')])
             {
                 let mut bytes = vec![b'a'; length];
-                // What follows doesn't matter, and neither do bytes that differ by one bit.
+                // Neither later quotes nor bytes that differ by one bit from a special byte count.
                 bytes.iter_mut().skip(at).for_each(|byte| *byte = b'"');
                 bytes
                     .iter_mut()
                     .take(at)
                     .zip([b'!', b'#', 0xa2, 0xdc, b' ', b']', b'[', 0x7f].iter().cycle())
-                    .for_each(|(byte, alike)| *byte = *alike);
+                    .for_each(|(byte, similar)| *byte = *similar);
                 if let Some(byte) = bytes.get_mut(at) {
                     *byte = special;
                 }
@@ -181,22 +182,22 @@ mod tests {
         }
     }
 
-    fn found(json: &str) -> Option<[Option<&str>; 2]> {
+    fn scan_a_and_b(json: &str) -> Option<[Option<&str>; 2]> {
         scan(json, &["a"], &["b"]).map(|ScannedMembers { metadata: [a], message: [b] }| [a, b])
     }
 
     #[test]
     fn members_are_found_in_the_usual_form() {
         assert_eq!(
-            found(r#"{"metadata":{"a":"x"},"message":{"b":-12}}"#),
+            scan_a_and_b(r#"{"metadata":{"a":"x"},"message":{"b":-12}}"#),
             Some([Some(r#""x""#), Some("-12")])
         );
         let spaced = "\r\n { \"message\" : {\t\"b\" : 0 } , \"metadata\": { \"a\" :\"é}\" }\n} ";
-        assert_eq!(found(spaced), Some([Some("\"é}\""), Some("0")]));
+        assert_eq!(scan_a_and_b(spaced), Some([Some("\"é}\""), Some("0")]));
     }
 
     #[test]
-    fn anything_else_is_left_to_others() {
+    fn any_other_form_is_rejected() {
         for json in [
             "",
             "{}",
@@ -218,7 +219,7 @@ mod tests {
             r#"{"metadata":{"a":1} "message":{"b":1}}"#,
             r#"["metadata",{"a":1}]"#,
         ] {
-            assert_eq!(found(json), None, "{json}");
+            assert_eq!(scan_a_and_b(json), None, "{json}");
         }
     }
 }

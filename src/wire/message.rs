@@ -1,9 +1,9 @@
 //! Parses bytes into a valid [`Message`], or into a list of all its faults.
 //!
 //! One pass over the JSON text (a fast path, or serde_json where that gives up) finds the known
-//! members, as slices of the text. Then they are read as the `messageType` requires. So members may
-//! come in any order, ignored members may hold anything, and a valid message costs no allocation:
-//! its texts share the buffer that it arrived in.
+//! members, as slices of the text. Then the `messageType` decides which members are converted, and
+//! to which types. So members may come in any order, ignored members may hold anything, and a valid
+//! message costs no allocation: its texts share the buffer that it arrived in.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -24,11 +24,11 @@ use crate::domain::timestamp::Timestamp;
 /// The largest message, as JSON.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
-/// The most faults that are reported of one message: more than there are relevant members. It
+/// The most faults of one message that are reported: more than a message has known members. This
 /// bounds the size of a response.
 const MAX_FAULTS: usize = 20;
 
-/// The longest quotation of a member's name.
+/// The most bytes of a member's name that a fault quotes.
 const MAX_QUOTED_BYTES: usize = 128;
 
 /// Why bytes are not a valid message.
@@ -38,13 +38,13 @@ pub enum Rejection {
     #[error("not one JSON text in UTF-8: {0}")]
     NotJson(String),
     /// The JSON text breaks the rules for messages: all faults that were found, at least one.
-    #[error("{}", list(.0))]
+    #[error("{}", join(.0))]
     Invalid(Vec<Fault>),
 }
 
 /// The kind of a rejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reject {
+pub enum RejectionKind {
     /// It is not JSON.
     NotJson,
     /// It is JSON, but not a valid message.
@@ -53,7 +53,7 @@ pub enum Reject {
     TooLarge,
 }
 
-impl From<&Rejection> for Reject {
+impl From<&Rejection> for RejectionKind {
     fn from(rejection: &Rejection) -> Self {
         match rejection {
             Rejection::NotJson(_) => Self::NotJson,
@@ -71,12 +71,12 @@ pub struct Fault {
     pub detail: String,
 }
 
-fn list(faults: &[Fault]) -> String {
-    let place = |pointer: &str| {
+fn join(faults: &[Fault]) -> String {
+    let subject = |pointer: &str| {
         if pointer.is_empty() { "the message".to_owned() } else { pointer.to_owned() }
     };
     let sentences =
-        faults.iter().map(|fault| format!("{} {}", place(&fault.pointer), fault.detail));
+        faults.iter().map(|fault| format!("{} {}", subject(&fault.pointer), fault.detail));
     sentences.collect::<Vec<_>>().join("; ")
 }
 
@@ -93,15 +93,17 @@ pub fn parse(json: Bytes) -> Result<Message, Rejection> {
     }
 }
 
-/// Whether the fast path, where it succeeds, finds the same members as serde_json.
+/// Whether the fast path fails, or finds the members that serde_json finds.
 #[cfg(any(test, fuzzing))]
-pub(crate) fn ways_agree(json: &str) -> bool {
-    scan(json, &METADATA, &MESSAGE).is_none_or(|ScannedMembers { metadata, message }| {
-        let mut faults = Faults::default();
-        let scanned = MessageMembers { metadata: Some(metadata), message: Some(message) };
-        read_any_members(json, &mut faults).is_ok_and(|read| read == Some(scanned))
-            && faults.0.is_empty()
-    })
+pub(crate) fn fast_path_agrees_with_serde_json(json: &str) -> bool {
+    scan(json, &METADATA_MEMBERS, &MESSAGE_MEMBERS).is_none_or(
+        |ScannedMembers { metadata, message }| {
+            let mut faults = Faults::default();
+            let scanned = MessageMembers { metadata: Some(metadata), message: Some(message) };
+            read_members_with_serde_json(json, &mut faults).is_ok_and(|read| read == Some(scanned))
+                && faults.0.is_empty()
+        },
+    )
 }
 
 #[derive(Default)]
@@ -115,10 +117,10 @@ impl Faults {
     }
 }
 
-const METADATA: [&str; 4] = ["channel", "messageNumber", "messageTime", "messageType"];
-const MESSAGE: [&str; 6] = ["type", "launchSpeed", "mission", "by", "reason", "newMission"];
+const METADATA_MEMBERS: [&str; 4] = ["channel", "messageNumber", "messageTime", "messageType"];
+const MESSAGE_MEMBERS: [&str; 6] = ["type", "launchSpeed", "mission", "by", "reason", "newMission"];
 
-/// The known members of an object, in the order of their names; none where one is missing.
+/// The known members of an object, in the order of their names; `None` where one is missing.
 type Members<'j, const N: usize> = [Option<&'j str>; N];
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -131,15 +133,15 @@ fn read_members<'j>(
     json: &'j str,
     faults: &mut Faults,
 ) -> Result<Option<MessageMembers<'j>>, Rejection> {
-    match scan(json, &METADATA, &MESSAGE) {
+    match scan(json, &METADATA_MEMBERS, &MESSAGE_MEMBERS) {
         Some(ScannedMembers { metadata, message }) => {
             Ok(Some(MessageMembers { metadata: Some(metadata), message: Some(message) }))
         }
-        None => read_any_members(json, faults),
+        None => read_members_with_serde_json(json, faults),
     }
 }
 
-fn read_any_members<'j>(
+fn read_members_with_serde_json<'j>(
     json: &'j str,
     faults: &mut Faults,
 ) -> Result<Option<MessageMembers<'j>>, Rejection> {
@@ -164,26 +166,26 @@ macro_rules! not_an_object {
             formatter.write_str("an object")
         }
         fn visit_unit<E>(self) -> Result<Self::Value, E> {
-            Ok(self.refuse("null"))
+            Ok(self.wrong_type("null"))
         }
         fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-            Ok(self.refuse("a boolean"))
+            Ok(self.wrong_type("a boolean"))
         }
         fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-            Ok(self.refuse("a number"))
+            Ok(self.wrong_type("a number"))
         }
         fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-            Ok(self.refuse("a number"))
+            Ok(self.wrong_type("a number"))
         }
         fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-            Ok(self.refuse("a number"))
+            Ok(self.wrong_type("a number"))
         }
         fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
-            Ok(self.refuse("a string"))
+            Ok(self.wrong_type("a string"))
         }
         fn visit_seq<A: SeqAccess<$lifetime>>(self, mut items: A) -> Result<Self::Value, A::Error> {
             while items.next_element::<IgnoredAny>()?.is_some() {}
-            Ok(self.refuse("an array"))
+            Ok(self.wrong_type("an array"))
         }
     };
 }
@@ -193,7 +195,7 @@ struct RootVisitor<'f> {
 }
 
 impl RootVisitor<'_> {
-    fn refuse<T>(self, kind: &str) -> Option<T> {
+    fn wrong_type<T>(self, kind: &str) -> Option<T> {
         self.faults.add("", format!("must be an object, not {kind}"));
         None
     }
@@ -206,16 +208,16 @@ impl<'j> Visitor<'j> for RootVisitor<'_> {
 
     fn visit_map<A: MapAccess<'j>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members = MessageMembers::default();
-        let mut names = Names::new(["metadata", "message"], "");
-        while let Some(name) = map.next_key_seed(Name)? {
+        let mut names = MemberNames::new(["metadata", "message"], "");
+        while let Some(name) = map.next_key_seed(MemberNameSeed)? {
             match names.find(name, self.faults) {
                 Some(0) => {
-                    let names = Names::new(METADATA, "/metadata");
+                    let names = MemberNames::new(METADATA_MEMBERS, "/metadata");
                     members.metadata =
                         map.next_value_seed(ObjectSeed { names, faults: self.faults })?;
                 }
                 Some(_) => {
-                    let names = Names::new(MESSAGE, "/message");
+                    let names = MemberNames::new(MESSAGE_MEMBERS, "/message");
                     members.message =
                         map.next_value_seed(ObjectSeed { names, faults: self.faults })?;
                 }
@@ -229,12 +231,12 @@ impl<'j> Visitor<'j> for RootVisitor<'_> {
 
 /// Reads an object's known members.
 struct ObjectSeed<'j, 'f, const N: usize> {
-    names: Names<'j, N>,
+    names: MemberNames<'j, N>,
     faults: &'f mut Faults,
 }
 
 impl<const N: usize> ObjectSeed<'_, '_, N> {
-    fn refuse<T>(self, kind: &str) -> Option<T> {
+    fn wrong_type<T>(self, kind: &str) -> Option<T> {
         self.faults.add(self.names.pointer, format!("must be an object, not {kind}"));
         None
     }
@@ -255,7 +257,7 @@ impl<'j, const N: usize> Visitor<'j> for ObjectSeed<'j, '_, N> {
 
     fn visit_map<A: MapAccess<'j>>(mut self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members = [None; N];
-        while let Some(name) = map.next_key_seed(Name)? {
+        while let Some(name) = map.next_key_seed(MemberNameSeed)? {
             match self.names.find(name, self.faults).and_then(|index| members.get_mut(index)) {
                 Some(member) => *member = Some(map.next_value::<&RawValue>()?.get()),
                 None => _ = map.next_value::<IgnoredAny>()?,
@@ -265,8 +267,8 @@ impl<'j, const N: usize> Visitor<'j> for ObjectSeed<'j, '_, N> {
     }
 }
 
-/// The names of an object's members: those that are known, and those seen so far.
-struct Names<'j, const N: usize> {
+/// The names of an object's members: the known names, and the names seen so far.
+struct MemberNames<'j, const N: usize> {
     known: [&'static str; N],
     /// The object, as a JSON Pointer.
     pointer: &'static str,
@@ -275,7 +277,7 @@ struct Names<'j, const N: usize> {
     seen_unknown: HashSet<Cow<'j, [u8]>>,
 }
 
-impl<'j, const N: usize> Names<'j, N> {
+impl<'j, const N: usize> MemberNames<'j, N> {
     fn new(known: [&'static str; N], pointer: &'static str) -> Self {
         Self { known, pointer, seen: [false; N], seen_unknown: HashSet::default() }
     }
@@ -298,7 +300,7 @@ impl<'j, const N: usize> Names<'j, N> {
         index
     }
 
-    /// Senders choose the name: one that is too long to quote in full is shortened.
+    /// Shortens a name that is too long to quote: senders choose it.
     fn report_repeated(&self, name: &str, faults: &mut Faults) {
         if name.len() <= MAX_QUOTED_BYTES {
             let escaped = name.replace('~', "~0").replace('/', "~1");
@@ -319,29 +321,29 @@ impl<'j, const N: usize> Names<'j, N> {
     }
 }
 
-/// Reads a member's name as bytes: a name with a lone surrogate is not text, but valid JSON and
-/// unknown to us.
-struct Name;
+/// Reads a member's name as bytes: a name with an unpaired surrogate is valid JSON, but not valid
+/// Unicode.
+struct MemberNameSeed;
 
-impl<'j> DeserializeSeed<'j> for Name {
+impl<'j> DeserializeSeed<'j> for MemberNameSeed {
     type Value = Cow<'j, [u8]>;
 
     fn deserialize<D: Deserializer<'j>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        // First as JSON: if read directly as bytes, a name could hold control characters, which are
-        // not valid JSON.
+        // Read it as JSON first: serde_json's bytes may hold control characters, which are not
+        // valid JSON.
         let json = <&RawValue>::deserialize(deserializer)?.get();
         match json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
             Some(name) if !name.contains('\\') => Ok(Cow::Borrowed(name.as_bytes())),
             _ => serde_json::Deserializer::from_str(json)
-                .deserialize_bytes(EscapedName)
+                .deserialize_bytes(EscapedNameVisitor)
                 .map_err(D::Error::custom),
         }
     }
 }
 
-struct EscapedName;
+struct EscapedNameVisitor;
 
-impl<'j> Visitor<'j> for EscapedName {
+impl<'j> Visitor<'j> for EscapedNameVisitor {
     type Value = Cow<'j, [u8]>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -352,8 +354,8 @@ impl<'j> Visitor<'j> for EscapedName {
     }
 }
 
-/// Converts members to their types. Each method adds its own faults, so that reading can continue
-/// after them.
+/// Converts members to their types. Each method adds its own faults, so that one pass finds all
+/// faults.
 struct MessageReader<'r> {
     json: &'r ByteString,
     faults: &'r mut Faults,
@@ -436,7 +438,7 @@ impl MessageReader<'_> {
     }
 
     fn string<'j>(&mut self, pointer: &str, member: Option<&'j str>) -> Option<Cow<'j, str>> {
-        let raw = self.kind(pointer, member, "a string")?;
+        let raw = self.json_of_type(pointer, member, "a string")?;
         match raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
             Some(plain) if memchr::memchr(b'\\', plain.as_bytes()).is_none() => {
                 Some(Cow::Borrowed(plain))
@@ -455,27 +457,27 @@ impl MessageReader<'_> {
         &mut self,
         pointer: &str,
         member: Option<&str>,
-        (least, most): (i64, i64),
+        (min, max): (i64, i64),
         new: impl Fn(i64) -> Option<T>,
     ) -> Option<T> {
-        let raw = self.kind(pointer, member, "a number")?;
+        let raw = self.json_of_type(pointer, member, "a number")?;
         if raw.contains(['.', 'e', 'E']) {
             self.faults.add(pointer, "must be an integer, written without fraction or exponent");
             return None;
         }
         let value = raw.parse().ok().and_then(new);
         if value.is_none() {
-            self.faults.add(pointer, format!("must be an integer from {least} to {most}"));
+            self.faults.add(pointer, format!("must be an integer from {min} to {max}"));
         }
         value
     }
 
-    /// The member's JSON text, if it is of the wanted kind.
-    fn kind<'j>(
+    /// The member's JSON text, if it has the expected type.
+    fn json_of_type<'j>(
         &mut self,
         pointer: &str,
         member: Option<&'j str>,
-        wanted: &str,
+        expected: &str,
     ) -> Option<&'j str> {
         let Some(raw) = member else {
             self.faults.add(pointer, "is missing");
@@ -489,8 +491,8 @@ impl MessageReader<'_> {
             Some(b'{') => "an object",
             _ => "a number",
         };
-        if kind != wanted {
-            self.faults.add(pointer, format!("must be {wanted}, not {kind}"));
+        if kind != expected {
+            self.faults.add(pointer, format!("must be {expected}, not {kind}"));
             return None;
         }
         Some(raw)

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 
-use super::message::{MAX_MESSAGE_BYTES, Reject, parse};
+use super::message::{MAX_MESSAGE_BYTES, RejectionKind, parse};
 use super::shorten::shorten;
 use crate::domain::message::Message;
 
-/// The longest description of a bad line. A stream keeps a hundred of them.
+/// The most bytes of a bad line's description. The response to a stream holds a hundred of them.
 const MAX_DETAIL_BYTES: usize = 1_024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
@@ -18,20 +18,19 @@ pub struct BadLine {
     pub line: u64,
     /// Why it is not a valid message.
     pub detail: String,
-    /// The reason as a value.
+    /// The kind of fault, for the metrics.
     #[serde(skip)]
     #[schema(ignore)]
-    pub reject: Reject,
+    pub rejection: RejectionKind,
 }
 
-/// The contents of some lines.
+/// The parsed lines of one or more parts of a stream.
 #[derive(Debug, Default)]
 pub struct Lines {
-    /// The messages.
     pub messages: Vec<Message>,
     /// The lines that are neither messages nor blank.
     pub bad: Vec<BadLine>,
-    /// How many bytes of input they took.
+    /// The bytes of input, line ends included.
     pub bytes: usize,
 }
 
@@ -42,84 +41,85 @@ pub struct Lines {
 #[derive(Debug, Default)]
 pub struct LineReader {
     /// The start of a line whose end has not arrived.
-    begun: Vec<u8>,
-    /// The started line is already too long, and is dropped up to its end.
-    overlong: bool,
-    /// The number of lines so far.
-    ended: u64,
+    partial_line: Vec<u8>,
+    /// Whether the partial line is already too long, and is dropped up to its end.
+    is_too_long: bool,
+    /// The number of complete lines so far.
+    lines_read: u64,
 }
 
 impl LineReader {
-    /// Reads the next part of the stream.
+    /// Parses the next part of the stream.
     pub fn feed(&mut self, chunk: &Bytes, lines: &mut Lines) {
         lines.bytes += chunk.len();
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', chunk) {
-            if self.begun.is_empty() && !self.overlong {
+            if self.partial_line.is_empty() && !self.is_too_long {
                 self.end_line(chunk.slice(start..end), lines);
             } else {
-                self.begin(&chunk[start..end]);
-                self.end_begun(lines);
+                self.extend_partial_line(&chunk[start..end]);
+                self.end_partial_line(lines);
             }
             start = end + 1;
         }
-        self.begin(&chunk[start..]);
+        self.extend_partial_line(&chunk[start..]);
     }
 
-    /// Reads the last line, if its line end is missing.
+    /// Parses the last line, if its line end is missing.
     pub fn finish(&mut self, lines: &mut Lines) {
-        if !self.begun.is_empty() || self.overlong {
-            self.end_begun(lines);
+        if !self.partial_line.is_empty() || self.is_too_long {
+            self.end_partial_line(lines);
         }
     }
 
-    fn begin(&mut self, part: &[u8]) {
-        // Leaves room for a byte-order mark and a CR, which are not part of the line.
-        if self.begun.len() + part.len() > MAX_MESSAGE_BYTES + BYTE_ORDER_MARK.len() + 1 {
-            self.overlong = true;
+    fn extend_partial_line(&mut self, part: &[u8]) {
+        // A byte-order mark and a CR don't count as part of the line.
+        if self.partial_line.len() + part.len() > MAX_MESSAGE_BYTES + BYTE_ORDER_MARK.len() + 1 {
+            self.is_too_long = true;
         }
-        if self.overlong {
-            self.begun = Vec::new();
+        if self.is_too_long {
+            self.partial_line = Vec::new();
         } else {
-            self.begun.extend_from_slice(part);
+            self.partial_line.extend_from_slice(part);
         }
     }
 
-    fn end_begun(&mut self, lines: &mut Lines) {
-        if std::mem::take(&mut self.overlong) {
-            self.ended += 1;
+    fn end_partial_line(&mut self, lines: &mut Lines) {
+        if std::mem::take(&mut self.is_too_long) {
+            self.lines_read += 1;
             lines.bad.push(BadLine {
-                line: self.ended,
+                line: self.lines_read,
                 detail: too_long(),
-                reject: Reject::TooLarge,
+                rejection: RejectionKind::TooLarge,
             });
         } else {
-            let line = Bytes::from(std::mem::take(&mut self.begun));
+            let line = Bytes::from(std::mem::take(&mut self.partial_line));
             self.end_line(line, lines);
         }
     }
 
     fn end_line(&mut self, line: Bytes, lines: &mut Lines) {
         let mut json = line;
-        if self.ended == 0 && json.starts_with(BYTE_ORDER_MARK) {
+        if self.lines_read == 0 && json.starts_with(BYTE_ORDER_MARK) {
             json = json.slice(BYTE_ORDER_MARK.len()..);
         }
         if json.ends_with(b"\r") {
             json.truncate(json.len() - 1);
         }
-        self.ended += 1;
+        self.lines_read += 1;
         let parsed = if json.len() > MAX_MESSAGE_BYTES {
-            Err((too_long(), Reject::TooLarge))
+            Err((too_long(), RejectionKind::TooLarge))
         } else if json.iter().all(u8::is_ascii_whitespace) {
             return;
         } else {
-            parse(json).map_err(|rejection| (rejection.to_string(), Reject::from(&rejection)))
+            parse(json)
+                .map_err(|rejection| (rejection.to_string(), RejectionKind::from(&rejection)))
         };
         match parsed {
             Ok(message) => lines.messages.push(message),
-            Err((detail, reject)) => {
+            Err((detail, rejection)) => {
                 let detail = shorten(&detail, MAX_DETAIL_BYTES).into_owned();
-                lines.bad.push(BadLine { line: self.ended, detail, reject });
+                lines.bad.push(BadLine { line: self.lines_read, detail, rejection });
             }
         }
     }
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_end_in_lf_or_crlf_and_the_last_may_lack_it() {
+    fn lines_end_in_lf_or_crlf_and_the_last_needs_no_end() {
         let stream = format!(
             "\u{feff}{}\n\n {}\r\n \t\r\nnonsense\n\"\u{feff}\"\n{}",
             message(1),
@@ -180,19 +180,19 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_elsewhere_is_no_json() {
+    fn a_byte_order_mark_after_the_start_is_rejected() {
         let stream = format!("\n\u{feff}{}\n", message(1));
         assert_eq!(read(stream.as_bytes(), 10), (vec![], vec![2]));
     }
 
     #[test]
-    fn bad_utf8_harms_its_own_line_only() {
+    fn invalid_utf8_rejects_only_its_own_line() {
         let stream = [message(1).as_bytes(), b"\n\"\xff\"\n", message(2).as_bytes()].concat();
         assert_eq!(read(&stream, 50), (vec![1, 2], vec![2]));
     }
 
     #[test]
-    fn a_line_may_have_64_kib_and_no_more() {
+    fn lines_of_up_to_64_kib_are_accepted() {
         let padded =
             |bytes: usize| format!("{}{}", " ".repeat(bytes - message(7).len()), message(7));
         for end in ["", "\n", "\r\n"] {

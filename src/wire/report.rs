@@ -3,7 +3,6 @@
 use std::io;
 
 use comfy_table::{CellAlignment, Table, presets};
-
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use utoipa::ToSchema;
@@ -11,7 +10,7 @@ use utoipa::ToSchema;
 use crate::store::report::{Kind, Report, ReportColumn, ReportRows, Value};
 use crate::terminal::Escaped;
 
-/// What programs read.
+/// The formats for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Syntax {
     /// CSV according to RFC 4180: a line with the columns' SQL names, then the rows. Null is empty.
@@ -23,23 +22,22 @@ pub enum Syntax {
     Json,
 }
 
-/// Writes a report in parts, so that not all of a long one has to be in memory: the start, any
-/// number of rows, and the end.
+/// Encodes a report in parts, so that a long report need not be in memory as a whole: the start,
+/// any number of rows, and the end.
 #[derive(Debug)]
-pub struct Parts {
+pub struct ReportWriter {
     report: Report,
     syntax: Syntax,
-    /// No rows have been written yet.
+    /// Whether no row has been written yet.
     is_empty: bool,
 }
 
-impl Parts {
-    /// For a report of which nothing has been written.
+impl ReportWriter {
     pub fn new(report: Report, syntax: Syntax) -> Self {
         Self { report, syntax, is_empty: true }
     }
 
-    /// What comes before the rows.
+    /// The text before the rows.
     pub fn start(&self, truncated: bool) -> io::Result<Vec<u8>> {
         match self.syntax {
             Syntax::Csv => csv_lines([self.report.columns().iter().map(|(name, _)| *name)]),
@@ -51,7 +49,7 @@ impl Parts {
         }
     }
 
-    /// The next rows.
+    /// The text of the next rows.
     pub fn rows(&mut self, rows: &[Vec<Value>]) -> io::Result<Vec<u8>> {
         match self.syntax {
             Syntax::Csv => csv_lines(rows.iter().map(|row| row.iter().map(csv_cell))),
@@ -69,7 +67,7 @@ impl Parts {
         }
     }
 
-    /// What comes after the rows.
+    /// The text after the rows.
     pub fn end(&self) -> &'static str {
         match self.syntax {
             Syntax::Csv => "",
@@ -78,23 +76,22 @@ impl Parts {
     }
 }
 
-/// A whole report that is in memory.
-fn whole(report: &ReportRows, syntax: Syntax) -> io::Result<Vec<u8>> {
-    let mut parts = Parts::new(report.report, syntax);
-    let mut text = parts.start(report.truncated)?;
-    text.extend(parts.rows(&report.rows)?);
-    text.extend(parts.end().bytes());
+fn encode(report: &ReportRows, syntax: Syntax) -> io::Result<Vec<u8>> {
+    let mut writer = ReportWriter::new(report.report, syntax);
+    let mut text = writer.start(report.truncated)?;
+    text.extend(writer.rows(&report.rows)?);
+    text.extend(writer.end().bytes());
     Ok(text)
 }
 
-/// A whole report as [`Syntax::Csv`].
+/// Encodes a whole report as [`Syntax::Csv`].
 pub fn csv(report: &ReportRows) -> io::Result<Vec<u8>> {
-    whole(report, Syntax::Csv)
+    encode(report, Syntax::Csv)
 }
 
-/// A whole report as [`Syntax::Json`].
+/// Encodes a whole report as [`Syntax::Json`].
 pub fn json(report: &ReportRows) -> io::Result<Vec<u8>> {
-    whole(report, Syntax::Json)
+    encode(report, Syntax::Json)
 }
 
 fn csv_lines<L>(lines: impl IntoIterator<Item = L>) -> io::Result<Vec<u8>>
@@ -149,10 +146,13 @@ pub(crate) struct RowObject<'r> {
 }
 
 impl<'r> RowObject<'r> {
-    /// A row of this report.
     pub(crate) fn new(report: Report, row: &'r [Value]) -> Self {
         let columns = report.columns();
-        assert_eq!(row.len(), columns.len(), "a row has a cell for each column");
+        assert_eq!(
+            row.len(),
+            columns.len(),
+            "the store reads a cell for each column of the report"
+        );
         Self { columns, row }
     }
 }
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_make_up_the_whole() -> io::Result<()> {
+    fn the_parts_of_a_report_add_up_to_the_encoded_report() -> io::Result<()> {
         let row = |reason: &str, rockets| {
             let reason = Value::Text(reason.into());
             vec![reason, Value::Integer(rockets), Value::Null]
@@ -225,27 +225,28 @@ mod tests {
         for count in 0..=rows.len() {
             let rows: Vec<_> = rows.iter().take(count).cloned().collect();
             let report = ReportRows { report: Report::Explosions, rows, truncated: false };
-            for (syntax, whole) in [(Syntax::Csv, csv(&report)?), (Syntax::Json, json(&report)?)] {
-                let mut parts = Parts::new(report.report, syntax);
-                let mut text = parts.start(false)?;
+            for (syntax, encoded) in [(Syntax::Csv, csv(&report)?), (Syntax::Json, json(&report)?)]
+            {
+                let mut writer = ReportWriter::new(report.report, syntax);
+                let mut text = writer.start(false)?;
                 for row in report.rows.chunks(1) {
-                    text.extend(parts.rows(row)?);
+                    text.extend(writer.rows(row)?);
                 }
-                text.extend(parts.end().bytes());
-                assert_eq!(text, whole);
+                text.extend(writer.end().bytes());
+                assert_eq!(text, encoded);
             }
         }
         Ok(())
     }
 
     #[test]
-    fn csv_and_json_have_their_form() -> io::Result<()> {
+    fn csv_and_json_have_the_documented_form() -> io::Result<()> {
         let rows = vec![vec![Value::Text("=1".into()), Value::Integer(2), Value::Null]; 2];
         let report = ReportRows { report: Report::Explosions, rows, truncated: true };
         assert_eq!(csv(&report)?, b"reason,rockets,latest_update\r\n'=1,2,\r\n'=1,2,\r\n");
         let row = r#"{"reason":"=1","rockets":2,"latestUpdate":null}"#;
-        let whole = format!(r#"{{"name":"explosions","truncated":true,"rows":[{row},{row}]}}"#);
-        assert_eq!(String::from_utf8_lossy(&json(&report)?), whole);
+        let encoded = format!(r#"{{"name":"explosions","truncated":true,"rows":[{row},{row}]}}"#);
+        assert_eq!(String::from_utf8_lossy(&json(&report)?), encoded);
         Ok(())
     }
 }

@@ -1,12 +1,17 @@
-//! Types only for the API description: messages as [`parse`](super::message) accepts them,
+//! Types only for the API description: messages as [`parse`](super::message::parse) accepts them,
 //! with their bounds, and the rows of reports. They are never instantiated.
 #![allow(dead_code)]
 
-use utoipa::ToSchema;
+use std::borrow::Cow;
 
-use crate::domain::message::{MessageNumber, SpeedChange};
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::types::names;
+use crate::domain::message::{EventType, MessageNumber, SpeedChange};
 use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
+use crate::store::report::Report;
 
 /// A message about a rocket. Unknown members are ignored; a duplicated member is an error.
 #[derive(ToSchema)]
@@ -40,7 +45,7 @@ pub(crate) struct LaunchedMessage {
 /// A rocket became faster or slower.
 #[derive(ToSchema)]
 pub(crate) struct SpeedChangedMessage {
-    metadata: Metadata<SpeedType>,
+    metadata: Metadata<SpeedChangedType>,
     message: SpeedChanged,
 }
 
@@ -54,7 +59,7 @@ pub(crate) struct ExplodedMessage {
 /// A rocket got a new mission.
 #[derive(ToSchema)]
 pub(crate) struct MissionChangedMessage {
-    metadata: Metadata<MissionType>,
+    metadata: Metadata<MissionChangedType>,
     message: MissionChanged,
 }
 
@@ -71,25 +76,18 @@ pub(crate) struct Metadata<T> {
     message_type: T,
 }
 
-#[derive(ToSchema)]
-pub(crate) enum LaunchedType {
-    RocketLaunched,
-}
+/// The `messageType` of each kind of message.
+pub(crate) struct LaunchedType;
+pub(crate) struct SpeedChangedType;
+pub(crate) struct ExplodedType;
+pub(crate) struct MissionChangedType;
 
-#[derive(ToSchema)]
-pub(crate) enum SpeedType {
-    RocketSpeedIncreased,
-    RocketSpeedDecreased,
-}
-
-#[derive(ToSchema)]
-pub(crate) enum ExplodedType {
-    RocketExploded,
-}
-
-#[derive(ToSchema)]
-pub(crate) enum MissionType {
-    RocketMissionChanged,
+names! {
+    LaunchedType: "LaunchedType", [EventType::Launched.name()];
+    SpeedChangedType: "SpeedType",
+        [EventType::SpeedIncreased, EventType::SpeedDecreased].map(EventType::name);
+    ExplodedType: "ExplodedType", [EventType::Exploded.name()];
+    MissionChangedType: "MissionType", [EventType::MissionChanged.name()];
 }
 
 /// The launch data.
@@ -146,11 +144,11 @@ pub(crate) enum ReportJson {
 
 /// Each report with its name and the type of its rows.
 macro_rules! reports {
-    ($($(#[$docs:meta])* $report:ident: $name:ident::$text:ident, $row:ident;)*) => {
+    ($($(#[$docs:meta])* $schema:ident: $name:ident, $report:ident, $row:ident;)*) => {
         $(
             $(#[$docs])*
             #[derive(ToSchema)]
-            pub(crate) struct $report {
+            pub(crate) struct $schema {
                 #[schema(inline)]
                 name: $name,
                 /// Present, and true, if the report has more rows than these.
@@ -158,26 +156,23 @@ macro_rules! reports {
                 rows: Vec<$row>,
             }
 
-            #[derive(ToSchema)]
-            #[schema(rename_all = "lowercase")]
-            pub(crate) enum $name {
-                $text,
-            }
+            pub(crate) struct $name;
+            names! { $name: stringify!($name), [Report::$report.name()]; }
         )*
     };
 }
 
 reports! {
     /// Rockets by mission, sorted by mission, null last.
-    MissionsReport: MissionsName::Missions, MissionRow;
+    MissionsReport: MissionsName, Missions, MissionRow;
     /// Rockets by type, sorted by type, null last.
-    TypesReport: TypesName::Types, TypeRow;
+    TypesReport: TypesName, Types, TypeRow;
     /// Exploded rockets by reason, sorted by reason.
-    ExplosionsReport: ExplosionsName::Explosions, ExplosionRow;
+    ExplosionsReport: ExplosionsName, Explosions, ExplosionRow;
     /// The whole fleet in one row.
-    FleetReport: FleetName::Fleet, FleetTotals;
+    FleetReport: FleetName, Fleet, FleetTotals;
     /// Missing message numbers, sorted by channel and number.
-    GapsReport: GapsName::Gaps, GapRow;
+    GapsReport: GapsName, Gaps, GapRow;
 }
 
 /// The rockets of one mission.
@@ -262,14 +257,23 @@ pub(crate) struct Health {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use utoipa::PartialSchema;
-
     use super::*;
-    use crate::store::report::{Kind, Report};
+    use crate::store::report::Kind;
     use crate::wire::report::camel_case;
 
     #[test]
-    fn the_rows_of_reports_have_the_columns_of_the_catalogue() {
+    fn the_discriminator_maps_every_report() {
+        let schema = serde_json::to_value(ReportJson::schema()).unwrap();
+        let mapping = schema["discriminator"]["mapping"].as_object().unwrap();
+        let mut names = Report::ALL.map(Report::name);
+        names.sort_unstable();
+        let mut mapped: Vec<_> = mapping.keys().map(String::as_str).collect();
+        mapped.sort_unstable();
+        assert_eq!(mapped, names);
+    }
+
+    #[test]
+    fn rows_of_reports_have_the_columns_of_the_catalogue() {
         for report in Report::ALL {
             let schema = match report {
                 Report::Missions => MissionRow::schema(),
@@ -288,16 +292,16 @@ mod tests {
             );
             for (column, kind) in report.columns() {
                 let property = &properties[&camel_case(column)];
-                let (wanted, format) = match kind {
+                let (expected, format) = match kind {
                     Kind::Text => ("string", None),
                     Kind::Integer => ("integer", Some("int64")),
                     Kind::Real => ("number", Some("double")),
                     Kind::Time => ("string", Some("date-time")),
                 };
-                let given = property["type"].as_str().or_else(|| property["type"][0].as_str());
+                let actual = property["type"].as_str().or_else(|| property["type"][0].as_str());
                 assert_eq!(
-                    (given, property["format"].as_str()),
-                    (Some(wanted), format),
+                    (actual, property["format"].as_str()),
+                    (Some(expected), format),
                     "{report:?} {column}"
                 );
             }

@@ -13,15 +13,16 @@ use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
 use crate::store::report::Report;
 
-/// Describes each type as a string that is one of these names.
+/// Describes each type as a string that is one of some names: its schema's name, the names, and a
+/// description.
 macro_rules! names {
-    ($($type:ty: $schema:literal, $names:expr, $description:literal;)*) => {
+    ($($type:ty: $schema:expr, $names:expr $(, $description:literal)?;)*) => {
         $(
             impl PartialSchema for $type {
                 fn schema() -> RefOr<Schema> {
                     ObjectBuilder::new()
                         .schema_type(Type::String)
-                        .description(Some($description))
+                        $(.description(Some($description)))?
                         .enum_values(Some($names))
                         .into()
                 }
@@ -35,6 +36,8 @@ macro_rules! names {
         )*
     };
 }
+
+pub(super) use names;
 
 names! {
     Status: "Status", Status::ALL.map(Status::name),
