@@ -212,7 +212,7 @@ impl ChangeReader {
                     };
                     tokio::select! {
                         notified = subscription.notified.recv() => WakeReason::Notified(notified),
-                        () = scan_for_changes => WakeReason::Notified(Some(Notified::Something)),
+                        () = scan_for_changes => WakeReason::Notified(Some(Notified::Unspecified)),
                     }
                 }
                 None => std::future::pending().await,
@@ -245,7 +245,7 @@ impl ChangeReader {
             Notified::ChangeHints(hints) => {
                 hints.iter().for_each(|(channel, hint)| pending.add(channel, *hint))
             }
-            Notified::Something => pending.needs_scan = true,
+            Notified::Unspecified => pending.needs_scan = true,
         }
     }
 
