@@ -26,7 +26,6 @@ pub struct Batch<'m> {
 }
 
 impl<'m> Batch<'m> {
-    /// Groups the messages.
     pub fn new(messages: &'m [Message]) -> Self {
         // Senders choose the channels, so the map uses the standard hash, which resists collisions
         // (SipHash with a random key).
@@ -56,7 +55,7 @@ impl<'m> Batch<'m> {
 pub struct Group<'m> {
     channel: &'m Channel,
     messages: &'m [Message],
-    /// By message number and then by arrival.
+    /// By message number, and then by arrival.
     order: Vec<MessagePosition>,
 }
 
@@ -90,14 +89,13 @@ impl<'m> Group<'m> {
         Self { channel, messages, order }
     }
 
-    /// The channel.
     pub fn channel(&self) -> &'m Channel {
         self.channel
     }
 
     /// The windows whose stored ranges matter, in ascending order.
     pub fn windows(&self) -> impl Iterator<Item = Window> {
-        let mut numbers = self.order.iter().map(|place| place.number.get()).peekable();
+        let mut numbers = self.order.iter().map(|position| position.number.get()).peekable();
         std::iter::from_fn(move || {
             let first = numbers.next()?;
             let mut last = first;
@@ -114,10 +112,10 @@ impl<'m> Group<'m> {
         let mut rest = ranges;
         for window in self.windows() {
             (_, rest) = rest.split_at(rest.partition_point(|range| range.last < window.first - 1));
-            let (these, others) =
+            let (in_window, above) =
                 rest.split_at(rest.partition_point(|range| range.first <= window.last + 1));
-            near.extend_from_slice(these);
-            rest = others;
+            near.extend_from_slice(in_window);
+            rest = above;
         }
         near
     }
@@ -125,16 +123,20 @@ impl<'m> Group<'m> {
     /// Joins the messages to the stored ranges of all windows (each range once, in ascending
     /// order), and stores each message's outcome at its index in the batch.
     pub fn join(&self, stored: Vec<ProcessedRange>, outcomes: &mut [Outcome]) -> Joined {
-        let mut places = self.order.iter();
-        join(stored, self.in_order(), |new| {
-            let Some(place) = places.next() else { unreachable!("each message is joined once") };
-            outcomes[place.index] = if new { Outcome::Applied } else { Outcome::Duplicate };
-        })
+        let mut positions = self.order.iter();
+        let joined = join(stored, self.in_order(), |is_new| {
+            let Some(position) = positions.next() else {
+                unreachable!("each message has one outcome")
+            };
+            outcomes[position.index] = if is_new { Outcome::Applied } else { Outcome::Duplicate };
+        });
+        assert!(positions.next().is_none(), "each message has one outcome");
+        joined
     }
 
     fn in_order(&self) -> impl Iterator<Item = &'m Message> {
         let messages = self.messages;
-        self.order.iter().map(move |place| &messages[place.index])
+        self.order.iter().map(move |position| &messages[position.index])
     }
 }
 

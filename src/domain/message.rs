@@ -7,7 +7,6 @@ use super::timestamp::Timestamp;
 /// One event on a channel, with its place in the channel's order. (channel, number) identifies it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The rocket.
     pub channel: Channel,
     /// The place in the channel's order.
     pub number: MessageNumber,
@@ -17,16 +16,13 @@ pub struct Message {
     pub event: Event,
 }
 
-/// What a message says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// `RocketLaunched`: sets type and mission, adds to the speed.
     Launched {
-        /// The rocket's type.
         rocket_type: Text,
         /// Added to the speed.
         launch_speed: SpeedChange,
-        /// The mission.
         mission: Text,
     },
     /// `RocketSpeedIncreased`: adds to the speed.
@@ -40,19 +36,12 @@ pub enum Event {
         by: SpeedChange,
     },
     /// `RocketExploded`: sets the reason.
-    Exploded {
-        /// Why it exploded.
-        reason: Text,
-    },
+    Exploded { reason: Text },
     /// `RocketMissionChanged`: sets the mission.
-    MissionChanged {
-        /// The mission from now on.
-        new_mission: Text,
-    },
+    MissionChanged { new_mission: Text },
 }
 
 impl Event {
-    /// Its type.
     pub fn event_type(&self) -> EventType {
         match self {
             Self::Launched { .. } => EventType::Launched,
@@ -67,20 +56,14 @@ impl Event {
 /// The type of an [`Event`], which says what the message must contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventType {
-    /// `RocketLaunched`.
     Launched,
-    /// `RocketSpeedIncreased`.
     SpeedIncreased,
-    /// `RocketSpeedDecreased`.
     SpeedDecreased,
-    /// `RocketExploded`.
     Exploded,
-    /// `RocketMissionChanged`.
     MissionChanged,
 }
 
 impl EventType {
-    /// Every type.
     pub const ALL: [Self; 5] = [
         Self::Launched,
         Self::SpeedIncreased,

@@ -10,20 +10,15 @@ pub enum Sort {
     /// The greatest message time.
     #[default]
     LatestUpdate,
-    /// The channel.
     Channel,
-    /// The type.
     Type,
-    /// The speed.
     Speed,
-    /// The mission.
     Mission,
     /// The status, by its name.
     Status,
 }
 
 impl Sort {
-    /// Every sort.
     pub const ALL: [Self; 6] =
         [Self::LatestUpdate, Self::Channel, Self::Type, Self::Speed, Self::Mission, Self::Status];
 
@@ -97,7 +92,6 @@ pub enum Order {
 }
 
 impl Order {
-    /// Both orders.
     pub const ALL: [Self; 2] = [Self::Asc, Self::Desc];
 
     /// Its name in the API.
@@ -136,12 +130,12 @@ pub struct Filters {
 impl Filters {
     /// Whether a rocket in this state matches, apart from its channel.
     pub fn match_state(&self, state: &RocketState) -> bool {
-        fn same<T: PartialEq>(wanted: &Option<T>, is: Option<&T>) -> bool {
-            wanted.as_ref().is_none_or(|wanted| Some(wanted) == is)
+        fn matches<T: PartialEq>(filter: &Option<T>, actual: Option<&T>) -> bool {
+            filter.as_ref().is_none_or(|wanted| Some(wanted) == actual)
         }
-        same(&self.rocket_type, state.rocket_type.as_ref())
-            && same(&self.mission, state.mission.as_ref())
-            && same(&self.status, Some(&state.status))
+        matches(&self.rocket_type, state.rocket_type.as_ref())
+            && matches(&self.mission, state.mission.as_ref())
+            && matches(&self.status, Some(&state.status))
     }
 }
 
@@ -159,15 +153,12 @@ pub struct Position {
 pub struct RocketQuery {
     /// The view to sort, filter and return.
     pub view: View,
-    /// The sort key.
     pub sort: Sort,
-    /// The direction.
     pub order: Order,
-    /// The filters.
     pub filters: Filters,
     /// The end of the previous page.
     pub after: Option<Position>,
-    /// The most rockets on the page.
+    /// The maximum number of rockets on the page.
     pub limit: usize,
 }
 
@@ -184,19 +175,17 @@ impl RocketQuery {
 /// A page of rockets.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// The rockets.
     pub rockets: Vec<Rocket>,
     /// The end of the page, if more rockets follow.
     pub next: Option<Position>,
 }
 
-/// The most gaps of a rocket that are returned.
+/// The maximum number of gaps that are returned with a rocket.
 pub const MAX_GAPS: usize = 100;
 
 /// A rocket with its first gaps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RocketWithGaps {
-    /// The rocket.
     pub rocket: Rocket,
     /// The first [`MAX_GAPS`] missing ranges below the highest processed number, both ends
     /// inclusive.

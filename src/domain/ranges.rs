@@ -84,8 +84,8 @@ impl Applied {
 /// Joins a channel's messages, sorted by number, to the `stored` ranges that overlap or touch them,
 /// sorted by first number. The stored ranges may include others of the channel.
 ///
-/// Calls `outcome` once per message, in order, with whether it was new. Of several copies of a
-/// message, the first in the given order counts.
+/// Calls `outcome` once per message, in order, with whether it is new. Of several copies of a
+/// message, the first one counts.
 pub fn join<'m>(
     stored: Vec<ProcessedRange>,
     messages: impl Iterator<Item = &'m Message>,
@@ -96,12 +96,12 @@ pub fn join<'m>(
     for message in messages {
         let number = message.number.get();
         while let Some(range) = stored.next_if(|range| range.first <= number) {
-            joiner.take_stored(range);
+            joiner.add_stored(range);
         }
-        outcome(joiner.take_message(message));
+        outcome(joiner.add_message(message));
     }
     for range in stored {
-        joiner.take_stored(range);
+        joiner.add_stored(range);
     }
     joiner.finish()
 }
@@ -115,10 +115,10 @@ struct Joiner {
 
 struct Current {
     range: ProcessedRange,
-    /// Whether a range with its first number is stored.
-    stored: bool,
-    /// Whether it differs from the stored range.
-    changed: bool,
+    /// A range with its first number is stored.
+    is_stored: bool,
+    /// It differs from the stored range.
+    is_changed: bool,
 }
 
 impl Joined {
@@ -129,20 +129,20 @@ impl Joined {
 }
 
 impl Joiner {
-    fn take_stored(&mut self, range: ProcessedRange) {
+    fn add_stored(&mut self, range: ProcessedRange) {
         match &mut self.current {
             Some(current) if current.range.last + 1 == range.first => {
                 self.joined.removed.push(range.first);
                 current.range.last = range.last;
                 current.range.summary.combine(range.summary);
-                current.changed = true;
+                current.is_changed = true;
             }
             _ => self.start(range, true),
         }
     }
 
     /// Whether the message is new.
-    fn take_message(&mut self, message: &Message) -> bool {
+    fn add_message(&mut self, message: &Message) -> bool {
         let number = message.number.get();
         if self.current.as_ref().is_some_and(|current| number <= current.range.last) {
             return false;
@@ -152,7 +152,7 @@ impl Joiner {
             Some(current) if current.range.last + 1 == number => {
                 current.range.last = number;
                 current.range.summary.add(message);
-                current.changed = true;
+                current.is_changed = true;
             }
             _ => self.start(ProcessedRange::of(message), false),
         }
@@ -162,23 +162,23 @@ impl Joiner {
     fn apply(&mut self, message: &Message) {
         match &mut self.joined.applied {
             Some(applied) => applied.add(message),
-            none => *none = Some(Applied::of(message)),
+            applied => *applied = Some(Applied::of(message)),
         }
     }
 
-    fn start(&mut self, range: ProcessedRange, stored: bool) {
-        self.settle();
-        self.current = Some(Current { range, stored, changed: !stored });
+    fn start(&mut self, range: ProcessedRange, is_stored: bool) {
+        self.finish_current();
+        self.current = Some(Current { range, is_stored, is_changed: !is_stored });
     }
 
-    fn settle(&mut self) {
-        let Some(Current { range, stored, changed: true }) = self.current.take() else {
+    fn finish_current(&mut self) {
+        let Some(Current { range, is_stored, is_changed: true }) = self.current.take() else {
             return;
         };
         if let Some(applied) = self.joined.applied.as_mut().filter(|_| range.first == 1) {
             applied.complete_through = range.last;
         }
-        if stored {
+        if is_stored {
             self.joined.grown.push(range);
         } else {
             self.joined.added.push(range);
@@ -186,7 +186,7 @@ impl Joiner {
     }
 
     fn finish(mut self) -> Joined {
-        self.settle();
+        self.finish_current();
         self.joined
     }
 }

@@ -18,7 +18,6 @@ pub enum View {
 }
 
 impl View {
-    /// Every view.
     pub const ALL: [Self; 2] = [Self::BestEffort, Self::Exact];
 
     /// Its name in the API.
@@ -33,14 +32,12 @@ impl View {
 /// The views of one rocket that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Views {
-    /// One view.
     One(View),
     /// Both, from one snapshot.
     Both,
 }
 
 impl Views {
-    /// Every choice.
     pub const ALL: [Self; 3] = [Self::One(View::BestEffort), Self::One(View::Exact), Self::Both];
 
     /// Its name in the API.
@@ -97,15 +94,12 @@ impl FromStr for Status {
 /// A rocket's state in one view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RocketState {
-    /// The status.
     pub status: Status,
     /// The type, known from the latest launch.
     pub rocket_type: Option<Text>,
     /// The sum of all speed changes.
     pub speed: i64,
-    /// Its mission.
     pub mission: Option<Text>,
-    /// Why it exploded.
     pub exploded_reason: Option<Text>,
     /// The number of the launch that set the type.
     pub latest_launch_message: Option<i64>,
@@ -146,7 +140,7 @@ impl RocketState {
     }
 }
 
-/// How far a channel's messages have been processed. It is the same in both views.
+/// How far a channel's messages have been processed. Both views have the same progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// The number of processed messages.
@@ -167,9 +161,7 @@ impl Progress {
 /// A rocket in one view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rocket {
-    /// Its identity.
     pub channel: Channel,
-    /// Its state in the view.
     pub state: RocketState,
     /// When the service last received a new message of the rocket, by its own clock.
     pub last_received: Timestamp,
@@ -198,7 +190,7 @@ impl RangeFold {
         }
         match &mut self.all {
             Some(all) => all.combine(range.summary),
-            none => *none = Some(range.summary),
+            all => *all = Some(range.summary),
         }
     }
 

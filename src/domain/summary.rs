@@ -7,9 +7,7 @@ use super::timestamp::Timestamp;
 /// The value set by the message with the highest number, and that number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Latest {
-    /// The number of the message.
     pub number: i64,
-    /// The value.
     pub value: Text,
 }
 

@@ -12,7 +12,7 @@ use bytestring::ByteString;
 pub struct Text(ByteString);
 
 impl Text {
-    /// The most Unicode scalar values that a text can hold.
+    /// The maximum number of Unicode scalar values.
     pub const MAX_CHARS: usize = 255;
 
     /// Makes a text. The error is the second half of a sentence ("must …") that names the broken
@@ -23,7 +23,6 @@ impl Text {
         Ok(Self(value))
     }
 
-    /// The text as a string slice.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -36,8 +35,8 @@ impl Text {
 
 fn check(value: &str) -> Result<(), String> {
     // Almost every text is short ASCII, which one pass over its bytes can check.
-    let plain = |byte: &u8| (0x20..0x7f).contains(byte);
-    if (1..=Text::MAX_CHARS).contains(&value.len()) && value.as_bytes().iter().all(plain) {
+    let is_plain = |byte: &u8| (0x20..0x7f).contains(byte);
+    if (1..=Text::MAX_CHARS).contains(&value.len()) && value.as_bytes().iter().all(is_plain) {
         return Ok(());
     }
     let chars = value.chars().count();
@@ -70,7 +69,6 @@ impl Channel {
         Text::new(value).map(Self)
     }
 
-    /// The channel as a string slice.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }

@@ -1,17 +1,16 @@
-//! Instants with microseconds: the format that messages may use, and the single format that we
-//! write.
+//! Instants with microseconds: the formats that are read, and the one that is written.
 
 use std::fmt;
 
 use time::{Date, Month};
 
-const MICROS_A_SECOND: i64 = 1_000_000;
-const SECONDS_A_DAY: i64 = 86_400;
+const MICROS_PER_SECOND: i64 = 1_000_000;
+const SECONDS_PER_DAY: i64 = 86_400;
 /// The Julian day of 1970-01-01.
 const JULIAN_DAY_OF_EPOCH: i64 = 2_440_588;
 /// 0001-01-01T00:00:00.000000Z and 9999-12-31T23:59:59.999999Z, in microseconds since 1970.
-const FIRST: i64 = -62_135_596_800 * MICROS_A_SECOND;
-const LAST: i64 = 253_402_300_800 * MICROS_A_SECOND - 1;
+const FIRST: i64 = -62_135_596_800 * MICROS_PER_SECOND;
+const LAST: i64 = 253_402_300_800 * MICROS_PER_SECOND - 1;
 
 /// An instant in UTC with microseconds, in the years 0001 to 9999.
 ///
@@ -69,19 +68,20 @@ impl Timestamp {
         let seconds = parse_date_time(date_time)?;
         let (micros, zone) = parse_fraction(rest)?;
         let offset_seconds = parse_zone(zone)?;
-        Self::from_unix_micros((seconds - offset_seconds) * MICROS_A_SECOND + micros)
+        Self::from_unix_micros((seconds - offset_seconds) * MICROS_PER_SECOND + micros)
             .ok_or_else(|| "must lie in the years 0001 to 9999 in UTC".to_owned())
     }
 
     /// The 27 characters that [`Display`](fmt::Display) writes.
     pub fn to_text(self) -> [u8; 27] {
-        let days = self.micros.div_euclid(SECONDS_A_DAY * MICROS_A_SECOND);
-        let micros_of_day = self.micros.rem_euclid(SECONDS_A_DAY * MICROS_A_SECOND);
+        let days = self.micros.div_euclid(SECONDS_PER_DAY * MICROS_PER_SECOND);
+        let micros_of_day = self.micros.rem_euclid(SECONDS_PER_DAY * MICROS_PER_SECOND);
         let (year, month, day) = i32::try_from(days + JULIAN_DAY_OF_EPOCH)
             .ok()
             .and_then(|julian_day| Date::from_julian_day(julian_day).ok())
-            .map_or((1, Month::January, 1), |date| date.to_calendar_date());
-        let seconds = micros_of_day / MICROS_A_SECOND;
+            .unwrap_or_else(|| unreachable!("a timestamp lies in the years 0001 to 9999"))
+            .to_calendar_date();
+        let seconds = micros_of_day / MICROS_PER_SECOND;
         let mut text = *b"YYYY-MM-DDTHH:MM:SS.ffffffZ";
         write_digits(&mut text[0..4], i64::from(year));
         write_digits(&mut text[5..7], i64::from(u8::from(month)));
@@ -89,7 +89,7 @@ impl Timestamp {
         write_digits(&mut text[11..13], seconds / 3_600);
         write_digits(&mut text[14..16], seconds / 60 % 60);
         write_digits(&mut text[17..19], seconds % 60);
-        write_digits(&mut text[20..26], micros_of_day % MICROS_A_SECOND);
+        write_digits(&mut text[20..26], micros_of_day % MICROS_PER_SECOND);
         text
     }
 }
@@ -98,16 +98,13 @@ fn wrong_shape() -> String {
     "must be written like 2022-02-02T19:39:05.86337+01:00 or 2022-02-02T18:39:05Z".to_owned()
 }
 
-/// The seconds since 1970 of `YYYY-MM-DDTHH:MM:SS`, read as UTC.
+/// The seconds since 1970 of the 19 characters `YYYY-MM-DDTHH:MM:SS`, read as UTC.
 fn parse_date_time(text: &[u8]) -> Result<i64, String> {
     let separators = [(4, b"--"), (7, b"--"), (10, b"Tt"), (13, b"::"), (16, b"::")];
-    if !separators
-        .iter()
-        .all(|&(at, either)| text.get(at).is_some_and(|byte| either.contains(byte)))
-    {
+    if !separators.iter().all(|&(at, either)| either.contains(&text[at])) {
         return Err(wrong_shape());
     }
-    let field = |from, to| digits(text.get(from..to).unwrap_or_default()).ok_or_else(wrong_shape);
+    let field = |from: usize, to: usize| digits(&text[from..to]).ok_or_else(wrong_shape);
     let (year, month, day) = (field(0, 4)?, field(5, 7)?, field(8, 10)?);
     let (hour, minute, second) = (field(11, 13)?, field(14, 16)?, field(17, 19)?);
     let julian_day = calendar_date(year, month, day)
@@ -117,7 +114,7 @@ fn parse_date_time(text: &[u8]) -> Result<i64, String> {
         return Err("must be a time of day from 00:00:00 to 23:59:60".to_owned());
     }
     let days = i64::from(julian_day) - JULIAN_DAY_OF_EPOCH;
-    Ok(days * SECONDS_A_DAY + hour * 3_600 + minute * 60 + second)
+    Ok(days * SECONDS_PER_DAY + hour * 3_600 + minute * 60 + second)
 }
 
 fn calendar_date(year: i64, month: i64, day: i64) -> Option<Date> {
@@ -147,7 +144,7 @@ fn parse_zone(text: &[u8]) -> Result<i64, String> {
         [b'-', _, _, b':', _, _] => -1,
         _ => return Err(wrong_shape()),
     };
-    let field = |from, to| digits(text.get(from..to).unwrap_or_default()).ok_or_else(wrong_shape);
+    let field = |from: usize, to: usize| digits(&text[from..to]).ok_or_else(wrong_shape);
     let (hours, minutes) = (field(1, 3)?, field(4, 6)?);
     if hours > 23 || minutes > 59 {
         return Err("must have a UTC offset of at most 23:59".to_owned());
@@ -161,18 +158,20 @@ fn digits(text: &[u8]) -> Option<i64> {
     })
 }
 
-fn write_digits(place: &mut [u8], number: i64) {
+fn write_digits(field: &mut [u8], number: i64) {
     let mut rest = number;
-    for byte in place.iter_mut().rev() {
-        *byte =
-            b'0' + u8::try_from(rest % 10).unwrap_or_else(|_| unreachable!("no field is negative"));
+    for byte in field.iter_mut().rev() {
+        *byte = b'0'
+            + u8::try_from(rest % 10).unwrap_or_else(|_| unreachable!("a digit is not negative"));
         rest /= 10;
     }
 }
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(std::str::from_utf8(&self.to_text()).map_err(|_| fmt::Error)?)
+        let text = self.to_text();
+        let text = std::str::from_utf8(&text);
+        formatter.write_str(text.unwrap_or_else(|_| unreachable!("digits and signs are ASCII")))
     }
 }
 
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_everything_else() {
+    fn rejects_every_other_shape() {
         for text in [
             "",
             "2022-02-02",
@@ -250,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_what_it_reads_and_sorts_as_text() {
+    fn is_read_as_it_was_written_and_sorts_like_its_text() {
         let mut last = None;
         for micros in [FIRST, FIRST + 1, -1, 0, 1, 951_782_400_000_000, LAST - 1, LAST] {
             let time = Timestamp::from_unix_micros(micros).unwrap();

@@ -1,4 +1,4 @@
-//! The recent changes, only the latest of each rocket, in the order of their positions.
+//! The log changes, only the latest of each rocket, in the order of their positions.
 //!
 //! A follower has a position: it has received all changes up to it. As long as no change beyond its
 //! position has been dropped, everything that it has yet to receive is here. Nothing here knows the
@@ -15,15 +15,14 @@ use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::store::changes::ChangeHint;
 
-/// The most changes that are kept, one per rocket.
-const MOST_CHANGES: usize = 16_384;
+/// The maximum number of retained changes, one per rocket.
+const MAX_CHANGES: usize = 16_384;
 
 /// The latest change of a rocket.
 #[derive(Debug)]
 pub struct RocketChange {
     /// Its position among all changes.
     pub position: u64,
-    /// The rocket's channel.
     pub channel: Channel,
     /// The rocket's state; none if it was removed.
     pub rocket: Option<Rocket>,
@@ -45,32 +44,35 @@ struct FilterMarks {
 
 impl FilterMarks {
     fn after(mut self, hint: ChangeHint, position: u64) -> Self {
-        let mark = |mark: &mut u64, pending: bool| *mark = if pending { position } else { *mark };
-        mark(&mut self.rocket_type, hint.launched);
-        mark(&mut self.mission, hint.launched || hint.mission_changed);
-        mark(&mut self.status, hint.launched || hint.exploded);
+        if hint.launched {
+            self.rocket_type = position;
+        }
+        if hint.launched || hint.mission_changed {
+            self.mission = position;
+        }
+        if hint.launched || hint.exploded {
+            self.status = position;
+        }
         self
     }
 }
 
-/// What a follower gets for a change.
+/// What a change is to a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// The rocket's state.
     Rocket,
-    /// That the rocket no longer matches.
+    /// The rocket no longer matches.
     Gone,
-    /// Nothing: the rocket doesn't match, and didn't before.
+    /// The rocket doesn't match, and didn't before.
     Nothing,
 }
 
 impl RocketChange {
-    /// What a follower gets that has received everything up to `position`. It may be sent that a
-    /// rocket is gone that it never followed, if that can't be determined.
+    /// What to deliver to a follower that has received everything up to `position`. If it is
+    /// unknown whether the rocket matched before, the follower may learn that a rocket is gone that
+    /// it never received.
     pub fn delivery(&self, filters: &Filters, position: u64) -> Delivery {
-        let other_channel =
-            filters.channel.as_ref().is_some_and(|channel| *channel != self.channel);
-        if other_channel {
+        if filters.channel.as_ref().is_some_and(|channel| *channel != self.channel) {
             return Delivery::Nothing;
         }
         let Some(rocket) = &self.rocket else {
@@ -79,14 +81,18 @@ impl RocketChange {
         if filters.match_state(&rocket.state) {
             return Delivery::Rocket;
         }
-        let moved = (filters.rocket_type.is_some() && self.marks.rocket_type > position)
+        let may_have_left = (filters.rocket_type.is_some() && self.marks.rocket_type > position)
             || (filters.mission.is_some() && self.marks.mission > position)
             || (filters.status.is_some() && self.marks.status > position);
-        if moved && position >= self.marks.created { Delivery::Gone } else { Delivery::Nothing }
+        if may_have_left && position >= self.marks.created {
+            Delivery::Gone
+        } else {
+            Delivery::Nothing
+        }
     }
 }
 
-/// A position that followers keep.
+/// A follower's position in a sequence of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
     /// Identifies a sequence of changes. It ends with the process, or after a time without
@@ -123,20 +129,20 @@ impl ChangeLog {
     }
 
     /// Whether all changes since the cursor are retained.
-    pub(super) fn knows(&self, cursor: Cursor) -> bool {
+    pub(super) fn retains(&self, cursor: Cursor) -> bool {
         cursor.epoch == self.epoch && (self.dropped..=self.position).contains(&cursor.position)
     }
 
     /// The first changes since the cursor; none if some are no longer retained.
     pub(super) fn since(&self, cursor: Cursor, limit: usize) -> Option<Vec<Arc<RocketChange>>> {
         let beyond = (Bound::Excluded(cursor.position), Bound::Unbounded);
-        self.knows(cursor).then(|| {
+        self.retains(cursor).then(|| {
             self.changes.range(beyond).take(limit).map(|(_, change)| Arc::clone(change)).collect()
         })
     }
 
     /// Whether the rocket's latest change has this state.
-    pub(super) fn has(&self, rocket: &Rocket) -> bool {
+    pub(super) fn has_state(&self, rocket: &Rocket) -> bool {
         self.latest(&rocket.channel).is_some_and(|change| change.rocket.as_ref() == Some(rocket))
     }
 
@@ -159,7 +165,7 @@ impl ChangeLog {
         self.position += 1;
         let position = self.position;
         let marks = match self.latest(&channel) {
-            Some(before) => before.marks.after(hint, position),
+            Some(previous) => previous.marks.after(hint, position),
             None => {
                 let is_new = rocket
                     .as_ref()
@@ -176,10 +182,10 @@ impl ChangeLog {
             text: OnceLock::new(),
         };
         self.changes.insert(position, Arc::new(change));
-        if let Some(before) = self.positions.insert(channel, position) {
-            self.changes.remove(&before);
+        if let Some(previous) = self.positions.insert(channel, position) {
+            self.changes.remove(&previous);
         }
-        if self.changes.len() > MOST_CHANGES
+        if self.changes.len() > MAX_CHANGES
             && let Some((position, oldest)) = self.changes.pop_first()
         {
             self.positions.remove(&oldest.channel);
@@ -209,82 +215,82 @@ mod tests {
         Rocket { channel: channel(name), state, last_received: Timestamp::FIRST, progress }
     }
 
-    fn moved() -> ChangeHint {
+    fn mission_change() -> ChangeHint {
         ChangeHint { applied: 1, mission_changed: true, ..ChangeHint::default() }
     }
 
-    fn mission(name: &str) -> Filters {
+    fn of_mission(name: &str) -> Filters {
         Filters { mission: Some(Text::new(name.to_owned()).unwrap()), ..Filters::default() }
     }
 
-    /// What a follower at this position gets for the latest change.
-    fn delivery(recent: &ChangeLog, filters: &Filters, position: u64) -> Delivery {
-        recent.changes.last_key_value().unwrap().1.delivery(filters, position)
+    /// The delivery of the latest change to a follower at this position.
+    fn delivery(log: &ChangeLog, filters: &Filters, position: u64) -> Delivery {
+        log.changes.last_key_value().unwrap().1.delivery(filters, position)
     }
 
     #[test]
-    fn of_each_rocket_the_latest_change_is_told_once() {
-        let mut recent = ChangeLog::new(7);
-        let start = recent.cursor();
+    fn the_latest_change_of_each_rocket_is_delivered_once() {
+        let mut log = ChangeLog::new(7);
+        let start = log.cursor();
         for (name, processed) in [("a", 1), ("b", 1), ("a", 2)] {
-            recent.add(channel(name), Some(rocket(name, "m", processed)), moved());
+            log.add(channel(name), Some(rocket(name, "m", processed)), mission_change());
         }
-        let since = |position| recent.since(Cursor { epoch: 7, position }, 10);
+        let since = |position| log.since(Cursor { epoch: 7, position }, 10);
         let positions = |position| {
             Some(since(position)?.iter().map(|change| change.position).collect::<Vec<_>>())
         };
         assert_eq!(positions(start.position), Some(vec![2, 3]));
         assert_eq!(positions(2), Some(vec![3]));
         assert_eq!(positions(3), Some(vec![]));
-        assert_eq!(positions(4), None, "nobody has been there");
-        assert!(!recent.knows(Cursor { epoch: 8, position: 3 }));
-        assert!(recent.has(&rocket("a", "m", 2)) && !recent.has(&rocket("a", "m", 1)));
+        assert_eq!(positions(4), None, "the log has not reached this position");
+        assert!(!log.retains(Cursor { epoch: 8, position: 3 }));
+        assert!(log.has_state(&rocket("a", "m", 2)) && !log.has_state(&rocket("a", "m", 1)));
     }
 
     #[test]
-    fn what_was_dropped_is_not_known() {
-        let mut recent = ChangeLog::new(7);
-        for index in 0..=MOST_CHANGES {
-            recent.add(channel(&index.to_string()), None, ChangeHint::UNKNOWN);
+    fn dropped_changes_are_not_retained() {
+        let mut log = ChangeLog::new(7);
+        for index in 0..=MAX_CHANGES {
+            log.add(channel(&index.to_string()), None, ChangeHint::UNKNOWN);
         }
-        let knows = |position| recent.knows(Cursor { epoch: 7, position });
-        assert!(!knows(0) && knows(1) && knows(MOST_CHANGES as u64 + 1));
-        assert_eq!((recent.changes.len(), recent.positions.len()), (MOST_CHANGES, MOST_CHANGES));
+        let retains = |position| log.retains(Cursor { epoch: 7, position });
+        assert!(!retains(0) && retains(1) && retains(MAX_CHANGES as u64 + 1));
+        assert_eq!((log.changes.len(), log.positions.len()), (MAX_CHANGES, MAX_CHANGES));
     }
 
     #[test]
-    fn a_rocket_that_leaves_is_gone_for_those_who_may_have_followed_it() {
-        let mut recent = ChangeLog::new(7);
+    fn a_rocket_that_no_longer_matches_is_gone_for_its_followers() {
+        let mut log = ChangeLog::new(7);
         let speed = ChangeHint { applied: 1, ..ChangeHint::default() };
-        recent.add(channel("a"), Some(rocket("a", "x", 5)), speed);
+        log.add(channel("a"), Some(rocket("a", "x", 5)), speed);
         // The mission was x before. Followers of x get the change; followers of y get nothing.
-        assert_eq!(delivery(&recent, &mission("x"), 0), Delivery::Rocket);
-        assert_eq!(delivery(&recent, &mission("y"), 0), Delivery::Nothing);
-        recent.add(channel("a"), Some(rocket("a", "y", 6)), moved());
-        assert_eq!(delivery(&recent, &mission("x"), 1), Delivery::Gone);
-        recent.add(channel("a"), Some(rocket("a", "y", 7)), speed);
+        assert_eq!(delivery(&log, &of_mission("x"), 0), Delivery::Rocket);
+        assert_eq!(delivery(&log, &of_mission("y"), 0), Delivery::Nothing);
+        log.add(channel("a"), Some(rocket("a", "y", 6)), mission_change());
+        assert_eq!(delivery(&log, &of_mission("x"), 1), Delivery::Gone);
+        log.add(channel("a"), Some(rocket("a", "y", 7)), speed);
         assert_eq!(
-            delivery(&recent, &mission("x"), 1),
+            delivery(&log, &of_mission("x"), 1),
             Delivery::Gone,
             "still, for followers that have not received it"
         );
-        assert_eq!(delivery(&recent, &mission("x"), 2), Delivery::Nothing);
-        assert_eq!(delivery(&recent, &mission("y"), 2), Delivery::Rocket);
-        let other = Filters { channel: Some(channel("b")), ..mission("x") };
-        assert_eq!(delivery(&recent, &other, 1), Delivery::Nothing);
+        assert_eq!(delivery(&log, &of_mission("x"), 2), Delivery::Nothing);
+        assert_eq!(delivery(&log, &of_mission("y"), 2), Delivery::Rocket);
+        let other = Filters { channel: Some(channel("b")), ..of_mission("x") };
+        assert_eq!(delivery(&log, &other, 1), Delivery::Nothing);
         let awaiting = Filters { status: Some(Status::Exploded), ..Filters::default() };
-        assert_eq!(delivery(&recent, &awaiting, 1), Delivery::Nothing, "its status never changed");
+        assert_eq!(delivery(&log, &awaiting, 1), Delivery::Nothing, "its status never changed");
     }
 
     #[test]
-    fn a_rocket_that_was_made_meanwhile_was_followed_by_nobody() {
-        let mut recent = ChangeLog::new(7);
-        recent.add(channel("a"), Some(rocket("a", "y", 1)), moved());
-        assert_eq!(delivery(&recent, &mission("x"), 0), Delivery::Nothing);
-        recent.add(channel("a"), None, ChangeHint::UNKNOWN);
-        assert_eq!(delivery(&recent, &Filters::default(), 0), Delivery::Nothing);
-        assert_eq!(delivery(&recent, &Filters::default(), 1), Delivery::Gone);
-        recent.add(channel("a"), Some(rocket("a", "y", 1)), moved());
-        assert_eq!(delivery(&recent, &mission("x"), 1), Delivery::Gone);
+    fn a_rocket_created_after_the_position_has_no_followers() {
+        let mut log = ChangeLog::new(7);
+        log.add(channel("a"), Some(rocket("a", "y", 1)), mission_change());
+        assert_eq!(delivery(&log, &of_mission("x"), 0), Delivery::Nothing);
+        log.add(channel("a"), None, ChangeHint::UNKNOWN);
+        assert_eq!(delivery(&log, &Filters::default(), 0), Delivery::Nothing);
+        assert_eq!(delivery(&log, &Filters::default(), 1), Delivery::Gone);
+        log.add(channel("a"), Some(rocket("a", "y", 1)), mission_change());
+        assert_eq!(delivery(&log, &of_mission("x"), 1), Delivery::Gone);
     }
 }

@@ -1,10 +1,10 @@
 //! Recent changes, for followers: committers report the rockets that they have changed. A dedicated
-//! thread reads the current state of these rockets, at most ten times a second for each, and keeps
-//! the latest change of each rocket. Followers take the changes at their own pace.
+//! thread reads the current state of each of these rockets at most ten times a second, and logs the
+//! latest change of each rocket. Followers take the changes at their own pace.
 //!
 //! Committers never wait for followers, and a follower costs no more memory than one chunk. A
 //! follower that falls behind the retained changes is disconnected, and starts again. Without
-//! followers, nothing is read. `change_log` keeps the changes, `reader` is the thread. No HTTP
+//! followers, nothing is read. `change_log` retains the changes, `reader` is the thread. No HTTP
 //! and no SQL belong here.
 
 mod change_log;
@@ -26,16 +26,16 @@ use change_log::ChangeLog;
 pub use change_log::{Cursor, Delivery, RocketChange};
 use reader::ChangeReader;
 
-/// The most changed rockets that may wait to be read. If there are more, all recently changed
-/// rockets are scanned.
+/// The maximum number of changed rockets that wait to be read. If there are more, a scan finds all
+/// changed rockets.
 const MAX_PENDING: usize = 65_536;
-/// The most followers at a time.
+/// The maximum number of followers at a time.
 const MAX_FOLLOWERS: usize = 4_096;
 
-/// How long a new follower waits for the store.
-const LISTENING_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a new follower waits for the subscription to other processes' changes.
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Why nobody can start to follow now.
+/// Why a client can't follow changes now.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub enum FollowError {
     /// There are too many followers.
@@ -59,9 +59,8 @@ struct FeedState {
     /// Notifies other instances, even without followers here. None if they need no notification.
     notifier: Option<Notifier>,
     followers: AtomicUsize,
-    /// When there last was a follower; none if that is so long ago that changes are no longer
-    /// collected.
-    followed: Mutex<Option<Instant>>,
+    /// When there last was a follower; none if changes are no longer collected.
+    last_followed: Mutex<Option<Instant>>,
     pending: Mutex<PendingChanges>,
     wake_reader: Notify,
     wake_notifier: Notify,
@@ -77,29 +76,30 @@ struct FeedState {
 #[derive(Debug, Default)]
 struct PendingChanges {
     hints: ChangeHints,
-    /// There were too many, or the rockets are not known.
-    others: bool,
-    /// What other instances have not been notified of.
+    /// Other rockets may have changed, too: there were too many hints, or the changes are
+    /// unspecified.
+    needs_scan: bool,
+    /// The hints that have not been sent to other instances.
     unsent: ChangeHints,
 }
 
 impl PendingChanges {
     fn add(&mut self, channel: &Channel, hint: ChangeHint) {
-        self.others |= !add(&mut self.hints, channel, hint);
+        self.needs_scan |= !add(&mut self.hints, channel, hint);
     }
 }
 
-/// Adds a change, if there is room for it.
+/// Adds a hint. Returns false if there are too many.
 fn add(hints: &mut ChangeHints, channel: &Channel, hint: ChangeHint) -> bool {
-    if let Some(before) = hints.get_mut(channel) {
-        before.add(hint);
+    if let Some(existing) = hints.get_mut(channel) {
+        existing.add(hint);
         return true;
     }
-    let has_room = hints.len() < MAX_PENDING;
-    if has_room {
+    let fits = hints.len() < MAX_PENDING;
+    if fits {
         hints.insert(channel.detached(), hint);
     }
-    has_room
+    fits
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -114,7 +114,7 @@ impl Feed {
             is_followed: AtomicBool::new(false),
             notifier: store.notifier(),
             followers: AtomicUsize::new(0),
-            followed: Mutex::default(),
+            last_followed: Mutex::default(),
             pending: Mutex::default(),
             wake_reader: Notify::new(),
             wake_notifier: Notify::new(),
@@ -139,16 +139,16 @@ impl Feed {
         }
         let mut pending = lock(&shared.pending);
         for (index, message) in messages.iter().enumerate() {
-            let hint = match outcomes.map(|outcomes| outcomes.get(index)) {
-                Some(Some(Outcome::Applied)) => ChangeHint::of(message),
-                Some(_) => continue,
+            let hint = match outcomes.map(|outcomes| outcomes[index]) {
+                Some(Outcome::Applied) => ChangeHint::of(message),
+                Some(Outcome::Duplicate) => continue,
                 None => ChangeHint::UNKNOWN,
             };
             if is_followed {
                 pending.add(&message.channel, hint);
             }
             if shared.notifier.is_some() {
-                // If there are too many, other instances learn only that there were changes.
+                // If there are too many, other instances are notified of unspecified changes.
                 add(&mut pending.unsent, &message.channel, hint);
             }
         }
@@ -161,15 +161,14 @@ impl Feed {
     /// Delivers everything that is committed from now on, here or elsewhere.
     pub async fn follow(&self, from: Option<Cursor>) -> Result<Follower, FollowError> {
         let mut follower = self.register().ok_or(FollowError::TooMany)?;
-        let mut listening = self.shared.is_subscribed.subscribe();
-        match tokio::time::timeout(LISTENING_TIMEOUT, listening.wait_for(|listening| *listening))
-            .await
-        {
+        let mut subscribed = self.shared.is_subscribed.subscribe();
+        let subscribed = subscribed.wait_for(|is_subscribed| *is_subscribed);
+        match tokio::time::timeout(SUBSCRIBE_TIMEOUT, subscribed).await {
             Ok(Ok(_)) => {}
             Ok(Err(_)) | Err(_) => return Err(FollowError::Unavailable),
         }
         let log = lock(&self.shared.log);
-        follower.cursor = from.filter(|cursor| log.knows(*cursor)).unwrap_or(log.cursor());
+        follower.cursor = from.filter(|cursor| log.retains(*cursor)).unwrap_or(log.cursor());
         drop(log);
         Ok(follower)
     }
@@ -178,21 +177,20 @@ impl Feed {
     /// too many followers.
     fn register(&self) -> Option<Follower> {
         let shared = &self.shared;
-        // Held to the end, so that the reader doesn't stop collecting in between.
-        let mut followed = lock(&shared.followed);
+        // Locked to the end, so that the reader doesn't stop collecting in between.
+        let mut last_followed = lock(&shared.last_followed);
         if shared.followers.load(Ordering::SeqCst) >= MAX_FOLLOWERS {
             return None;
         }
         shared.followers.fetch_add(1, Ordering::SeqCst);
-        *followed = Some(Instant::now());
+        *last_followed = Some(Instant::now());
         shared.is_followed.store(true, Ordering::SeqCst);
-        drop(followed);
+        drop(last_followed);
         shared.wake_reader.notify_one();
         let cursor = Cursor { epoch: 0, position: 0 };
         Some(Follower { end: shared.end.subscribe(), shared: Arc::clone(shared), cursor })
     }
 
-    /// The number of followers.
     pub fn followers(&self) -> usize {
         self.shared.followers.load(Ordering::SeqCst)
     }
@@ -203,7 +201,6 @@ impl Feed {
     }
 }
 
-/// Follows the changes.
 #[derive(Debug)]
 pub struct Follower {
     shared: Arc<FeedState>,
@@ -239,7 +236,7 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        *lock(&self.shared.followed) = Some(Instant::now());
+        *lock(&self.shared.last_followed) = Some(Instant::now());
         self.shared.followers.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -22,20 +22,20 @@ use crate::store::changes::{ChangeHint, ChangeHints, Notified, ScanProgress};
 use crate::store::{ChangeScan, Store, StoreError};
 
 /// The shortest time between two events of a rocket.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const MIN_PAUSE: Duration = Duration::from_millis(100);
 /// The longest delay of a change, however long reading takes.
-const LONGEST_PAUSE: Duration = Duration::from_millis(600);
-/// Reading takes at most one part in this many of the time.
-const SHARE: u32 = 16;
-/// The most events per second to all followers together, as far as merging can achieve it: about 50
-/// MB.
-const EVENTS_A_SECOND: u64 = 100_000;
-/// How long changes are kept after the last follower has left.
-const KEPT: Duration = Duration::from_secs(60);
+const MAX_PAUSE: Duration = Duration::from_millis(600);
+/// The pause after a read is at least this many times as long as the read.
+const PAUSE_FACTOR: u32 = 16;
+/// The target for the maximum number of events per second to all followers together: about 50 MB.
+/// Longer pauses merge more changes of a rocket to one event.
+const MAX_EVENTS_PER_SECOND: u64 = 100_000;
+/// How long changes are collected after the last follower has left.
+const RETENTION: Duration = Duration::from_secs(60);
 /// How many rockets are read at a time.
-const READ: usize = 512;
-/// How long to wait after a store failure.
-const AFTER_FAILURE: Duration = Duration::from_secs(1);
+const READ_CHUNK: usize = 512;
+/// How long to wait after a failure.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// A number that no other sequence of changes has.
 pub(super) fn new_epoch() -> u64 {
@@ -47,10 +47,10 @@ pub(super) struct ChangeReader {
     store: Store,
     shared: Arc<FeedState>,
     runtime: Runtime,
-    /// How many changes were added since the last check.
-    kept: Cell<u64>,
-    /// Reading changes fails, and that has been logged.
-    failing: Cell<bool>,
+    /// How many changes were logged since the last pause.
+    logged: Cell<u64>,
+    /// The last read failed, and that is in the program's log.
+    is_failing: Cell<bool>,
 }
 
 /// What is open while there are followers.
@@ -58,11 +58,11 @@ pub(super) struct ChangeReader {
 struct Following {
     /// None if other processes' changes can't be received now.
     subscription: Option<Subscription>,
-    /// Kept across failures, because it finds what was missed in the meantime.
+    /// It outlives failures of the subscription, because it finds the changes missed meanwhile.
     scan_state: Option<ScanState>,
 }
 
-/// How other processes' changes are found, with or without a notification.
+/// Finds other processes' changes, with or without a notification.
 struct ScanState {
     scan: ChangeScan,
     /// The removed rockets at the last scan.
@@ -77,12 +77,11 @@ struct Subscription {
     next_scan: Option<Instant>,
 }
 
-/// Why the reader wakes up.
 enum WakeReason {
-    /// Something was changed here, or it is time to check for followers.
-    Locally,
-    /// Other processes changed something; none if the subscription failed.
-    By(Option<Notified>),
+    /// This process has committed changes, or it is time to check for followers.
+    Local,
+    /// Other processes have committed changes; none if the subscription failed.
+    Notified(Option<Notified>),
 }
 
 impl Drop for Subscription {
@@ -97,7 +96,7 @@ impl ChangeReader {
             .enable_all()
             .build()
             .map_err(StoreError::Thread)?;
-        Ok(Self { store, shared, runtime, kept: Cell::new(0), failing: Cell::new(false) })
+        Ok(Self { store, shared, runtime, logged: Cell::new(0), is_failing: Cell::new(false) })
     }
 
     /// Reads and notifies until the feed stops.
@@ -105,82 +104,82 @@ impl ChangeReader {
         // A defect that one change triggers must not end the event streams for good.
         while catch_unwind(AssertUnwindSafe(|| self.run_until_stopped())).is_err() {
             tracing::error!("reading changes panicked; all event streams start again");
-            self.start_again();
+            self.restart();
         }
     }
 
     fn run_until_stopped(&self) {
         self.runtime.block_on(async {
             tokio::select! {
-                () = self.read_forever() => {}
-                () = self.notify_forever() => {}
+                () = self.read_loop() => {}
+                () = self.notify_loop() => {}
                 () = self.shared.stop.notified() => {}
             }
         });
     }
 
-    /// After a panic it is unknown what was missed. A new epoch makes all followers begin with a
+    /// Changes may have been missed in a panic. A new epoch makes all followers begin with a
     /// snapshot.
-    fn start_again(&self) {
+    fn restart(&self) {
         *lock(&self.shared.log) = ChangeLog::new(new_epoch());
         self.shared.end.send_replace(0);
         self.shared.is_subscribed.send_replace(false);
         self.shared.wake_reader.notify_one();
         self.shared.wake_notifier.notify_one();
         // A panic that repeats itself must not keep a processor busy.
-        std::thread::sleep(AFTER_FAILURE);
+        std::thread::sleep(RETRY_PAUSE);
     }
 
-    async fn read_forever(&self) {
+    async fn read_loop(&self) {
         let mut following = Following::default();
-        let mut next_round = Instant::now();
+        let mut next_read = Instant::now();
         loop {
             self.wait(&mut following.subscription).await;
-            let listened = self.keep_listening(&mut following).await;
-            tokio::time::sleep_until(next_round).await;
+            let subscribed = self.ensure_subscribed(&mut following).await;
+            tokio::time::sleep_until(next_read).await;
             let started = Instant::now();
-            let done = match listened {
-                Ok(()) => self.round(&mut following).await,
+            let done = match subscribed {
+                Ok(()) => self.read_changes(&mut following).await,
                 Err(error) => Err(error),
             };
-            if done.is_ok() && following.subscription.is_some() && self.failing.replace(false) {
+            if done.is_ok() && following.subscription.is_some() && self.is_failing.replace(false) {
                 tracing::info!("changes can be read again");
             }
             let pause = match done {
-                Ok(()) => (started.elapsed() * SHARE)
+                Ok(()) => (started.elapsed() * PAUSE_FACTOR)
                     .max(self.time_to_send())
-                    .clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
+                    .clamp(MIN_PAUSE, MAX_PAUSE),
                 Err(error) => {
                     // Log the first failure, not each retry.
-                    if self.failing.replace(true) {
+                    if self.is_failing.replace(true) {
                         tracing::debug!(%error, "changes still can't be read");
                     } else {
                         tracing::warn!(%error, "changes can't be read; event streams are \
                                                 unavailable");
                     }
-                    self.stop_listening(&mut following.subscription);
-                    AFTER_FAILURE
+                    self.unsubscribe(&mut following.subscription);
+                    RETRY_PAUSE
                 }
             };
-            next_round = started + pause;
+            next_read = started + pause;
         }
     }
 
     /// How long it may take to send followers the changes of this round.
     fn time_to_send(&self) -> Duration {
         let followers = self.shared.followers.load(Ordering::SeqCst) as u64;
-        Duration::from_micros(self.kept.take() * followers * 1_000_000 / EVENTS_A_SECOND)
+        Duration::from_micros(self.logged.take() * followers * 1_000_000 / MAX_EVENTS_PER_SECOND)
     }
 
     /// Subscribes to other processes' changes once there is a follower, and scans for changes
     /// missed before.
-    async fn keep_listening(&self, following: &mut Following) -> Result<(), StoreError> {
+    async fn ensure_subscribed(&self, following: &mut Following) -> Result<(), StoreError> {
         if following.subscription.is_none() && self.shared.followers.load(Ordering::SeqCst) > 0 {
-            let subscription = self.listen().await?;
+            let subscription = self.subscribe().await?;
             // New followers read the current state, so only changes from here on must be found.
             if following.scan_state.is_some() {
-                // Changes may have been missed while nobody listened.
-                lock(&self.shared.pending).others = true;
+                // Changes may have been missed without a subscription.
+                lock(&self.shared.pending).needs_scan = true;
             } else {
                 let scan = self.store.change_scan().await?;
                 let forgotten = self.store.forgotten().await?.into_iter().collect();
@@ -192,11 +191,11 @@ impl ChangeReader {
         Ok(())
     }
 
-    /// After a failure it is unknown what was missed. A scan finds it once the store works again.
-    fn stop_listening(&self, subscription: &mut Option<Subscription>) {
+    /// Changes may be missed from now on. A scan finds them once the store works again.
+    fn unsubscribe(&self, subscription: &mut Option<Subscription>) {
         *subscription = None;
         self.shared.is_subscribed.send_replace(false);
-        lock(&self.shared.pending).others = true;
+        lock(&self.shared.pending).needs_scan = true;
         self.shared.wake_reader.notify_one();
     }
 
@@ -212,8 +211,8 @@ impl ChangeReader {
                         }
                     };
                     tokio::select! {
-                        notified = subscription.notified.recv() => WakeReason::By(notified),
-                        () = scan_for_changes => WakeReason::By(Some(Notified::Something)),
+                        notified = subscription.notified.recv() => WakeReason::Notified(notified),
+                        () = scan_for_changes => WakeReason::Notified(Some(Notified::Unspecified)),
                     }
                 }
                 None => std::future::pending().await,
@@ -222,47 +221,47 @@ impl ChangeReader {
         let is_followed = self.shared.is_followed.load(Ordering::SeqCst);
         let notified = tokio::select! {
             notified = notified => notified,
-            () = self.shared.wake_reader.notified() => WakeReason::Locally,
+            () = self.shared.wake_reader.notified() => WakeReason::Local,
             // Checks whether there are still followers.
-            () = tokio::time::sleep(KEPT), if is_followed => WakeReason::Locally,
+            () = tokio::time::sleep(RETENTION), if is_followed => WakeReason::Local,
         };
         match notified {
-            WakeReason::Locally => {}
-            WakeReason::By(Some(notified)) => self.note(notified),
-            WakeReason::By(None) => self.stop_listening(subscription),
+            WakeReason::Local => {}
+            WakeReason::Notified(Some(notified)) => self.add_notified(notified),
+            WakeReason::Notified(None) => self.unsubscribe(subscription),
         }
-        // Notifications may arrive faster than rounds follow one another.
+        // Notifications may arrive faster than this thread reads.
         if let Some(subscription) = subscription {
             while let Ok(notified) = subscription.notified.try_recv() {
-                self.note(notified);
+                self.add_notified(notified);
             }
         }
     }
 
-    /// Notes what another process has reported.
-    fn note(&self, notified: Notified) {
+    /// Adds another process's changes to the pending ones.
+    fn add_notified(&self, notified: Notified) {
         let mut pending = lock(&self.shared.pending);
         match notified {
             Notified::ChangeHints(hints) => {
                 hints.iter().for_each(|(channel, hint)| pending.add(channel, *hint))
             }
-            Notified::Something => pending.others = true,
+            Notified::Unspecified => pending.needs_scan = true,
         }
     }
 
-    /// Reads and keeps the changed rockets.
-    async fn round(&self, following: &mut Following) -> Result<(), StoreError> {
-        let Some((hints, others)) = self.take() else {
+    /// Reads and logs the changed rockets.
+    async fn read_changes(&self, following: &mut Following) -> Result<(), StoreError> {
+        let Some((hints, needs_scan)) = self.take_pending() else {
             *following = Following::default();
             return Ok(());
         };
-        self.read(hints).await?;
+        self.read_hinted(hints).await?;
         let Following { subscription: Some(subscription), scan_state: Some(scan_state) } =
             following
         else {
             return Ok(());
         };
-        if others {
+        if needs_scan {
             self.scan_for_changes(scan_state).await?;
             subscription.next_scan = subscription.scan_interval.map(|time| Instant::now() + time);
         }
@@ -270,7 +269,7 @@ impl ChangeReader {
     }
 
     /// Notifies other instances of changes, with or without followers here.
-    async fn notify_forever(&self) {
+    async fn notify_loop(&self) {
         let Some(notifier) = &self.shared.notifier else {
             return std::future::pending().await;
         };
@@ -285,28 +284,28 @@ impl ChangeReader {
             if let Err(error) = notifier.notify(hints).await {
                 tracing::debug!(%error, "could not notify other instances");
             }
-            tokio::time::sleep(SHORTEST_PAUSE).await;
+            tokio::time::sleep(MIN_PAUSE).await;
         }
     }
 
     /// Takes the reported changes; none if there have been no followers for a while. From then on
     /// changes are not collected, and a client that reconnects later starts again.
-    fn take(&self) -> Option<(ChangeHints, bool)> {
+    fn take_pending(&self) -> Option<(ChangeHints, bool)> {
         let shared = &self.shared;
-        let mut followed = lock(&shared.followed);
+        let mut last_followed = lock(&shared.last_followed);
         let is_followed = shared.followers.load(Ordering::SeqCst) > 0
-            || followed.is_some_and(|at| at.elapsed() < KEPT);
-        if !is_followed && followed.take().is_some() {
+            || last_followed.is_some_and(|at| at.elapsed() < RETENTION);
+        if !is_followed && last_followed.take().is_some() {
             shared.is_followed.store(false, Ordering::SeqCst);
             shared.is_subscribed.send_replace(false);
             *lock(&shared.log) = ChangeLog::new(new_epoch());
         }
         let mut pending = lock(&shared.pending);
-        let taken = (std::mem::take(&mut pending.hints), std::mem::take(&mut pending.others));
+        let taken = (std::mem::take(&mut pending.hints), std::mem::take(&mut pending.needs_scan));
         is_followed.then_some(taken)
     }
 
-    async fn listen(&self) -> Result<Subscription, StoreError> {
+    async fn subscribe(&self) -> Result<Subscription, StoreError> {
         let mut watch = self.store.watch().await?;
         let scan_interval = watch.scan_interval();
         let (sender, notified) = mpsc::channel(64);
@@ -322,38 +321,39 @@ impl ChangeReader {
         Ok(Subscription { notified, task, scan_interval, next_scan })
     }
 
-    /// Reads the current state of changed rockets.
-    async fn read(&self, hints: ChangeHints) -> Result<(), StoreError> {
+    /// Reads and logs the current state of the hinted rockets.
+    async fn read_hinted(&self, hints: ChangeHints) -> Result<(), StoreError> {
         let channels: Vec<Channel> = hints.keys().cloned().collect();
-        for part in channels.chunks(READ) {
+        for part in channels.chunks(READ_CHUNK) {
             let rockets = self.store.rockets_of(part).await?;
             let found: HashSet<Channel> =
                 rockets.iter().map(|rocket| rocket.channel.clone()).collect();
-            self.keep(|log| {
+            self.log_changes(|log| {
                 for rocket in rockets {
                     // A scan may have found this state before.
-                    if log.has(&rocket) {
+                    if log.has_state(&rocket) {
                         continue;
                     }
-                    let hint = hints.get(&rocket.channel).copied().unwrap_or(ChangeHint::UNKNOWN);
-                    log.add(rocket.channel.clone(), Some(rocket), hint);
+                    let Some(hint) = hints.get(&rocket.channel) else {
+                        unreachable!("the store returns only rockets of the given channels")
+                    };
+                    log.add(rocket.channel.clone(), Some(rocket), *hint);
                 }
-                // The others were removed, which a scan also finds, or were never stored: followers
-                // must not see those.
+                // The other rockets were removed, which a scan also finds, or never stored, which
+                // followers must not see.
                 for channel in part.iter().filter(|channel| !found.contains(channel)) {
                     if log.has_rocket(channel) {
                         log.add(channel.clone(), None, ChangeHint::UNKNOWN);
                     }
                 }
             });
-            // Followers needn't wait for the rest.
+            // Followers get these before the rest is read.
             tokio::task::yield_now().await;
         }
         Ok(())
     }
 
-    /// Scans for everything that has changed or was removed since the last scan, by whichever
-    /// process.
+    /// Finds all rockets that any process has changed or removed since the last scan.
     async fn scan_for_changes(&self, scan_state: &mut ScanState) -> Result<(), StoreError> {
         loop {
             match scan_state.scan.next().await? {
@@ -363,9 +363,9 @@ impl ChangeReader {
                     *lock(&self.shared.log) = ChangeLog::new(new_epoch());
                     self.shared.end.send_replace(0);
                 }
-                ScanProgress::Rockets(rockets) => self.keep(|log| {
+                ScanProgress::Rockets(rockets) => self.log_changes(|log| {
                     for rocket in rockets {
-                        if !log.has(&rocket) {
+                        if !log.has_state(&rocket) {
                             log.add(rocket.channel.clone(), Some(rocket), ChangeHint::UNKNOWN);
                         }
                     }
@@ -373,16 +373,16 @@ impl ChangeReader {
             }
             tokio::task::yield_now().await;
         }
-        self.find_forgotten(scan_state).await
+        self.scan_for_removals(scan_state).await
     }
 
-    async fn find_forgotten(&self, scan_state: &mut ScanState) -> Result<(), StoreError> {
+    async fn scan_for_removals(&self, scan_state: &mut ScanState) -> Result<(), StoreError> {
         let forgotten: HashSet<_> = self.store.forgotten().await?.into_iter().collect();
         let new: Vec<Channel> = forgotten
             .difference(&scan_state.forgotten)
             .map(|(channel, _)| channel.clone())
             .collect();
-        for part in new.chunks(READ) {
+        for part in new.chunks(READ_CHUNK) {
             let existing: HashSet<Channel> = self
                 .store
                 .rockets_of(part)
@@ -390,7 +390,7 @@ impl ChangeReader {
                 .into_iter()
                 .map(|rocket| rocket.channel)
                 .collect();
-            self.keep(|log| {
+            self.log_changes(|log| {
                 for channel in part.iter().filter(|channel| !existing.contains(channel)) {
                     if !log.is_forgotten(channel) {
                         log.add(channel.clone(), None, ChangeHint::UNKNOWN);
@@ -402,14 +402,14 @@ impl ChangeReader {
         Ok(())
     }
 
-    /// Applies a change, and wakes followers.
-    fn keep(&self, change: impl FnOnce(&mut ChangeLog)) {
+    /// Adds changes to the log, and wakes followers.
+    fn log_changes(&self, change: impl FnOnce(&mut ChangeLog)) {
         let mut log = lock(&self.shared.log);
         let before = log.cursor().position;
         change(&mut log);
         let end = log.cursor().position;
         drop(log);
-        self.kept.set(self.kept.get() + end - before);
+        self.logged.set(self.logged.get() + end - before);
         if end != before {
             self.shared.end.send_replace(end);
         }

@@ -1,5 +1,5 @@
-//! The exit of a queue: a thread that takes everything that is queued, commits it as one batch, and
-//! answers.
+//! The receiving end of a queue: a thread that takes everything that is queued, commits it as one
+//! batch, and answers the callers.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -19,33 +19,33 @@ use crate::feed::Feed;
 use crate::metrics::{Metrics, StoreOperation};
 use crate::store::{Store, StoreError, Writer};
 
-/// While single messages arrive, a batch may take this many times as long as a small one does: they
-/// wait for its end, and then for the end of their own.
+/// While single messages arrive, a batch may take this many times as long as a small one does. A
+/// message waits for the end of the current batch, and then for the end of its own.
 const SMALL_BATCHES: u32 = 4;
-/// The bounds of that time.
+/// The bounds of the time that a batch may take while single messages arrive.
 const BATCH_TIME: RangeInclusive<Duration> = Duration::from_millis(2)..=Duration::from_secs(1);
-/// How long a small batch is taken to be before there was one.
-const FIRST_SMALL_BATCH: Duration = Duration::from_millis(1);
-/// How long a batch may take if no single message has arrived lately. Large batches of new rockets
-/// are more efficient, because they share more pages.
-const BATCH_TIME_OF_STREAMS: Duration = Duration::from_secs(1);
-/// The meaning of "lately".
-const LATELY: Duration = Duration::from_secs(2);
+/// The assumed time of a small batch, before one was measured.
+const INITIAL_SMALL_BATCH: Duration = Duration::from_millis(1);
+/// How long a batch may take if no single message has arrived recently. Large batches of new
+/// rockets are more efficient, because they share more pages.
+const STREAM_BATCH_TIME: Duration = Duration::from_secs(1);
+/// A single message has arrived recently if it did so within this time.
+const RECENT: Duration = Duration::from_secs(2);
 /// The bounds of a batch's size, however long the messages take.
-const FEWEST_MESSAGES: usize = 64;
-const MOST_MESSAGES: usize = 32_768;
-/// The size of the first batch, before their speed is known.
-const FIRST_MESSAGES: usize = 4_096;
+const MIN_MESSAGES: usize = 64;
+const MAX_MESSAGES: usize = 32_768;
+/// The limit of the first batch, before the rate is known.
+const INITIAL_LIMIT: usize = 4_096;
 
 /// If the last wait was shorter than this and the last batch had few callers, the thread spins this
 /// long before it sleeps: waking it takes about as long as a sync of the disk. With more callers,
 /// other threads need the processor.
 const SPIN_TIME: Duration = Duration::from_micros(200);
-/// The most callers that count as few.
-const FEW_CALLERS: usize = 3;
+/// The thread spins only if the last batch had at most this many callers.
+const MAX_CALLERS_TO_SPIN: usize = 3;
 
-/// How large batches may be.
-struct Pace {
+/// Adapts the size of batches to the time that they take.
+struct BatchSizer {
     /// The current size limit of a batch.
     limit: usize,
     /// How long small batches of single messages take; it follows their median. Most of it is the
@@ -55,27 +55,28 @@ struct Pace {
     last_single: Option<Instant>,
 }
 
-impl Default for Pace {
+impl Default for BatchSizer {
     fn default() -> Self {
-        Self { limit: FIRST_MESSAGES, small_batch: FIRST_SMALL_BATCH, last_single: None }
+        Self { limit: INITIAL_LIMIT, small_batch: INITIAL_SMALL_BATCH, last_single: None }
     }
 }
 
-impl Pace {
+impl BatchSizer {
     /// How long a batch may take now.
     fn batch_time(&self) -> Duration {
-        let is_recent = |single: Instant| single.elapsed() < LATELY;
+        let is_recent = |single: Instant| single.elapsed() < RECENT;
         if !self.last_single.is_some_and(is_recent) {
-            return BATCH_TIME_OF_STREAMS;
+            return STREAM_BATCH_TIME;
         }
         (self.small_batch * SMALL_BATCHES).clamp(*BATCH_TIME.start(), *BATCH_TIME.end())
     }
 
-    /// Sets the size of the next batch by the time that the last one took.
-    fn learn(&mut self, messages: usize, has_stream: bool, took: Duration) {
+    /// Sets the limit of the next batch from the time that the last one took.
+    fn record(&mut self, messages: usize, has_stream: bool, took: Duration) {
         // The new rockets of a stream take much longer than the sync, even if there are few.
-        if messages < FEWEST_MESSAGES && !has_stream {
-            // By steps, so that a few that a checkpoint has held up count as little as others.
+        if messages < MIN_MESSAGES && !has_stream {
+            // By steps, so that a few batches that a checkpoint has held up count as little as
+            // others.
             let step = self.small_batch / 8;
             self.small_batch = took.clamp(self.small_batch - step, self.small_batch + step);
         }
@@ -83,11 +84,11 @@ impl Pace {
     }
 }
 
-/// The size of the next batch that fits into `time`, given that the last batch `took` this long. A
+/// The limit with which the next batch fits into `time`, if the last batch `took` this long. A
 /// message of a new rocket takes many times as long as one of a known rocket, especially on
 /// Postgres. Small batches say nothing about that: most of their time is the sync of the disk.
 fn next_limit(limit: usize, time: Duration, messages: usize, took: Duration) -> usize {
-    if messages < FEWEST_MESSAGES {
+    if messages < MIN_MESSAGES {
         return limit;
     }
     let in_time = messages as f64 * time.as_secs_f64() / took.as_secs_f64().max(1e-6);
@@ -98,29 +99,33 @@ fn next_limit(limit: usize, time: Duration, messages: usize, took: Duration) -> 
     } else {
         limit
     };
-    next.clamp(FEWEST_MESSAGES, MOST_MESSAGES)
+    next.clamp(MIN_MESSAGES, MAX_MESSAGES)
 }
 
-/// Jobs that wait for a batch. Single messages go first, because their senders wait for each
+/// Submissions that wait for a batch. Single messages go first, because their senders wait for each
 /// answer.
 #[derive(Default)]
-struct Queued {
+struct Backlog {
     singles: VecDeque<QueuedSubmission>,
     streams: VecDeque<QueuedSubmission>,
 }
 
-impl Queued {
+impl Backlog {
     fn is_empty(&self) -> bool {
         self.singles.is_empty() && self.streams.is_empty()
     }
 
-    fn add(&mut self, job: QueuedSubmission) {
-        if job.is_single() { self.singles.push_back(job) } else { self.streams.push_back(job) }
+    fn push(&mut self, queued: QueuedSubmission) {
+        if queued.is_single() {
+            self.singles.push_back(queued);
+        } else {
+            self.streams.push_back(queued);
+        }
     }
 
-    /// The next job for a batch. Each batch takes at least one part of a stream, so that streams
-    /// make progress.
-    fn next(&mut self, batch_has_stream: bool, is_full: bool) -> Option<QueuedSubmission> {
+    /// The next submission for a batch. Each batch takes at least one part of a stream, so that
+    /// streams make progress.
+    fn pop(&mut self, batch_has_stream: bool, is_full: bool) -> Option<QueuedSubmission> {
         match (is_full, batch_has_stream) {
             (true, true) => None,
             (true, false) => self.streams.pop_front(),
@@ -128,12 +133,12 @@ impl Queued {
         }
     }
 
-    fn take_all(&mut self) -> impl Iterator<Item = QueuedSubmission> {
+    fn drain(&mut self) -> impl Iterator<Item = QueuedSubmission> {
         self.singles.drain(..).chain(self.streams.drain(..))
     }
 }
 
-/// What is notified of the outcome of batches.
+/// They are notified of the outcome of each batch.
 pub(super) struct Observers {
     pub(super) feed: Feed,
     pub(super) metrics: Metrics,
@@ -141,30 +146,29 @@ pub(super) struct Observers {
 
 pub(super) struct Committer {
     store: Store,
-    /// The part of the store that its batches are for.
+    /// The partition of the store that its batches are for.
     partition: usize,
     observers: Observers,
-    /// None after a failure: the next batch starts with a fresh one.
+    /// None after a failure: the next batch starts with a new one.
     writer: Option<Writer>,
-    progress: Arc<CommitterHealth>,
+    health: Arc<CommitterHealth>,
     patience: Duration,
-    queued: Queued,
-    pace: Pace,
-    /// Commit what is queued, and then end.
+    backlog: Backlog,
+    sizer: BatchSizer,
+    /// The thread ends once everything queued is committed.
     is_stopping: bool,
     /// The last batch had few callers.
-    few_callers: bool,
-    /// It arrived soon after the previous one.
-    in_a_row: bool,
+    had_few_callers: bool,
+    /// The last wait for an entry was short.
+    was_wait_short: bool,
 }
 
-/// Since when a committer has been busy with its current batch, and whether the last one failed.
+/// When a committer started its current batch, and whether the last one failed.
 #[derive(Debug)]
 pub(super) struct CommitterHealth {
     started: Instant,
     /// In microseconds after `started`, plus one; zero when idle.
     busy_since: AtomicU64,
-    /// The last batch was not committed.
     has_failed: AtomicBool,
 }
 
@@ -183,11 +187,11 @@ impl CommitterHealth {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    fn begins(&self) {
+    fn batch_started(&self) {
         self.busy_since.store(self.now() + 1, Ordering::Relaxed);
     }
 
-    fn ends(&self) {
+    fn batch_ended(&self) {
         self.busy_since.store(0, Ordering::Relaxed);
     }
 
@@ -208,15 +212,15 @@ impl CommitterHealth {
 /// A caller that waits for its part of a batch.
 struct Caller {
     messages: usize,
-    room: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
     answer: tokio::sync::oneshot::Sender<CommitResult>,
 }
 
 #[derive(Default)]
 struct PendingBatch {
     messages: Vec<Message>,
-    waiting: Vec<Caller>,
-    /// Some of the messages are from a stream.
+    callers: Vec<Caller>,
+    /// Some messages are from a stream.
     has_stream: bool,
 }
 
@@ -225,7 +229,7 @@ impl Committer {
         store: Store,
         partition: usize,
         observers: Observers,
-        progress: Arc<CommitterHealth>,
+        health: Arc<CommitterHealth>,
         patience: Duration,
     ) -> Result<Self, StoreError> {
         Ok(Self {
@@ -233,52 +237,53 @@ impl Committer {
             store,
             partition,
             observers,
-            progress,
+            health,
             patience,
-            queued: Queued::default(),
-            pace: Pace::default(),
+            backlog: Backlog::default(),
+            sizer: BatchSizer::default(),
             is_stopping: false,
-            few_callers: false,
-            in_a_row: false,
+            had_few_callers: false,
+            was_wait_short: false,
         })
     }
 
-    /// Commits until it is asked to stop.
+    /// Commits batches until the queue has a [`QueueEntry::Stop`].
     pub(super) fn run(mut self, queue: &Receiver<QueueEntry>) {
-        let mut used = Vec::new();
+        let mut reusable = Vec::new();
         while self.fill(queue) {
-            let mut batch = self.gather(used);
-            self.few_callers = batch.waiting.len() <= FEW_CALLERS;
-            if batch.waiting.is_empty() {
-                // All its jobs had waited too long.
-                used = batch.messages;
+            let mut batch = self.next_batch(reusable);
+            self.had_few_callers = batch.callers.len() <= MAX_CALLERS_TO_SPIN;
+            if batch.callers.is_empty() {
+                // All submissions had waited too long.
+                reusable = batch.messages;
                 continue;
             }
-            self.progress.begins();
+            self.health.batch_started();
             let started = Instant::now();
             let outcome = self.commit(&batch.messages);
-            self.pace.learn(batch.messages.len(), batch.has_stream, started.elapsed());
-            self.progress.ends();
-            self.progress.has_failed.store(outcome.is_err(), Ordering::Relaxed);
+            self.sizer.record(batch.messages.len(), batch.has_stream, started.elapsed());
+            self.health.batch_ended();
+            self.health.has_failed.store(outcome.is_err(), Ordering::Relaxed);
             if outcome.as_ref().is_err_and(StoreError::is_timeout) {
                 self.fail_queued(queue, &mut batch);
             }
-            Self::answer(batch.waiting, outcome);
-            // The batch's memory is reused: getting new pages from the system takes longer than
-            // filling them.
-            used = batch.messages;
-            used.clear();
+            Self::answer(batch.callers, outcome);
+            // The batch's memory is reused, because the system takes longer to map new pages than
+            // it takes to fill them.
+            reusable = batch.messages;
+            reusable.clear();
         }
     }
 
-    /// Takes in everything that is queued, and waits if there is nothing. Returns false at the end.
+    /// Moves everything from the queue to the backlog, and waits if there is nothing. Returns false
+    /// at the end.
     fn fill(&mut self, queue: &Receiver<QueueEntry>) -> bool {
-        while self.queued.is_empty() && !self.is_stopping {
+        while self.backlog.is_empty() && !self.is_stopping {
             let entry = self.wait(queue);
             self.enqueue(entry.unwrap_or(QueueEntry::Stop));
         }
         self.drain(queue);
-        !self.queued.is_empty()
+        !self.backlog.is_empty()
     }
 
     fn drain(&mut self, queue: &Receiver<QueueEntry>) {
@@ -291,23 +296,26 @@ impl Committer {
 
     fn enqueue(&mut self, entry: QueueEntry) {
         match entry {
-            QueueEntry::Submission(job) => {
-                if matches!(job.submission, Submission::One(_)) {
-                    self.pace.last_single = Some(job.queued_at);
+            QueueEntry::Submission(queued) => {
+                if matches!(queued.submission, Submission::One(_)) {
+                    self.sizer.last_single = Some(queued.queued_at);
                 }
-                self.queued.add(job);
+                self.backlog.push(queued);
             }
             QueueEntry::Stop => self.is_stopping = true,
         }
     }
 
-    /// Waits for the next entry.
+    /// Waits for the next entry. None if no sender is left.
     fn wait(&mut self, queue: &Receiver<QueueEntry>) -> Option<QueueEntry> {
         let idle_since = Instant::now();
-        let entry =
-            if self.in_a_row && self.few_callers { Self::spin(queue, idle_since) } else { None };
+        let entry = if self.was_wait_short && self.had_few_callers {
+            Self::spin(queue, idle_since)
+        } else {
+            None
+        };
         let entry = entry.or_else(|| queue.recv().ok());
-        self.in_a_row = idle_since.elapsed() < SPIN_TIME;
+        self.was_wait_short = idle_since.elapsed() < SPIN_TIME;
         entry
     }
 
@@ -322,47 +330,48 @@ impl Committer {
         None
     }
 
-    /// Makes a batch of what is queued, in reused memory. It does not wait for more: while this
-    /// batch commits, the next one gathers.
-    fn gather(&mut self, used: Vec<Message>) -> PendingBatch {
-        let mut batch = PendingBatch { messages: used, ..PendingBatch::default() };
+    /// Makes a batch of the backlog, in reused memory. It does not wait for more messages: those of
+    /// the next batch arrive while this one commits.
+    fn next_batch(&mut self, reusable: Vec<Message>) -> PendingBatch {
+        let mut batch = PendingBatch { messages: reusable, ..PendingBatch::default() };
         loop {
-            let is_full = batch.messages.len() >= self.pace.limit;
-            let Some(job) = self.queued.next(batch.has_stream, is_full) else { return batch };
-            batch.has_stream |= !job.is_single();
-            self.take(job, &mut batch);
+            let is_full = batch.messages.len() >= self.sizer.limit;
+            let Some(queued) = self.backlog.pop(batch.has_stream, is_full) else { return batch };
+            batch.has_stream |= !queued.is_single();
+            self.add(queued, &mut batch);
         }
     }
 
-    /// Fails everything queued behind a batch that has failed by a timeout: it would wait as long,
-    /// and then fail too.
+    /// Adds the callers of everything queued behind a batch that has timed out, so that they fail
+    /// with it: their batch would wait as long, and then fail too.
     fn fail_queued(&mut self, queue: &Receiver<QueueEntry>, batch: &mut PendingBatch) {
         self.drain(queue);
-        for QueuedSubmission { submission, room, answer, .. } in self.queued.take_all() {
-            batch.waiting.push(Caller { messages: submission.len(), room, answer });
+        for QueuedSubmission { submission, permit, answer, .. } in self.backlog.drain() {
+            batch.callers.push(Caller { messages: submission.len(), permit, answer });
         }
     }
 
-    /// Adds a job to the batch, or rejects it if its caller has waited too long. Stream parts are
-    /// never rejected here.
-    fn take(&self, job: QueuedSubmission, batch: &mut PendingBatch) {
-        let has_waited_too_long = job.is_single() && job.queued_at.elapsed() > self.patience;
-        let QueuedSubmission { submission, room, queued_at, answer } = job;
+    /// Adds a submission to the batch, or rejects it if its caller has waited too long. Parts of
+    /// streams are never rejected here.
+    fn add(&self, queued: QueuedSubmission, batch: &mut PendingBatch) {
+        let has_waited_too_long = queued.is_single() && queued.queued_at.elapsed() > self.patience;
+        let QueuedSubmission { submission, permit, queued_at, answer } = queued;
         if has_waited_too_long {
-            drop(room);
+            drop(permit);
             // The caller may be gone.
             let _ = answer.send(Err(IngestError::Overloaded));
             return;
         }
         self.observers.metrics.waited(queued_at);
-        batch.waiting.push(Caller { messages: submission.len(), room, answer });
+        batch.callers.push(Caller { messages: submission.len(), permit, answer });
         match submission {
             Submission::One(message) => batch.messages.push(message),
             Submission::Many(messages) => batch.messages.extend(messages),
+            Submission::Probe => {}
         }
     }
 
-    /// Commits a batch, and reports the outcome. An empty batch is a probe.
+    /// Commits a batch, and reports the outcome. A batch without messages holds only probes.
     fn commit(&mut self, messages: &[Message]) -> Result<Vec<Outcome>, StoreError> {
         let started = Instant::now();
         let outcomes = self.try_commit(messages);
@@ -383,14 +392,14 @@ impl Committer {
             None => self.store.writer()?,
         };
         let now = Timestamp::from_system_time(SystemTime::now());
-        // A bug that one batch triggers must not end the thread that all others need.
+        // A defect that one batch triggers must not end the thread that commits all others.
         let committed = catch_unwind(AssertUnwindSafe(|| {
             if messages.is_empty() {
                 return writer.probe(self.partition).map(|()| Vec::new());
             }
             let outcomes = writer.commit(messages, now)?;
-            // Otherwise messages would be acknowledged whose outcome nobody knows.
-            assert_eq!(outcomes.len(), messages.len(), "there is an outcome for each message");
+            // Otherwise, messages without an outcome would be acknowledged.
+            assert_eq!(outcomes.len(), messages.len(), "a commit has an outcome for each message");
             Ok(outcomes)
         }));
         let outcomes = committed.unwrap_or(Err(StoreError::BrokenOff))?;
@@ -398,19 +407,16 @@ impl Committer {
         Ok(outcomes)
     }
 
-    fn answer(waiting: Vec<Caller>, outcome: Result<Vec<Outcome>, StoreError>) {
+    fn answer(callers: Vec<Caller>, outcome: Result<Vec<Outcome>, StoreError>) {
         let outcome = outcome.map_err(|error| {
-            tracing::error!(%error, callers = waiting.len(), "a batch was not committed");
+            tracing::error!(%error, callers = callers.len(), "a batch was not committed");
             IngestError::Store(error.to_string().into())
         });
         let mut from = 0;
-        for Caller { messages, room, answer } in waiting {
-            drop(room);
-            let tally = outcome.as_ref().map(|outcomes| {
-                let (_, rest) = outcomes.split_at(from);
-                let (mine, _) = rest.split_at(messages);
-                Tally::of(mine)
-            });
+        for Caller { messages, permit, answer } in callers {
+            drop(permit);
+            let tally =
+                outcome.as_ref().map(|outcomes| Tally::of(&outcomes[from..from + messages]));
             from += messages;
             // The caller may be gone.
             let _ = answer.send(tally.map_err(Clone::clone));
@@ -423,22 +429,22 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// A job of this many messages.
-    fn job(messages: usize) -> QueuedSubmission {
+    /// A submission of this many messages.
+    fn queued(messages: usize) -> QueuedSubmission {
         let message = br#"{"metadata": {"channel": "r", "messageNumber": 1,
                            "messageTime": "2022-02-02T19:39:05Z",
                            "messageType": "RocketSpeedIncreased"},
                            "message": {"by": 1}}"#;
         let message = crate::wire::message::parse(message.as_slice().to_vec().into()).unwrap();
-        let submission = if messages == 1 {
-            Submission::One(message)
-        } else {
-            Submission::Many(vec![message; messages])
+        let submission = match messages {
+            0 => Submission::Probe,
+            1 => Submission::One(message),
+            _ => Submission::Many(vec![message; messages]),
         };
-        let room = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
+        let permit = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
         QueuedSubmission {
             submission,
-            room,
+            permit,
             queued_at: Instant::now(),
             answer: tokio::sync::oneshot::channel().0,
         }
@@ -446,12 +452,12 @@ mod tests {
 
     #[test]
     fn single_messages_go_first_and_each_batch_takes_a_part_of_a_stream() {
-        let mut queued = Queued::default();
+        let mut backlog = Backlog::default();
         for messages in [700, 1, 600, 1, 0] {
-            queued.add(job(messages));
+            backlog.push(queued(messages));
         }
         let mut next =
-            |has_stream, is_full| queued.next(has_stream, is_full).map(|job| job.submission.len());
+            |has_stream, is_full| backlog.pop(has_stream, is_full).map(|it| it.submission.len());
         assert_eq!(next(false, false), Some(1));
         assert_eq!(next(false, false), Some(1));
         assert_eq!(next(false, false), Some(0), "a probe");
@@ -463,35 +469,35 @@ mod tests {
     }
 
     #[test]
-    fn only_batches_of_single_messages_tell_how_long_a_small_one_takes() {
-        let mut pace = Pace { last_single: Some(Instant::now()), ..Pace::default() };
+    fn the_time_of_a_small_batch_is_measured_without_streams() {
+        let mut sizer = BatchSizer { last_single: Some(Instant::now()), ..BatchSizer::default() };
         for _ in 0..100 {
-            pace.learn(3, false, Duration::from_millis(2));
-            pace.learn(3, false, Duration::from_millis(2));
-            pace.learn(3, false, Duration::from_millis(500));
-            pace.learn(3, false, Duration::from_millis(2));
-            pace.learn(FEWEST_MESSAGES, false, Duration::from_millis(50));
-            pace.learn(FEWEST_MESSAGES - 1, true, Duration::from_millis(50));
+            sizer.record(3, false, Duration::from_millis(2));
+            sizer.record(3, false, Duration::from_millis(2));
+            sizer.record(3, false, Duration::from_millis(500));
+            sizer.record(3, false, Duration::from_millis(2));
+            sizer.record(MIN_MESSAGES, false, Duration::from_millis(50));
+            sizer.record(MIN_MESSAGES - 1, true, Duration::from_millis(50));
         }
-        let time = pace.batch_time();
+        let time = sizer.batch_time();
         assert!(time.abs_diff(Duration::from_millis(8)) < Duration::from_millis(2), "{time:?}");
     }
 
     #[test]
-    fn a_batch_takes_what_can_be_committed_in_time() {
+    fn the_limit_follows_the_time_that_a_batch_takes() {
         for (limit, messages, millis, next) in [
-            // Slow: take what would have fit.
+            // Slow: as many as would have fit.
             (4_096, 4_096, 400, 1_024),
             (32_768, 8_000, 1_000, 800),
-            (4_096, 1_000, 60_000, FEWEST_MESSAGES),
-            // Slow, but too few to tell why.
+            (4_096, 1_000, 60_000, MIN_MESSAGES),
+            // Slow, but too few to be the cause.
             (4_096, 0, 2_000, 4_096),
-            (4_096, FEWEST_MESSAGES - 1, 2_000, 4_096),
-            // Fast and full: take more. Fast but not full means nothing.
+            (4_096, MIN_MESSAGES - 1, 2_000, 4_096),
+            // Fast and full: more. Fast but not full says nothing.
             (4_096, 4_096, 20, 8_192),
             (4_096, 5_000, 49, 8_192),
             (4_096, 1_000, 1, 4_096),
-            (MOST_MESSAGES, 40_000, 1, MOST_MESSAGES),
+            (MAX_MESSAGES, 40_000, 1, MAX_MESSAGES),
             // About right.
             (4_096, 4_096, 80, 4_096),
         ] {
@@ -504,6 +510,6 @@ mod tests {
         }
         // Without single messages, a batch may take longer.
         let took = Duration::from_millis(400);
-        assert_eq!(next_limit(4_096, BATCH_TIME_OF_STREAMS, 4_096, took), 8_192);
+        assert_eq!(next_limit(4_096, STREAM_BATCH_TIME, 4_096, took), 8_192);
     }
 }

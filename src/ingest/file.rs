@@ -15,11 +15,11 @@ use crate::wire::ndjson::{BadLine, LineReader, Lines};
 /// The size of a read.
 const BLOCK_BYTES: usize = 1024 * 1024;
 /// The most bytes of lines in one transaction.
-const BATCH_BYTES: usize = 32 * 1024 * 1024;
-/// The pause between transactions, so that another process that waits for the write lock gets it.
-const LET_OTHERS_WRITE: Duration = Duration::from_micros(500);
-/// How often other instances are notified, at most.
-const NOTIFY_EVERY: Duration = Duration::from_millis(500);
+const MAX_BATCH_BYTES: usize = 32 * 1024 * 1024;
+/// The pause between transactions, in which another process can take the write lock.
+const WRITE_PAUSE: Duration = Duration::from_micros(500);
+/// The shortest time between two notifications of other instances.
+const NOTIFY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Why a file was not ingested to its end. It is safe to ingest it again.
 #[derive(Debug, thiserror::Error)]
@@ -51,17 +51,17 @@ pub fn ingest(
     let mut writer = store.writer()?;
     let mut notifications = Notifications { notifier: store.notifier(), last: Instant::now() };
     let ingested = std::thread::scope(|scope| {
-        // No buffer: batches in it would need memory of their own.
+        // Without a buffer: batches in it would need memory of their own.
         let (batches, receiver) = sync_channel(0);
-        let (used, again) = channel();
-        let most = writer.max_batch();
-        let parser = scope.spawn(move || parse(input, most, &batches, &again));
+        let (returned, reusable) = channel();
+        let max_batch = writer.max_batch();
+        let parser = scope.spawn(move || parse(input, max_batch, &batches, &reusable));
         let mut report = |bytes| {
             committed_bytes(bytes);
-            notifications.send_sometimes();
+            notifications.send_if_due();
         };
-        let committed = commit(&receiver, &used, &mut writer, &mut bad_line, &mut report);
-        // Without the receiver, a parser that still has batches ends.
+        let committed = commit(&receiver, &returned, &mut writer, &mut bad_line, &mut report);
+        // A parser that still has batches ends when it can't send them.
         drop(receiver);
         match parser.join() {
             Ok(parsed) => {
@@ -83,8 +83,8 @@ struct Notifications {
 }
 
 impl Notifications {
-    fn send_sometimes(&mut self) {
-        if self.last.elapsed() > NOTIFY_EVERY {
+    fn send_if_due(&mut self) {
+        if self.last.elapsed() > NOTIFY_INTERVAL {
             self.send();
             self.last = Instant::now();
         }
@@ -105,21 +105,21 @@ struct LineBatch {
     blocks: Vec<Bytes>,
 }
 
-/// Memory for reuse: for most of a large file, getting new pages from the system would take longer
-/// than reading into them.
+/// Buffers for reuse: for most of a large file, the system would take longer to map new pages than
+/// to read into them.
 #[derive(Default)]
-struct Used {
+struct Buffers {
     messages: Vec<Message>,
     blocks: Vec<Bytes>,
 }
 
 impl LineBatch {
-    /// The reusable memory of a committed batch.
-    fn into_used(self) -> Used {
+    /// The buffers of a committed batch.
+    fn into_buffers(self) -> Buffers {
         let mut messages = self.lines.messages;
         // The messages refer to the blocks.
         messages.clear();
-        Used { messages, blocks: self.blocks }
+        Buffers { messages, blocks: self.blocks }
     }
 }
 
@@ -127,37 +127,39 @@ fn parse(
     mut input: impl Read,
     batch_messages: usize,
     batches: &SyncSender<LineBatch>,
-    again: &Receiver<Used>,
+    reusable: &Receiver<Buffers>,
 ) -> io::Result<()> {
     let mut reader = LineReader::default();
     let (mut batch, mut blocks) = (LineBatch::default(), Vec::new());
     loop {
         let block = read_block(&mut input, blocks.pop())?;
-        let ended = block.is_empty();
+        let is_last = block.is_empty();
         reader.feed(&block, &mut batch.lines);
         batch.blocks.push(block);
-        if ended {
+        if is_last {
             reader.finish(&mut batch.lines);
         }
-        let full = batch.lines.messages.len() >= batch_messages || batch.lines.bytes >= BATCH_BYTES;
-        if full || ended {
+        let is_full =
+            batch.lines.messages.len() >= batch_messages || batch.lines.bytes >= MAX_BATCH_BYTES;
+        if is_full || is_last {
             let messages = batch.lines.messages.len();
-            if batches.send(std::mem::take(&mut batch)).is_err() || ended {
+            if batches.send(std::mem::take(&mut batch)).is_err() || is_last {
                 break;
             }
-            // The receiver of this batch has finished the previous one.
-            let used = again.try_recv().unwrap_or_default();
-            blocks.extend(used.blocks);
-            batch.lines.messages = used.messages;
+            // The committer has received this batch, so it has finished the previous one and
+            // returned its buffers. The first batch has no previous one.
+            let buffers = reusable.try_recv().unwrap_or_default();
+            blocks.extend(buffers.blocks);
+            batch.lines.messages = buffers.messages;
             batch.lines.messages.reserve(messages);
         }
     }
     Ok(())
 }
 
-/// The next block, in reused memory if possible; empty at the end.
-fn read_block(input: &mut impl Read, used: Option<Bytes>) -> io::Result<Bytes> {
-    let mut block = used.and_then(|used| used.try_into_mut().ok()).unwrap_or_default();
+/// The next block, in a reused buffer if possible; empty at the end.
+fn read_block(input: &mut impl Read, reusable: Option<Bytes>) -> io::Result<Bytes> {
+    let mut block = reusable.and_then(|block| block.try_into_mut().ok()).unwrap_or_default();
     block.resize(BLOCK_BYTES, 0);
     loop {
         match input.read(&mut block) {
@@ -173,7 +175,7 @@ fn read_block(input: &mut impl Read, used: Option<Bytes>) -> io::Result<Bytes> {
 
 fn commit(
     batches: &Receiver<LineBatch>,
-    used: &Sender<Used>,
+    returned: &Sender<Buffers>,
     writer: &mut Writer,
     bad_line: &mut impl FnMut(BadLine),
     committed_bytes: &mut impl FnMut(usize),
@@ -186,11 +188,11 @@ fn commit(
         if !lines.messages.is_empty() {
             let now = Timestamp::from_system_time(SystemTime::now());
             summary.tally.add(Tally::of(&writer.commit(&lines.messages, now)?));
-            std::thread::sleep(LET_OTHERS_WRITE);
+            std::thread::sleep(WRITE_PAUSE);
         }
         committed_bytes(lines.bytes);
-        // A parser that has reached the end needs no more memory.
-        let _ = used.send(batch.into_used());
+        // A parser that has reached the end needs no more buffers.
+        let _ = returned.send(batch.into_buffers());
     }
     Ok(summary)
 }

@@ -1,10 +1,10 @@
 //! Group commit: messages wait in a bounded queue, and everything that is queued when a commit ends
 //! goes into the next one. Each caller is answered after its commit, with its own outcome.
 //!
-//! [`Ingest`] is the entrance of the queue, and a `committer` its exit. A store may have several
-//! partitions; then each has its own queue and committer, so that a batch is for one partition.
-//! [`file`](mod@file) ingests files without a queue. No HTTP, no SQL and no rules about messages
-//! belong here.
+//! [`Ingest`] is the sending end of the queue, and a `committer` its receiving end. A store may
+//! have several partitions; then each has its own queue and committer, so that a batch is for one
+//! partition. [`file`](mod@file) ingests files without a queue. No HTTP, no SQL and no rules about
+//! messages belong here.
 
 mod committer;
 pub mod file;
@@ -29,11 +29,12 @@ pub struct Limits {
     /// The most bytes of single messages that may be queued or being committed. When they are used
     /// up, new single messages are rejected at once.
     pub single_bytes: u32,
-    /// The limit for streams, which wait for room, and with them their senders. It is
-    /// separate, so that a stream neither takes the room of single messages nor makes them wait
+    /// The limit for streams. A stream waits when it is used up, and so does its sender. It is
+    /// separate, so that a stream neither uses up the limit of single messages nor makes them wait
     /// long behind it.
     pub stream_bytes: u32,
-    /// How long a stream waits for room, and a single message for its batch, before it is rejected.
+    /// How long a stream waits for a permit, and a single message for its batch, before it is
+    /// rejected.
     pub patience: Duration,
     /// Single messages are rejected at once when the current batch has been running for this long.
     pub stall: Duration,
@@ -53,14 +54,14 @@ impl Default for Limits {
 /// Why messages were not accepted. It is safe to send them again.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum IngestError {
-    /// The queue had no room, or the message waited too long.
+    /// The queue was full, or the message waited too long.
     #[error("messages arrive faster than the database can store them")]
     Overloaded,
     /// The store makes no progress.
     #[error("the database has been busy with earlier messages for more than a second")]
     Stalled,
-    /// The store failed, for this reason, which only the log shows. Shared, because all of a batch
-    /// fails together.
+    /// The store failed. Only the log shows the reason. It is shared, because all messages of a
+    /// batch fail together.
     #[error("the database can't store messages now")]
     Store(Arc<str>),
     /// The service is stopping.
@@ -97,8 +98,10 @@ impl Tally {
 pub enum Submission {
     /// One message, without an extra allocation.
     One(Message),
-    /// Any number of messages. An empty list probes whether the store can commit.
+    /// At least one message.
     Many(Vec<Message>),
+    /// No message: probes whether the store can commit.
+    Probe,
 }
 
 impl Submission {
@@ -106,6 +109,7 @@ impl Submission {
         match self {
             Self::One(_) => 1,
             Self::Many(messages) => messages.len(),
+            Self::Probe => 0,
         }
     }
 }
@@ -119,48 +123,45 @@ enum QueueEntry {
     Stop,
 }
 
-/// A parcel in the queue.
+/// A submission in the queue.
 struct QueuedSubmission {
     submission: Submission,
-    /// Its share of the queue's capacity, held until it is answered.
-    room: OwnedSemaphorePermit,
+    /// Its share of the queue's capacity, held until the caller is answered.
+    permit: OwnedSemaphorePermit,
     queued_at: Instant,
     answer: oneshot::Sender<CommitResult>,
 }
 
 impl QueuedSubmission {
-    /// Whether its sender waits for this answer alone. That is also true for a probe.
+    /// Whether its caller waits for this answer alone.
     fn is_single(&self) -> bool {
-        match &self.submission {
-            Submission::One(_) => true,
-            Submission::Many(messages) => messages.is_empty(),
-        }
+        matches!(self.submission, Submission::One(_) | Submission::Probe)
     }
 }
 
-/// A committer's queue and progress.
+/// A committer's queue and health.
 #[derive(Debug)]
 struct Queue {
     entries: mpsc::Sender<QueueEntry>,
-    progress: Arc<CommitterHealth>,
+    health: Arc<CommitterHealth>,
 }
 
-/// The entrance for messages. Cheap to clone.
+/// Submits messages to the queue. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Ingest {
     /// One queue for each partition of the store, with its own committer.
     queues: Arc<[Queue]>,
     store: Store,
-    room_for_singles: Arc<Semaphore>,
-    room_for_streams: Arc<Semaphore>,
+    single_permits: Arc<Semaphore>,
+    stream_permits: Arc<Semaphore>,
     limits: Limits,
 }
 
-/// The most messages of a stream that go into a batch together: single messages wait for a batch
-/// that holds at least that many, if there is a stream.
+/// The most messages in a part of a stream. While there is a stream, each batch holds one of its
+/// parts, for which the batch's single messages wait.
 const MAX_STREAM_PART: usize = 64;
 
-/// Divides messages in their order; none are one piece.
+/// Divides messages into parts, in their order.
 fn split_stream(messages: Vec<Message>) -> Vec<Vec<Message>> {
     if messages.len() <= MAX_STREAM_PART {
         return vec![messages];
@@ -168,7 +169,7 @@ fn split_stream(messages: Vec<Message>) -> Vec<Vec<Message>> {
     let mut rest = messages.into_iter();
     std::iter::from_fn(|| {
         Some(rest.by_ref().take(MAX_STREAM_PART).collect::<Vec<_>>())
-            .filter(|piece| !piece.is_empty())
+            .filter(|part| !part.is_empty())
     })
     .collect()
 }
@@ -177,7 +178,7 @@ fn split_stream(messages: Vec<Message>) -> Vec<Vec<Message>> {
 #[derive(Debug)]
 pub struct Receipt {
     first: oneshot::Receiver<CommitResult>,
-    /// The answers of the other queues, if the messages were divided.
+    /// The answers of the other parts, if the messages were divided.
     others: Vec<oneshot::Receiver<CommitResult>>,
 }
 
@@ -185,9 +186,9 @@ impl Receipt {
     /// Waits until the messages are committed or have failed. If a part failed, the result is that
     /// failure.
     pub async fn answer(self) -> CommitResult {
-        let mut tally = answer_of(self.first).await;
+        let mut tally = receive(self.first).await;
         for other in self.others {
-            let answer = answer_of(other).await;
+            let answer = receive(other).await;
             tally = tally.and_then(|mut tally| {
                 tally.add(answer?);
                 Ok(tally)
@@ -197,7 +198,7 @@ impl Receipt {
     }
 }
 
-async fn answer_of(pending: oneshot::Receiver<CommitResult>) -> CommitResult {
+async fn receive(pending: oneshot::Receiver<CommitResult>) -> CommitResult {
     pending.await.unwrap_or(Err(IngestError::Stopping))
 }
 
@@ -210,13 +211,13 @@ pub struct Committers {
 }
 
 impl Committers {
-    /// Waits until they have ended, but not longer than `patience`. The error says why not
-    /// everything was committed.
+    /// Waits until they have ended, but not longer than `patience`. The error says why some
+    /// messages may not be committed.
     pub fn wait(self, patience: Duration) -> Result<(), &'static str> {
         match self.running.recv_timeout(patience) {
             Err(mpsc::RecvTimeoutError::Disconnected) => {
-                let ended_well = self.threads.into_iter().all(|thread| thread.join().is_ok());
-                if ended_well { Ok(()) } else { Err("a committer thread panicked") }
+                let all_ended = self.threads.into_iter().all(|thread| thread.join().is_ok());
+                if all_ended { Ok(()) } else { Err("a committer thread panicked") }
             }
             // Nothing is ever sent.
             Ok(()) | Err(mpsc::RecvTimeoutError::Timeout) => {
@@ -240,12 +241,12 @@ impl Ingest {
         for partition in 0..store.partitions() {
             let (queue, entries) = mpsc::channel();
             let observers = Observers { feed: feed.clone(), metrics: metrics.clone() };
-            let progress = Arc::<CommitterHealth>::default();
+            let health = Arc::<CommitterHealth>::default();
             let committer = Committer::new(
                 store.clone(),
                 partition,
                 observers,
-                Arc::clone(&progress),
+                Arc::clone(&health),
                 limits.patience,
             )?;
             let thread = std::thread::Builder::new().name("committer".to_owned());
@@ -255,20 +256,20 @@ impl Ingest {
                 drop(end);
             };
             threads.push(thread.spawn(run).map_err(StoreError::Thread)?);
-            queues.push(Queue { entries: queue, progress });
+            queues.push(Queue { entries: queue, health });
         }
         let ingest = Self {
             queues: queues.into(),
             store: store.clone(),
-            room_for_singles: Arc::new(Semaphore::new(limits.single_bytes as usize)),
-            room_for_streams: Arc::new(Semaphore::new(limits.stream_bytes as usize)),
+            single_permits: Arc::new(Semaphore::new(limits.single_bytes as usize)),
+            stream_permits: Arc::new(Semaphore::new(limits.stream_bytes as usize)),
             limits,
         };
         Ok((ingest, Committers { threads, running }))
     }
 
-    /// Queues messages that took `bytes` of input. Without room, a single message is rejected, and
-    /// a stream's messages wait.
+    /// Queues messages that took `bytes` of input. If the queue is full, a single message is
+    /// rejected, and a stream's messages wait.
     pub async fn queue(
         &self,
         submission: Submission,
@@ -277,76 +278,88 @@ impl Ingest {
         match submission {
             Submission::One(message) => self.queue_one(message, bytes),
             Submission::Many(messages) => {
-                let room = self.wait_for_room(bytes).await?;
-                self.send_divided(messages, room)
+                let permit = self.stream_permit(bytes).await?;
+                self.send_parts(messages, permit)
+            }
+            Submission::Probe => {
+                let permit = self.stream_permit(bytes).await?;
+                let probes = self.queues.iter().map(|queue| (queue, Submission::Probe)).collect();
+                Self::send_all(probes, permit)
             }
         }
     }
 
     fn queue_one(&self, message: Message, bytes: usize) -> Result<Receipt, IngestError> {
         let queue = &self.queues[self.queue_of(&message)];
-        if queue.progress.is_stalled(self.limits.stall) {
+        if queue.health.is_stalled(self.limits.stall) {
             return Err(IngestError::Stalled);
         }
-        let bytes = at_most(bytes, self.limits.single_bytes);
-        let room = Arc::clone(&self.room_for_singles).try_acquire_many_owned(bytes);
-        let room = room.map_err(|_| IngestError::Overloaded)?;
-        Ok(Receipt {
-            first: Self::send(queue, Submission::One(message), room)?,
-            others: Vec::new(),
-        })
+        let permits = permits(bytes, self.limits.single_bytes);
+        let permit = Arc::clone(&self.single_permits).try_acquire_many_owned(permits);
+        let permit = permit.map_err(|_| IngestError::Overloaded)?;
+        let first = Self::send(queue, Submission::One(message), permit)?;
+        Ok(Receipt { first, others: Vec::new() })
     }
 
-    async fn wait_for_room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, IngestError> {
+    async fn stream_permit(&self, bytes: usize) -> Result<OwnedSemaphorePermit, IngestError> {
         // A single caller can't reserve more than the whole capacity.
-        let bytes = at_most(bytes, self.limits.stream_bytes);
-        let room = Arc::clone(&self.room_for_streams).acquire_many_owned(bytes);
-        let room = tokio::time::timeout(self.limits.patience, room).await;
-        room.map_err(|_| IngestError::Overloaded)?.map_err(|_| IngestError::Stopping)
+        let permits = permits(bytes, self.limits.stream_bytes);
+        let permit = Arc::clone(&self.stream_permits).acquire_many_owned(permits);
+        let permit = tokio::time::timeout(self.limits.patience, permit).await;
+        permit.map_err(|_| IngestError::Overloaded)?.map_err(|_| IngestError::Stopping)
     }
 
-    /// Divides messages among the queues. An empty list probes each committer.
-    fn send_divided(
+    /// Divides messages among the queues, and into parts.
+    fn send_parts(
         &self,
         messages: Vec<Message>,
-        mut room: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) -> Result<Receipt, IngestError> {
-        let asking = messages.is_empty();
-        let mut parts: Vec<Vec<Message>> = self.queues.iter().map(|_| Vec::new()).collect();
-        if let [only] = &mut *parts {
+        let mut by_queue: Vec<Vec<Message>> = self.queues.iter().map(|_| Vec::new()).collect();
+        if let [only] = &mut *by_queue {
             *only = messages;
         } else {
             for message in messages {
-                parts[self.queue_of(&message)].push(message);
+                by_queue[self.queue_of(&message)].push(message);
             }
         }
-        let parts = self.queues.iter().zip(parts).filter(|(_, part)| asking || !part.is_empty());
-        let mut parts: Vec<_> = parts
-            .flat_map(|(queue, part)| {
-                split_stream(part).into_iter().map(move |piece| (queue, piece))
-            })
-            .collect();
-        // Each part holds its share of the room; the first also holds the remainder.
-        let share = room.num_permits() / parts.len().max(1);
+        let parts = self.queues.iter().zip(by_queue).filter(|(_, messages)| !messages.is_empty());
+        let parts = parts.flat_map(|(queue, messages)| {
+            let parts = split_stream(messages).into_iter();
+            parts.map(move |part| (queue, Submission::Many(part)))
+        });
+        Self::send_all(parts.collect(), permit)
+    }
+
+    /// Sends the parts of one submission. Each holds its share of the permit; the first part also
+    /// holds the remainder.
+    fn send_all(
+        mut parts: Vec<(&Queue, Submission)>,
+        mut permit: OwnedSemaphorePermit,
+    ) -> Result<Receipt, IngestError> {
+        assert!(!parts.is_empty(), "a submission has at least one message, or is a probe");
+        let share = permit.num_permits() / parts.len();
         let mut others = Vec::new();
-        for (queue, part) in parts.split_off(parts.len().min(1)) {
-            let Some(room) = room.split(share) else {
-                unreachable!("the shares are no more than the whole")
+        for (queue, part) in parts.split_off(1) {
+            let Some(permit) = permit.split(share) else {
+                unreachable!("the shares of all parts add up to no more than the permit")
             };
-            others.push(Self::send(queue, Submission::Many(part), room)?);
+            others.push(Self::send(queue, part, permit)?);
         }
-        let Some((queue, part)) = parts.pop() else { unreachable!("no messages are a part, too") };
-        Ok(Receipt { first: Self::send(queue, Submission::Many(part), room)?, others })
+        let Some((queue, part)) = parts.pop() else {
+            unreachable!("the first part was not split off")
+        };
+        Ok(Receipt { first: Self::send(queue, part, permit)?, others })
     }
 
     fn send(
         queue: &Queue,
         submission: Submission,
-        room: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) -> Result<oneshot::Receiver<CommitResult>, IngestError> {
         let (answer, pending) = oneshot::channel();
-        let job = QueuedSubmission { submission, room, queued_at: Instant::now(), answer };
-        queue.entries.send(QueueEntry::Submission(job)).map_err(|_| IngestError::Stopping)?;
+        let queued = QueuedSubmission { submission, permit, queued_at: Instant::now(), answer };
+        queue.entries.send(QueueEntry::Submission(queued)).map_err(|_| IngestError::Stopping)?;
         Ok(pending)
     }
 
@@ -355,13 +368,13 @@ impl Ingest {
         self.store.partition_of(&message.channel)
     }
 
-    /// Commits messages that took `bytes` of input, together with what else is queued.
+    /// Commits messages that took `bytes` of input, together with whatever else is queued.
     pub async fn commit(&self, submission: Submission, bytes: usize) -> CommitResult {
         self.queue(submission, bytes).await?.answer().await
     }
 
-    /// Tells the committers to end once everything queued now is committed and answered. Later
-    /// messages are rejected as stopping.
+    /// Makes the committers end once everything queued now is committed and answered. Later
+    /// messages are rejected with [`IngestError::Stopping`].
     pub fn stop(&self) {
         for queue in &*self.queues {
             // The committer may have ended already.
@@ -371,26 +384,27 @@ impl Ingest {
 
     /// How many bytes of input are queued or being committed.
     pub fn queued_bytes(&self) -> i64 {
-        let taken = |room: &Semaphore, all: u32| {
-            i64::from(all).saturating_sub_unsigned(room.available_permits() as u64)
+        let used = |permits: &Semaphore, limit: u32| {
+            i64::from(limit).saturating_sub_unsigned(permits.available_permits() as u64)
         };
-        taken(&self.room_for_singles, self.limits.single_bytes)
-            + taken(&self.room_for_streams, self.limits.stream_bytes)
+        used(&self.single_permits, self.limits.single_bytes)
+            + used(&self.stream_permits, self.limits.stream_bytes)
     }
 
     /// How many committers failed to commit their last batch, or the last [`probe`](Self::probe).
     pub fn failing(&self) -> usize {
-        self.queues.iter().filter(|queue| queue.progress.has_failed()).count()
+        self.queues.iter().filter(|queue| queue.health.has_failed()).count()
     }
 
     /// Whether a message can be committed now.
     pub async fn probe(&self) -> Result<(), IngestError> {
-        self.commit(Submission::Many(Vec::new()), 0).await.map(|_| ())
+        self.commit(Submission::Probe, 0).await.map(|_| ())
     }
 }
 
-fn at_most(bytes: usize, most: u32) -> u32 {
-    u32::try_from(bytes).unwrap_or(u32::MAX).min(most)
+/// The permits for this many bytes, which are at most all.
+fn permits(bytes: usize, limit: u32) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX).min(limit)
 }
 
 #[cfg(test)]
@@ -399,20 +413,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_are_small() {
+    fn a_stream_is_split_into_small_parts() {
         let message = br#"{"metadata": {"channel": "r", "messageNumber": 1,
                            "messageTime": "2022-02-02T19:39:05Z",
                            "messageType": "RocketSpeedIncreased"},
                            "message": {"by": 1}}"#;
         let message = crate::wire::message::parse(message.as_slice().to_vec().into()).unwrap();
         for (count, sizes) in [
-            (0, vec![0]),
+            (1, vec![1]),
             (MAX_STREAM_PART, vec![MAX_STREAM_PART]),
             (MAX_STREAM_PART + 1, vec![MAX_STREAM_PART, 1]),
             (3 * MAX_STREAM_PART, vec![MAX_STREAM_PART; 3]),
         ] {
-            let pieces = split_stream(vec![message.clone(); count]);
-            assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), sizes);
+            let parts = split_stream(vec![message.clone(); count]);
+            assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), sizes);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The audit: every row of `rockets` must equal the combination of its channel's processed ranges.
-//! Reads both tables side by side, in byte order of the channels. An engine only provides the rows,
-//! from one snapshot.
+//! It reads both tables in parallel, in byte order of the channels. An engine provides only the
+//! rows, from one snapshot.
 
 use std::cmp::Ordering;
 
@@ -11,21 +11,17 @@ use crate::domain::summary::Latest;
 use crate::domain::text::Text;
 use crate::domain::timestamp::Timestamp;
 
-/// A problem in a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The channel; none if the file itself is damaged.
     pub channel: Option<String>,
-    /// The problem.
     pub detail: String,
 }
 
 /// The totals of an audit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Audit {
-    /// The number of channels.
     pub channels: u64,
-    /// The number of processed ranges.
     pub ranges: u64,
 }
 
@@ -41,9 +37,7 @@ pub(super) type Row<T> = (String, Readable<T>);
 /// The rows of both tables in one snapshot, in the order of the channels, ranges then by their
 /// first number.
 pub(super) trait Rows {
-    /// The next row of `rockets`.
     fn next_rocket(&mut self) -> Result<Option<Row<Rocket>>, StoreError>;
-    /// The next row of `processed_ranges`.
     fn next_range(&mut self) -> Result<Option<Row<ProcessedRange>>, StoreError>;
 }
 
@@ -86,7 +80,7 @@ pub(super) fn run(rows: &mut dyn Rows, found: OnFinding<'_>) -> Result<Audit, St
             }
             // Ranges that can't be read have been reported already.
             (Some((channel, Ok(_))), Some((_, None))) => (channel, Vec::new()),
-            (None, None) => return Ok(audit),
+            (None, None) => unreachable!("there was a next row, and it was taken"),
         };
         for detail in details {
             found(Finding { channel: Some(channel.clone()), detail });
@@ -94,8 +88,9 @@ pub(super) fn run(rows: &mut dyn Rows, found: OnFinding<'_>) -> Result<Audit, St
     }
 }
 
-/// Folds all ranges of a channel, and reports each that is invalid or conflicts with its neighbour.
-/// Without a fold if one can't be read. Also returns the first range of the next channel.
+/// Folds all ranges of a channel, and reports each range that is invalid or conflicts with its
+/// neighbour. There is no fold if a range can't be read. Also returns the first range of the next
+/// channel.
 fn fold_channel(
     rows: &mut dyn Rows,
     first: Row<ProcessedRange>,
@@ -104,21 +99,21 @@ fn fold_channel(
 ) -> Result<(Option<RangeFold>, Option<Row<ProcessedRange>>), StoreError> {
     let channel = first.0.clone();
     let mut fold = Some(RangeFold::default());
-    let mut below: Option<(i64, i64)> = None;
+    let mut previous: Option<(i64, i64)> = None;
     let mut next = Some(first);
     while let Some((_, range)) = next.take_if(|(next, _)| *next == channel) {
         audit.ranges += 1;
-        let mut notify = |detail| found(Finding { channel: Some(channel.clone()), detail });
+        let mut report = |detail| found(Finding { channel: Some(channel.clone()), detail });
         match range {
             Ok(range) => {
-                problems(&range, below).into_iter().for_each(&mut notify);
-                below = Some((range.first, range.last));
+                problems(&range, previous).into_iter().for_each(&mut report);
+                previous = Some((range.first, range.last));
                 if let Some(fold) = &mut fold {
                     fold.add(range);
                 }
             }
             Err(detail) => {
-                notify(format!("one of its processed ranges can't be read: {detail}"));
+                report(format!("one of its processed ranges can't be read: {detail}"));
                 fold = None;
             }
         }
@@ -127,21 +122,21 @@ fn fold_channel(
     Ok((fold, next))
 }
 
-fn problems(range: &ProcessedRange, below: Option<(i64, i64)>) -> Vec<String> {
+fn problems(range: &ProcessedRange, previous: Option<(i64, i64)>) -> Vec<String> {
     let ProcessedRange { first, last, summary } = range;
     let mut problems = Vec::new();
     if *first < 1 || last < first || *last > i64::from(u32::MAX) {
         problems
             .push(format!("the range {first} to {last} is not a valid range of message numbers"));
     }
-    if let Some((below_first, below_last)) = below {
-        if below_last >= *first {
+    if let Some((previous_first, previous_last)) = previous {
+        if previous_last >= *first {
             problems.push(format!(
-                "the ranges {below_first} to {below_last} and {first} to {last} overlap"
+                "the ranges {previous_first} to {previous_last} and {first} to {last} overlap"
             ));
-        } else if below_last + 1 == *first {
+        } else if previous_last + 1 == *first {
             problems.push(format!(
-                "the ranges {below_first} to {below_last} and {first} to {last} touch"
+                "the ranges {previous_first} to {previous_last} and {first} to {last} touch"
             ));
         }
     }
@@ -164,45 +159,46 @@ fn problems(range: &ProcessedRange, below: Option<(i64, i64)>) -> Vec<String> {
 }
 
 fn differences(rocket: &Rocket, fold: &RangeFold) -> Vec<String> {
-    let (is, must) = (&rocket.state, fold.state(View::BestEffort));
-    let (progress, must_progress) = (rocket.progress, fold.progress());
+    let (actual, expected) = (&rocket.state, fold.state(View::BestEffort));
+    let (progress, expected_progress) = (rocket.progress, fold.progress());
     let mut differences = Vec::new();
-    let mut compare = |column: &str, is: String, must: String| {
-        if is != must {
-            differences.push(format!("{column} is {is}, but its processed ranges come to {must}"));
+    let mut compare = |column: &str, actual: String, expected: String| {
+        if actual != expected {
+            differences
+                .push(format!("{column} is {actual}, but its processed ranges come to {expected}"));
         }
     };
-    let shown = |value: &Option<Text>| {
-        value.as_ref().map_or("null".to_owned(), |text| format!("{:?}", text.as_str()))
+    let text = |value: &Option<Text>| {
+        value.as_ref().map_or("null".to_owned(), |it| format!("{:?}", it.as_str()))
     };
     let number = |value: Option<i64>| value.map_or("null".to_owned(), |number| number.to_string());
     let time = |value: Option<Timestamp>| value.map_or("null".to_owned(), |time| time.to_string());
-    compare("type", shown(&is.rocket_type), shown(&must.rocket_type));
-    compare("speed", is.speed.to_string(), must.speed.to_string());
-    compare("mission", shown(&is.mission), shown(&must.mission));
-    compare("exploded_reason", shown(&is.exploded_reason), shown(&must.exploded_reason));
+    compare("type", text(&actual.rocket_type), text(&expected.rocket_type));
+    compare("speed", actual.speed.to_string(), expected.speed.to_string());
+    compare("mission", text(&actual.mission), text(&expected.mission));
+    compare("exploded_reason", text(&actual.exploded_reason), text(&expected.exploded_reason));
     compare(
         "latest_launch_msg",
-        number(is.latest_launch_message),
-        number(must.latest_launch_message),
+        number(actual.latest_launch_message),
+        number(expected.latest_launch_message),
     );
     compare(
         "latest_mission_msg",
-        number(is.latest_mission_message),
-        number(must.latest_mission_message),
+        number(actual.latest_mission_message),
+        number(expected.latest_mission_message),
     );
     compare(
         "latest_exploded_msg",
-        number(is.latest_exploded_message),
-        number(must.latest_exploded_message),
+        number(actual.latest_exploded_message),
+        number(expected.latest_exploded_message),
     );
-    compare("latest_update", time(is.latest_update), time(must.latest_update));
-    compare("processed", progress.processed.to_string(), must_progress.processed.to_string());
+    compare("latest_update", time(actual.latest_update), time(expected.latest_update));
+    compare("processed", progress.processed.to_string(), expected_progress.processed.to_string());
     compare(
         "complete_through",
         progress.complete_through.to_string(),
-        must_progress.complete_through.to_string(),
+        expected_progress.complete_through.to_string(),
     );
-    compare("highest", progress.highest.to_string(), must_progress.highest.to_string());
+    compare("highest", progress.highest.to_string(), expected_progress.highest.to_string());
     differences
 }

@@ -1,8 +1,8 @@
 //! Changes in a store: a [`Watch`](super::Watch) receives notifications of other processes'
 //! changes, and a [`ChangeScan`](super::ChangeScan) finds the changed rockets.
 //!
-//! Other processes are other instances on a Postgres server, and other processes on an SQLite file.
-//! This process knows its own commits without asking.
+//! Other processes are the other instances on a Postgres server, and other users of an SQLite file.
+//! The committers report this process's own changes.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
@@ -13,7 +13,7 @@ use crate::domain::message::{Event, Message};
 use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 
-/// What new messages changed in one rocket, as far as filters care.
+/// What new messages may have changed in one rocket, as far as filters depend on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeHint {
     /// The number of new messages; 0 if unknown.
@@ -43,32 +43,31 @@ impl ChangeHint {
 
     /// Adds the changes by other messages.
     pub fn add(&mut self, other: Self) {
-        let known = self.applied > 0 && other.applied > 0;
-        self.applied = if known { self.applied.saturating_add(other.applied) } else { 0 };
+        let is_known = self.applied > 0 && other.applied > 0;
+        self.applied = if is_known { self.applied.saturating_add(other.applied) } else { 0 };
         self.launched |= other.launched;
         self.mission_changed |= other.mission_changed;
         self.exploded |= other.exploded;
     }
 }
 
-/// The changed rockets.
 pub type ChangeHints = HashMap<Channel, ChangeHint>;
 
-/// A notification.
+/// A received notification.
 #[derive(Debug)]
 pub enum Notified {
     /// Other processes have changed these rockets.
     ChangeHints(ChangeHints),
-    /// Other processes have changed something; a scan must find it.
-    Something,
+    /// Other processes have changed unspecified rockets; a scan must find them.
+    Unspecified,
 }
 
-/// Hashes of the rows at the last scan: 16 bytes per row, kept even when the row is gone.
+/// Hashes of the rows at the last scan: 16 bytes per row, also for rows that have been removed.
 #[derive(Debug, Default)]
 pub(super) struct Fingerprints {
     hasher: RandomState,
-    /// By the hash of the channel.
-    seen: HashMap<u64, u64>,
+    /// The hash of each row, by the hash of its channel.
+    rows: HashMap<u64, u64>,
 }
 
 impl Fingerprints {
@@ -81,7 +80,7 @@ impl Fingerprints {
         let mut hasher = self.hasher.build_hasher();
         hash(&mut hasher)?;
         let fingerprint = hasher.finish();
-        Ok(self.seen.insert(self.hasher.hash_one(channel), fingerprint) != Some(fingerprint))
+        Ok(self.rows.insert(self.hasher.hash_one(channel), fingerprint) != Some(fingerprint))
     }
 }
 
@@ -90,7 +89,7 @@ impl Fingerprints {
 pub enum ScanProgress {
     /// The current state of some rockets that have changed, or may have. There may be more.
     Rockets(Vec<Rocket>),
-    /// No more rockets had changed before the start of this scan.
+    /// The scan has found every rocket that had changed before it started.
     Done,
     /// The path now names another database: everything may have changed, and rockets may be gone.
     AnotherDatabase,

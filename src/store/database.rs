@@ -1,6 +1,6 @@
 //! The location of a database, as given by `--database`: a path, a word, or a URL.
 //!
-//! Formats of other programs are refused, because they would become file names. No error repeats
+//! Formats of other programs are rejected, because they would become file names. No error repeats
 //! any of the text, because it may hold a password.
 
 use std::ffi::OsStr;
@@ -13,7 +13,6 @@ use super::postgres::PostgresUrl;
 /// The location of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Database {
-    /// An SQLite file.
     File(PathBuf),
     /// SQLite in memory, lost when the process ends.
     Memory,
@@ -48,9 +47,7 @@ impl Database {
         match text.to_str() {
             Some(text) => text.parse(),
             // Not UTF-8: it can't be a URL, but may be a path.
-            None => {
-                refuse_what_is_no_path(&text.to_string_lossy()).map(|()| Self::File(text.into()))
-            }
+            None => require_path(&text.to_string_lossy()).map(|()| Self::File(text.into())),
         }
     }
 
@@ -75,23 +72,23 @@ impl FromStr for Database {
         // Schemes are case-insensitive.
         let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
         if let Some("postgres" | "postgresql") = scheme.as_deref() {
-            let whole = text.trim_end_matches(is_around) == text;
-            return if whole { text.parse().map(Self::Postgres) } else { Err(AROUND.to_owned()) };
+            let is_bare = text.trim_end_matches(is_quote_or_space) == text;
+            return if is_bare { text.parse().map(Self::Postgres) } else { Err(QUOTED.to_owned()) };
         }
-        refuse_what_is_no_path(text).map(|()| Self::File(text.into()))
+        require_path(text).map(|()| Self::File(text.into()))
     }
 }
 
-const AROUND: &str = "starts or ends with a space or a quotation mark; remove it";
+const QUOTED: &str = "starts or ends with a space or a quotation mark; remove it";
 
 /// Characters that a shell or an editor may leave around a text.
-fn is_around(char: char) -> bool {
+fn is_quote_or_space(char: char) -> bool {
     char.is_whitespace() || matches!(char, '"' | '\'' | '`' | '“' | '”' | '‘' | '’')
 }
 
 /// Accepts a text that can be the path of a file. Otherwise, the error says what it is instead.
-fn refuse_what_is_no_path(text: &str) -> Result<(), String> {
-    let bare = text.trim_matches(is_around);
+fn require_path(text: &str) -> Result<(), String> {
+    let bare = text.trim_matches(is_quote_or_space);
     let lower = bare.to_ascii_lowercase();
     if lower.is_empty() {
         return Err(format!("is empty; give {FORMS}"));
@@ -110,7 +107,7 @@ fn refuse_what_is_no_path(text: &str) -> Result<(), String> {
     if lower.contains("://") || OTHER_SCHEMES.contains(&scheme) {
         let is_ours = lower.starts_with("postgres://") || lower.starts_with("postgresql://");
         return Err(if is_ours && bare != text {
-            AROUND.to_owned()
+            QUOTED.to_owned()
         } else if lower.contains("postgres") {
             "is a Postgres URL in the format of another program; write \
              postgres://user:password@host/database"
@@ -119,7 +116,7 @@ fn refuse_what_is_no_path(text: &str) -> Result<(), String> {
             format!("is not a supported URL; give {FORMS}")
         });
     }
-    if is_of_keywords(&lower) {
+    if is_connection_string(&lower) {
         return Err("is a connection string of keywords and values; write it as a URL: \
                     postgres://user:password@host:5432/database?sslmode=require"
             .to_owned());
@@ -132,7 +129,8 @@ fn refuse_what_is_no_path(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a text starts as only a path does. A URL without its scheme may start with `//`.
+/// Whether a text starts like a path and nothing else. A URL without its scheme may start with
+/// `//`.
 fn is_plainly_path(text: &str) -> bool {
     let is_absolute = text.starts_with('/') && !text.starts_with("//");
     is_absolute || text.starts_with("./") || text.starts_with("../")
@@ -145,7 +143,7 @@ fn has_colon_before_at(text: &str) -> bool {
 
 /// Whether a text starts with a keyword and `=`, as paths don't, or holds a password as a keyword's
 /// value.
-fn is_of_keywords(lower: &str) -> bool {
+fn is_connection_string(lower: &str) -> bool {
     let is_word = |text: &str| {
         !text.is_empty() && text.chars().all(|it| it.is_ascii_alphabetic() || "_ ".contains(it))
     };
@@ -156,7 +154,7 @@ fn is_of_keywords(lower: &str) -> bool {
 fn names_password(lower: &str) -> bool {
     const KEYWORDS: [&str; 3] = ["password", "passwd", "pwd"];
     let mut values = lower.split('=');
-    // What follows the last = is no keyword.
+    // The text after the last = is not a keyword.
     values.next_back();
     values.any(|text| KEYWORDS.iter().any(|keyword| text.trim_end().ends_with(keyword)))
 }
@@ -173,8 +171,8 @@ impl fmt::Display for Database {
 
 /// Whether a text may hold a password, so that it should not be shown.
 ///
-/// The signs are those of URLs and connection strings: `user:password@` and `password=`. A word
-/// like password alone is none, because paths have it too.
+/// It looks for the patterns of URLs and connection strings: `user:password@` and `password=`. A
+/// word like password alone is not enough, because paths have it, too.
 pub fn may_hold_password(text: &str) -> bool {
     has_colon_before_at(text) || names_password(&text.to_ascii_lowercase())
 }
@@ -185,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_of_any_kind_are_paths() {
+    fn accepts_paths_of_any_kind() {
         let paths = [
             "rockets.db",
             "./rockets.db",
@@ -219,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_for_other_programs_is_refused_without_repeating_it() {
+    fn rejects_formats_of_other_programs_without_repeating_them() {
         for (text, hint) in [
             ("", "is empty"),
             (" \t", "is empty"),
@@ -260,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_hold_a_password_is_known_by_its_signs() {
+    fn recognizes_texts_that_may_hold_a_password() {
         for secret in [
             "postgres://u:p@h",
             "u:p@h",

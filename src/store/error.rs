@@ -21,7 +21,7 @@ pub enum OpenError {
     },
 }
 
-/// Why a store could not do something. Nothing was half done, and it is safe to retry later.
+/// Why a store could not do something. Nothing was done in part, and it is safe to retry later.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// SQLite failed or is locked by another process.
@@ -33,13 +33,14 @@ pub enum StoreError {
     /// Postgres refuses the login. The text also says why the password may be missing.
     #[error("Postgres: {0}")]
     NotLetIn(String),
-    /// The connection can be neither encrypted, for this reason, nor plain.
+    /// Neither an encrypted nor a plain connection can be opened. The text says why encryption
+    /// failed.
     #[error("Postgres: {0}, and a connection without encryption fails, too")]
     NotEncrypted(String),
-    /// It is not the kind of server that was asked for.
+    /// The server is not of the kind that `target_session_attrs` demands.
     #[error("this server can't be used: {0}")]
     WrongServer(&'static str),
-    /// The tables are not distributed as they were when they were opened.
+    /// The tables are not distributed as they were when the program opened them.
     #[error("{0}")]
     Divided(&'static str),
     /// The tables can't be distributed, for this reason.
@@ -84,7 +85,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the store found out only after a wait, which another attempt would repeat.
+    /// Whether the store failed only after a wait, which another attempt would repeat.
     pub fn is_timeout(&self) -> bool {
         match self {
             Self::TimedOut => true,

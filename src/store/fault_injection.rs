@@ -27,7 +27,6 @@ pub enum FailurePoint {
 }
 
 impl FailurePoint {
-    /// Every point.
     pub const ALL: [Self; 6] = [
         Self::BeforeLoad,
         Self::BeforeWrites,
@@ -112,11 +111,11 @@ impl Failures {
     #[expect(clippy::panic, reason = "only a test plans it")]
     pub fn check(&self, point: FailurePoint) -> Result<(), StoreError> {
         let Some(plan) = &self.plan else { return Ok(()) };
-        if take(&plan.panics[point as usize]) {
+        if decrement(&plan.panics[point as usize]) {
             panic!("a panic was injected {}", point.name());
         }
-        let decided = plan.observer.as_ref().is_some_and(|fails| fails(point));
-        if take(&plan.errors[point as usize]) || decided {
+        let is_decided = plan.observer.as_ref().is_some_and(|fails| fails(point));
+        if decrement(&plan.errors[point as usize]) || is_decided {
             Err(StoreError::Injected(point.name()))
         } else {
             Ok(())
@@ -124,8 +123,8 @@ impl Failures {
     }
 }
 
-/// Whether there was one left.
-fn take(left: &AtomicU32) -> bool {
-    let take_one = |left: u32| left.checked_sub(1);
-    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take_one).is_ok()
+/// Decrements a counter. Returns false if it is zero.
+fn decrement(counter: &AtomicU32) -> bool {
+    let decremented = |count: u32| count.checked_sub(1);
+    counter.fetch_update(Ordering::SeqCst, Ordering::SeqCst, decremented).is_ok()
 }

@@ -45,15 +45,15 @@ use sqlite::{CoalescedReads, SqliteScan, SqliteStore, SqliteWatch, SqliteWriter}
 const MIB: u64 = 1024 * 1024;
 const LOG_BYTES: RangeInclusive<u64> = 32 * MIB..=256 * MIB;
 
-/// How to open a database.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
-    /// Create the database if it doesn't exist, and bring its schema up to date. Without this, both
-    /// must be done already.
+    /// Create the database if it doesn't exist, and migrate its schema. Without this, the database
+    /// must exist and have the current schema.
     pub migrate: bool,
     /// Where writes fail, for tests.
     pub failures: Failures,
-    /// SQLite's log is copied into the database when it is as long as that, within these bounds.
+    /// SQLite's log is copied into the database when it is as long as the database, within these
+    /// bounds.
     pub log_bytes: RangeInclusive<u64>,
 }
 
@@ -63,20 +63,17 @@ impl Default for OpenOptions {
     }
 }
 
-/// How long tombstones of removed rockets are kept.
-const FORGOTTEN_KEPT: Duration = Duration::from_secs(3_600);
+/// How long tombstones of removed rockets are retained.
+const TOMBSTONE_RETENTION: Duration = Duration::from_secs(3_600);
 
 /// An open database for reading and for creating writers. Cheap to clone.
 #[derive(Clone, Debug)]
 pub enum Store {
-    /// Embedded SQLite.
     Sqlite(SqliteStore),
-    /// A Postgres server.
     Postgres(PostgresStore),
 }
 
 impl Store {
-    /// Opens a database.
     pub fn open(database: &Database, options: &OpenOptions) -> Result<Self, OpenError> {
         match database {
             Database::File(path) => SqliteStore::open(path, options).map(Self::Sqlite),
@@ -154,11 +151,11 @@ impl Store {
         }
     }
 
-    /// Hands every row of a report to `each`, until that breaks off. For callers that are not
+    /// Calls `each` with every row of a report, until it breaks. For callers that are not
     /// asynchronous.
     ///
-    /// It may take as long as its caller does. Rows are read as they are wanted, from one snapshot:
-    /// meanwhile, SQLite's log can't be truncated.
+    /// It has no timeout. Rows are read one by one, from one snapshot: meanwhile, SQLite's log
+    /// can't be truncated.
     pub fn report_rows(
         &self,
         report: Report,
@@ -170,7 +167,8 @@ impl Store {
         }
     }
 
-    /// The current state of these channels' rockets, in any order, without those that don't exist.
+    /// The current state of these channels' rockets, in any order. Channels without a rocket are
+    /// left out.
     pub async fn rockets_of(&self, channels: &[Channel]) -> Result<Vec<Rocket>, StoreError> {
         match self {
             Self::Sqlite(store) => store.rockets_of(channels),
@@ -187,8 +185,8 @@ impl Store {
         }
     }
 
-    /// The channels whose rockets were removed in about the last hour, and when. They may have
-    /// rockets again.
+    /// The tombstones: the channels whose rockets were removed in about the last hour, and when.
+    /// They may have rockets again.
     pub async fn forgotten(&self) -> Result<Vec<(Channel, Timestamp)>, StoreError> {
         match self {
             Self::Sqlite(store) => store.forgotten(),
@@ -196,7 +194,7 @@ impl Store {
         }
     }
 
-    /// Notifies other instances of this process's changes. None if they notice by themselves.
+    /// Notifies other instances of this process's changes. None if they find changes by polling.
     pub fn notifier(&self) -> Option<Notifier> {
         match self {
             Self::Sqlite(_) => None,
@@ -237,8 +235,8 @@ impl Store {
         }
     }
 
-    /// Distributes the tables over a cluster, in this many parts, or a number that suits its size.
-    /// Returns false if they already were.
+    /// Distributes the tables over a cluster, in this many parts, or by default two for each
+    /// worker. Returns false if they were distributed already.
     pub fn distribute(&self, partitions: Option<u16>) -> Result<bool, StoreError> {
         match self {
             Self::Sqlite(_) => Err(StoreError::NotACluster),
@@ -246,8 +244,8 @@ impl Store {
         }
     }
 
-    /// Closes idle connections at the end. For SQLite, this moves the log into the file, which is
-    /// then complete by itself.
+    /// Closes idle connections at the end. For SQLite, this copies the log into the file, which is
+    /// then complete without it.
     pub fn close(&self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(store) => store.close(),
@@ -264,12 +262,9 @@ impl Store {
     }
 }
 
-/// Commits batches.
 #[derive(Debug)]
 pub enum Writer {
-    /// Into SQLite.
     Sqlite(SqliteWriter),
-    /// Into Postgres.
     Postgres(PostgresWriter),
 }
 
@@ -289,9 +284,9 @@ impl Writer {
         }
     }
 
-    /// The best size of a transaction if only total throughput matters. In larger transactions more
-    /// messages share the rows of a channel, but others wait longer for the write lock, or for an
-    /// answer.
+    /// The best number of messages in a transaction if only total throughput matters. In larger
+    /// transactions more messages share the rows of a channel, but others wait longer for the write
+    /// lock, or for an answer.
     pub fn max_batch(&self) -> usize {
         match self {
             Self::Sqlite(_) => 98_304,
@@ -309,10 +304,10 @@ impl Writer {
     }
 }
 
-/// Reads single rockets, for the requests that one thread answers.
+/// Reads single rockets for the requests of one worker thread.
 #[derive(Clone, Debug)]
 pub enum Reader {
-    /// Reads of the same moment share a snapshot.
+    /// Concurrent reads share a snapshot.
     Sqlite(CoalescedReads),
     /// Each read has its own connection.
     Postgres(PostgresStore),
@@ -334,8 +329,8 @@ impl Reader {
     }
 }
 
-/// Notifies other instances of this process's changes. They find out by themselves what they are
-/// not notified of, but later.
+/// Notifies other instances of this process's changes. Their scans find changes without a
+/// notification, but later.
 #[derive(Clone, Debug)]
 pub struct Notifier(PostgresStore);
 
@@ -355,8 +350,8 @@ impl Notifier {
 /// uses no clocks, because the clocks of other machines and processes can't be trusted.
 #[derive(Debug)]
 pub enum ChangeScan {
-    /// There are no other processes.
-    Nobody,
+    /// A database in memory, which no other process changes.
+    Memory,
     /// Any process may change the file.
     Sqlite(SqliteScan),
     /// Any client may change the server's tables.
@@ -368,7 +363,7 @@ impl ChangeScan {
     /// After an error, the scan is repeated.
     pub async fn next(&mut self) -> Result<ScanProgress, StoreError> {
         match self {
-            Self::Nobody => Ok(ScanProgress::Done),
+            Self::Memory => Ok(ScanProgress::Done),
             Self::Sqlite(scan) => scan.next().await,
             Self::Postgres(scan) => scan.next().await,
         }
@@ -378,8 +373,8 @@ impl ChangeScan {
 /// Receives notifications of other processes' changes.
 #[derive(Debug)]
 pub enum Watch {
-    /// There are no other processes.
-    Nobody,
+    /// A database in memory, which no other process changes.
+    Memory,
     /// Other processes on the same file.
     Sqlite(SqliteWatch),
     /// Other instances on the same server.
@@ -390,7 +385,7 @@ impl Watch {
     /// Waits for the next notification. After an error, create another watch.
     pub async fn recv(&mut self) -> Result<Notified, StoreError> {
         match self {
-            Self::Nobody => std::future::pending().await,
+            Self::Memory => std::future::pending().await,
             Self::Sqlite(watch) => watch.recv().await,
             Self::Postgres(watch) => watch.recv().await,
         }
@@ -400,7 +395,7 @@ impl Watch {
     /// before its notification.
     pub fn scan_interval(&self) -> Option<Duration> {
         match self {
-            Self::Nobody | Self::Sqlite(_) => None,
+            Self::Memory | Self::Sqlite(_) => None,
             Self::Postgres(_) => Some(Duration::from_secs(5)),
         }
     }

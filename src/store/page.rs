@@ -16,7 +16,6 @@ pub(super) fn table(view: View) -> &'static str {
     }
 }
 
-/// A part of a page.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     /// The rockets with a sort key.
@@ -31,32 +30,29 @@ pub(super) fn parts(query: &RocketQuery) -> impl Iterator<Item = Part> {
     let unkeyed = query.sort.nullable(query.view);
     [(keyed, Part::Keyed), (unkeyed, Part::Unkeyed)]
         .into_iter()
-        .filter_map(|(wanted, part)| wanted.then_some(part))
+        .filter_map(|(is_needed, part)| is_needed.then_some(part))
 }
 
-/// How many rockets to read: one more than wanted shows whether another page follows.
-pub(super) fn wanted(query: &RocketQuery, have: usize) -> i64 {
-    i64::try_from((query.limit + 1).saturating_sub(have)).unwrap_or(i64::MAX)
+/// How many rockets are yet to be read. One more than the page holds shows whether another page
+/// follows.
+pub(super) fn remaining(query: &RocketQuery, read: usize) -> i64 {
+    i64::try_from((query.limit + 1).saturating_sub(read)).unwrap_or(i64::MAX)
 }
 
 /// Makes a page of the rockets of all parts.
 pub(super) fn page(query: &RocketQuery, mut rockets: Vec<Rocket>) -> Page {
-    let more = rockets.len() > query.limit;
+    let has_more = rockets.len() > query.limit;
     rockets.truncate(query.limit);
-    let last = rockets.last().filter(|_| more);
+    let last = rockets.last().filter(|_| has_more);
     let next = last
         .map(|rocket| Position { key: query.sort.key(rocket), channel: rocket.channel.clone() });
     Page { rockets, next }
 }
 
-/// A parameter of a statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Parameter {
-    /// A number.
     Integer(i64),
-    /// A text.
     Text(String),
-    /// An instant.
     Time(Timestamp),
 }
 
@@ -64,7 +60,6 @@ pub(super) enum Parameter {
 pub(super) struct PartStatement {
     /// The conditions, joined by AND.
     pub(super) conditions: Vec<String>,
-    /// The sort order.
     pub(super) order: String,
     /// The placeholder of the row limit.
     pub(super) limit: String,
@@ -100,7 +95,7 @@ impl PartStatement {
             .as_ref()
             .filter(|after| (after.key == SortKey::Null) == (part == Part::Unkeyed));
         if let Some(after) = after {
-            let condition = match value(query.sort, &after.key).filter(|_| !by_channel) {
+            let condition = match parameter(query.sort, &after.key).filter(|_| !by_channel) {
                 Some(key_value) => {
                     let (key_value, channel) =
                         (statement.parameter(key_value), statement.channel(&after.channel));
@@ -114,7 +109,6 @@ impl PartStatement {
         statement
     }
 
-    /// Its SQL.
     pub(super) fn sql(&self, columns: &str, view: View) -> String {
         let Self { conditions, order, limit, .. } = self;
         let filter = if conditions.is_empty() {
@@ -151,13 +145,15 @@ impl PartStatement {
     }
 }
 
-fn value(sort: Sort, key: &SortKey) -> Option<Parameter> {
-    match (sort, key) {
-        (_, SortKey::Null) => None,
-        (_, SortKey::Integer(integer)) => Some(Parameter::Integer(*integer)),
+/// The parameter for a sort key; none for null.
+fn parameter(sort: Sort, key: &SortKey) -> Option<Parameter> {
+    Some(match (sort, key) {
+        (_, SortKey::Null) => return None,
+        (_, SortKey::Integer(integer)) => Parameter::Integer(*integer),
         (Sort::LatestUpdate, SortKey::Text(text)) => {
-            Timestamp::parse(text).ok().map(Parameter::Time)
+            let time = Timestamp::parse(text);
+            Parameter::Time(time.unwrap_or_else(|_| unreachable!("a cursor's key fits its sort")))
         }
-        (_, SortKey::Text(text)) => Some(Parameter::Text(text.clone())),
-    }
+        (_, SortKey::Text(text)) => Parameter::Text(text.clone()),
+    })
 }

@@ -12,36 +12,36 @@ use crate::domain::ranges::{Joined, ProcessedRange};
 use crate::domain::summary::{Latest, Summary};
 use crate::domain::text::Channel;
 
-/// For a channel with more ranges, only the last ones are cached.
+/// The maximum number of cached ranges of a channel: those with the highest numbers.
 pub(super) const MAX_RANGES: usize = 32;
-/// The most channels and ranges in the cache. Each takes about 200 bytes, unless its texts are
-/// long.
+/// The maximum number of channels and ranges in the cache. Each takes about 200 bytes, unless its
+/// texts are long.
 const MAX_ENTRIES: usize = 65_536;
 
-/// See the module. Each channel's entry also has a note for the engine.
+/// The cache. Each channel's entry also has a state `S` that the engine needs to validate it.
 #[derive(Debug)]
-pub(super) struct RangeCache<N> {
-    channels: HashMap<Box<str>, CachedRanges<N>>,
+pub(super) struct RangeCache<S> {
+    channels: HashMap<Box<str>, CachedRanges<S>>,
     /// The number of cached channels and ranges.
     entries: usize,
 }
 
 #[derive(Debug)]
-struct CachedRanges<N> {
+struct CachedRanges<S> {
     /// In ascending order, and complete from `complete_from` on: every range that ends there or
     /// later is included. They share no memory with messages.
     ranges: Vec<ProcessedRange>,
     complete_from: i64,
-    state: N,
+    state: S,
 }
 
-impl<N> Default for RangeCache<N> {
+impl<S> Default for RangeCache<S> {
     fn default() -> Self {
         Self { channels: HashMap::default(), entries: 0 }
     }
 }
 
-impl<N> RangeCache<N> {
+impl<S> RangeCache<S> {
     /// Empties the cache.
     pub(super) fn clear(&mut self) {
         self.channels.clear();
@@ -49,7 +49,7 @@ impl<N> RangeCache<N> {
     }
 
     /// The entry of a channel, if it is cached.
-    pub(super) fn entry(&mut self, channel: &Channel) -> Option<CachedChannel<'_, N>> {
+    pub(super) fn entry(&mut self, channel: &Channel) -> Option<CachedChannel<'_, S>> {
         let cached = self.channels.get_mut(channel.as_str())?;
         Some(CachedChannel { cached, entries: &mut self.entries })
     }
@@ -61,8 +61,8 @@ impl<N> RangeCache<N> {
         channel: &Channel,
         complete_from: i64,
         ranges: Vec<ProcessedRange>,
-        state: N,
-    ) -> CachedChannel<'_, N> {
+        state: S,
+    ) -> CachedChannel<'_, S> {
         let mut cached = CachedRanges { ranges, complete_from, state };
         cached.ranges.shrink_to_fit();
         cached.trim();
@@ -72,44 +72,44 @@ impl<N> RangeCache<N> {
         }
         self.entries += entries;
         let cached = match self.channels.entry(channel.as_str().into()) {
-            hash_map::Entry::Occupied(mut there) => {
-                self.entries -= there.insert(cached).entries();
-                there.into_mut()
+            hash_map::Entry::Occupied(mut entry) => {
+                self.entries -= entry.insert(cached).entries();
+                entry.into_mut()
             }
-            hash_map::Entry::Vacant(free) => free.insert(cached),
+            hash_map::Entry::Vacant(entry) => entry.insert(cached),
         };
         CachedChannel { cached, entries: &mut self.entries }
     }
 }
 
 /// The entry of a cached channel: reading and updating it take one lookup.
-pub(super) struct CachedChannel<'k, N> {
-    cached: &'k mut CachedRanges<N>,
+pub(super) struct CachedChannel<'k, S> {
+    cached: &'k mut CachedRanges<S>,
     /// The counter of the whole cache.
     entries: &'k mut usize,
 }
 
-impl<N> CachedChannel<'_, N> {
+impl<S> CachedChannel<'_, S> {
     /// The ranges that overlap or touch the group's windows, in ascending order; none if not all of
     /// them are cached.
     pub(super) fn near(&self, group: &Group<'_>) -> Option<Vec<ProcessedRange>> {
         self.cached.near(group)
     }
 
-    /// Applies a change to the channel's ranges.
-    pub(super) fn change(&mut self, joined: &Joined) {
+    /// Applies the result of a join to the channel's ranges.
+    pub(super) fn apply(&mut self, joined: &Joined) {
         *self.entries -= self.cached.entries();
-        self.cached.change(joined);
+        self.cached.apply(joined);
         *self.entries += self.cached.entries();
     }
 
-    /// The engine's note.
-    pub(super) fn state_mut(&mut self) -> &mut N {
+    /// The engine's state of the entry.
+    pub(super) fn state_mut(&mut self) -> &mut S {
         &mut self.cached.state
     }
 }
 
-impl<N> CachedRanges<N> {
+impl<S> CachedRanges<S> {
     fn entries(&self) -> usize {
         1 + self.ranges.len()
     }
@@ -119,21 +119,20 @@ impl<N> CachedRanges<N> {
         (self.complete_from < lowest).then(|| group.near(&self.ranges))
     }
 
-    fn change(&mut self, joined: &Joined) {
+    fn apply(&mut self, joined: &Joined) {
         for first in &joined.removed {
-            if let Ok(place) = self.ranges.binary_search_by_key(first, |range| range.first) {
-                self.ranges.remove(place);
+            // The lowest ranges may not be cached.
+            if let Ok(index) = self.ranges.binary_search_by_key(first, |range| range.first) {
+                self.ranges.remove(index);
             }
         }
         for range in joined.written() {
-            let place = self.ranges.binary_search_by_key(&range.first, |range| range.first);
-            match place.map(|place| self.ranges.get_mut(place)) {
-                Ok(Some(there)) => follow(there, range),
-                Ok(None) => {}
-                Err(place) => {
-                    // Most channels have one range. A vector would make room for four.
+            match self.ranges.binary_search_by_key(&range.first, |range| range.first) {
+                Ok(index) => update(&mut self.ranges[index], range),
+                Err(index) => {
+                    // Most channels have one range. A vector would allocate memory for four.
                     self.ranges.reserve_exact(1);
-                    self.ranges.insert(place, range.detached());
+                    self.ranges.insert(index, range.detached());
                 }
             }
         }
@@ -152,19 +151,19 @@ impl<N> CachedRanges<N> {
 }
 
 /// Updates a range. Its texts share no memory with messages; unchanged texts are kept.
-fn follow(there: &mut ProcessedRange, range: &ProcessedRange) {
+fn update(cached: &mut ProcessedRange, range: &ProcessedRange) {
     let Summary { speed_change, launch, mission, explosion, latest_time } = &range.summary;
-    there.last = range.last;
-    let summary = &mut there.summary;
+    cached.last = range.last;
+    let summary = &mut cached.summary;
     (summary.speed_change, summary.latest_time) = (*speed_change, *latest_time);
-    follow_latest(&mut summary.launch, launch);
-    follow_latest(&mut summary.mission, mission);
-    follow_latest(&mut summary.explosion, explosion);
+    update_latest(&mut summary.launch, launch);
+    update_latest(&mut summary.mission, mission);
+    update_latest(&mut summary.explosion, explosion);
 }
 
-fn follow_latest(there: &mut Option<Latest>, latest: &Option<Latest>) {
-    if there != latest {
-        *there = latest.as_ref().map(Latest::detached);
+fn update_latest(cached: &mut Option<Latest>, latest: &Option<Latest>) {
+    if cached != latest {
+        *cached = latest.as_ref().map(Latest::detached);
     }
 }
 
@@ -195,7 +194,7 @@ mod tests {
     }
 
     /// Joins messages with these numbers to the cached ranges, as if they were committed.
-    fn take(cached: &mut RangeCache<()>, numbers: &[i64]) {
+    fn commit(cached: &mut RangeCache<()>, numbers: &[i64]) {
         let messages = messages(numbers);
         let batch = Batch::new(&messages);
         let group = &batch.groups()[0];
@@ -203,7 +202,7 @@ mod tests {
         let stored = cached.near(group).unwrap();
         let joined =
             group.join(stored, &mut vec![crate::domain::batch::Outcome::Duplicate; messages.len()]);
-        cached.change(&joined);
+        cached.apply(&joined);
     }
 
     fn channel() -> Channel {
@@ -211,34 +210,34 @@ mod tests {
     }
 
     #[test]
-    fn it_follows_what_is_committed() {
+    fn it_applies_committed_joins() {
         let mut cached = RangeCache::default();
         assert_eq!(near(&cached, &[1]), None);
         cached.insert(&channel(), 0, Vec::new(), ());
         assert_eq!(near(&cached, &[1]), Some(vec![]));
-        take(&mut cached, &[1, 2, 5, 9]);
+        commit(&mut cached, &[1, 2, 5, 9]);
         assert_eq!(near(&cached, &[3]), Some(vec![(1, 2)]));
         assert_eq!(near(&cached, &[4, 7]), Some(vec![(5, 5)]));
-        take(&mut cached, &[3, 4]);
+        commit(&mut cached, &[3, 4]);
         assert_eq!(near(&cached, &[1, 10]), Some(vec![(1, 5), (9, 9)]));
         assert_eq!(cached.entries, 3);
     }
 
     #[test]
-    fn of_many_ranges_the_last_are_cached() {
+    fn only_the_highest_of_many_ranges_are_cached() {
         let mut cached = RangeCache::default();
         cached.insert(&channel(), 0, Vec::new(), ());
         let numbers: Vec<i64> = (1..=40).map(|index| index * 3).collect();
-        take(&mut cached, &numbers);
+        commit(&mut cached, &numbers);
         assert_eq!(cached.entries, 1 + MAX_RANGES);
-        // The lowest cached range is that of 27; what touches 26 and lower is not cached.
+        // The lowest cached range is that of 27; ranges that touch 26 or end lower are not cached.
         assert_eq!(near(&cached, &[27]), Some(vec![(27, 27)]));
         assert_eq!(near(&cached, &[26]), None);
         assert_eq!(near(&cached, &[121]), Some(vec![(120, 120)]));
     }
 
     #[test]
-    fn it_is_bounded() {
+    fn its_size_is_bounded() {
         let mut cached = RangeCache::default();
         for index in 0..=MAX_ENTRIES {
             cached.insert(&Channel::new(index.to_string()).unwrap(), 0, Vec::new(), ());

@@ -6,9 +6,7 @@ use crate::domain::timestamp::Timestamp;
 /// A report on the whole fleet, from the best-effort view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// Rockets by mission.
     Missions,
-    /// Rockets by type.
     Types,
     /// Exploded rockets by reason.
     Explosions,
@@ -21,31 +19,25 @@ pub enum Report {
 /// The type of a column. Any value may be null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Text.
     Text,
     /// A 64-bit integer.
     Integer,
     /// A number with a fraction.
     Real,
-    /// An instant.
     Time,
 }
 
 /// A column's SQL name and type.
 pub type ReportColumn = (&'static str, Kind);
 
-/// A cell of a report.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// Nothing.
     Null,
-    /// Text.
     Text(String),
-    /// An integer.
     Integer(i64),
     /// A number with a fraction.
     Real(f64),
-    /// An instant.
     Time(Timestamp),
 }
 
@@ -91,7 +83,6 @@ impl Report {
         }
     }
 
-    /// Its columns.
     pub fn columns(self) -> &'static [ReportColumn] {
         use Kind::{Integer, Real, Text, Time};
         match self {
@@ -131,8 +122,8 @@ impl Report {
         }
     }
 
-    /// The statement that reads the report. It is the same for both engines, except for `gaps`,
-    /// whose statement is given. $1 is the row limit.
+    /// The statement that reads the report. Both engines share it, except for `gaps`, whose
+    /// statement is an argument. $1 is the row limit.
     pub(super) fn sql(self, gaps: &str) -> String {
         if self == Self::Gaps {
             return gaps.to_owned();
@@ -143,20 +134,18 @@ impl Report {
     }
 }
 
-/// The rows of a report.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReportRows {
-    /// The report.
     pub report: Report,
     /// The rows, sorted by the first column (gaps by channel and number), nulls last. Each row has
     /// a cell for each column.
     pub rows: Vec<Vec<Value>>,
-    /// Whether there are more rows than were asked for.
+    /// Whether there are more rows than the limit.
     pub truncated: bool,
 }
 
 impl ReportRows {
-    /// Keeps the first `limit` rows. One row more than that means that there are more.
+    /// Truncates the rows to `limit`. One row more than that means that there are more.
     pub(crate) fn new(report: Report, mut rows: Vec<Vec<Value>>, limit: usize) -> Self {
         let truncated = rows.len() > limit;
         rows.truncate(limit);

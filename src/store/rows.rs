@@ -102,7 +102,6 @@ fn latest(row: &impl Cells, index: usize) -> Result<Option<Latest>, StoreError> 
     }
 }
 
-/// A cell of a report.
 pub(super) fn value(row: &impl Cells, index: usize, kind: Kind) -> Result<Value, StoreError> {
     let value = match kind {
         Kind::Text => row.text(index)?.map(|text| Value::Text(text.to_owned())),

@@ -1,6 +1,6 @@
-//! Opening a database: what to do with what is there, for both engines.
+//! Decides whether to open, migrate or refuse a database, for both engines.
 
-/// What a database holds.
+/// The contents of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// Neither our tables nor others in their place.
@@ -11,7 +11,7 @@ pub(super) enum Found {
     Foreign(String),
 }
 
-/// What to do with it.
+/// What to do with a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
     /// It is up to date.
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn only_our_own_schema_is_opened_or_migrated() {
         let foreign = || Found::Foreign("it is another program's".to_owned());
-        for (found, may_migrate, wanted) in [
+        for (found, may_migrate, expected) in [
             (Found::Version(5), true, Ok(Decision::Open)),
             (Found::Version(5), false, Ok(Decision::Open)),
             (Found::Version(4), true, Ok(Decision::Migrate)),
@@ -70,9 +70,9 @@ mod tests {
             (foreign(), false, Err("another program's")),
         ] {
             let decision = decide(found.clone(), 5, may_migrate);
-            match (&decision, wanted) {
+            match (&decision, expected) {
                 (Decision::Refuse(reason), Err(part)) => assert!(reason.contains(part), "{reason}"),
-                (decision, wanted) => assert_eq!(Ok(decision), wanted.as_ref(), "{found:?}"),
+                (decision, expected) => assert_eq!(Ok(decision), expected.as_ref(), "{found:?}"),
             }
         }
     }

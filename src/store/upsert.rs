@@ -1,5 +1,5 @@
-//! How new messages change a row of `rockets`. It is the same for both engines, except for the name
-//! of the function that returns the greater of two values.
+//! How new messages change a row of `rockets`. Both engines share the SQL, except for the name of
+//! the function that returns the greater of two values.
 
 /// The end of an upsert into `rockets` whose proposed row sums up the new messages.
 ///

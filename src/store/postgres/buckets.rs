@@ -35,7 +35,6 @@ impl Buckets {
         Ok(Self(buckets.into()))
     }
 
-    /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.0.len()
     }
@@ -45,7 +44,6 @@ impl Buckets {
         self.count() > 1
     }
 
-    /// All of them.
     pub(super) fn all(&self) -> &[i16] {
         &self.0
     }
@@ -55,7 +53,6 @@ impl Buckets {
         if self.are_many() { hash(channel) % self.count() } else { 0 }
     }
 
-    /// The bucket of a channel.
     pub(super) fn of(&self, channel: &Channel) -> i16 {
         self.at(self.index_of(channel.as_str()))
     }

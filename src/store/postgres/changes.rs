@@ -299,7 +299,7 @@ impl PostgresWatch {
             };
             // The connection was lost, so notifications may have been missed.
             let Some(notification) = received? else {
-                return Ok(Notified::Something);
+                return Ok(Notified::Unspecified);
             };
             match serde_json::from_str(notification.payload()) {
                 Ok(Notification { from, .. }) if from == self.instance => {}
@@ -310,7 +310,7 @@ impl PostgresWatch {
                     return Ok(Notified::ChangeHints(hints.collect()));
                 }
                 // Notifications of other versions may be unreadable.
-                Ok(Notification { hints: None, .. }) | Err(_) => return Ok(Notified::Something),
+                Ok(Notification { hints: None, .. }) | Err(_) => return Ok(Notified::Unspecified),
             }
         }
     }

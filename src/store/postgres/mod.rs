@@ -30,7 +30,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tokio::runtime::Runtime;
 
 use super::fault_injection::Failures;
-use super::{FORGOTTEN_KEPT, OpenError, OpenOptions, StoreError};
+use super::{OpenError, OpenOptions, StoreError, TOMBSTONE_RETENTION};
 use crate::domain::text::Channel;
 use buckets::Buckets;
 pub use changes::{PostgresScan, PostgresWatch};
@@ -261,7 +261,7 @@ async fn note_forgotten(
     let old = "DELETE FROM rockets_forgotten WHERE bucket = $2 AND forgotten_at < now() - \
                make_interval(secs => $1)";
     sqlx::query(old)
-        .bind(FORGOTTEN_KEPT.as_secs_f64())
+        .bind(TOMBSTONE_RETENTION.as_secs_f64())
         .bind(bucket)
         .execute(&mut *connection)
         .await?;

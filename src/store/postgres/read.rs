@@ -170,9 +170,9 @@ async fn rockets(pool: &PgPool, query: &RocketQuery) -> Result<Page, StoreError>
     let mut snapshot = pool.begin_with(SNAPSHOT).await?;
     let mut rockets = Vec::with_capacity(query.limit + 1);
     for part in page::parts(query) {
-        let wanted = page::wanted(query, rockets.len());
-        if wanted > 0 {
-            let part = PartStatement::new(query, part, wanted);
+        let remaining = page::remaining(query, rockets.len());
+        if remaining > 0 {
+            let part = PartStatement::new(query, part, remaining);
             let sql = part.sql(ROCKET_COLUMNS, query.view);
             let statement = part.parameters.into_iter().fold(sqlx::query(AssertSqlSafe(sql)), bind);
             for row in statement.fetch_all(&mut *snapshot).await? {

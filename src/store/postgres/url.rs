@@ -23,13 +23,11 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::password_file::{self, Account};
 
-/// The default number of connections for reads.
 const POOL_SIZE: u32 = 8;
 /// The default time to wait for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The default time that a batch or a read may take.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Postgres's default port.
 const PORT: u16 = 5_432;
 /// The directories of servers' sockets on this machine.
 const SOCKET_FOLDERS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
@@ -82,7 +80,6 @@ pub(super) enum TargetSession {
 pub struct PostgresUrl {
     shown: String,
     has_password: bool,
-    /// How to connect.
     pub(super) connect: Box<PgConnectOptions>,
     /// The acceptable servers.
     pub(super) target: TargetSession,

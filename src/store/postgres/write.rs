@@ -506,7 +506,7 @@ impl<'b, 'm> Transaction<'b, 'm> {
     fn follow(&self, range_cache: &mut RangeCache<CacheState>) {
         for share in &self.shares {
             let Some(mut cached) = range_cache.entry(share.group.channel()) else { continue };
-            cached.change(&share.joined);
+            cached.apply(&share.joined);
             let state = cached.state_mut();
             if share.joined.applied.is_some() {
                 state.version = share.received;

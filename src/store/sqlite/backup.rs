@@ -19,11 +19,8 @@ use crate::store::{Audit, Finding, OpenError, OpenOptions, StoreError};
 /// A copy of a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backup {
-    /// The number of channels.
     pub channels: u64,
-    /// The number of processed ranges.
     pub ranges: u64,
-    /// The length of the file.
     pub bytes: u64,
 }
 
@@ -53,7 +50,6 @@ pub enum BackupError {
     /// The target can't be a file.
     #[error("{}: {reason}", path.display())]
     Target {
-        /// The target.
         path: PathBuf,
         /// Why not, and what to do.
         reason: String,
@@ -68,7 +64,6 @@ pub enum BackupError {
     /// The copy can't be opened.
     #[error("the copy can't be opened: {0}")]
     Open(#[from] OpenError),
-    /// SQLite failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

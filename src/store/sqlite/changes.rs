@@ -54,7 +54,7 @@ impl SqliteStore {
     pub async fn change_scan(&self) -> Result<ChangeScan, StoreError> {
         let ConnectionPool::File(file) = &self.connections else {
             // A database in memory has no other users.
-            return Ok(ChangeScan::Nobody);
+            return Ok(ChangeScan::Memory);
         };
         let generation = Some(file.generation());
         let baseline = Some(Baseline::begin(self).await?);
@@ -86,7 +86,7 @@ impl SqliteStore {
     pub fn watch(&self) -> Result<Watch, StoreError> {
         match &self.connections {
             // A database in memory has no other users.
-            ConnectionPool::Memory(_) => Ok(Watch::Nobody),
+            ConnectionPool::Memory(_) => Ok(Watch::Memory),
             ConnectionPool::File(file) => {
                 let mut watch = SqliteWatch {
                     file: Arc::clone(file),
@@ -124,7 +124,7 @@ impl SqliteWatch {
         loop {
             tokio::time::sleep(POLL).await;
             if self.look()? {
-                return Ok(Notified::Something);
+                return Ok(Notified::Unspecified);
             }
         }
     }

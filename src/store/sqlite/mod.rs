@@ -66,7 +66,6 @@ pub struct SqliteStore {
 
 #[derive(Clone)]
 enum ConnectionPool {
-    /// A file.
     File(Arc<DatabaseFile>),
     /// In memory: a single connection, because nothing can be read during a write.
     Memory(Arc<Mutex<Connection>>),

@@ -76,9 +76,9 @@ impl SqliteStore {
             let snapshot = connection.unchecked_transaction()?;
             let mut rockets = Vec::with_capacity(query.limit + 1);
             for part in page::parts(query) {
-                let wanted = page::wanted(query, rockets.len());
-                if wanted > 0 {
-                    read_part(&snapshot, query, part, wanted, &mut rockets)?;
+                let remaining = page::remaining(query, rockets.len());
+                if remaining > 0 {
+                    read_part(&snapshot, query, part, remaining, &mut rockets)?;
                 }
             }
             Ok(page::page(query, rockets))

@@ -18,7 +18,7 @@ use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::fault_injection::{FailurePoint, Failures};
 use crate::store::range_cache::{MAX_RANGES, RangeCache};
-use crate::store::{FORGOTTEN_KEPT, StoreError, rows, upsert};
+use crate::store::{StoreError, TOMBSTONE_RETENTION, rows, upsert};
 
 /// Adds the sum of new messages to a rocket.
 fn upsert_rocket() -> String {
@@ -250,7 +250,7 @@ impl<'t> BatchStatements<'t> {
         };
         let joined = group.join(near, outcomes);
         self.store_ranges(channel, &joined)?;
-        cached.change(&joined);
+        cached.apply(&joined);
         if let Some(applied) = &joined.applied {
             self.store_rocket(channel, applied)?;
         }
@@ -405,7 +405,7 @@ impl SqliteWriter {
         let now = Timestamp::from_system_time(SystemTime::now());
         transaction.execute(
             "DELETE FROM rockets_forgotten WHERE forgotten_at < ?1",
-            params![now.minus(FORGOTTEN_KEPT).to_string()],
+            params![now.minus(TOMBSTONE_RETENTION).to_string()],
         )?;
         let note =
             "INSERT OR REPLACE INTO rockets_forgotten (channel, forgotten_at) VALUES (?1, ?2)";
