@@ -17,6 +17,7 @@ use crate::domain::message::Message;
 use crate::domain::timestamp::Timestamp;
 use crate::feed::Feed;
 use crate::metrics::{Metrics, StoreOperation};
+use crate::store::fault_injection::FailurePoint;
 use crate::store::{Store, StoreError, Writer};
 
 /// While single messages arrive, a batch may take this many times as long as a small one does. A
@@ -251,13 +252,23 @@ impl Committer {
     pub(super) fn run(mut self, queue: &Receiver<QueueEntry>) {
         let mut reusable = Vec::new();
         while self.fill(queue) {
-            let mut batch = self.next_batch(reusable);
-            self.had_few_callers = batch.callers.len() <= MAX_CALLERS_TO_SPIN;
-            if batch.callers.is_empty() {
-                // All submissions had waited too long.
-                reusable = batch.messages;
-                continue;
+            let batch = AssertUnwindSafe(|| self.run_batch(queue, &mut reusable));
+            // A defect that one batch triggers must not end the thread that commits all others. The
+            // callers of this batch get an error, because their channels are dropped.
+            if catch_unwind(batch).is_err() {
+                tracing::error!("a panic cost a batch its answers");
+                self.health.batch_ended();
+                self.health.has_failed.store(true, Ordering::Relaxed);
             }
+        }
+    }
+
+    /// Commits one batch, and answers its callers.
+    fn run_batch(&mut self, queue: &Receiver<QueueEntry>, reusable: &mut Vec<Message>) {
+        let mut batch = self.next_batch(std::mem::take(reusable));
+        self.had_few_callers = batch.callers.len() <= MAX_CALLERS_TO_SPIN;
+        // There are none if all submissions had waited too long.
+        if !batch.callers.is_empty() {
             self.health.batch_started();
             let started = Instant::now();
             let outcome = self.commit(&batch.messages);
@@ -268,11 +279,11 @@ impl Committer {
                 self.fail_queued(queue, &mut batch);
             }
             Self::answer(batch.callers, outcome);
-            // The batch's memory is reused, because the system takes longer to map new pages than
-            // it takes to fill them.
-            reusable = batch.messages;
-            reusable.clear();
         }
+        // The batch's memory is reused, because the system takes longer to map new pages than it
+        // takes to fill them.
+        *reusable = batch.messages;
+        reusable.clear();
     }
 
     /// Moves everything from the queue to the backlog, and waits if there is nothing. Returns false
@@ -380,6 +391,7 @@ impl Committer {
             metrics.store_failed(StoreOperation::Commit);
         }
         if !messages.is_empty() {
+            self.store.failures().check(FailurePoint::BeforeReport)?;
             feed.report(messages, outcomes.as_deref().ok());
             metrics.committed(messages, outcomes.as_deref().ok(), started.elapsed());
         }
@@ -392,7 +404,7 @@ impl Committer {
             None => self.store.writer()?,
         };
         let now = Timestamp::from_system_time(SystemTime::now());
-        // A defect that one batch triggers must not end the thread that commits all others.
+        // After a panic, the feed still needs the rockets that may have changed.
         let committed = catch_unwind(AssertUnwindSafe(|| {
             if messages.is_empty() {
                 return writer.probe(self.partition).map(|()| Vec::new());

@@ -199,7 +199,7 @@ impl Receipt {
 }
 
 async fn receive(pending: oneshot::Receiver<CommitResult>) -> CommitResult {
-    pending.await.unwrap_or(Err(IngestError::Stopping))
+    pending.await.unwrap_or_else(|_| Err(IngestError::Store("the commit was interrupted".into())))
 }
 
 /// The committer threads, which must be waited for after [`Ingest::stop`].

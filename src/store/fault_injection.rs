@@ -20,6 +20,8 @@ pub enum FailurePoint {
     BeforeCommit,
     /// Committed, but no caller has been answered.
     AfterCommit,
+    /// Committed, before the feed and the metrics learn of it.
+    BeforeReport,
     /// Before a request reads.
     BeforeRead,
     /// Before changed rockets are read for followers.
@@ -27,11 +29,12 @@ pub enum FailurePoint {
 }
 
 impl FailurePoint {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::BeforeLoad,
         Self::BeforeWrites,
         Self::BeforeCommit,
         Self::AfterCommit,
+        Self::BeforeReport,
         Self::BeforeRead,
         Self::BeforeReadOfChanges,
     ];
@@ -42,6 +45,7 @@ impl FailurePoint {
             Self::BeforeWrites => "before the writes",
             Self::BeforeCommit => "before the commit",
             Self::AfterCommit => "after the commit",
+            Self::BeforeReport => "before the report",
             Self::BeforeRead => "before the read",
             Self::BeforeReadOfChanges => "before the read of changes",
         }

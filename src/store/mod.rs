@@ -244,6 +244,14 @@ impl Store {
         }
     }
 
+    /// The failures that a test has planned.
+    pub(crate) fn failures(&self) -> &Failures {
+        match self {
+            Self::Sqlite(store) => &store.failures,
+            Self::Postgres(store) => &store.failures,
+        }
+    }
+
     /// Closes idle connections at the end. For SQLite, this copies the log into the file, which is
     /// then complete without it.
     pub fn close(&self) -> Result<(), StoreError> {

@@ -49,7 +49,7 @@ const BEGIN_TO_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 pub struct PostgresStore {
     url: PostgresUrl,
     pool: PgPool,
-    failures: Failures,
+    pub(super) failures: Failures,
     given_up: GivenUp,
     buckets: Buckets,
     /// Identifies this instance.

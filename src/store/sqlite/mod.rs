@@ -59,7 +59,7 @@ const OPEN_FLAGS: OpenFlags =
 #[derive(Clone)]
 pub struct SqliteStore {
     connections: ConnectionPool,
-    failures: Failures,
+    pub(super) failures: Failures,
     cache: Arc<Cache>,
     log_bytes: RangeInclusive<u64>,
 }

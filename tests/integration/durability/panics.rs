@@ -20,13 +20,15 @@ fn a_panic_in_a_commit_costs_its_batch(backend: Backend) {
         (FailurePoint::BeforeLoad, false),
         (FailurePoint::BeforeCommit, false),
         (FailurePoint::AfterCommit, true),
+        // Outside the store.
+        (FailurePoint::BeforeReport, true),
     ] {
         let app = App::spawn(backend);
         let mut client = app.client();
         assert_eq!(client.post(&launched("r", 1)).status, 204);
         app.failures.plan_panic(point, 1);
         client.post(&faster("r", 2, 5)).problem(503);
-        assert_eq!(client.get("/readyz").status, 200, "{point:?}");
+        eventually("it is ready again", || client.get("/readyz").status == 200);
         let again = client.post(&faster("r", 2, 5));
         assert_eq!(again.status, 204, "{point:?}");
         assert_eq!(again.header("idempotent-replayed"), stored.then_some("true"), "{point:?}");
