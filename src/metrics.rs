@@ -331,7 +331,9 @@ fn register_fleet(registry: &Registry, fleet: &ReportRows) -> prometheus::Result
 /// An integer column of the fleet's totals. None of them is null: the view counts rows, or replaces
 /// the null sum of no rows by 0.
 fn total(fleet: &ReportRows, column: &str) -> i64 {
-    let [totals] = &*fleet.rows else { unreachable!("the report `fleet` is always one row") };
+    let [totals] = &*fleet.rows else {
+        unreachable!("the view aggregates without grouping, so it is one row")
+    };
     let index = fleet.report.columns().iter().position(|(name, _)| *name == column);
     match index.and_then(|index| totals.get(index)) {
         Some(Value::Integer(total)) => *total,

@@ -1,9 +1,9 @@
 //! The HTTP API: extract, call, answer. No SQL and no fold here.
 //!
 //! - [`server`] listens and starts the workers.
-//! - [`middleware`] surrounds every request: connections, access, budgets, common headers.
+//! - [`middleware`] wraps every request: connections, access, budgets, common headers.
 //! - [`routes`] has the table of routes, and one file for the handlers of each resource.
-//! - [`extract`] parses what requests hold: bodies, query strings, cursors.
+//! - [`extract`] parses requests: bodies, query strings, cursors.
 //! - [`problem`] is the only place where an error becomes a response.
 
 mod extract;

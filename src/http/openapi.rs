@@ -12,7 +12,7 @@ use utoipa::openapi::security::{
 use utoipa::openapi::{ContentBuilder, Header, ObjectBuilder, RefOr, Response, Type};
 use utoipa::{Modify, OpenApi};
 
-use super::middleware::auth::{self, Needed};
+use super::middleware::auth::{self, RequiredToken};
 use super::problem::ProblemJson;
 use super::routes::{assets, docs, events, health, messages, metrics, reports, rockets, session};
 use crate::domain::query::{Order, Sort};
@@ -57,17 +57,16 @@ use crate::store::report::Report;
         Views,
         Status
     )),
-    modifiers(&Common)
+    modifiers(&CommonParts)
 )]
 struct Description;
 
-/// The description as clients get it. It never changes while the program runs.
-#[expect(clippy::expect_used, reason = "a test reads it")]
+/// The description as JSON. It never changes while the program runs.
+#[expect(clippy::expect_used, reason = "it depends on no input, and a test serializes it")]
 static DESCRIPTION: LazyLock<Bytes> = LazyLock::new(|| {
-    serde_json::to_vec(&Description::openapi()).expect("the description is plain JSON").into()
+    serde_json::to_vec(&Description::openapi()).expect("the description has only text keys").into()
 });
 
-/// The description as JSON.
 pub(super) fn description() -> Bytes {
     DESCRIPTION.clone()
 }
@@ -106,19 +105,19 @@ fn security_schemes() -> [(&'static str, SecurityScheme); 3] {
     ]
 }
 
-fn security(needed: Needed) -> Vec<SecurityRequirement> {
-    let schemes: &[&str] = match needed {
-        Needed::Nothing => &[],
-        Needed::Read => &[READ_TOKEN, SESSION],
-        Needed::Write => &[WRITE_TOKEN],
+fn security(required: RequiredToken) -> Vec<SecurityRequirement> {
+    let schemes: &[&str] = match required {
+        RequiredToken::Nothing => &[],
+        RequiredToken::Read => &[READ_TOKEN, SESSION],
+        RequiredToken::Write => &[WRITE_TOKEN],
     };
     schemes.iter().map(|scheme| SecurityRequirement::new(*scheme, [""; 0])).collect()
 }
 
-/// What all operations share.
-struct Common;
+/// Adds the parts that all operations share.
+struct CommonParts;
 
-impl Modify for Common {
+impl Modify for CommonParts {
     fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
         description.info.license = Some(utoipa::openapi::License::new("MIT"));
         let components = description.components.get_or_insert_default();
@@ -133,18 +132,18 @@ impl Modify for Common {
             ];
             for (method, operation) in operations {
                 if let Some(operation) = operation {
-                    complete_operation(operation, Needed::by(&method, path));
+                    complete_operation(operation, RequiredToken::of(&method, path));
                 }
             }
         }
     }
 }
 
-/// Adds what operations share: security, and the errors that any request can get.
-fn complete_operation(operation: &mut Operation, needed: Needed) {
-    operation.security = Some(security(needed));
+/// Adds the security schemes, and the errors that any request can get.
+fn complete_operation(operation: &mut Operation, required: RequiredToken) {
+    operation.security = Some(security(required));
     let responses = &mut operation.responses.responses;
-    let mut others = vec![
+    let mut errors = vec![
         ("400", "The request is malformed."),
         ("403", "The service has no tokens, and the request's Origin or Host is another site's."),
         ("405", "The path does not support this method."),
@@ -154,21 +153,21 @@ fn complete_operation(operation: &mut Operation, needed: Needed) {
              request again later.",
         ),
     ];
-    if needed != Needed::Nothing {
-        others.push(("401", "The service uses tokens, and the request has none that allows this."));
+    if required != RequiredToken::Nothing {
+        errors.push(("401", "The service uses tokens, and the request has none that allows this."));
     }
-    for (status, detail) in others {
+    for (status, detail) in errors {
         responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(Response::new(detail)));
     }
     for (status, response) in responses {
         if let RefOr::T(response) = response {
-            complete(status, response);
+            complete_response(status, response);
         }
     }
 }
 
-/// Adds the problem body, and the headers that responses with a status have.
-fn complete(status: &str, response: &mut Response) {
+/// Adds the problem as the body of an error, and the headers that responses of this status have.
+fn complete_response(status: &str, response: &mut Response) {
     if status.starts_with(['4', '5']) && response.content.is_empty() {
         let content =
             ContentBuilder::new().schema(Some(utoipa::openapi::Ref::from_schema_name("Problem")));
@@ -197,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_routes_and_their_methods_are_those_of_the_description() {
+    fn the_description_has_exactly_the_routes_and_their_methods() {
         let description = Description::openapi();
         for path in routes::paths() {
             let item = description.paths.paths.get(path);
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn all_responses_say_what_they_hold() {
+    fn all_responses_describe_their_content() {
         let description = serde_json::to_value(Description::openapi()).unwrap();
         for (path, item) in description["paths"].as_object().unwrap() {
             for operation in item.as_object().unwrap().values() {

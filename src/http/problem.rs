@@ -24,14 +24,15 @@ pub(super) struct Problem {
     detail: String,
     errors: Vec<FieldError>,
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// Further members of the problem.
+    /// Extension members (RFC 9457, section 3.2).
     members: serde_json::Map<String, serde_json::Value>,
-    /// The reason for a server error, only for the log: clients must not see the database's errors.
+    /// The cause of a server error. Only the log has it: clients must not see the database's
+    /// errors.
     reason: Option<Box<str>>,
 }
 
-/// The reason attached to a response, for the log.
-pub(super) struct Reason(pub(super) String);
+/// An extension of a response: the cause of its error, for the log.
+pub(super) struct LoggedReason(pub(super) String);
 
 /// A fault in one field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -54,7 +55,7 @@ pub(super) enum FieldError {
 }
 
 impl Problem {
-    /// A problem with this status. The detail is for people.
+    /// The detail is a sentence for people.
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             status,
@@ -66,29 +67,27 @@ impl Problem {
         }
     }
 
-    /// Adds a reason, only for the log.
-    pub(super) fn because(mut self, reason: impl fmt::Display) -> Self {
+    /// Adds the cause of a server error, only for the log.
+    pub(super) fn with_reason(mut self, reason: impl fmt::Display) -> Self {
         self.reason = Some(reason.to_string().into());
         self
     }
 
-    /// Its status.
     pub(super) fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// A 400 for a query string.
+    /// 400, with the faults of a query string.
     pub(super) fn bad_query(errors: Vec<FieldError>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "The query string is not valid for this resource.")
             .with_errors(errors)
     }
 
-    /// A 404 for a resource.
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// A 500 for a defect of the service.
+    /// 500: a handler has panicked.
     pub(super) fn internal() -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -96,38 +95,36 @@ impl Problem {
         )
     }
 
-    /// A 503 with Retry-After.
+    /// 503 with Retry-After. The detail continues "This is not possible now: ".
     pub(super) fn unavailable(detail: impl fmt::Display) -> Self {
         let detail = format!(
             "This is not possible now: {detail}. It is safe to send the request again later."
         );
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with_retry()
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with_retry_after()
     }
 
-    /// Adds the faulty fields.
     pub(super) fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
         self.errors = errors;
         self
     }
 
-    /// Adds a header.
     pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
     }
 
-    /// Adds the members of a serialized object.
+    /// Adds the members of an object to the problem.
     pub(super) fn with_members(mut self, object: &impl Serialize) -> Self {
-        if let Ok(serde_json::Value::Object(members)) = serde_json::to_value(object) {
-            self.members = members;
+        match serde_json::to_value(object) {
+            Ok(serde_json::Value::Object(members)) => self.members = members,
+            other => unreachable!("a struct with text keys is a JSON object, not {other:?}"),
         }
         self
     }
 
-    /// The problem as JSON.
     pub(super) fn to_json(&self) -> String {
         let json = ProblemJson {
-            // The status says everything; RFC 9457 then requires its phrase as the title.
+            // With this type, RFC 9457 requires the status's phrase as the title.
             kind: "about:blank",
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
@@ -139,7 +136,7 @@ impl Problem {
             .unwrap_or_else(|error| unreachable!("a problem is plain JSON: {error}"))
     }
 
-    fn with_retry(self) -> Self {
+    fn with_retry_after(self) -> Self {
         self.with_header(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS))
     }
 }
@@ -190,22 +187,21 @@ impl ResponseError for Problem {
         if self.status.is_server_error() {
             response
                 .extensions_mut()
-                .insert(Reason(self.reason.as_deref().unwrap_or(&self.detail).to_owned()));
+                .insert(LoggedReason(self.reason.as_deref().unwrap_or(&self.detail).to_owned()));
         }
         response.body(self.to_json())
     }
 }
 
-/// A hint for clients that send many messages as if they were one.
-pub(super) const TO_SEND_MANY: &str = "To send many messages, one per line, use Content-Type: \
+/// A hint for clients that send several messages as one JSON text.
+pub(super) const NDJSON_HINT: &str = "To send many messages, one per line, use Content-Type: \
                                        application/x-ndjson.";
 
 impl From<Rejection> for Problem {
     fn from(rejection: Rejection) -> Self {
         match rejection {
             Rejection::NotJson(reason) => {
-                let hint =
-                    if reason.starts_with("trailing characters") { TO_SEND_MANY } else { "" };
+                let hint = if reason.starts_with("trailing characters") { NDJSON_HINT } else { "" };
                 let detail = format!("The body is not one JSON text in UTF-8: {reason}. {hint}");
                 Self::new(StatusCode::BAD_REQUEST, detail.trim_end())
             }
@@ -213,7 +209,7 @@ impl From<Rejection> for Problem {
                 let is_array = faults
                     .iter()
                     .any(|fault| fault.pointer.is_empty() && fault.detail.ends_with("an array"));
-                let hint = if is_array { TO_SEND_MANY } else { "" };
+                let hint = if is_array { NDJSON_HINT } else { "" };
                 let detail = format!("The body is JSON, but not a valid message. {hint}");
                 let member = |fault: crate::wire::message::Fault| FieldError::Member {
                     pointer: fault.pointer,
@@ -230,14 +226,16 @@ impl From<IngestError> for Problem {
     fn from(error: IngestError) -> Self {
         let problem = Self::unavailable(&error);
         match error {
-            IngestError::Store(reason) => problem.because(reason),
+            IngestError::Store(reason) => problem.with_reason(reason),
             IngestError::Overloaded | IngestError::Stalled | IngestError::Stopping => problem,
         }
     }
 }
 
-/// Turns errors from elsewhere, such as extractors, into problems.
-pub(super) fn of_all_errors(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
+/// Replaces the responses of other errors, such as those of extractors, by problems.
+pub(super) fn replace_foreign_errors(
+    response: ServiceResponse<BoxBody>,
+) -> ServiceResponse<BoxBody> {
     match response.response().error() {
         Some(error) if error.as_error::<Problem>().is_none() => {
             let problem =
@@ -258,8 +256,10 @@ mod tests {
     #[test]
     fn errors_of_extractors_become_problems() {
         let response = HttpResponse::from_error(PayloadError::Overflow);
-        let response =
-            of_all_errors(ServiceResponse::new(TestRequest::default().to_http_request(), response));
+        let response = replace_foreign_errors(ServiceResponse::new(
+            TestRequest::default().to_http_request(),
+            response,
+        ));
         assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
         assert_eq!(
             response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes),

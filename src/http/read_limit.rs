@@ -1,5 +1,5 @@
-//! A concurrency limit for slow reads, such as a report on the whole fleet. All other reads stay
-//! fast, and a request that would wait too long gets 503.
+//! A concurrency limit for slow reads, such as a report on the whole fleet, so that all other reads
+//! stay fast. A request that would wait too long gets 503.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,78 +11,77 @@ use crate::domain::query::RocketQuery;
 use crate::domain::rocket::View;
 
 /// How long a request waits for a permit.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A page with more rockets than this is a large one.
-const SHORT_PAGE: usize = 100;
+/// A page of more rockets is a long read.
+const MAX_SHORT_PAGE_ROCKETS: usize = 100;
 
 #[derive(Debug)]
 pub(super) struct ReadLimit(Arc<Semaphore>);
 
 impl ReadLimit {
-    /// Allows `at_a_time` concurrent reads.
-    pub(super) fn new(at_a_time: usize) -> Self {
-        Self(Arc::new(Semaphore::new(at_a_time)))
+    pub(super) fn new(max_concurrent: usize) -> Self {
+        Self(Arc::new(Semaphore::new(max_concurrent)))
     }
 
-    /// Reads as soon as there is a permit. A request that waits too long for one gets 503.
+    /// Waits for a permit, and reads. The error, after too long a wait, is a 503.
     pub(super) async fn read<T: 'static>(
         &self,
         read: impl Future<Output = T> + 'static,
     ) -> Result<T, Problem> {
-        let permit = tokio::time::timeout(PATIENCE, self.permit()).await;
+        let permit = tokio::time::timeout(PERMIT_TIMEOUT, self.permit()).await;
         let permit = permit
             .map_err(|_| Problem::unavailable("too many requests of this kind are running"))?;
-        Ok(finish(permit, read).await)
+        Ok(read_with_permit(permit, read).await)
     }
 
-    /// Reads as soon as there is a permit, however long that takes. For streams, which read a
-    /// little at a time.
-    pub(super) async fn read_when_free<T: 'static>(
+    /// Waits for a permit as long as it takes, and reads. Streams use this: they read a little at a
+    /// time.
+    pub(super) async fn read_without_timeout<T: 'static>(
         &self,
         read: impl Future<Output = T> + 'static,
     ) -> T {
-        finish(self.permit().await, read).await
+        read_with_permit(self.permit().await, read).await
     }
 
-    #[expect(clippy::expect_used, reason = "nothing closes the semaphore")]
+    #[expect(clippy::expect_used, reason = "the semaphore is never closed")]
     async fn permit(&self) -> OwnedSemaphorePermit {
-        Arc::clone(&self.0).acquire_owned().await.expect("nothing closes the semaphore")
+        Arc::clone(&self.0).acquire_owned().await.expect("the semaphore is never closed")
     }
 }
 
-/// Reads, and then releases the permit. A read that has begun is not cancelled when its client
-/// disconnects: the store's thread would go on without a permit.
-async fn finish<T: 'static>(
+/// Reads, and then releases the permit. A disconnect of the client doesn't cancel the read, because
+/// the store's thread would continue without a permit.
+async fn read_with_permit<T: 'static>(
     permit: OwnedSemaphorePermit,
     read: impl Future<Output = T> + 'static,
 ) -> T {
     let reading = actix_web::rt::spawn(async move {
-        let answer = read.await;
+        let result = read.await;
         drop(permit);
-        answer
+        result
     });
     match reading.await {
-        Ok(answer) => answer,
+        Ok(result) => result,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 
-/// How long a page may take to read.
+/// How expensive a page is to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReadCost {
-    /// As long as its rockets: they are next to each other.
+    /// It reads only the rockets that it returns, which are next to each other.
     Short,
-    /// All rockets may have to be searched for it.
+    /// It may search all rockets.
     Search,
-    /// It is large, or the exact view of all rockets has to be read for it.
+    /// It is large, or reads the exact view of all rockets.
     Long,
 }
 
 impl ReadCost {
-    pub(super) fn of(query: &RocketQuery) -> Self {
+    pub(super) fn from_query(query: &RocketQuery) -> Self {
         let is_one_rocket = query.filters.channel.is_some();
-        if !is_one_rocket && (query.view == View::Exact || query.limit > SHORT_PAGE) {
+        if !is_one_rocket && (query.view == View::Exact || query.limit > MAX_SHORT_PAGE_ROCKETS) {
             Self::Long
         } else if query.searches_fleet() {
             Self::Search
@@ -101,11 +100,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_read_that_nobody_waits_for_keeps_its_permit_until_it_ends() {
+    fn an_abandoned_read_keeps_its_permit_until_it_ends() {
         actix_web::rt::System::new().block_on(async {
             let limit = ReadLimit::new(1);
             let (end, ended) = oneshot::channel::<()>();
-            // Its client leaves at once.
+            // Dropping the future stands for the client's disconnect.
             assert!(limit.read(ended).now_or_never().is_none());
             let mut next = std::pin::pin!(limit.read(async {}));
             assert!(next.as_mut().now_or_never().is_none());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::HttpService;
-use actix_server::{Server as Listening, ServerHandle};
+use actix_server::{Server as ActixServer, ServerHandle};
 use actix_service::{ServiceFactory, ServiceFactoryExt, fn_service, map_config};
 use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
@@ -29,25 +29,26 @@ use crate::store::Store;
 /// How long a stop waits for requests in progress.
 const STOP_TIMEOUT_SECONDS: u64 = 6;
 
-/// The number of a worker's threads that are left for fast lists while as many slow reads run as
-/// may, all on this worker.
-const FAST_LISTING_THREADS: usize = 4;
-/// Slow reads are of these kinds: reports and large pages, other pages, totals, and snapshots.
-const SLOW_READS: usize = 4;
+/// Blocking threads of a worker that stay free for fast reads while it runs all the slow reads that
+/// the limits allow.
+const FREE_BLOCKING_THREADS: usize = 4;
+/// The kinds of slow reads, each with a limit: reports and large pages, other pages, totals, and
+/// snapshots.
+const SLOW_READ_KINDS: usize = 4;
 
 /// The concurrency of a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
-    /// The number of threads that answer requests.
+    /// The number of threads that handle requests.
     pub workers: usize,
-    /// The most connected clients; others wait until some of these disconnect.
+    /// The maximum number of connections. Further clients wait in the accept backlog.
     pub connections: usize,
 }
 
 /// A listening server.
 pub struct Server {
     addresses: Vec<SocketAddr>,
-    server: Listening,
+    server: ActixServer,
     stop: watch::Sender<bool>,
 }
 
@@ -59,16 +60,16 @@ pub struct Stopper {
 }
 
 impl Stopper {
-    /// Stops accepting, lets requests in progress finish, and ends the server.
+    /// Stops accepting connections, lets requests in progress finish, and ends the server.
     pub async fn stop(&self) {
-        // Endless streams end themselves.
+        // Event streams watch this value, and end themselves.
         self.stop.send_replace(true);
         self.handle.stop(true).await;
     }
 }
 
 impl Server {
-    /// Creates a server on bound sockets. It answers once [`run`](Self::run) is polled.
+    /// Creates a server on bound sockets. It serves requests while [`run`](Self::run) is polled.
     pub fn new(
         listeners: Vec<TcpListener>,
         store: Store,
@@ -83,40 +84,40 @@ impl Server {
             listeners.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?;
         let addresses = listening.clone();
         let (stop, stopping) = watch::channel(false);
-        let around = Middleware {
+        let middleware = Middleware {
             access: web::Data::new(access),
             listening: listening.into(),
             ids: Arc::default(),
-            answers: ResponseBudget::default(),
+            response_budget: ResponseBudget::default(),
             metrics: metrics.clone(),
         };
-        let slow_reads = || ReadLimit::new(workers);
+        let read_limit = || ReadLimit::new(workers);
         let state = web::Data::new(State {
             store,
             ingest,
             feed,
             metrics,
-            long_reads: slow_reads(),
-            searches: slow_reads(),
-            totals: slow_reads(),
-            snapshots: slow_reads(),
+            long_read_limit: read_limit(),
+            search_limit: read_limit(),
+            totals_limit: read_limit(),
+            snapshot_limit: read_limit(),
             readiness: Readiness::default(),
             stopping,
         });
-        let ids = Arc::clone(&around.ids);
-        let app = move || application(state.clone(), around.clone());
-        let mut server = Listening::build()
+        let ids = Arc::clone(&middleware.ids);
+        let app = move || application(state.clone(), middleware.clone());
+        let mut server = ActixServer::build()
             .workers(workers)
             .max_concurrent_connections(connections.div_ceil(workers))
-            .worker_max_blocking_threads(SLOW_READS * workers + FAST_LISTING_THREADS)
+            .worker_max_blocking_threads(SLOW_READ_KINDS * workers + FREE_BLOCKING_THREADS)
             .disable_signals()
             .shutdown_timeout(STOP_TIMEOUT_SECONDS);
         for listener in listeners {
             let (app, stopping) = (app.clone(), server.graceful_shutdown_signal());
             let ids = Arc::clone(&ids);
             server = server.listen("http", listener, move || {
-                let (connections, stopping) =
-                    (Rc::new(ConnectionTimers::new(Arc::clone(&ids))), stopping.clone());
+                let timers = Rc::new(ConnectionTimers::new(Arc::clone(&ids)));
+                let stopping = stopping.clone();
                 let http = HttpService::build()
                     .graceful_shutdown_signal(move || {
                         let stopping = stopping.clone();
@@ -124,9 +125,9 @@ impl Server {
                     })
                     .client_request_timeout(Duration::ZERO)
                     .keep_alive(KEEP_ALIVE)
-                    .on_connect_ext(Connection::introduce)
+                    .on_connect_ext(Connection::share_state)
                     .h1(map_config(app(), |()| AppConfig::default()));
-                fn_service(move |stream| std::future::ready(Ok(connections.accept(stream))))
+                fn_service(move |stream| std::future::ready(Ok(timers.accept(stream))))
                     .and_then(http)
             })?;
         }
@@ -138,12 +139,11 @@ impl Server {
         &self.addresses
     }
 
-    /// Returns a handle to stop it.
     pub fn stopper(&self) -> Stopper {
         Stopper { handle: self.server.handle(), stop: self.stop.clone() }
     }
 
-    /// Answers requests until it is stopped.
+    /// Serves requests until a [`Stopper`] stops it.
     pub async fn run(self) -> std::io::Result<()> {
         self.server.await
     }
@@ -152,7 +152,7 @@ impl Server {
 /// The application of one worker.
 fn application(
     state: web::Data<State>,
-    around: Middleware,
+    middleware: Middleware,
 ) -> App<
     impl ServiceFactory<
         ServiceRequest,
@@ -164,8 +164,8 @@ fn application(
 > {
     App::new()
         .app_data(web::Data::new(state.store.reader()))
-        .app_data(around.access.clone())
+        .app_data(middleware.access.clone())
         .app_data(state)
-        .wrap_fn(move |request, service| around.answer(request, service))
+        .wrap_fn(move |request, service| middleware.handle(request, service))
         .configure(routes::configure)
 }

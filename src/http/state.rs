@@ -1,4 +1,4 @@
-//! What handlers share.
+//! The state that handlers share.
 
 use tokio::sync::watch;
 
@@ -10,21 +10,20 @@ use crate::ingest::Ingest;
 use crate::metrics::{Metrics, StoreOperation};
 use crate::store::{Store, StoreError};
 
-/// The state that handlers share.
 pub(super) struct State {
     pub(super) store: Store,
     pub(super) ingest: Ingest,
     pub(super) feed: Feed,
     pub(super) metrics: Metrics,
-    /// The limit for slow reads: as many as there are workers.
-    pub(super) long_reads: ReadLimit,
-    /// The limit for pages for which all rockets may be searched. They are much faster, so they
-    /// never wait for slow reads.
-    pub(super) searches: ReadLimit,
-    /// The limit for reads of the fleet's totals, which never wait for slow reads.
-    pub(super) totals: ReadLimit,
-    /// The limit for the pages of snapshots.
-    pub(super) snapshots: ReadLimit,
+    /// Limits reports and large pages.
+    pub(super) long_read_limit: ReadLimit,
+    /// Limits other pages whose query may search all rockets. They are much faster, so they never
+    /// wait for reports.
+    pub(super) search_limit: ReadLimit,
+    /// Limits reads of the fleet's totals, which never wait for reports.
+    pub(super) totals_limit: ReadLimit,
+    /// Limits the pages of snapshots.
+    pub(super) snapshot_limit: ReadLimit,
     pub(super) readiness: Readiness,
     /// Becomes true when the service stops.
     pub(super) stopping: watch::Receiver<bool>,
@@ -35,7 +34,7 @@ impl State {
     pub(super) fn or_unavailable<T>(&self, read: Result<T, StoreError>) -> Result<T, Problem> {
         read.map_err(|error| {
             self.metrics.store_failed(StoreOperation::Read);
-            Problem::unavailable("the database can't be read now").because(error)
+            Problem::unavailable("the database can't be read now").with_reason(error)
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Request bodies: their type, and reading them within limits.
+//! Request bodies: their media type, and reads with limits on their size and time.
 
 use std::time::{Duration, Instant};
 
@@ -11,15 +11,15 @@ use bytes::Bytes;
 use futures_util::{FutureExt, Stream, StreamExt};
 use tokio::sync::watch;
 
-use crate::http::problem::{Problem, TO_SEND_MANY};
+use crate::http::problem::{NDJSON_HINT, Problem};
 use crate::ingest::IngestError;
 use crate::wire::message::MAX_MESSAGE_BYTES;
 
 /// How long a client may pause within a body.
-const SILENCE: Duration = Duration::from_secs(30);
-/// How long one message may take, even if its bytes trickle in steadily.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a message may take to arrive, even if its bytes arrive steadily.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the response to a refused request may wait for the end of its body.
+/// How long the response to a rejected request waits for the end of its body.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Whether the body is newline-delimited JSON. Parameters of the media type are ignored.
@@ -32,16 +32,16 @@ pub(in crate::http) fn is_ndjson(request: &HttpRequest) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     ["application/x-ndjson", "application/ndjson", "application/jsonl"]
         .iter()
-        .any(|it| it.eq_ignore_ascii_case(essence))
+        .any(|media_type| media_type.eq_ignore_ascii_case(essence))
 }
 
-/// Refuses an encoded body.
-pub(in crate::http) async fn refuse_encoded(
+/// Rejects a body with a Content-Encoding.
+pub(in crate::http) async fn reject_encoded(
     request: &HttpRequest,
     payload: &mut Payload,
 ) -> Result<(), Problem> {
     if request.headers().contains_key(header::CONTENT_ENCODING) {
-        discard(announced_length(request.headers()), payload).await;
+        discard(content_length(request.headers()), payload).await;
         return Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "Send the body without a Content-Encoding.",
@@ -53,23 +53,22 @@ pub(in crate::http) async fn refuse_encoded(
 
 /// Reads a whole body of at most [`MAX_MESSAGE_BYTES`].
 ///
-/// The result has its own memory instead of a slice of the connection's larger buffer, because it
-/// may wait in the queue.
+/// The result is a copy instead of a slice of the connection's larger buffer: it may wait in the
+/// queue, and must not keep the buffer alive.
 pub(in crate::http) async fn read_message(
     request: &HttpRequest,
     payload: &mut Payload,
     stopping: &watch::Receiver<bool>,
 ) -> Result<Bytes, Problem> {
     let too_large = || {
-        let detail =
-            format!("A message may have at most {MAX_MESSAGE_BYTES} bytes. {TO_SEND_MANY}");
+        let detail = format!("A message may have at most {MAX_MESSAGE_BYTES} bytes. {NDJSON_HINT}");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     };
-    let announced = announced_length(request.headers()).unwrap_or(0);
-    if announced > MAX_MESSAGE_BYTES as u64 {
+    let content_length = content_length(request.headers()).unwrap_or(0);
+    if content_length > MAX_MESSAGE_BYTES as u64 {
         return Err(too_large());
     }
-    let mut body = Vec::with_capacity(announced as usize);
+    let mut body = Vec::with_capacity(content_length as usize);
     let deadline = Instant::now() + MESSAGE_TIMEOUT;
     while let Some(chunk) = next_chunk(payload, Some(deadline), stopping).await? {
         if body.len() + chunk.len() > MAX_MESSAGE_BYTES {
@@ -80,27 +79,26 @@ pub(in crate::http) async fn read_message(
     Ok(body.into())
 }
 
-/// Reads and drops the body of a request that is refused, if it is short and arrives soon.
-/// actix-http closes a connection on which a body was left unread, and loses the requests behind
-/// it.
-pub(in crate::http) async fn discard<P>(announced: Option<u64>, payload: &mut P)
+/// Reads and drops the body of a rejected request, if it is short and arrives soon. actix-http
+/// closes a connection with an unread body, and loses the pipelined requests after it.
+pub(in crate::http) async fn discard<P>(content_length: Option<u64>, payload: &mut P)
 where
     P: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
 {
-    if announced.is_some_and(|length| length <= MAX_MESSAGE_BYTES as u64) {
+    if content_length.is_some_and(|length| length <= MAX_MESSAGE_BYTES as u64) {
         let read_all = async { while let Some(Ok(_)) = payload.next().await {} };
-        // If it is late, the connection is closed.
+        // After the timeout, actix-http closes the connection.
         let _ = tokio::time::timeout(DISCARD_TIMEOUT, read_all).await;
     }
 }
 
 /// The Content-Length of a request.
-pub(in crate::http) fn announced_length(headers: &HeaderMap) -> Option<u64> {
+pub(in crate::http) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// The next part of a body; none at its end. Fails when the service stops, or after the deadline,
-/// if there is one.
+/// The next part of a body; `None` at its end. Fails when the service stops, when the client pauses
+/// too long, and at the deadline.
 pub(in crate::http) async fn next_chunk(
     payload: &mut Payload,
     deadline: Option<Instant>,
@@ -111,8 +109,8 @@ pub(in crate::http) async fn next_chunk(
         Some(next) => next,
         None => {
             let mut stopping = stopping.clone();
-            let silence = Instant::now() + SILENCE;
-            let end = deadline.map_or(silence, |deadline| deadline.min(silence));
+            let idle_deadline = Instant::now() + IDLE_TIMEOUT;
+            let end = deadline.map_or(idle_deadline, |deadline| deadline.min(idle_deadline));
             tokio::select! {
                 biased;
                 next = payload.next() => next,

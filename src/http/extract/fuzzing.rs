@@ -6,14 +6,14 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytestring::ByteString;
 
-use super::{cursor as cursors, query as params};
+use super::{cursor as cursors, query as query_strings};
 use crate::domain::query::{Filters, Order, RocketQuery, Sort, SortKey};
 use crate::domain::rocket::{Status, View};
 use crate::domain::text::Text;
 use crate::domain::timestamp::Timestamp;
 
 /// The largest response to a bad query.
-const MOST_ANSWER_BYTES: usize = 16 * 1024;
+const MAX_RESPONSE_BYTES: usize = 16 * 1024;
 
 /// A cursor: rejected, or a position that a store can start from, and whose encoding decodes to the
 /// same position. The first byte selects the query; the rest is the cursor, or what it encodes.
@@ -24,10 +24,10 @@ pub fn cursor(input: &[u8]) {
     let view = if first & 0x80 == 0 { View::BestEffort } else { View::Exact };
     let query =
         RocketQuery { view, sort, order, filters: Filters::default(), after: None, limit: 1 };
-    let given = std::str::from_utf8(rest).map(str::to_owned).unwrap_or_default();
-    for cursor in [given, URL_SAFE_NO_PAD.encode(rest)] {
+    let raw = std::str::from_utf8(rest).map(str::to_owned).unwrap_or_default();
+    for cursor in [raw, URL_SAFE_NO_PAD.encode(rest)] {
         let Ok(position) = cursors::decode(&cursor, &query) else { continue };
-        let is_possible = match (&position.key, sort) {
+        let is_valid = match (&position.key, sort) {
             (SortKey::Null, sort) => sort.nullable(view),
             (SortKey::Integer(_), sort) => sort == Sort::Speed,
             (SortKey::Text(text), Sort::LatestUpdate) => Timestamp::parse(text).is_ok(),
@@ -37,7 +37,7 @@ pub fn cursor(input: &[u8]) {
             (SortKey::Text(text), Sort::Channel) => text == position.channel.as_str(),
             (SortKey::Text(text), _) => Text::new(ByteString::from(text.as_str())).is_ok(),
         };
-        assert!(is_possible, "{sort:?} {position:?}");
+        assert!(is_valid, "{sort:?} {position:?}");
         assert_eq!(cursors::decode(&cursors::encode(&query, &position), &query), Ok(position));
     }
 }
@@ -45,23 +45,23 @@ pub fn cursor(input: &[u8]) {
 /// A query string: accepted, or rejected with a response of bounded size.
 pub fn query(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
-    match params::rockets(text) {
+    match query_strings::rockets(text) {
         Ok(query) => {
             assert!((1..=1_000).contains(&query.limit));
             assert!(query.after.is_none() || text.contains('='));
         }
-        Err(problem) => is_a_decent_answer(&problem),
+        Err(problem) => assert_bounded_problem(&problem),
     }
-    params::events(text).err().iter().for_each(is_a_decent_answer);
-    params::rocket(text).err().iter().for_each(is_a_decent_answer);
-    params::expect_none(text).err().iter().for_each(is_a_decent_answer);
+    query_strings::events(text).err().iter().for_each(assert_bounded_problem);
+    query_strings::rocket(text).err().iter().for_each(assert_bounded_problem);
+    query_strings::expect_none(text).err().iter().for_each(assert_bounded_problem);
 }
 
-fn is_a_decent_answer(problem: &crate::http::problem::Problem) {
+fn assert_bounded_problem(problem: &crate::http::problem::Problem) {
     let response = problem.error_response();
     assert_eq!(response.status(), 400);
     let body = actix_web::body::to_bytes(response.into_body());
     let body = futures_util::FutureExt::now_or_never(body).unwrap().unwrap();
-    assert!(body.len() <= MOST_ANSWER_BYTES, "{} bytes", body.len());
+    assert!(body.len() <= MAX_RESPONSE_BYTES, "{} bytes", body.len());
     assert!(serde_json::from_slice::<serde_json::Value>(&body).is_ok());
 }

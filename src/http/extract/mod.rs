@@ -1,4 +1,4 @@
-//! What requests hold, parsed: bodies, query strings and cursors.
+//! Parses requests: bodies, query strings and cursors.
 
 pub(in crate::http) mod body;
 pub(in crate::http) mod cursor;

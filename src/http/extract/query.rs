@@ -15,9 +15,10 @@ use crate::http::problem::{FieldError, Problem};
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
 
-/// How many faults of a query string a response lists, and how many characters of a parameter's
-/// name it repeats. This bounds the response to a hostile query.
+/// The most faults of a query string that a response lists. This and the next bound the size of the
+/// response to a hostile query.
 const MAX_ERRORS: usize = 20;
+/// The most characters of a parameter's name that a response repeats.
 const MAX_NAME_CHARS: usize = 64;
 
 /// The parameters of `GET /rockets`.
@@ -38,9 +39,8 @@ pub(in crate::http) fn rockets(query_string: &str) -> Result<RocketQuery, Proble
 
 /// The parameters of `GET /events`, parsed.
 pub(in crate::http) struct EventsQuery {
-    /// Which rockets to follow.
     pub(in crate::http) filters: Filters,
-    /// Whether to send the current state of these rockets first.
+    /// Whether to start with the current state of all matching rockets.
     pub(in crate::http) snapshot: bool,
 }
 
@@ -89,7 +89,7 @@ impl<'q> Params<'q> {
         for (name, value) in split(query_string) {
             let name = decode(name).unwrap_or(Cow::Borrowed(name));
             let Some(name) = known.iter().find(|known| **known == name) else {
-                params.refuse(
+                params.add_error(
                     &name,
                     match known {
                         [] => "is unknown: this resource takes no parameters".to_owned(),
@@ -100,16 +100,16 @@ impl<'q> Params<'q> {
             };
             match decode(value) {
                 Some(_) if params.values.iter().any(|(given, _)| given == name) => {
-                    params.refuse(name, "may be given only once".to_owned());
+                    params.add_error(name, "may be given only once".to_owned());
                 }
                 Some(value) => params.values.push((name, value)),
-                None => params.refuse(name, "must be percent-encoded UTF-8".to_owned()),
+                None => params.add_error(name, "must be percent-encoded UTF-8".to_owned()),
             }
         }
         params
     }
 
-    fn refuse(&mut self, parameter: &str, detail: String) {
+    fn add_error(&mut self, parameter: &str, detail: String) {
         if self.errors.len() < MAX_ERRORS {
             let parameter = parameter.chars().take(MAX_NAME_CHARS).collect();
             self.errors.push(FieldError::Parameter { parameter, detail });
@@ -120,7 +120,7 @@ impl<'q> Params<'q> {
     fn parse<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let value =
             self.values.iter().find(|(given, _)| *given == name).map(|(_, value)| parse(value))?;
-        value.map_err(|detail| self.refuse(name, detail)).ok()
+        value.map_err(|detail| self.add_error(name, detail)).ok()
     }
 
     fn one_of<T: Copy>(
@@ -154,7 +154,7 @@ impl<'q> Params<'q> {
     }
 }
 
-/// The decoded names and values of a query string, without those that are not UTF-8.
+/// The decoded names and values of a query string. Skips pairs that are not UTF-8.
 pub(in crate::http) fn pairs(
     query_string: &str,
 ) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
@@ -167,7 +167,7 @@ fn split(query_string: &str) -> impl Iterator<Item = (&str, &str)> {
     pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
-/// Decodes `application/x-www-form-urlencoded` text; none if it is not UTF-8.
+/// Decodes `application/x-www-form-urlencoded` text; `None` if it is not UTF-8.
 fn decode(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains('+') {
         return percent_decode_str(text).decode_utf8().ok();

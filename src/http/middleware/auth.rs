@@ -1,11 +1,11 @@
 //! Access control: tokens, the cookie that keeps a token for the dashboard, and requests made by
 //! pages of other sites.
 //!
-//! A page of another site can make the user's browser send requests here. With tokens, such
-//! requests have none: the browser does not send the cookie (SameSite=Strict). From a page on
-//! another port of the same host it does, but such a page may not change anything. Without tokens,
-//! the `Origin` reveals such requests, and the `Host` reveals those that reach this machine under
-//! another name (DNS rebinding).
+//! A page of another site can make the user's browser send requests to this service. If the service
+//! has tokens, the browser doesn't send the cookie with such requests (SameSite=Strict). It does
+//! send it for a page on another port of the service's host; the service rejects its writes. If the
+//! service has no tokens, the `Origin` reveals such requests, and the `Host` reveals requests that
+//! reach this machine under another name (DNS rebinding).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,41 +19,40 @@ use actix_web::http::{Method, StatusCode};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::origin::{hosts, refuse_other_origins, refuse_other_sites};
+use super::origin::{hosts, reject_other_origins, reject_other_sites};
 use crate::http::problem::Problem;
 use crate::http::routes;
 use crate::tokens::Tokens;
 
-/// Paths that need no token, because they hold no data, and directories of such files.
-const OPEN: [&str; 6] = ["/", "/livez", "/readyz", "/docs", "/openapi.json", SESSION];
-const OPEN_FOLDERS: [&str; 2] = ["/assets/", "/docs/"];
+/// Paths that need no token, because they hold no data, and prefixes of such paths.
+const PUBLIC_PATHS: [&str; 6] = ["/", "/livez", "/readyz", "/docs", "/openapi.json", SESSION];
+const PUBLIC_PREFIXES: [&str; 2] = ["/assets/", "/docs/"];
 
-/// The path for signing in and out.
+/// The path of sign-in and sign-out.
 const SESSION: &str = "/session";
-/// The name of the dashboard's cookie on the default port. See [`Hosts::cookie_name`].
+/// The name of the dashboard's cookie on the default port; see
+/// [`Hosts::cookie_name`](super::origin::Hosts::cookie_name).
 pub(in crate::http) const COOKIE: &str = "rocket_monitor_token";
-/// Marks the responses to requests that the cookie allowed. Scripts can't see the cookie, so this
-/// is how the dashboard knows that the user is signed in.
+/// Marks the responses to requests that the cookie authorized. Scripts can't see the cookie: this
+/// header tells the dashboard that the user is signed in.
 static SESSION_ACTIVE: HeaderName = HeaderName::from_static("session-active");
 
 /// The kind of token that a request needs, if the service has tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::http) enum Needed {
-    /// No token.
+pub(in crate::http) enum RequiredToken {
     Nothing,
-    /// A read token.
     Read,
-    /// A write token.
     Write,
 }
 
-impl Needed {
-    /// Decides by the method, so a request can't pass for another kind, however its path is
-    /// written.
-    pub(in crate::http) fn by(method: &Method, path: &str) -> Self {
-        if OPEN.contains(&path) || OPEN_FOLDERS.iter().any(|folder| path.starts_with(folder)) {
+impl RequiredToken {
+    /// The method decides, so that no spelling of a path makes a write pass for a read.
+    pub(in crate::http) fn of(method: &Method, path: &str) -> Self {
+        if PUBLIC_PATHS.contains(&path)
+            || PUBLIC_PREFIXES.iter().any(|prefix| path.starts_with(prefix))
+        {
             Self::Nothing
-        } else if changes_nothing(method) {
+        } else if is_safe(method) {
             Self::Read
         } else {
             Self::Write
@@ -61,23 +60,24 @@ impl Needed {
     }
 }
 
-pub(super) fn changes_nothing(method: &Method) -> bool {
+/// Whether a method is safe (RFC 9110, section 9.2.1): it doesn't write.
+pub(super) fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
 /// The access rules of a service.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// If set, requests that write need one of these tokens.
+    /// If set, writing requests need one of these tokens.
     pub write: Option<Arc<Tokens>>,
-    /// If set, requests that read need one of these tokens. Write tokens don't allow reading.
+    /// If set, reading requests need one of these tokens. Write tokens don't allow reading.
     pub read: Option<Arc<Tokens>>,
-    /// Whether pages of other sites may use what needs no token.
+    /// Whether pages of other sites may send the requests that need no token.
     pub allow_anonymous: bool,
 }
 
 impl Access {
-    /// Checks whether a request may be answered.
+    /// Checks whether a request is allowed.
     pub(in crate::http) fn check(
         &self,
         request: &ServiceRequest,
@@ -85,33 +85,33 @@ impl Access {
     ) -> Result<(), Problem> {
         let (head, path) = (request.head(), request.path());
         let hosts = hosts(head)?;
-        let needed = Needed::by(&head.method, path);
+        let required = RequiredToken::of(&head.method, path);
         if path == SESSION {
-            refuse_other_origins(head, &hosts)?;
+            reject_other_origins(head, &hosts)?;
         }
-        let tokens = if needed == Needed::Write { &self.write } else { &self.read };
+        let tokens = if required == RequiredToken::Write { &self.write } else { &self.read };
         match tokens {
-            Some(_) if needed == Needed::Nothing => Ok(()),
-            Some(tokens) => match given(&head.headers, &hosts.cookie_name()) {
+            Some(_) if required == RequiredToken::Nothing => Ok(()),
+            Some(tokens) => match request_token(&head.headers, &hosts.cookie_name()) {
                 Some(RequestToken { token, by_cookie }) if tokens.accept(&token) => {
                     if by_cookie {
-                        request.extensions_mut().insert(ByCookie);
-                        refuse_other_origins(head, &hosts)
+                        request.extensions_mut().insert(AuthorizedByCookie);
+                        reject_other_origins(head, &hosts)
                     } else {
                         Ok(())
                     }
                 }
-                given => Err(unavailable_method(request)
-                    .unwrap_or_else(|| unauthorized(needed, given.is_some()))),
+                token => Err(unsupported_method(request)
+                    .unwrap_or_else(|| unauthorized(required, token.is_some()))),
             },
             None if self.allow_anonymous => Ok(()),
-            None => refuse_other_sites(head, &hosts, listening),
+            None => reject_other_sites(head, &hosts, listening),
         }
     }
 }
 
-/// The response to a method that the path doesn't support, whatever the token.
-fn unavailable_method(request: &ServiceRequest) -> Option<Problem> {
+/// The 405 for a method that the path doesn't support. It takes precedence over a 401.
+fn unsupported_method(request: &ServiceRequest) -> Option<Problem> {
     let endpoint = routes::endpoint(&request.match_pattern()?)?;
     (!endpoint.allows(request.method())).then(|| endpoint.method_not_allowed())
 }
@@ -122,11 +122,11 @@ struct RequestToken {
     by_cookie: bool,
 }
 
-/// Kept with a request that the dashboard's cookie allowed.
-struct ByCookie;
+/// An extension of requests that the dashboard's cookie authorized.
+struct AuthorizedByCookie;
 
-/// Takes the token from the Authorization header, or else from the dashboard's cookie.
-fn given(headers: &HeaderMap, cookie_name: &str) -> Option<RequestToken> {
+/// The token from the Authorization header, or else from the dashboard's cookie.
+fn request_token(headers: &HeaderMap, cookie_name: &str) -> Option<RequestToken> {
     let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     // Credentials of another scheme may be for a proxy.
     if let Some((scheme, token)) = authorization.and_then(|value| value.split_once(' '))
@@ -143,10 +143,11 @@ fn given(headers: &HeaderMap, cookie_name: &str) -> Option<RequestToken> {
     Some(RequestToken { token, by_cookie: true })
 }
 
-pub(in crate::http) fn unauthorized(needed: Needed, wrong: bool) -> Problem {
-    let kind = if needed == Needed::Write { "write" } else { "read" };
-    let other = if needed == Needed::Write { "read" } else { "write" };
-    let detail = if wrong {
+/// The 401 for a request without a token, or with a token that is not accepted.
+pub(in crate::http) fn unauthorized(required: RequiredToken, has_token: bool) -> Problem {
+    let kind = if required == RequiredToken::Write { "write" } else { "read" };
+    let other = if required == RequiredToken::Write { "read" } else { "write" };
+    let detail = if has_token {
         format!(
             "This token may not {kind}. Read and write tokens are separate; is this the {other} \
              token?"
@@ -154,7 +155,7 @@ pub(in crate::http) fn unauthorized(needed: Needed, wrong: bool) -> Problem {
     } else {
         format!("This request needs a {kind} token. Send it as \"Authorization: Bearer TOKEN\".")
     };
-    let challenge = if wrong {
+    let challenge = if has_token {
         "Bearer realm=\"rocket-monitor\", error=\"invalid_token\""
     } else {
         "Bearer realm=\"rocket-monitor\""
@@ -163,19 +164,22 @@ pub(in crate::http) fn unauthorized(needed: Needed, wrong: bool) -> Problem {
         .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
 }
 
-/// API responses: browsers run nothing in them, and don't show them inside other sites' pages. Our
-/// own pages set their own policies.
-const POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+/// Browsers run nothing in API responses, and don't show them in frames of other sites. The pages
+/// of the service set their own policies.
+const API_CONTENT_POLICY: HeaderValue =
+    HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
 
-/// Adds headers that keep browsers from misusing a response with a body.
-pub(in crate::http) fn guard<B>(mut response: ServiceResponse<B>) -> ServiceResponse<B> {
-    if response.request().extensions().contains::<ByCookie>() {
+/// Adds headers that keep browsers from running, sniffing, embedding or storing a response.
+pub(in crate::http) fn add_security_headers<B>(
+    mut response: ServiceResponse<B>,
+) -> ServiceResponse<B> {
+    if response.request().extensions().contains::<AuthorizedByCookie>() {
         response.headers_mut().insert(SESSION_ACTIVE.clone(), HeaderValue::from_static("true"));
     }
     if response.status() != StatusCode::NO_CONTENT {
         let headers = response.headers_mut();
         if !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
-            headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
+            headers.insert(header::CONTENT_SECURITY_POLICY, API_CONTENT_POLICY);
         }
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         // Pages of other sites can't read it by embedding it either.

@@ -1,10 +1,10 @@
 //! Finds where each request ends in a client's bytes (RFC 9112, sections 6 and 7), so that a
 //! connection can pass on one request at a time.
 //!
-//! actix-http reads as many requests as have arrived, and closes the connection if the body of the
-//! last one is incomplete when an earlier one is answered: the others are lost. This module only
-//! finds ends. actix-http decides whether a request is valid. Where this module can't determine the
-//! end, it lets everything pass.
+//! actix-http reads all requests that have arrived. If the body of the last is incomplete when an
+//! earlier request is answered, it closes the connection, and the requests in between are lost.
+//! This module only finds ends; actix-http decides whether a request is valid. If this module can't
+//! determine an end, it passes on everything.
 
 use httparse::{EMPTY_HEADER, Header, Request, Status};
 
@@ -14,26 +14,26 @@ const MAX_HEADERS: usize = 96;
 /// Tracks the bytes of a connection.
 #[derive(Debug, Default)]
 pub(in crate::http) struct Framing {
-    place: ParsePosition,
+    position: ParsePosition,
     /// The start of a head whose end has not arrived.
     head: Vec<u8>,
 }
 
-/// What the next byte belongs to.
+/// The part of a request that the next byte belongs to.
 #[derive(Debug, Default)]
 enum ParsePosition {
     #[default]
     Head,
     /// A body with this many bytes left.
     Body(u64),
-    Chunked(Chunk),
+    Chunked(ChunkPosition),
     /// The end can't be determined.
     Unknown,
 }
 
-/// A place in a chunked body.
+/// The part of a chunked body that the next byte belongs to.
 #[derive(Debug)]
-enum Chunk {
+enum ChunkPosition {
     /// The size, as far as it has arrived.
     Size(u64),
     /// The rest of the line after the size.
@@ -44,27 +44,28 @@ enum Chunk {
     Data(u64),
     /// A line after the last chunk, and whether it is empty.
     Trailer { is_empty: bool },
-    /// Its line feed.
+    /// The line feed of such a line.
     TrailerEnd { is_empty: bool },
 }
 
 impl Framing {
-    /// How many of the bytes belong to the current request, and whether it ends with them.
+    /// Takes the bytes of the current request. Returns their number, and whether they end the
+    /// request.
     pub(in crate::http) fn take(&mut self, bytes: &[u8]) -> (usize, bool) {
         let mut taken = 0;
         while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
-            let (more, ends) = self.take_some(rest);
+            let (more, ends) = self.take_from_position(rest);
             taken += more;
             if ends {
-                self.place = ParsePosition::Head;
+                self.position = ParsePosition::Head;
                 return (taken, true);
             }
         }
         (taken, false)
     }
 
-    fn take_some(&mut self, bytes: &[u8]) -> (usize, bool) {
-        match &mut self.place {
+    fn take_from_position(&mut self, bytes: &[u8]) -> (usize, bool) {
+        match &mut self.position {
             ParsePosition::Head => self.take_head(bytes),
             ParsePosition::Body(left) => {
                 let taken = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
@@ -73,20 +74,20 @@ impl Framing {
             }
             ParsePosition::Chunked(chunk) => match chunk.take(bytes) {
                 Some(taken) => taken,
-                None => self.give_up(bytes),
+                None => self.lose_track(bytes),
             },
             ParsePosition::Unknown => (bytes.len(), false),
         }
     }
 
-    fn give_up(&mut self, bytes: &[u8]) -> (usize, bool) {
-        self.place = ParsePosition::Unknown;
+    fn lose_track(&mut self, bytes: &[u8]) -> (usize, bool) {
+        self.position = ParsePosition::Unknown;
         (bytes.len(), false)
     }
 
     /// Whether part of a request has arrived, but not its end.
     pub(in crate::http) fn is_within_request(&self) -> bool {
-        !matches!(self.place, ParsePosition::Head) || !self.head.is_empty()
+        !matches!(self.position, ParsePosition::Head) || !self.head.is_empty()
     }
 
     fn take_head(&mut self, bytes: &[u8]) -> (usize, bool) {
@@ -103,10 +104,10 @@ impl Framing {
             self.head.extend_from_slice(bytes);
             std::mem::take(&mut self.head)
         });
-        match end_of_head(joined.as_deref().unwrap_or(bytes)) {
-            Ok(Some((length, place))) => {
-                let ends = matches!(place, ParsePosition::Head);
-                self.place = place;
+        match head_end(joined.as_deref().unwrap_or(bytes)) {
+            Ok(Some((length, position))) => {
+                let ends = matches!(position, ParsePosition::Head);
+                self.position = position;
                 // The earlier bytes were not a whole head, so this one ends beyond them.
                 (length - before, ends)
             }
@@ -114,21 +115,24 @@ impl Framing {
                 self.head = joined.unwrap_or_else(|| bytes.to_vec());
                 (bytes.len(), false)
             }
-            Err(_) => self.give_up(bytes),
+            Err(_) => self.lose_track(bytes),
         }
     }
 }
 
-/// The length of a head, and what follows it; none if its end has not arrived.
-fn end_of_head(bytes: &[u8]) -> Result<Option<(usize, ParsePosition)>, httparse::Error> {
+/// The length of a head, and the part that follows it; `None` if its end has not arrived.
+fn head_end(bytes: &[u8]) -> Result<Option<(usize, ParsePosition)>, httparse::Error> {
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut request = Request::new(&mut headers);
     let Status::Complete(length) = request.parse(bytes)? else { return Ok(None) };
     let is_tunnel = request.method == Some("CONNECT");
-    Ok(Some((length, if is_tunnel { ParsePosition::Unknown } else { body_of(request.headers) })))
+    Ok(Some((
+        length,
+        if is_tunnel { ParsePosition::Unknown } else { body_position(request.headers) },
+    )))
 }
 
-fn body_of(headers: &[Header<'_>]) -> ParsePosition {
+fn body_position(headers: &[Header<'_>]) -> ParsePosition {
     let mut length = None;
     let mut is_chunked = false;
     for Header { name, value } in headers {
@@ -149,15 +153,15 @@ fn body_of(headers: &[Header<'_>]) -> ParsePosition {
     }
     match (is_chunked, length) {
         (true, Some(_)) => ParsePosition::Unknown,
-        (true, None) => ParsePosition::Chunked(Chunk::Size(0)),
+        (true, None) => ParsePosition::Chunked(ChunkPosition::Size(0)),
         (false, None | Some(0)) => ParsePosition::Head,
         (false, Some(length)) => ParsePosition::Body(length),
     }
 }
 
-impl Chunk {
-    /// How many of the bytes belong to this place, and whether the body ends with them; none if it
-    /// is not a valid chunked body.
+impl ChunkPosition {
+    /// Takes the bytes of this part. Returns their number, and whether they end the body; `None` if
+    /// the chunked body is not valid.
     fn take(&mut self, bytes: &[u8]) -> Option<(usize, bool)> {
         let first = *bytes.first()?;
         let mut taken = 1;
@@ -210,7 +214,7 @@ impl Chunk {
 mod tests {
     use super::*;
 
-    /// The requests in a stream that arrives in parts of this many bytes.
+    /// The ends of the requests in a stream that arrives in parts of `part` bytes.
     fn requests(stream: &[u8], part: usize) -> Vec<usize> {
         let (mut framing, mut ends, mut at) = (Framing::default(), Vec::new(), 0);
         for chunk in stream.chunks(part) {
@@ -229,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn every_request_is_found_however_the_bytes_come() {
+    fn request_ends_are_found_however_the_bytes_are_split() {
         let all = [
             "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
             "POST /messages HTTP/1.1\r\nHost: a\r\ncontent-length: 5\r\n\r\n{\r\n\r\n",
@@ -238,7 +242,7 @@ mod tests {
              chunked\r\n\r\n5\r\nhello\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n",
             "POST /m HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\nTrailer: x\r\n\r\n",
             "HEAD / HTTP/1.1\n\n",
-            // Old clients send an empty line after a body.
+            // Old clients send an empty line after a body (RFC 9112, section 2.2).
             "\r\n\nGET /end HTTP/1.1\r\n\r\n",
         ];
         let stream = all.concat();
@@ -256,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_lines_begin_no_request() {
+    fn empty_lines_start_no_request() {
         let mut framing = Framing::default();
         let post = b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\nx";
         assert_eq!(framing.take(post), (post.len(), true));
@@ -267,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_known_end_passes() {
+    fn requests_without_a_known_end_pass_through() {
         for head in [
             "nonsense\r\n\r\n",
             "POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
@@ -275,7 +279,7 @@ mod tests {
             "POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
-            // Bare line feeds, which actix-http doesn't take for line ends either.
+            // actix-http doesn't accept bare line feeds as line ends either.
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\nab\r\n0\r\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2;x\nab\r\n0\r\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: b\n\r\n\r\n",

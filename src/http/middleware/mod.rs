@@ -1,8 +1,8 @@
-//! What surrounds every request and handler.
+//! The code that runs before and after every handler.
 //!
-//! [`connection`] is below HTTP: it times heads and responses, and lets one request through at a
-//! time, for which [`framing`] finds the requests' ends. [`Middleware`] is around the handlers:
-//! access control, the budget for large responses, metrics, and common headers.
+//! [`connection`] works below HTTP: it limits the time of heads and responses, and passes on one
+//! request at a time. [`framing`] finds the ends of requests for it. [`Middleware`] wraps the
+//! handlers: access control, the budget for large responses, metrics, and common headers.
 
 pub(super) mod auth;
 pub(super) mod connection;
@@ -32,20 +32,20 @@ use super::extract::body;
 use super::problem::{self, Problem};
 use crate::metrics::Metrics;
 
-/// What the middleware needs. Cheap to clone.
+/// The state of the middleware. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Middleware {
     pub(super) access: web::Data<Access>,
     /// The addresses that the server listens on.
     pub(super) listening: Arc<[SocketAddr]>,
     pub(super) ids: Arc<RequestIds>,
-    pub(super) answers: ResponseBudget,
+    pub(super) response_budget: ResponseBudget,
     pub(super) metrics: Metrics,
 }
 
 impl Middleware {
-    /// Passes a request on to the service, if it is allowed.
-    pub(super) fn answer<S>(
+    /// Passes an allowed request on to its handler, and completes the response.
+    pub(super) fn handle<S>(
         &self,
         request: ServiceRequest,
         service: &S,
@@ -53,9 +53,9 @@ impl Middleware {
     where
         S: Service<ServiceRequest, Response = ServiceResponse<BoxBody>, Error = Error>,
     {
-        let request = upgrade::ignore(request);
-        let (started, answering) = (Instant::now(), RequestInProgress::begin(&request));
-        let (answers, metrics) = (self.answers.clone(), self.metrics.clone());
+        let request = upgrade::ignore_upgrade(request);
+        let (started, in_progress) = (Instant::now(), RequestInProgress::begin(&request));
+        let (response_budget, metrics) = (self.response_budget.clone(), self.metrics.clone());
         let id = request_id::choose(&self.ids, &request);
         let allowed = self.access.check(&request, &self.listening);
         let response = match allowed {
@@ -65,26 +65,29 @@ impl Middleware {
         async move {
             let response = match response {
                 Either::Left(response) => match AssertUnwindSafe(response).catch_unwind().await {
-                    Ok(response) => problem::of_all_errors(response?),
+                    Ok(response) => problem::replace_foreign_errors(response?),
                     Err(_) => return Err(after_panic(&metrics, id, started).into()),
                 },
                 Either::Right((mut request, problem)) => {
-                    let announced = body::announced_length(request.headers());
-                    body::discard(announced, &mut request.take_payload()).await;
+                    let content_length = body::content_length(request.headers());
+                    body::discard(content_length, &mut request.take_payload()).await;
                     request.into_response(problem.error_response())
                 }
             };
-            let response = answers
-                .bound(response)
-                .map_body(|_, body| RequestInProgress::until_end(answering, body));
-            count(&metrics, &response, started);
-            Ok(request_id::add(id, auth::guard(upgrade::close(response))))
+            let response = response_budget
+                .reserve(response)
+                .map_body(|_, body| RequestInProgress::until_end(in_progress, body));
+            record(&metrics, &response, started);
+            Ok(request_id::add(
+                id,
+                auth::add_security_headers(upgrade::close_after_upgrade(response)),
+            ))
         }
     }
 }
 
-/// The response to a request whose handler has panicked, which the panic hook has logged. The
-/// request is gone, so it is counted as one of the other paths.
+/// The response to a request whose handler has panicked. The panic hook has logged the panic. The
+/// request is gone, and its path with it, so the metrics count it under no route.
 fn after_panic(metrics: &Metrics, id: Option<HeaderValue>, started: Instant) -> Problem {
     tracing::error!(request_id = ?id, "a handler panicked; its request gets 500");
     let problem = Problem::internal();
@@ -95,10 +98,10 @@ fn after_panic(metrics: &Metrics, id: Option<HeaderValue>, started: Instant) -> 
     }
 }
 
-/// Counts a request that was answered.
-fn count<B: MessageBody>(metrics: &Metrics, response: &ServiceResponse<B>, started: Instant) {
+/// Records the response in the metrics.
+fn record<B: MessageBody>(metrics: &Metrics, response: &ServiceResponse<B>, started: Instant) {
     let request = response.request();
-    let is_rocket = |path: &str| {
+    let is_rocket_path = |path: &str| {
         let channel = path.strip_prefix("/rockets/");
         channel.is_some_and(|channel| !channel.is_empty() && !channel.contains('/'))
     };
@@ -106,7 +109,7 @@ fn count<B: MessageBody>(metrics: &Metrics, response: &ServiceResponse<B>, start
     // Fast path: the common routes are recognized without matching the pattern again.
     let route = match request.path() {
         path @ "/messages" => Some(path),
-        path if is_rocket(path) => Some("/rockets/{channel}"),
+        path if is_rocket_path(path) => Some("/rockets/{channel}"),
         _ => {
             pattern = request.match_pattern();
             pattern.as_deref()

@@ -1,4 +1,4 @@
-//! Where a request comes from: its `Host`, its `Origin`, and whether they are the service's own.
+//! Checks the `Host` and the `Origin` of requests against the service's own addresses.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -6,7 +6,7 @@ use actix_web::dev::RequestHead;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName};
 
-use super::auth::{COOKIE, changes_nothing};
+use super::auth::{COOKIE, is_safe};
 use crate::http::problem::Problem;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -26,9 +26,9 @@ impl<'a> Authority<'a> {
         };
         let (host, rest) = text.split_at(end);
         let is_literal = || host.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
-        let in_name =
+        let is_name_byte =
             |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte);
-        let is_name = !host.is_empty() && host.bytes().all(in_name);
+        let is_name = !host.is_empty() && host.bytes().all(is_name_byte);
         if !is_name && is_literal().is_none() {
             return None;
         }
@@ -44,8 +44,8 @@ impl<'a> Authority<'a> {
         Some(Self { host, port })
     }
 
-    /// Whether it is a loopback address or an address that the service listens on.
-    fn is_ours(&self, listening: &[SocketAddr]) -> bool {
+    /// Whether this is `localhost`, a loopback address, or an address that the service listens on.
+    fn is_own_address(&self, listening: &[SocketAddr]) -> bool {
         if self.host.strip_suffix('.').unwrap_or(self.host).eq_ignore_ascii_case("localhost") {
             return true;
         }
@@ -63,8 +63,8 @@ struct Origin<'a> {
 }
 
 impl<'a> Origin<'a> {
-    /// None if it is `null`, a list of origins, of another scheme or malformed. Then it is not our
-    /// own.
+    /// `None` if the text is `null`, a list of origins, malformed, or has another scheme. The
+    /// service has no such origin.
     fn parse(text: &'a str) -> Option<Self> {
         let (authority, default_port) = match text.split_once("://")? {
             ("http", authority) => (authority, 80),
@@ -74,24 +74,24 @@ impl<'a> Origin<'a> {
         Some(Self { authority: Authority::parse(authority)?, default_port })
     }
 
-    /// Whether the page came from this host. A proxy may have terminated TLS, so the origin's
-    /// scheme determines the default port.
-    fn is_at(&self, host: &Authority<'_>) -> bool {
+    /// Whether the page came from this host. The origin's scheme determines the default port of
+    /// both, because a proxy may have terminated TLS.
+    fn matches(&self, host: &Authority<'_>) -> bool {
         let port = |authority: &Authority<'_>| authority.port.unwrap_or(self.default_port);
         self.authority.host.eq_ignore_ascii_case(host.host) && port(&self.authority) == port(host)
     }
 }
 
-/// The names by which a request addresses this service: its `Host`, and its target if that is an
-/// absolute URL, which takes precedence (RFC 9112, section 3.2.2).
+/// The authorities that a request names: that of its target, if that is an absolute URL, and its
+/// `Host`. The target takes precedence (RFC 9112, section 3.2.2).
 pub(in crate::http) struct Hosts<'a> {
     target: Option<Authority<'a>>,
     header: Option<Authority<'a>>,
 }
 
 impl<'a> Hosts<'a> {
-    /// The name that counts.
-    fn addressed(&self) -> Option<Authority<'a>> {
+    /// The authority that takes precedence.
+    fn effective(&self) -> Option<Authority<'a>> {
         self.target.or(self.header)
     }
 
@@ -101,7 +101,7 @@ impl<'a> Hosts<'a> {
     /// Two services on the default ports (80 and 443), or behind a proxy that serves both under
     /// paths of one port, do share a cookie: the service knows neither the scheme nor the path.
     pub(in crate::http) fn cookie_name(&self) -> String {
-        match self.addressed().and_then(|host| host.port) {
+        match self.effective().and_then(|host| host.port) {
             Some(port) => format!("{COOKIE}_{port}"),
             None => COOKIE.to_owned(),
         }
@@ -133,78 +133,79 @@ pub(in crate::http) fn hosts(head: &RequestHead) -> Result<Hosts<'_>, Problem> {
             "The Host header must be a single host name or address, with or without :PORT.",
         )
     };
-    let header = only(head, header::HOST).map_err(|_| malformed())?;
+    let header = single_value(head, header::HOST).map_err(|_| malformed())?;
     let header = header.map(|text| Authority::parse(text).ok_or_else(malformed)).transpose()?;
     Ok(Hosts { target, header })
 }
 
 /// The header occurs more than once, or is not text.
-pub(in crate::http) struct Unreadable;
+pub(in crate::http) struct InvalidHeader;
 
-/// The only value of a header.
-pub(in crate::http) fn only(
+/// The value of a header that may occur once.
+pub(in crate::http) fn single_value(
     head: &RequestHead,
     name: HeaderName,
-) -> Result<Option<&str>, Unreadable> {
+) -> Result<Option<&str>, InvalidHeader> {
     let mut values = head.headers.get_all(name);
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
-        (Some(value), None) => value.to_str().map(Some).map_err(|_| Unreadable),
-        (Some(_), Some(_)) => Err(Unreadable),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_| InvalidHeader),
+        (Some(_), Some(_)) => Err(InvalidHeader),
     }
 }
 
-/// Refuses changes that a page of another origin makes with the cookie. Browsers send the cookie
-/// also from other ports of the same host.
-pub(in crate::http) fn refuse_other_origins(
+/// Rejects writing requests that a page of another origin sends with the cookie: browsers send the
+/// cookie from every port of its host.
+pub(in crate::http) fn reject_other_origins(
     head: &RequestHead,
     hosts: &Hosts<'_>,
 ) -> Result<(), Problem> {
-    if changes_nothing(&head.method) {
+    if is_safe(&head.method) {
         return Ok(());
     }
-    // Browsers compare the origins themselves, and a proxy may have changed the Host. No page can
-    // set this header.
-    let fetched_by_own_page = matches!(only(head, SEC_FETCH_SITE), Ok(Some("same-origin")));
-    let host = hosts.addressed();
-    let is_own = fetched_by_own_page
-        || match only(head, header::ORIGIN) {
+    // The browser has compared the origins, and no page can set this header. The check of the
+    // Origin can fail for own pages, because a proxy may have changed the Host.
+    let is_same_origin_fetch =
+        matches!(single_value(head, SEC_FETCH_SITE), Ok(Some("same-origin")));
+    let host = hosts.effective();
+    let is_own = is_same_origin_fetch
+        || match single_value(head, header::ORIGIN) {
             Ok(None) => true,
             Ok(Some(origin)) => {
-                Origin::parse(origin).zip(host).is_some_and(|(origin, host)| origin.is_at(&host))
+                Origin::parse(origin).zip(host).is_some_and(|(origin, host)| origin.matches(&host))
             }
-            Err(Unreadable) => false,
+            Err(InvalidHeader) => false,
         };
     if is_own {
         return Ok(());
     }
-    Err(foreign(
+    Err(forbidden(
         head,
         "The Origin of this request is not this service's own address. If a proxy is in between, \
          configure it to pass the Host header on unchanged.",
     ))
 }
 
-/// Refuses requests by pages of other sites to a service without tokens.
-pub(in crate::http) fn refuse_other_sites(
+/// Rejects requests of other sites' pages to a service without tokens.
+pub(in crate::http) fn reject_other_sites(
     head: &RequestHead,
     hosts: &Hosts<'_>,
     listening: &[SocketAddr],
 ) -> Result<(), Problem> {
-    if [hosts.target, hosts.header].iter().flatten().any(|host| !host.is_ours(listening)) {
-        return Err(foreign(
+    if [hosts.target, hosts.header].iter().flatten().any(|host| !host.is_own_address(listening)) {
+        return Err(forbidden(
             head,
             "The Host of this request is neither localhost nor the address that the service \
              listens on. To use the service under another name, start it with tokens or with \
              --allow-anonymous.",
         ));
     }
-    let is_ours =
-        |text| Origin::parse(text).is_some_and(|origin| origin.authority.is_ours(listening));
-    match only(head, header::ORIGIN) {
+    let is_own_address =
+        |text| Origin::parse(text).is_some_and(|origin| origin.authority.is_own_address(listening));
+    match single_value(head, header::ORIGIN) {
         Ok(None) => Ok(()),
-        Ok(Some(origin)) if is_ours(origin) => Ok(()),
-        Ok(_) | Err(Unreadable) => Err(foreign(
+        Ok(Some(origin)) if is_own_address(origin) => Ok(()),
+        Ok(_) | Err(InvalidHeader) => Err(forbidden(
             head,
             "The Origin of this request is another site. To let pages of other sites use the \
              service, start it with tokens or with --allow-anonymous.",
@@ -212,7 +213,7 @@ pub(in crate::http) fn refuse_other_sites(
     }
 }
 
-fn foreign(head: &RequestHead, detail: &str) -> Problem {
+fn forbidden(head: &RequestHead, detail: &str) -> Problem {
     let (method, host, origin) =
         (&head.method, head.headers.get(header::HOST), head.headers.get(header::ORIGIN));
     tracing::debug!(%method, ?host, ?origin, "refused a cross-site request");
@@ -228,8 +229,8 @@ mod tests {
         [SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)), 8088)];
 
     #[test]
-    fn loopback_and_the_listening_address_are_ours() {
-        for (authority, ours) in [
+    fn loopback_and_listening_addresses_are_own_addresses() {
+        for (authority, own) in [
             ("localhost", true),
             ("LOCALHOST:8088", true),
             ("localhost.", true),
@@ -248,15 +249,15 @@ mod tests {
             ("[::2]", false),
         ] {
             assert_eq!(
-                Authority::parse(authority).unwrap().is_ours(&LISTENING),
-                ours,
+                Authority::parse(authority).unwrap().is_own_address(&LISTENING),
+                own,
                 "{authority}"
             );
         }
     }
 
     #[test]
-    fn what_is_no_host_and_port_is_none() {
+    fn text_that_is_not_host_and_port_is_rejected() {
         for text in [
             "",
             ":80",
@@ -281,13 +282,14 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_ours_only_as_rfc_6454_writes_it() {
-        let ours =
-            |text| Origin::parse(text).is_some_and(|origin| origin.authority.is_ours(&LISTENING));
+    fn only_origins_as_in_rfc_6454_are_own() {
+        let own = |text| {
+            Origin::parse(text).is_some_and(|origin| origin.authority.is_own_address(&LISTENING))
+        };
         for text in
             ["http://localhost", "https://localhost:8443", "http://[::1]:8088", "http://192.0.2.7"]
         {
-            assert!(ours(text), "{text}");
+            assert!(own(text), "{text}");
         }
         for text in [
             "null",
@@ -301,12 +303,12 @@ mod tests {
             "http://localhost, http://evil.example",
             "http://",
         ] {
-            assert!(!ours(text), "{text}");
+            assert!(!own(text), "{text}");
         }
     }
 
     #[test]
-    fn an_origin_is_at_its_own_host_and_port() {
+    fn an_origin_matches_its_host_and_port() {
         for (origin, host, own) in [
             ("http://rockets.example", "rockets.example", true),
             ("http://rockets.example", "ROCKETS.example:80", true),
@@ -318,7 +320,7 @@ mod tests {
             ("http://rockets.example.evil.example", "rockets.example", false),
         ] {
             let (origin, host) = (Origin::parse(origin).unwrap(), Authority::parse(host).unwrap());
-            assert_eq!(origin.is_at(&host), own, "{origin:?} {host:?}");
+            assert_eq!(origin.matches(&host), own, "{origin:?} {host:?}");
         }
     }
 }

@@ -1,19 +1,19 @@
-//! Adds `X-Request-Id` to every response: the client's own id if it is acceptable, else a new one.
+//! Adds `X-Request-Id` to every response: the client's id if it is acceptable, or else a new one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderName, HeaderValue};
 
-use crate::http::problem::Reason;
+use crate::http::problem::LoggedReason;
 use crate::wire::shorten::shorten;
 
 pub(super) static HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The most bytes of a client's own id.
-const MAX_BYTES: usize = 128;
+/// The most bytes of a client's id.
+const MAX_ID_BYTES: usize = 128;
 
-/// How much of a path is logged.
+/// The most bytes of a path that the log repeats.
 const MAX_PATH_BYTES: usize = 256;
 
 /// Generates ids that are unique within the process and, very likely, across processes.
@@ -31,7 +31,6 @@ impl Default for RequestIds {
 }
 
 impl RequestIds {
-    /// A new id.
     pub(in crate::http) fn next(&self) -> String {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         format!("{:016x}-{number:x}", self.process)
@@ -40,14 +39,14 @@ impl RequestIds {
 
 /// The id for the response to a request.
 pub(in crate::http) fn choose(ids: &RequestIds, request: &ServiceRequest) -> Option<HeaderValue> {
-    let decent = |id: &&HeaderValue| {
-        (1..=MAX_BYTES).contains(&id.len())
+    let acceptable = |id: &&HeaderValue| {
+        (1..=MAX_ID_BYTES).contains(&id.len())
             && id.as_bytes().iter().all(|byte| byte.is_ascii_graphic())
     };
     request
         .headers()
         .get(&HEADER)
-        .filter(decent)
+        .filter(acceptable)
         .cloned()
         .or_else(|| HeaderValue::try_from(ids.next()).ok())
 }
@@ -61,7 +60,8 @@ pub(in crate::http) fn add<B>(
         if response.status().is_server_error() {
             let path = &*shorten(response.request().path(), MAX_PATH_BYTES);
             let extensions = response.response().extensions();
-            let reason = extensions.get::<Reason>().map_or("unknown", |reason| reason.0.as_str());
+            let reason =
+                extensions.get::<LoggedReason>().map_or("unknown", |reason| reason.0.as_str());
             let status = response.status().as_u16();
             tracing::warn!(status, path, request_id = ?id, reason, "request failed");
             drop(extensions);

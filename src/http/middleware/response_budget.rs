@@ -1,4 +1,4 @@
-//! Large responses to clients that may read slowly: the memory for them is bounded.
+//! Bounds the memory of large responses, which clients may read slowly.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -13,47 +13,47 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::http::problem::Problem;
 
-/// The most bytes of large responses in memory, over all connections. When they are used up,
-/// requests for more fail at once with 503.
-const MOST_BYTES: usize = 64 * 1024 * 1024;
-/// Responses up to this size are not large: the number of connections bounds them.
-const LARGE: usize = 64 * 1024;
-/// How much of a response is passed to its connection at a time. The connection copies it.
-const PART: usize = 32 * 1024;
+/// The most bytes of large responses in memory, over all connections. When the budget is used up,
+/// further large responses become 503 at once.
+const MAX_TOTAL_BYTES: usize = 64 * 1024 * 1024;
+/// A response of more bytes is large. The number of connections bounds the memory of the others.
+const LARGE_RESPONSE_BYTES: usize = 64 * 1024;
+/// The most bytes passed to the connection at a time, which copies them.
+const CHUNK_BYTES: usize = 32 * 1024;
 
-/// The budget for large responses.
+/// The budget, in bytes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(in crate::http) struct ResponseBudget(Arc<Semaphore>);
 
 impl Default for ResponseBudget {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MOST_BYTES)))
+        Self(Arc::new(Semaphore::new(MAX_TOTAL_BYTES)))
     }
 }
 
-/// A large response that holds its share of the budget.
+/// The body of a large response, with its share of the budget.
 pub(in crate::http) struct BudgetedBody {
     rest: Bytes,
-    _room: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl ResponseBudget {
-    /// Reserves a share for the response if it is large. Without room, replaces it by a 503.
-    pub(in crate::http) fn bound(
+    /// Reserves a share for the response if it is large. If too little is left, returns a 503.
+    pub(in crate::http) fn reserve(
         &self,
         response: ServiceResponse<BoxBody>,
     ) -> ServiceResponse<EitherBody<BoxBody, BudgetedBody>> {
         let size = match response.response().body().size() {
-            BodySize::Sized(bytes) => usize::try_from(bytes).unwrap_or(MOST_BYTES),
+            BodySize::Sized(bytes) => usize::try_from(bytes).unwrap_or(MAX_TOTAL_BYTES),
             BodySize::None | BodySize::Stream => 0,
         };
-        if size <= LARGE {
+        if size <= LARGE_RESPONSE_BYTES {
             return response.map_into_left_body();
         }
-        let bytes = u32::try_from(size.min(MOST_BYTES)).unwrap_or(u32::MAX);
+        let bytes = u32::try_from(size.min(MAX_TOTAL_BYTES)).unwrap_or(u32::MAX);
         match Arc::clone(&self.0).try_acquire_many_owned(bytes) {
-            Ok(room) => response.map_body(|_, body| match body.try_into_bytes() {
-                Ok(rest) => EitherBody::right(BudgetedBody { rest, _room: room }),
+            Ok(permit) => response.map_body(|_, body| match body.try_into_bytes() {
+                Ok(rest) => EitherBody::right(BudgetedBody { rest, _permit: permit }),
                 Err(body) => EitherBody::left(body),
             }),
             Err(_) => {
@@ -64,9 +64,10 @@ impl ResponseBudget {
     }
 }
 
-/// Turns a response body into bytes. A large one is shrunk to the memory that it reserves.
+/// Turns a response body into bytes. Shrinks a large one, so that it takes no more memory than it
+/// reserves.
 pub(in crate::http) fn into_bytes(mut bytes: Vec<u8>) -> Bytes {
-    if bytes.len() > LARGE {
+    if bytes.len() > LARGE_RESPONSE_BYTES {
         bytes.shrink_to_fit();
     }
     bytes.into()
@@ -86,7 +87,7 @@ impl MessageBody for BudgetedBody {
         if self.rest.is_empty() {
             return Poll::Ready(None);
         }
-        let part = self.rest.len().min(PART);
+        let part = self.rest.len().min(CHUNK_BYTES);
         Poll::Ready(Some(Ok(self.rest.split_to(part))))
     }
 }

@@ -11,8 +11,8 @@ use actix_web::http::{ConnectionType, Method};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
 
-/// Ends the request's body according to its Content-Length.
-pub(in crate::http) fn ignore(mut request: ServiceRequest) -> ServiceRequest {
+/// Ends the body of such a request where its Content-Length says.
+pub(in crate::http) fn ignore_upgrade(mut request: ServiceRequest) -> ServiceRequest {
     let head = request.head();
     // With a Transfer-Encoding, the body marks its own end.
     if is_upgrade(head) && !head.headers.contains_key(header::TRANSFER_ENCODING) {
@@ -27,9 +27,11 @@ pub(in crate::http) fn ignore(mut request: ServiceRequest) -> ServiceRequest {
     request
 }
 
-/// Tells the client that the connection ends with this response, because the rest of it was taken
-/// for the request's body.
-pub(in crate::http) fn close<B>(mut response: ServiceResponse<B>) -> ServiceResponse<B> {
+/// Closes the connection after the response to such a request: actix-http has taken the rest of the
+/// connection for the request's body.
+pub(in crate::http) fn close_after_upgrade<B>(
+    mut response: ServiceResponse<B>,
+) -> ServiceResponse<B> {
     if is_upgrade(response.request().head()) {
         let head = response.response_mut().head_mut();
         head.set_connection_type(ConnectionType::Close);
@@ -45,7 +47,7 @@ fn is_upgrade(head: &RequestHead) -> bool {
     upgrades || head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE)
 }
 
-/// Limits a body to `length` bytes. If there are fewer, its last item is an error.
+/// Limits a body to `length` bytes. If the body has fewer, its last item is an error.
 fn limited(body: Payload, length: u64) -> impl Stream<Item = Result<Bytes, PayloadError>> {
     stream::unfold((body, length), |(mut body, left)| async move {
         if left == 0 {

@@ -1,4 +1,5 @@
-//! The dashboard: its page and the files that it loads, embedded in the program. They hold no data.
+//! The dashboard: its page and the files that the page loads, embedded in the program. They hold no
+//! data about rockets.
 
 use std::hash::BuildHasher;
 
@@ -16,11 +17,11 @@ use crate::http::problem::Problem;
 #[folder = "web/"]
 pub(in crate::http) struct Files;
 
-/// The page loads nothing from other sites and runs no inline scripts: the text of a message can't
-/// become a script.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' \
-                      data:; connect-src 'self'; base-uri 'none'; form-action 'self'; \
-                      frame-ancestors 'none'";
+/// The page loads nothing from other sites and runs no inline scripts, so that text of a message
+/// can't run as a script.
+const DASHBOARD_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src \
+                                'self' data:; connect-src 'self'; base-uri 'none'; form-action \
+                                'self'; frame-ancestors 'none'";
 
 /// The dashboard.
 #[utoipa::path(
@@ -34,7 +35,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
     )
 )]
 pub(in crate::http) async fn page(request: HttpRequest) -> Result<HttpResponse, Problem> {
-    send(&request, "dashboard.html", POLICY)
+    serve_file(&request, "dashboard.html", DASHBOARD_POLICY)
 }
 
 /// A file that the dashboard's page loads.
@@ -55,39 +56,41 @@ pub(in crate::http) async fn asset(
     name: web::Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    send(&request, &name, POLICY)
+    serve_file(&request, &name, DASHBOARD_POLICY)
 }
 
-/// Sends a file from `web`.
-pub(in crate::http) fn send(
+pub(in crate::http) fn serve_file(
     request: &HttpRequest,
     name: &str,
     policy: &'static str,
 ) -> Result<HttpResponse, Problem> {
     let file = Files::get(name).ok_or_else(|| Problem::not_found("There is no such file."))?;
-    let mut response = guarded(content_type(name), policy);
-    Ok(unless_known(request, &mut response, file.data.into_owned().into()))
+    let mut response = with_content_policy(content_type(name), policy);
+    Ok(respond_unless_cached(request, &mut response, file.data.into_owned().into()))
 }
 
-/// The response with this body, or 304 if the client already has it.
-pub(in crate::http) fn unless_known(
+/// The response with this body, or 304 if the client has it cached.
+pub(in crate::http) fn respond_unless_cached(
     request: &HttpRequest,
     response: &mut HttpResponseBuilder,
     body: Bytes,
 ) -> HttpResponse {
-    let tag = EntityTag::new_strong(format!("{:016x}", FixedState::default().hash_one(&body)));
-    let known = match IfNoneMatch::parse(request) {
+    let etag = EntityTag::new_strong(format!("{:016x}", FixedState::default().hash_one(&body)));
+    let is_cached = match IfNoneMatch::parse(request) {
         Ok(IfNoneMatch::Any) => true,
-        Ok(IfNoneMatch::Items(known)) => known.iter().any(|known| known.weak_eq(&tag)),
+        Ok(IfNoneMatch::Items(cached)) => cached.iter().any(|cached| cached.weak_eq(&etag)),
         Err(_) => false,
     };
-    // Browsers revalidate each time, so a new version of the program brings new pages at once.
-    response.insert_header((header::CACHE_CONTROL, "no-cache")).insert_header(ETag(tag));
-    if known { response.status(StatusCode::NOT_MODIFIED).finish() } else { response.body(body) }
+    // Browsers revalidate each time, so that they show a new version's pages at once.
+    response.insert_header((header::CACHE_CONTROL, "no-cache")).insert_header(ETag(etag));
+    if is_cached { response.status(StatusCode::NOT_MODIFIED).finish() } else { response.body(body) }
 }
 
 /// A response with a Content-Security-Policy.
-pub(in crate::http) fn guarded(content_type: &str, policy: &'static str) -> HttpResponseBuilder {
+pub(in crate::http) fn with_content_policy(
+    content_type: &str,
+    policy: &'static str,
+) -> HttpResponseBuilder {
     let mut response = HttpResponse::Ok();
     response.content_type(content_type);
     response.insert_header((header::CONTENT_SECURITY_POLICY, policy));

@@ -21,10 +21,10 @@ use crate::http::problem::Problem;
         (status = 304, description = "The document has not changed since the client got it.")
     )
 )]
-pub(crate) async fn description(request: HttpRequest) -> HttpResponse {
+pub(in crate::http) async fn description(request: HttpRequest) -> HttpResponse {
     let mut response = HttpResponse::Ok();
     response.content_type("application/json");
-    assets::unless_known(&request, &mut response, openapi::description())
+    assets::respond_unless_cached(&request, &mut response, openapi::description())
 }
 
 /// The description of this API, as a web page.
@@ -38,8 +38,8 @@ pub(crate) async fn description(request: HttpRequest) -> HttpResponse {
         (status = 304, description = "The page has not changed since the client got it.")
     )
 )]
-pub(crate) async fn page(request: HttpRequest) -> Result<HttpResponse, Problem> {
-    assets::send(&request, "docs.html", DOCS_POLICY)
+pub(in crate::http) async fn page(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    assets::serve_file(&request, "docs.html", DOCS_POLICY)
 }
 
 /// Swagger UI sets element styles from its script.
@@ -61,14 +61,14 @@ const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
         (status = 404, description = "There is no such file.")
     )
 )]
-pub(crate) async fn file(
+pub(in crate::http) async fn file(
     name: web::Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    // Relative to the page, because a proxy may serve the service under a path.
+    // The URL is relative to the page, because a proxy may serve the service under a path.
     let config = Arc::new(Config::from("openapi.json"));
     let file = utoipa_swagger_ui::serve(&name, config).ok().flatten();
     let file = file.ok_or_else(|| Problem::not_found("There is no such file."))?;
-    let mut response = assets::guarded(&file.content_type, DOCS_POLICY);
-    Ok(assets::unless_known(&request, &mut response, file.bytes.into_owned().into()))
+    let mut response = assets::with_content_policy(&file.content_type, DOCS_POLICY);
+    Ok(assets::respond_unless_cached(&request, &mut response, file.bytes.into_owned().into()))
 }

@@ -1,8 +1,7 @@
 //! `GET /events`: rockets and their changes as server-sent events.
 //!
-//! A stream holds one chunk at a time, and builds the next one when the connection has room for it.
-//! The format is server-sent events:
-//! <https://html.spec.whatwg.org/multipage/server-sent-events.html>.
+//! A stream holds one chunk at a time, and builds the next when the connection can send it. The
+//! format is that of <https://html.spec.whatwg.org/multipage/server-sent-events.html>.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -28,9 +27,9 @@ use crate::wire::rocket::RocketJson;
 /// After this long without an event, a comment shows that the connection is alive.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// The most rockets or changes in one chunk.
-const CHUNK: usize = 256;
+const MAX_CHUNK_EVENTS: usize = 256;
 
-const LAST_EVENT_ID: &str = "Last-Event-ID";
+const LAST_EVENT_ID_HEADER: &str = "Last-Event-ID";
 
 /// Streams a snapshot and then changes, or only changes.
 ///
@@ -72,25 +71,28 @@ pub(in crate::http) async fn follow(
     if request.method() == Method::HEAD {
         return Ok(response.finish());
     }
-    let known =
-        request.headers().get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).and_then(read_id);
-    let follower = state.feed.follow(known).await.map_err(Problem::unavailable)?;
-    let phase = match known {
-        Some(known) if known == follower.cursor() => Phase::Changes,
+    let last_event_id = request
+        .headers()
+        .get(LAST_EVENT_ID_HEADER)
+        .and_then(|id| id.to_str().ok())
+        .and_then(parse_event_id);
+    let follower = state.feed.follow(last_event_id).await.map_err(Problem::unavailable)?;
+    let phase = match last_event_id {
+        Some(last_event_id) if last_event_id == follower.cursor() => Phase::Changes,
         _ if snapshot => Phase::Open,
         _ => Phase::Live,
     };
     let stopping = state.stopping.clone();
-    let events = Events { state, stopping, follower, filters, phase };
+    let events = EventStream { state, stopping, follower, filters, phase };
     Ok(response.streaming(events.into_stream()))
 }
 
-/// Formats a cursor as the `id` of an event.
-fn write_id(Cursor { epoch, position }: Cursor) -> String {
+/// The `id` of an event.
+fn format_event_id(Cursor { epoch, position }: Cursor) -> String {
     format!("{epoch:016x}-{position}")
 }
 
-fn read_id(id: &str) -> Option<Cursor> {
+fn parse_event_id(id: &str) -> Option<Cursor> {
     let (epoch, position) = id.split_once('-')?;
     Some(Cursor { epoch: u64::from_str_radix(epoch, 16).ok()?, position: position.parse().ok()? })
 }
@@ -107,29 +109,30 @@ enum Phase {
     Changes,
 }
 
-struct Events {
+struct EventStream {
     state: web::Data<State>,
     stopping: watch::Receiver<bool>,
-    /// Its cursor is from the start of the stream, so changes during the snapshot follow after it.
+    /// Its cursor is from the start of the stream, so that changes during the snapshot follow the
+    /// snapshot.
     follower: Follower,
     filters: Filters,
     phase: Phase,
 }
 
-impl Events {
+impl EventStream {
     fn into_stream(self) -> impl Stream<Item = Result<Bytes, Problem>> {
         stream::unfold(Some(self), async |events| {
             let mut events = events?;
             match events.next().await {
                 Ok(Some(chunk)) => Some((Ok(chunk), Some(events))),
-                // The client reconnects, and gets what it missed or a new snapshot.
+                // The client reconnects, and gets the changes since then, or a new snapshot.
                 Ok(None) => None,
                 Err(problem) => Some((Err(problem), None)),
             }
         })
     }
 
-    /// The next chunk; none at the end of the stream.
+    /// The next chunk; `None` at the end of the stream.
     async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         if *self.stopping.borrow() {
             return Ok(None);
@@ -137,8 +140,8 @@ impl Events {
         match &self.phase {
             Phase::Open => {
                 self.phase = Phase::Snapshot(None);
-                // An empty id makes clients forget theirs: after an interrupted snapshot they need
-                // a whole one.
+                // An empty id clears the client's last event id: after an interrupted snapshot, it
+                // needs a whole one.
                 Ok(Some(Bytes::from_static(b"event: snapshot\nid\ndata: {}\n\n")))
             }
             Phase::Snapshot(after) => {
@@ -147,7 +150,7 @@ impl Events {
             }
             Phase::Live => {
                 self.phase = Phase::Changes;
-                let id = write_id(self.follower.cursor());
+                let id = format_event_id(self.follower.cursor());
                 Ok(Some(format!("event: live\nid: {id}\ndata: {{}}\n\n").into()))
             }
             Phase::Changes => Ok(self.changes().await),
@@ -161,13 +164,16 @@ impl Events {
             order: Order::Asc,
             filters: self.filters.clone(),
             after,
-            limit: CHUNK,
+            limit: MAX_CHUNK_EVENTS,
         };
-        // With permits of their own: many clients that connect at once must not delay pages and
-        // reports.
+        // Snapshots have their own limit: many clients that connect at once must not delay pages
+        // and reports.
         let store = self.state.store.clone();
-        let page =
-            self.state.snapshots.read_when_free(async move { store.rockets(query).await }).await;
+        let page = self
+            .state
+            .snapshot_limit
+            .read_without_timeout(async move { store.rockets(query).await })
+            .await;
         let page = self.state.or_unavailable(page)?;
         self.phase = match page.next {
             Some(next) => Phase::Snapshot(Some(next)),
@@ -175,7 +181,7 @@ impl Events {
         };
         let mut text = String::new();
         for rocket in &page.rockets {
-            write_rocket(&mut text, rocket, None);
+            encode_rocket(&mut text, rocket, None);
         }
         if text.is_empty() {
             // An empty chunk would end the stream.
@@ -184,7 +190,8 @@ impl Events {
         Ok(text.into())
     }
 
-    /// The next changes, or a heartbeat if there are none for a while; none if the stream must end.
+    /// The next matching changes, or a heartbeat if there are none for a while; `None` if the
+    /// stream must end.
     async fn changes(&mut self) -> Option<Bytes> {
         let heartbeat = Instant::now() + HEARTBEAT;
         loop {
@@ -192,13 +199,13 @@ impl Events {
                 return None;
             }
             let before = self.follower.cursor();
-            let changes = self.follower.take(CHUNK)?;
-            let chunk = self.write(&changes, before);
+            let changes = self.follower.take(MAX_CHUNK_EVENTS)?;
+            let chunk = self.encode(&changes, before);
             if !chunk.is_empty() {
                 return Some(chunk);
             }
             if !changes.is_empty() {
-                // None of them match here. Let other tasks run before the next chunk.
+                // No change matches the filters. Let other tasks run before the next chunk.
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -206,14 +213,16 @@ impl Events {
                 () = self.follower.wait() => {}
                 _ = self.stopping.changed() => {}
                 () = tokio::time::sleep_until(heartbeat) => {
-                    // With the cursor, because changes that don't match have moved it.
-                    return Some(format!(":\nid: {}\n\n", write_id(self.follower.cursor())).into());
+                    // The heartbeat has an id, because changes that don't match have moved the
+                    // cursor.
+                    let id = format_event_id(self.follower.cursor());
+                    return Some(format!(":\nid: {id}\n\n").into());
                 }
             }
         }
     }
 
-    fn write(&self, changes: &[Arc<RocketChange>], before: Cursor) -> Bytes {
+    fn encode(&self, changes: &[Arc<RocketChange>], before: Cursor) -> Bytes {
         let mut chunk = BytesMut::new();
         for change in changes {
             let cursor = Cursor { position: change.position, ..before };
@@ -221,8 +230,8 @@ impl Events {
                 (Delivery::Rocket, Some(rocket)) => {
                     let text = change.text.get_or_init(|| {
                         let mut text = String::new();
-                        write_rocket(&mut text, rocket, Some(cursor));
-                        // Thousands of them are kept.
+                        encode_rocket(&mut text, rocket, Some(cursor));
+                        // The feed keeps thousands of these texts.
                         text.shrink_to_fit();
                         text.into()
                     });
@@ -230,7 +239,8 @@ impl Events {
                 }
                 (Delivery::Rocket | Delivery::Gone, _) => {
                     let data = json!({ "channel": change.channel.as_str() });
-                    let text = format!("event: gone\nid: {}\ndata: {data}\n\n", write_id(cursor));
+                    let text =
+                        format!("event: gone\nid: {}\ndata: {data}\n\n", format_event_id(cursor));
                     chunk.extend_from_slice(text.as_bytes());
                 }
                 (Delivery::Nothing, _) => {}
@@ -240,14 +250,14 @@ impl Events {
     }
 }
 
-#[expect(clippy::expect_used, reason = "serializing texts and numbers does not fail")]
-fn write_rocket(text: &mut String, rocket: &Rocket, cursor: Option<Cursor>) {
+#[expect(clippy::expect_used, reason = "a rocket has only texts and numbers")]
+fn encode_rocket(text: &mut String, rocket: &Rocket, cursor: Option<Cursor>) {
     // The JSON has no line breaks.
-    let json =
-        serde_json::to_string(&RocketJson::new(rocket, None)).expect("a rocket is plain JSON");
+    let json = serde_json::to_string(&RocketJson::new(rocket, None))
+        .expect("a rocket has only texts and numbers");
     text.push_str("event: rocket\n");
     if let Some(cursor) = cursor {
-        let _ = writeln!(text, "id: {}", write_id(cursor));
+        let _ = writeln!(text, "id: {}", format_event_id(cursor));
     }
     let _ = write!(text, "data: {json}\n\n");
 }

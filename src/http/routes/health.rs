@@ -12,10 +12,10 @@ use crate::http::state::State;
 use crate::ingest::{Ingest, IngestError};
 use crate::wire::schema::Health;
 
-/// How long the store may take to answer a probe.
+/// How long a probe may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long an answer is reused.
-const VALID_FOR: Duration = Duration::from_millis(900);
+/// How long the result of a probe is reused.
+const PROBE_TTL: Duration = Duration::from_millis(900);
 
 /// Whether the process is alive.
 #[utoipa::path(
@@ -29,18 +29,18 @@ pub(in crate::http) async fn live() -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": "live" }))
 }
 
-/// The last answer of the store. It is reused for a short time, because a probe writes to the
+/// The result of the last probe. It is reused for a short time, because a probe writes to the
 /// store's disk.
 #[derive(Default)]
 pub(in crate::http) struct Readiness {
-    last: Mutex<Option<Asked>>,
+    last: Mutex<Option<ProbeResult>>,
 }
 
-struct Asked {
+struct ProbeResult {
     at: Instant,
-    /// The reason, if the store can't take messages.
-    answer: Result<(), Arc<str>>,
-    /// The number of failing committers at that time. If it has changed since, the answer is
+    /// The error says why the store can't take messages.
+    result: Result<(), Arc<str>>,
+    /// The number of failing committers at that time. If it has changed since, the result is
     /// outdated.
     failing: usize,
 }
@@ -48,14 +48,15 @@ struct Asked {
 impl Readiness {
     /// Whether a message can be stored, or could be a moment ago. Concurrent callers share one
     /// probe.
-    async fn ask(&self, ingest: &Ingest) -> Result<(), Arc<str>> {
+    async fn probe(&self, ingest: &Ingest) -> Result<(), Arc<str>> {
         let mut last = self.last.lock().await;
-        let is_valid =
-            |asked: &&Asked| asked.at.elapsed() < VALID_FOR && asked.failing == ingest.failing();
-        if let Some(asked) = last.as_ref().filter(is_valid) {
-            return asked.answer.clone();
+        let is_valid = |probed: &&ProbeResult| {
+            probed.at.elapsed() < PROBE_TTL && probed.failing == ingest.failing()
+        };
+        if let Some(probed) = last.as_ref().filter(is_valid) {
+            return probed.result.clone();
         }
-        let answer = match tokio::time::timeout(PROBE_TIMEOUT, ingest.probe()).await {
+        let result = match tokio::time::timeout(PROBE_TIMEOUT, ingest.probe()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(IngestError::Store(reason))) => Err(reason),
             Ok(Err(error)) => Err(error.to_string().into()),
@@ -64,9 +65,12 @@ impl Readiness {
                     .into())
             }
         };
-        *last =
-            Some(Asked { at: Instant::now(), answer: answer.clone(), failing: ingest.failing() });
-        answer
+        *last = Some(ProbeResult {
+            at: Instant::now(),
+            result: result.clone(),
+            failing: ingest.failing(),
+        });
+        result
     }
 }
 
@@ -86,10 +90,10 @@ impl Readiness {
     )
 )]
 pub(in crate::http) async fn ready(state: web::Data<State>) -> Result<HttpResponse, Problem> {
-    match state.readiness.ask(&state.ingest).await {
+    match state.readiness.probe(&state.ingest).await {
         Ok(()) => Ok(HttpResponse::Ok().json(json!({ "status": "ready" }))),
         Err(reason) => {
-            Err(Problem::unavailable("the database can't store messages now").because(reason))
+            Err(Problem::unavailable("the database can't store messages now").with_reason(reason))
         }
     }
 }

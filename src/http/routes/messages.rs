@@ -18,10 +18,10 @@ use crate::wire::schema::MessageBody;
 
 static IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// The number of bad lines that a response lists.
-const ERRORS_TOLD: usize = 100;
-/// How many parts of one stream may wait for their commit at a time.
-const PARTS_PENDING: usize = 512;
+/// The most bad lines that a response lists.
+const MAX_ERRORS_LISTED: usize = 100;
+/// The most parts of a stream that wait for their commit at a time.
+const MAX_PENDING_PARTS: usize = 512;
 
 /// Post one message, or many.
 ///
@@ -60,19 +60,20 @@ pub(in crate::http) async fn post(
     mut payload: web::Payload,
     state: web::Data<State>,
 ) -> Result<HttpResponse, Problem> {
-    let counted = |rejection: RejectionKind| state.metrics.rejected(rejection);
-    body::refuse_encoded(&request, &mut payload).await?;
+    let record_rejection = |rejection: RejectionKind| state.metrics.rejected(rejection);
+    body::reject_encoded(&request, &mut payload).await?;
     if body::is_ndjson(&request) {
-        return post_many(payload, &state).await;
+        return post_stream(payload, &state).await;
     }
     let json = body::read_message(&request, &mut payload, &state.stopping).await;
     let json = json.inspect_err(|problem| {
         if problem.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            counted(RejectionKind::TooLarge);
+            record_rejection(RejectionKind::TooLarge);
         }
     })?;
     let bytes = json.len();
-    let message = parse(json).inspect_err(|rejection| counted(RejectionKind::from(rejection)))?;
+    let message =
+        parse(json).inspect_err(|rejection| record_rejection(RejectionKind::from(rejection)))?;
     let tally = state.ingest.commit(Submission::One(message), bytes).await?;
     let mut response = HttpResponse::NoContent();
     if tally.duplicates > 0 {
@@ -81,17 +82,17 @@ pub(in crate::http) async fn post(
     Ok(response.finish())
 }
 
-async fn post_many(mut payload: web::Payload, state: &State) -> Result<HttpResponse, Problem> {
-    let mut stream = Stream {
+async fn post_stream(mut payload: web::Payload, state: &State) -> Result<HttpResponse, Problem> {
+    let mut stream = MessageStream {
         state,
         reader: LineReader::default(),
         pending: VecDeque::new(),
         counts: Counts::default(),
     };
     let read = stream.read(&mut payload).await;
-    let settled = stream.settle(0).await;
+    let result = stream.await_receipts(0).await;
     let counts = stream.counts;
-    match read.and(settled) {
+    match read.and(result) {
         Ok(()) => Ok(HttpResponse::Ok().json(counts)),
         Err(problem) => Err(problem.with_members(&counts)),
     }
@@ -116,17 +117,17 @@ struct Counts {
     errors: Vec<BadLine>,
 }
 
-/// A body that is being read while parts of it are being committed.
-struct Stream<'s> {
+/// A body that is read while earlier parts of it are committed.
+struct MessageStream<'s> {
     state: &'s State,
     reader: LineReader,
     pending: VecDeque<Receipt>,
     counts: Counts,
 }
 
-impl Stream<'_> {
+impl MessageStream<'_> {
     async fn read(&mut self, payload: &mut web::Payload) -> Result<(), Problem> {
-        // A stream may be endless.
+        // The client may never end the stream.
         while !*self.state.stopping.borrow() {
             let chunk = body::next_chunk(payload, None, &self.state.stopping).await?;
             let mut lines = Lines::default();
@@ -134,7 +135,7 @@ impl Stream<'_> {
                 Some(chunk) => self.reader.feed(chunk, &mut lines),
                 None => self.reader.finish(&mut lines),
             }
-            self.send(lines).await?;
+            self.queue(lines).await?;
             if chunk.is_none() {
                 return Ok(());
             }
@@ -142,37 +143,37 @@ impl Stream<'_> {
         Err(IngestError::Stopping.into())
     }
 
-    async fn send(&mut self, lines: Lines) -> Result<(), Problem> {
+    async fn queue(&mut self, lines: Lines) -> Result<(), Problem> {
         lines.bad.iter().for_each(|bad| self.state.metrics.rejected(bad.rejection));
         self.counts.received += lines.bad.len() as u64;
         self.counts.rejected += lines.bad.len() as u64;
-        let untold = ERRORS_TOLD.saturating_sub(self.counts.errors.len());
-        self.counts.errors.extend(lines.bad.into_iter().take(untold));
+        let remaining = MAX_ERRORS_LISTED.saturating_sub(self.counts.errors.len());
+        self.counts.errors.extend(lines.bad.into_iter().take(remaining));
         if lines.messages.is_empty() {
             return Ok(());
         }
-        self.settle(PARTS_PENDING - 1).await?;
+        self.await_receipts(MAX_PENDING_PARTS - 1).await?;
         self.pending.push_back(
             self.state.ingest.queue(Submission::Many(lines.messages), lines.bytes).await?,
         );
         Ok(())
     }
 
-    /// Waits until at most `most` parts are pending. Counts all of the others, even after a
-    /// failure.
-    async fn settle(&mut self, most: usize) -> Result<(), Problem> {
-        let mut settled = Ok(());
-        while self.pending.len() > most {
-            let Some(pending) = self.pending.pop_front() else { break };
-            match pending.answer().await {
+    /// Waits until at most `max_pending` parts are pending. Counts the outcomes of all others, even
+    /// after a failure.
+    async fn await_receipts(&mut self, max_pending: usize) -> Result<(), Problem> {
+        let mut result = Ok(());
+        while self.pending.len() > max_pending {
+            let Some(receipt) = self.pending.pop_front() else { break };
+            match receipt.answer().await {
                 Ok(tally) => {
                     self.counts.received += tally.applied + tally.duplicates;
                     self.counts.applied += tally.applied;
                     self.counts.duplicates += tally.duplicates;
                 }
-                Err(error) => settled = Err(error.into()),
+                Err(error) => result = Err(error.into()),
             }
         }
-        settled
+        result
     }
 }

@@ -9,7 +9,7 @@ use crate::http::routes::reports::totals;
 use crate::http::state::State;
 
 /// How long to wait for the totals of the fleet. Prometheus's default timeout is ten seconds.
-const FLEET_PATIENCE: Duration = Duration::from_secs(2);
+const FLEET_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Metrics for Prometheus.
 #[utoipa::path(
@@ -21,8 +21,8 @@ const FLEET_PATIENCE: Duration = Duration::from_secs(2);
                content_type = "text/plain", body = String))
 )]
 pub(in crate::http) async fn show(state: web::Data<State>) -> Result<HttpResponse, Problem> {
-    // If the store is down, the other metrics still work, and matter most.
-    let fleet = tokio::time::timeout(FLEET_PATIENCE, totals(&state)).await;
+    // If the store fails, the other metrics still work, and matter most.
+    let fleet = tokio::time::timeout(FLEET_TIMEOUT, totals(&state)).await;
     let subscribers = i64::try_from(state.feed.followers()).unwrap_or(i64::MAX);
     let text = state.metrics.encode(
         state.ingest.queued_bytes(),

@@ -86,12 +86,11 @@ impl Endpoint {
         handlers.into_iter().filter_map(|(method, handler)| Some((method, handler?)))
     }
 
-    /// Whether there is a handler for a method.
     pub(super) fn allows(&self, method: &Method) -> bool {
         self.handlers().any(|(allowed, _)| allowed == *method)
     }
 
-    /// The response to a request with another method.
+    /// The 405 for other methods.
     pub(super) fn method_not_allowed(&self) -> Problem {
         let methods: Vec<_> = self.handlers().map(|(method, _)| method.to_string()).collect();
         let allow = methods.join(", ");
@@ -99,15 +98,16 @@ impl Endpoint {
         let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail);
         match HeaderValue::try_from(allow) {
             Ok(allow) => problem.with_header(header::ALLOW, allow),
-            Err(error) => unreachable!("the names of methods are ASCII: {error}"),
+            Err(error) => unreachable!("the names of methods are visible ASCII: {error}"),
         }
     }
 
     fn resource(&'static self) -> Resource {
-        let others = web::to(move |request: HttpRequest, payload: web::Payload| async move {
-            Err::<String, _>(refuse(&request, payload, self.method_not_allowed()).await)
-        });
-        let resource = web::resource(self.path).default_service(others);
+        let other_methods =
+            web::to(move |request: HttpRequest, payload: web::Payload| async move {
+                Err::<String, _>(reject(&request, payload, self.method_not_allowed()).await)
+            });
+        let resource = web::resource(self.path).default_service(other_methods);
         self.handlers().fold(resource, |resource, (method, handler)| {
             resource.route(handler().guard(guard::Method(method)))
         })
@@ -124,22 +124,22 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
     for endpoint in &ROUTES {
         config.service(endpoint.resource());
     }
-    config.default_service(web::to(no_such_resource));
+    config.default_service(web::to(unknown_path));
 }
 
-async fn no_such_resource(request: HttpRequest, payload: web::Payload) -> Result<String, Problem> {
-    Err(refuse(&request, payload, Problem::not_found("There is nothing at this path.")).await)
+async fn unknown_path(request: HttpRequest, payload: web::Payload) -> Result<String, Problem> {
+    Err(reject(&request, payload, Problem::not_found("There is nothing at this path.")).await)
 }
 
-/// Refuses a request whose body nobody reads.
-async fn refuse(request: &HttpRequest, mut payload: web::Payload, problem: Problem) -> Problem {
-    body::discard(body::announced_length(request.headers()), &mut payload).await;
+/// Drops the body of a request that gets this problem.
+async fn reject(request: &HttpRequest, mut payload: web::Payload, problem: Problem) -> Problem {
+    body::discard(body::content_length(request.headers()), &mut payload).await;
     problem
 }
 
 /// A response with this body as JSON.
 fn json(mut response: HttpResponseBuilder, body: &impl Serialize) -> HttpResponse {
     let body = serde_json::to_vec(body)
-        .unwrap_or_else(|error| unreachable!("the bodies have only text keys: {error}"));
+        .unwrap_or_else(|error| unreachable!("response bodies have only text keys: {error}"));
     response.content_type("application/json").body(response_budget::into_bytes(body))
 }

@@ -14,12 +14,12 @@ use crate::wire;
 use crate::wire::report::{ReportInfo, ReportList, RowObject, camel_case};
 use crate::wire::schema::{FleetTotals, ReportJson};
 
-/// The number of rows in the response, if the report has more.
-static TRUNCATED: HeaderName = HeaderName::from_static("report-truncated-at");
+/// A header with the number of rows in the response, if the report has more.
+static TRUNCATED_AT: HeaderName = HeaderName::from_static("report-truncated-at");
 
-/// The most rows in a response, which is held in memory as a whole. The command line and the views
-/// have no limit.
-const MOST_ROWS: usize = 10_000;
+/// The most rows in a response, because all of it is in memory. The command line and the views have
+/// no limit.
+const MAX_ROWS: usize = 10_000;
 
 /// The totals of the fleet: the only row of the report `fleet`.
 #[utoipa::path(
@@ -38,7 +38,9 @@ pub(in crate::http) async fn stats(
 ) -> Result<HttpResponse, Problem> {
     query::expect_none(request.query_string())?;
     let report = totals(&state).await?;
-    let [row] = &*report.rows else { unreachable!("the report `fleet` is always one row") };
+    let [row] = &*report.rows else {
+        unreachable!("the view aggregates without grouping, so it is one row")
+    };
     Ok(json(HttpResponse::Ok(), &RowObject::new(report.report, row)))
 }
 
@@ -98,7 +100,7 @@ pub(in crate::http) async fn one(
     let mut response = HttpResponse::Ok();
     response.insert_header((header::VARY, "Accept"));
     if report.truncated {
-        response.insert_header((TRUNCATED.clone(), MOST_ROWS.to_string()));
+        response.insert_header((TRUNCATED_AT.clone(), MAX_ROWS.to_string()));
     }
     if wants_csv(&request) {
         let csv = wire::report::csv(&report).map_err(Problem::unavailable)?;
@@ -110,12 +112,12 @@ pub(in crate::http) async fn one(
     Ok(response.content_type("application/json").body(response_budget::into_bytes(body)))
 }
 
-/// The totals of the fleet. Dashboards and Prometheus read them often, so they don't queue behind
+/// Reads the totals of the fleet. Dashboards and Prometheus read them often, so they don't wait for
 /// slower reads.
 pub(in crate::http) async fn totals(state: &State) -> Result<ReportRows, Problem> {
     let store = state.store.clone();
     state.or_unavailable(
-        state.totals.read(async move { store.report(Report::Fleet, 1).await }).await?,
+        state.totals_limit.read(async move { store.report(Report::Fleet, 1).await }).await?,
     )
 }
 
@@ -125,7 +127,7 @@ async fn read(state: &State, report: Report) -> Result<ReportRows, Problem> {
     }
     let store = state.store.clone();
     state.or_unavailable(
-        state.long_reads.read(async move { store.report(report, MOST_ROWS).await }).await?,
+        state.long_read_limit.read(async move { store.report(report, MAX_ROWS).await }).await?,
     )
 }
 
@@ -136,20 +138,22 @@ fn wants_csv(request: &HttpRequest) -> bool {
     quality(&accept, "text", "csv") > quality(&accept, "application", "json")
 }
 
-/// How much a client wants a media type: the quality of the most specific range that matches it.
+/// How much a client prefers a media type: the quality of the most specific range that matches it.
 fn quality(accept: &Accept, wanted_type: &str, wanted_subtype: &str) -> Quality {
     // All responses are UTF-8, and CSV always has a header line (RFC 4180).
-    let is_given = |name: &str, value: &str| match name {
+    let is_satisfied = |name: &str, value: &str| match name {
         "charset" => value.eq_ignore_ascii_case("utf-8"),
         "header" => value.eq_ignore_ascii_case("present"),
         _ => false,
     };
     let specificity = |range: &Mime| match (range.type_().as_str(), range.subtype().as_str()) {
-        _ if range.params().any(|(name, value)| !is_given(name.as_str(), value.as_str())) => None,
-        (given, subtype) if given == wanted_type && subtype == wanted_subtype => {
+        _ if range.params().any(|(name, value)| !is_satisfied(name.as_str(), value.as_str())) => {
+            None
+        }
+        (own_type, subtype) if own_type == wanted_type && subtype == wanted_subtype => {
             Some(3 + range.params().count())
         }
-        (given, "*") if given == wanted_type => Some(2),
+        (own_type, "*") if own_type == wanted_type => Some(2),
         ("*", "*") => Some(1),
         _ => None,
     };

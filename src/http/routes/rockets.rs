@@ -56,10 +56,10 @@ pub(in crate::http) async fn list(
         let (store, query) = (state.store.clone(), query.clone());
         async move { store.rockets(query).await }
     };
-    let page = match ReadCost::of(&query) {
+    let page = match ReadCost::from_query(&query) {
         ReadCost::Short => read.await,
-        ReadCost::Search => state.searches.read(read).await?,
-        ReadCost::Long => state.long_reads.read(read).await?,
+        ReadCost::Search => state.search_limit.read(read).await?,
+        ReadCost::Long => state.long_read_limit.read(read).await?,
     };
     let page = state.or_unavailable(page)?;
     let next_cursor = page.next.map(|position| cursor::encode(&query, &position));
@@ -97,30 +97,29 @@ pub(in crate::http) async fn one(
     reader: web::Data<Reader>,
 ) -> Result<HttpResponse, Problem> {
     let views = query::rocket(request.query_string())?;
-    let never_heard_of = || Problem::not_found("No message of this channel has been processed.");
-    // A text that can't be a channel is a channel without messages. The path parameter has U+FFFD
-    // in place of bytes that are not UTF-8, so check the path itself.
+    let not_found = || Problem::not_found("No message of this channel has been processed.");
+    // No message has a channel that is not a valid text. The path parameter has U+FFFD in place of
+    // bytes that are not UTF-8, so check the path itself.
     if percent_decode_str(request.path()).decode_utf8().is_err() {
-        return Err(never_heard_of());
+        return Err(not_found());
     }
-    let channel =
-        Channel::new(ByteString::from(channel.into_inner())).map_err(|_| never_heard_of())?;
+    let channel = Channel::new(ByteString::from(channel.into_inner())).map_err(|_| not_found())?;
     match views {
         Views::One(view) => {
             let found = reader.rocket(&channel, view).await;
-            let found = state.or_unavailable(found)?.ok_or_else(never_heard_of)?;
+            let found = state.or_unavailable(found)?.ok_or_else(not_found)?;
             Ok(json(HttpResponse::Ok(), &RocketJson::new(&found.rocket, Some(&found.gaps))))
         }
         Views::Both => {
             let found = state.store.rocket_in_both_views(&channel).await;
-            let found = state.or_unavailable(found)?.ok_or_else(never_heard_of)?;
+            let found = state.or_unavailable(found)?.ok_or_else(not_found)?;
             Ok(json(HttpResponse::Ok(), &BothViewsJson::new(&found)))
         }
     }
 }
 
-/// The URL of the same query with another cursor. The parameters are encoded again, whatever
-/// encoding the client chose.
+/// The Link header for the same query with another cursor. It encodes the parameters again,
+/// whatever encoding the client chose.
 fn next_link(query_string: &str, cursor: &str) -> String {
     let kept = query::pairs(query_string).filter(|(name, _)| name != "cursor");
     let pairs = kept.chain([("cursor".into(), cursor.into())]).map(|(name, value)| {

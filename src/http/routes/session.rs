@@ -10,13 +10,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use utoipa::ToSchema;
 
 use crate::http::extract::body;
-use crate::http::middleware::auth::{Access, Needed, unauthorized};
+use crate::http::middleware::auth::{Access, RequiredToken, unauthorized};
 use crate::http::middleware::origin::hosts;
 use crate::http::problem::Problem;
 use crate::http::state::State;
 use crate::tokens::Token;
 
-/// The largest token in a request body. It must arrive within the timeout.
+/// The most bytes of a token in a request body, and how long it may take to arrive.
 const MAX_TOKEN_BYTES: usize = 4_096;
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -67,7 +67,7 @@ pub(in crate::http) async fn begin(
         )
     })?;
     match &access.read {
-        Some(tokens) if !tokens.accept(token) => Err(unauthorized(Needed::Read, true)),
+        Some(tokens) if !tokens.accept(token) => Err(unauthorized(RequiredToken::Read, true)),
         _ => {
             let cookie = cookie(name, URL_SAFE_NO_PAD.encode(token));
             Ok(HttpResponse::NoContent().cookie(cookie).finish())
