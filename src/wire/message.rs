@@ -24,11 +24,11 @@ use crate::domain::timestamp::Timestamp;
 /// The largest message, as JSON.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
-/// The most faults of one message that are reported: more than a message has known members. This
-/// bounds the size of a response.
+/// The maximum number of faults of one message that are reported: more than a message has known
+/// members. This bounds the size of a response.
 const MAX_FAULTS: usize = 20;
 
-/// The most bytes of a member's name that a fault quotes.
+/// The maximum number of bytes of a member's name that a fault quotes.
 const MAX_QUOTED_BYTES: usize = 128;
 
 /// Why bytes are not a valid message.
