@@ -101,7 +101,7 @@ fn logs_to_terminal() -> bool {
     stderr().is_terminal()
 }
 
-/// Formats the message and the fields as text. Escapes whatever unsafe text of senders they hold.
+/// Formats the message and the fields as text. Escapes unsafe text of senders in them.
 fn escaped_text_fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
     let write = |writer: &mut Writer<'_>, field: &Field, value: &dyn Debug| {
         let value = format!("{value:?}");

@@ -1,4 +1,4 @@
-//! The HTTP API: extract, call, answer. No SQL and no fold here.
+//! The HTTP API. Handlers extract, call and respond; there is no SQL and no fold here.
 //!
 //! - [`server`] listens and starts the workers.
 //! - [`middleware`] wraps every request: connections, access, budgets, common headers.

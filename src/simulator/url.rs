@@ -2,7 +2,7 @@
 
 use awc::http::Uri;
 
-/// The service's base URL: a host, perhaps a port, and perhaps a path before /messages.
+/// Parses the service's base URL: a host, and optionally a port and a path before /messages.
 ///
 /// The result can't hold a password, so that it can be printed. No error repeats the URL, which may
 /// hold one.

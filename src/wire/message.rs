@@ -1,6 +1,6 @@
 //! Parses bytes into a valid [`Message`], or into a list of all its faults.
 //!
-//! One pass over the JSON text (a fast path, or serde_json where that gives up) finds the known
+//! One pass over the JSON text (a fast path, or serde_json if that fails) finds the known
 //! members, as slices of the text. Then the `messageType` decides which members are converted, and
 //! to which types. So members may come in any order, ignored members may hold anything, and a valid
 //! message costs no allocation: its texts share the buffer that it arrived in.

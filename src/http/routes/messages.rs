@@ -90,9 +90,9 @@ async fn post_stream(mut payload: web::Payload, state: &State) -> Result<HttpRes
         counts: Counts::default(),
     };
     let read = stream.read(&mut payload).await;
-    let result = stream.await_receipts(0).await;
+    let committed = stream.await_receipts(0).await;
     let counts = stream.counts;
-    match read.and(result) {
+    match read.and(committed) {
         Ok(()) => Ok(HttpResponse::Ok().json(counts)),
         Err(problem) => Err(problem.with_members(&counts)),
     }
