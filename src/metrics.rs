@@ -48,7 +48,7 @@ const STATUS_CODES: usize = 500;
 /// The metrics of the service. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    inner: Arc<Inner>,
+    collectors: Arc<Collectors>,
 }
 
 /// The metrics of one route.
@@ -61,7 +61,7 @@ struct RouteMetrics {
 }
 
 #[derive(Debug)]
-struct Inner {
+struct Collectors {
     registry: Registry,
     /// By outcome and type.
     messages: [[IntCounter; EventType::ALL.len()]; OUTCOMES.len()],
@@ -115,7 +115,7 @@ impl Metrics {
         )?;
         registry.register(Box::new(request_seconds.clone()))?;
         register_process(&registry)?;
-        let inner = Inner {
+        let collectors = Collectors {
             messages: OUTCOMES.map(|outcome| {
                 EventType::ALL
                     .map(|event_type| messages.with_label_values(&[outcome, event_type.name()]))
@@ -151,7 +151,7 @@ impl Metrics {
                 .collect(),
             registry,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { collectors: Arc::new(collectors) })
     }
 
     /// Records a committed batch, or a failed attempt, which has no outcomes.
@@ -161,10 +161,10 @@ impl Metrics {
         outcomes: Option<&[Outcome]>,
         duration: Duration,
     ) {
-        let inner = &self.inner;
-        inner.commit_seconds.observe(duration.as_secs_f64());
+        let collectors = &self.collectors;
+        collectors.commit_seconds.observe(duration.as_secs_f64());
         let Some(outcomes) = outcomes else { return };
-        inner.batch_messages.observe(messages.len() as f64);
+        collectors.batch_messages.observe(messages.len() as f64);
         // Sum in plain integers first: one atomic addition per message would cost more than all
         // else here.
         let mut sums = [[0_u64; EventType::ALL.len()]; OUTCOMES.len()];
@@ -172,7 +172,7 @@ impl Metrics {
             sums[usize::from(*outcome == Outcome::Duplicate)]
                 [message.event.event_type() as usize] += 1;
         }
-        for (counters, sums) in inner.messages.iter().zip(sums) {
+        for (counters, sums) in collectors.messages.iter().zip(sums) {
             for (counter, sum) in counters.iter().zip(sums) {
                 counter.inc_by(sum);
             }
@@ -181,12 +181,12 @@ impl Metrics {
 
     /// Records how long messages waited for their batch.
     pub fn waited(&self, since: Instant) {
-        self.inner.queue_wait_seconds.observe(since.elapsed().as_secs_f64());
+        self.collectors.queue_wait_seconds.observe(since.elapsed().as_secs_f64());
     }
 
     /// Records an input that is not a valid message.
     pub fn rejected(&self, rejection: RejectionKind) {
-        for ((kind, _), counter) in REJECTION_REASONS.iter().zip(&self.inner.rejected) {
+        for ((kind, _), counter) in REJECTION_REASONS.iter().zip(&self.collectors.rejected) {
             if *kind == rejection {
                 counter.inc();
             }
@@ -194,14 +194,14 @@ impl Metrics {
     }
 
     pub fn store_failed(&self, operation: StoreOperation) {
-        self.inner.store_errors[usize::from(operation == StoreOperation::Read)].inc();
+        self.collectors.store_errors[usize::from(operation == StoreOperation::Read)].inc();
     }
 
     /// Records the response to a request, and how long it took to start. `route` is `None` for a
     /// path that matches no route.
     #[expect(clippy::expect_used, reason = "the constructor adds an entry before all routes")]
     pub fn responded(&self, route: Option<&str>, status: u16, duration: Duration) {
-        let routes = &self.inner.routes;
+        let routes = &self.collectors.routes;
         let matched = route.and_then(|path| routes.iter().find(|route| route.path == path));
         let route =
             matched.or(routes.first()).expect("the constructor adds an entry before all routes");
@@ -232,7 +232,7 @@ impl Metrics {
         if let Some(fleet) = fleet {
             register_fleet(&now, fleet)?;
         }
-        let mut families = self.inner.registry.gather();
+        let mut families = self.collectors.registry.gather();
         families.extend(now.gather());
         families.sort_by(|a, b| a.name().cmp(b.name()));
         let mut text = Vec::new();
@@ -245,7 +245,7 @@ impl Metrics {
             Opts::new("http_requests_total", "Answered requests, by route and status."),
             &["route", "status"],
         )?;
-        for route in &self.inner.routes {
+        for route in &self.collectors.routes {
             for (status, count) in (100..).zip(&route.requests) {
                 let count = count.load(Ordering::Relaxed);
                 if count > 0 {

@@ -70,7 +70,7 @@ impl Pipeline {
 pub struct ServiceConfig {
     /// Bound sockets.
     pub listeners: Vec<TcpListener>,
-    /// Who may read and write.
+    /// The access rules.
     pub access: Access,
     /// The number of threads and connections.
     pub capacity: Capacity,
@@ -125,10 +125,10 @@ impl Service {
             Ok((addresses, stopper)) => Ok(Self { addresses, stopper, server, pipeline, store }),
             // The thread has ended without a running server.
             Err(_) => {
-                let result = join_server(server);
+                let ended = join_server(server);
                 // Nothing was queued, so nothing can be lost.
                 let _ = pipeline.stop(COMMIT_TIMEOUT);
-                result?;
+                ended?;
                 unreachable!("the thread drops its sender without a value only if it fails")
             }
         }
@@ -148,7 +148,7 @@ impl Service {
 
     /// Waits until the server has ended, and stops everything else like [`stop`](Self::stop).
     pub fn wait(self) -> Result<(), ServiceError> {
-        let result = join_server(self.server);
+        let served = join_server(self.server);
         let ended = Instant::now();
         match self.pipeline.stop(COMMIT_TIMEOUT) {
             Ok(()) => {
@@ -163,7 +163,7 @@ impl Service {
                 "stopped; messages that could not be committed were not acknowledged"
             ),
         }
-        Ok(result?)
+        Ok(served?)
     }
 }
 

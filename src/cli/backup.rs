@@ -1,11 +1,12 @@
 //! `backup`: copies the database while other processes write to it.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Args;
 
-use super::output::say;
-use super::{DatabaseArgs, Failure, Finished};
+use super::output::print_line;
+use super::{DatabaseArgs, Failure};
 use crate::store::{Backup, Database};
 use crate::terminal::Escaped;
 
@@ -30,7 +31,7 @@ pub(super) struct BackupArgs {
     database: DatabaseArgs,
 }
 
-pub(super) fn run(args: &BackupArgs) -> Result<Finished, Failure> {
+pub(super) fn run(args: &BackupArgs) -> Result<ExitCode, Failure> {
     match Database::parse(args.file.as_os_str()) {
         Ok(Database::File(_) | Database::Memory) => {}
         Ok(Database::Postgres(_)) => {
@@ -41,6 +42,8 @@ pub(super) fn run(args: &BackupArgs) -> Result<Finished, Failure> {
     let store = args.database.open(false)?;
     let Backup { channels, ranges, bytes } = store.backup(&args.file, args.replace)?;
     let file = Escaped(args.file.display());
-    say!("{file}: {channels} channels with {ranges} processed ranges, {bytes} bytes, checked")?;
-    Ok(Finished::Well)
+    print_line!(
+        "{file}: {channels} channels with {ranges} processed ranges, {bytes} bytes, checked"
+    )?;
+    Ok(ExitCode::SUCCESS)
 }

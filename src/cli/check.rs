@@ -1,9 +1,11 @@
 //! `check`: the audit.
 
+use std::process::ExitCode;
+
 use clap::Args;
 
-use super::output::say;
-use super::{DatabaseArgs, Failure, Finished};
+use super::output::print_line;
+use super::{DatabaseArgs, Failure};
 use crate::terminal::Escaped;
 
 /// Audit a database: the stored state of each rocket must follow from its processed ranges
@@ -20,21 +22,21 @@ pub(super) struct CheckArgs {
     database: DatabaseArgs,
 }
 
-pub(super) fn run(args: &CheckArgs) -> Result<Finished, Failure> {
+pub(super) fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
     let store = args.database.open(false)?;
     let (mut findings, mut printed) = (0_u64, Ok(()));
     let audit = store.check(&mut |finding| {
         findings += 1;
         let place = finding.channel.unwrap_or_else(|| args.database.database.to_string());
         if printed.is_ok() {
-            printed = say!("{}: {}", Escaped(place), Escaped(finding.detail));
+            printed = print_line!("{}: {}", Escaped(place), Escaped(finding.detail));
         }
     })?;
     printed?;
-    say!(
+    print_line!(
         "{} channels with {} processed ranges checked: {findings} problems",
         audit.channels,
         audit.ranges
     )?;
-    Ok(if findings == 0 { Finished::Well } else { Finished::With(1) })
+    Ok(if findings == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

@@ -1,14 +1,16 @@
 //! `completions` and `man`: shell completion scripts and the manual page.
 
+use std::process::ExitCode;
+
 use clap::Args;
 use clap_complete::Shell;
 
-use super::{Failure, Finished, command, output};
+use super::{Failure, command, output};
 
 const PROGRAM: &str = "rocket-monitor";
-/// The program name passed to the bash generator. clap_complete spells a hyphen in two different
-/// ways there, so nothing after a subcommand would be completed.
-const NAME_IN_BASH: &str = "rocket_monitor";
+/// The program name passed to the bash generator. clap_complete replaces a hyphen in two different
+/// ways in that script, so that nothing after a subcommand would be completed.
+const BASH_NAME: &str = "rocket_monitor";
 
 /// Print a script that completes commands and options in a shell
 ///
@@ -27,22 +29,22 @@ pub(super) struct CompletionsArgs {
     shell: Shell,
 }
 
-pub(super) fn run(args: &CompletionsArgs) -> Result<Finished, Failure> {
-    let name = if args.shell == Shell::Bash { NAME_IN_BASH } else { PROGRAM };
+pub(super) fn run(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
+    let name = if args.shell == Shell::Bash { BASH_NAME } else { PROGRAM };
     // Buffered, because the generator panics if the reader closes the pipe.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command().bin_name(name), name, &mut script);
     if args.shell == Shell::Bash {
         script = String::from_utf8(script)?
-            .replace(&format!(" {NAME_IN_BASH}\n"), &format!(" {PROGRAM}\n"))
+            .replace(&format!(" {BASH_NAME}\n"), &format!(" {PROGRAM}\n"))
             .into_bytes();
     }
     output::print(&script)?;
-    Ok(Finished::Well)
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints the manual page, with every command.
-pub(super) fn manual() -> Result<Finished, Failure> {
+pub(super) fn manual() -> Result<ExitCode, Failure> {
     let mut page = Vec::new();
     let mut command = command();
     command.build();
@@ -55,5 +57,5 @@ pub(super) fn manual() -> Result<Finished, Failure> {
         section.render_options_section(&mut page)?;
     }
     output::print(&page)?;
-    Ok(Finished::Well)
+    Ok(ExitCode::SUCCESS)
 }

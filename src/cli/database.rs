@@ -6,10 +6,10 @@ use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, Command, Error};
 
-use super::output::complain;
+use super::output::print_error;
 use crate::store::{Database, may_hold_password};
 
-/// The prefix of our environment variables.
+/// The prefix of the program's environment variables.
 const VARIABLES: &str = "ROCKET_MONITOR_";
 
 /// Parses the value of `--database`. Its errors omit the value, which clap's own would show.
@@ -35,12 +35,12 @@ impl TypedValueParser for DatabaseParser {
 
 /// Removes from a message every argument and variable that may hold a password, whichever option it
 /// was meant for.
-pub(super) fn without_passwords(message: &str) -> String {
+pub(super) fn redact_passwords(message: &str) -> String {
     let variables =
         std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(VARIABLES));
     let texts = std::env::args_os().skip(1).chain(variables.map(|(_, value)| value));
     texts.fold(message.to_owned(), |message, text| {
-        // Messages quote what is not UTF-8 in the same way.
+        // Messages replace invalid UTF-8 by U+FFFD, too.
         let text = text.to_string_lossy();
         let value = text.split_once('=').map_or("", |(_, value)| value);
         let secrets = [&*text, value].into_iter().filter(|text| may_hold_password(text));
@@ -48,19 +48,19 @@ pub(super) fn without_passwords(message: &str) -> String {
     })
 }
 
-/// Every user of the machine can read a process's arguments.
-pub(super) fn warn_of_passwords() {
-    // An argument that is not UTF-8 names no server.
+/// Warns about a password in the arguments, which every user of the machine can read.
+pub(super) fn warn_about_passwords() {
+    // A Postgres URL is UTF-8.
     let mut arguments = std::env::args_os().filter_map(|argument| argument.into_string().ok());
     while let Some(argument) = arguments.next() {
-        let given = match argument.strip_prefix("--database") {
+        let value = match argument.strip_prefix("--database") {
             Some("") => arguments.next(),
             Some(value) => value.strip_prefix('=').map(str::to_owned),
             None => None,
         };
-        let database = given.and_then(|given| given.parse::<Database>().ok());
+        let database = value.and_then(|value| value.parse::<Database>().ok());
         if database.is_some_and(|database| database.has_password()) {
-            complain(
+            print_error(
                 "rocket-monitor: the --database argument holds a password, which others on this \
                  machine can see. Set ROCKET_MONITOR_DATABASE instead, or use a password file \
                  (~/.pgpass).",

@@ -1,10 +1,12 @@
 //! `forget`: removes a rocket.
 
+use std::process::ExitCode;
+
 use bytestring::ByteString;
 use clap::Args;
 
-use super::output::say;
-use super::{DatabaseArgs, Failure, Finished};
+use super::output::print_line;
+use super::{DatabaseArgs, Failure};
 use crate::domain::text::Channel;
 use crate::terminal::Escaped;
 
@@ -23,7 +25,7 @@ pub(super) struct ForgetArgs {
     database: DatabaseArgs,
 }
 
-pub(super) fn run(args: &ForgetArgs) -> Result<Finished, Failure> {
+pub(super) fn run(args: &ForgetArgs) -> Result<ExitCode, Failure> {
     let channel = Channel::new(ByteString::from(args.channel.as_str()))
         .map_err(|detail| format!("CHANNEL {detail}"))?;
     if !args.database.open(false)?.forget(&channel)? {
@@ -33,6 +35,6 @@ pub(super) fn run(args: &ForgetArgs) -> Result<Finished, Failure> {
         )
         .into());
     }
-    say!("forgot {}", Escaped(channel))?;
-    Ok(Finished::Well)
+    print_line!("forgot {}", Escaped(channel))?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -3,16 +3,17 @@
 use std::fs::File;
 use std::io::{Read, stdin};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::Args;
 
-use super::output::{self, complain, say};
-use super::{DatabaseArgs, Failure, Finished};
+use super::output::{self, print_error, print_line};
+use super::{DatabaseArgs, Failure};
 use crate::ingest::file;
 use crate::terminal::Escaped;
 use crate::wire::ndjson::BadLine;
 
-/// The number of rejected lines that are printed.
+/// The maximum number of rejected lines that are printed.
 const MAX_REJECTED_PRINTED: u64 = 100;
 
 /// Read a file of messages (newline-delimited JSON) straight into the database
@@ -32,7 +33,7 @@ pub(super) struct IngestArgs {
     database: DatabaseArgs,
 }
 
-pub(super) fn run(args: &IngestArgs) -> Result<Finished, Failure> {
+pub(super) fn run(args: &IngestArgs) -> Result<ExitCode, Failure> {
     if args.database.database.is_temporary() {
         return Err(
             "a database in memory would be lost when ingest ends; give --database the path \
@@ -44,35 +45,36 @@ pub(super) fn run(args: &IngestArgs) -> Result<Finished, Failure> {
     let store = args.database.open(true)?;
     let progress = progress_bar(bytes);
     let mut rejected = 0;
-    let bad_line = |bad: BadLine| {
+    let report_bad_line = |bad: BadLine| {
         rejected += 1;
         if rejected <= MAX_REJECTED_PRINTED {
-            progress
-                .suspend(|| complain(format_args!("line {}: {}", bad.line, Escaped(bad.detail))));
+            progress.suspend(|| {
+                print_error(format_args!("line {}: {}", bad.line, Escaped(bad.detail)))
+            });
         }
     };
-    let committed = |bytes| progress.inc(bytes as u64);
-    let ingested = file::ingest(input, &store, bad_line, committed);
+    let report_progress = |bytes| progress.inc(bytes as u64);
+    let ingested = file::ingest(input, &store, report_bad_line, report_progress);
     progress.finish_and_clear();
     let summary = ingested?;
     if summary.rejected > MAX_REJECTED_PRINTED {
-        complain(format_args!(
+        print_error(format_args!(
             "{} more lines were rejected",
             summary.rejected - MAX_REJECTED_PRINTED
         ));
     }
     let tally = summary.tally;
-    say!(
+    print_line!(
         "received {}: {} applied, {} duplicates, {} rejected",
         tally.applied + tally.duplicates + summary.rejected,
         tally.applied,
         tally.duplicates,
         summary.rejected
     )?;
-    Ok(if summary.rejected == 0 { Finished::Well } else { Finished::With(2) })
+    Ok(if summary.rejected == 0 { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }
 
-/// The input, and its length if known.
+/// The input, and its length in bytes if known.
 fn open(path: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>), Failure> {
     if path == Path::new("-") {
         return Ok((Box::new(stdin()), None));

@@ -1,15 +1,16 @@
 //! `launch`: simulates a fleet, and acceptance-tests a running service.
 
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::output::{self, complain, say};
-use super::{Failure, Finished, TokenArgs};
+use super::output::{self, print_error, print_line};
+use super::{Failure, TokenArgs};
 use crate::simulator::{Fleet, Sender, ServiceClient, Totals, base_url};
 use crate::tokens::Tokens;
 
-/// The number of disagreements that are printed.
+/// The maximum number of differing rockets that are printed.
 const MAX_DISAGREEMENTS_PRINTED: usize = 20;
 
 /// Simulate a fleet: send its messages to a running service, out of order and some of them twice
@@ -82,7 +83,7 @@ fn percent(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "must be from 0 to 100".to_owned())
 }
 
-pub(super) fn run(args: &LaunchArgs) -> Result<Finished, Failure> {
+pub(super) fn run(args: &LaunchArgs) -> Result<ExitCode, Failure> {
     let fleet = Fleet {
         seed: args.seed,
         rockets: args.rockets,
@@ -93,19 +94,20 @@ pub(super) fn run(args: &LaunchArgs) -> Result<Finished, Failure> {
     let base = base_url(&args.url)?;
     let write_token = args.tokens.write()?.as_ref().and_then(Tokens::first);
     let read_token = args.tokens.read()?.as_ref().and_then(Tokens::first);
-    // Duplicates are chosen at random, so the bar's length is the expected value.
-    let sent = (fleet.messages as f64 * (1.0 + fleet.duplicate_percent / 100.0)).round() as u64;
+    // The fleet chooses duplicates at random, so the bar's length is the expected value.
+    let expected_sends =
+        (fleet.messages as f64 * (1.0 + fleet.duplicate_percent / 100.0)).round() as u64;
     let style = "{wide_bar} {pos} messages sent ({rate} a second, {eta} to go)";
-    let progress = output::progress_bar(Some(sent), style);
+    let progress = output::progress_bar(Some(expected_sends), style);
     actix_web::rt::System::new().block_on(async {
         let client = ServiceClient::new(base, args.connections, write_token, read_token);
         let bar = progress.clone();
-        client.on_failure(move |failure| bar.suspend(|| complain(&failure)));
+        client.on_failure(move |failure| bar.suspend(|| print_error(&failure)));
         let sender = Sender::new(client, fleet, args.connections, args.message_delay, progress)?;
         let started = Instant::now();
         sender.send_all().await?;
         report(&fleet, &sender.totals(), started.elapsed())?;
-        if args.verify { verify(&fleet, &sender).await } else { Ok(Finished::Well) }
+        if args.verify { verify(&fleet, &sender).await } else { Ok(ExitCode::SUCCESS) }
     })
 }
 
@@ -115,14 +117,16 @@ fn report(fleet: &Fleet, totals: &Totals, elapsed: Duration) -> Result<(), Failu
     let rate = output::rate(sent as f64 / elapsed.as_secs_f64().max(1e-9));
     let milliseconds = |micros: u64| micros as f64 / 1_000.0;
     let rockets = fleet.rockets;
-    say!("sent      {sent} messages of {rockets} rockets in {elapsed:.1?}: {rate} a second")?;
-    say!(
+    print_line!(
+        "sent      {sent} messages of {rockets} rockets in {elapsed:.1?}: {rate} a second"
+    )?;
+    print_line!(
         "answers   {applied} applied, {duplicates} duplicates; {resent} sent again after a failure"
     )?;
     if latency.is_empty() {
         return Ok(());
     }
-    say!(
+    print_line!(
         "latency   median {:.2} ms, 99% {:.2} ms, highest {:.2} ms",
         milliseconds(latency.value_at_quantile(0.5)),
         milliseconds(latency.value_at_quantile(0.99)),
@@ -130,15 +134,15 @@ fn report(fleet: &Fleet, totals: &Totals, elapsed: Duration) -> Result<(), Failu
     )
 }
 
-async fn verify(fleet: &Fleet, sender: &Sender) -> Result<Finished, Failure> {
+async fn verify(fleet: &Fleet, sender: &Sender) -> Result<ExitCode, Failure> {
     let disagreements = sender.verify_all().await?;
     for disagreement in disagreements.iter().take(MAX_DISAGREEMENTS_PRINTED) {
-        say!("{disagreement}")?;
+        print_line!("{disagreement}")?;
     }
-    say!(
+    print_line!(
         "verified  {} rockets in both views: {} disagree with the in-order fold",
         fleet.rockets,
         disagreements.len()
     )?;
-    Ok(if disagreements.is_empty() { Finished::Well } else { Finished::With(1) })
+    Ok(if disagreements.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

@@ -45,9 +45,9 @@ pub(super) fn start(level: LogLevel) {
     // If stderr is closed, the log is lost: reporting the error on stderr would panic the logging
     // thread.
     let layer = fmt::layer().log_internal_errors(false);
-    let layer = if is_for_people() {
+    let layer = if logs_to_terminal() {
         let text = layer.with_writer(stderr).with_ansi(terminal_has_colours()).with_target(false);
-        text.fmt_fields(fields_for_people()).boxed()
+        text.fmt_fields(escaped_text_fields()).boxed()
     } else {
         layer
             .with_writer(|| EscapedJson(stderr()))
@@ -56,8 +56,8 @@ pub(super) fn start(level: LogLevel) {
             .with_ansi(false)
             .boxed()
     };
-    tracing_subscriber::registry().with(layer.with_filter(targets(level.into()))).init();
-    // Like other events: a log collector may not understand the standard text.
+    tracing_subscriber::registry().with(layer.with_filter(target_filter(level.into()))).init();
+    // Logs panics like other events: a log collector may not understand the standard text.
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         let place = panic.location().map(ToString::to_string);
@@ -66,19 +66,20 @@ pub(super) fn start(level: LogLevel) {
     }));
 }
 
-/// Libraries' INFO events help only with debugging, so they are logged from level DEBUG on.
-fn targets(level: LevelFilter) -> Targets {
-    let of_libraries = if level > LevelFilter::INFO { level } else { level.min(LevelFilter::WARN) };
-    // The pool warns about every connection that it finds closed, and then replaces it.
-    let of_pool = if level > LevelFilter::INFO { level } else { level.min(LevelFilter::ERROR) };
-    let targets = Targets::new().with_default(of_libraries).with_target("rocket_monitor", level);
-    targets.with_target("sqlx_core::pool", of_pool)
+/// Which events are logged. The INFO events of libraries help only with debugging, so they need
+/// level DEBUG.
+fn target_filter(level: LevelFilter) -> Targets {
+    let libraries = if level > LevelFilter::INFO { level } else { level.min(LevelFilter::WARN) };
+    // The pool warns about every closed connection, and then replaces it.
+    let pool = if level > LevelFilter::INFO { level } else { level.min(LevelFilter::ERROR) };
+    let targets = Targets::new().with_default(libraries).with_target("rocket_monitor", level);
+    targets.with_target("sqlx_core::pool", pool)
 }
 
 /// Logs that the service is listening on this address.
 pub(super) fn log_ready(address: &SocketAddr, database: &dyn Display) {
     let url = url(*address);
-    if is_for_people() {
+    if logs_to_terminal() {
         tracing::info!(%database, "Rocket Monitor is ready: open {url}");
     } else {
         tracing::info!(%address, %database, url, "listening");
@@ -96,13 +97,12 @@ fn url(mut address: SocketAddr) -> String {
     format!("http://{address}/")
 }
 
-fn is_for_people() -> bool {
+fn logs_to_terminal() -> bool {
     stderr().is_terminal()
 }
 
-/// Formats the message and the fields as text, with anything unsafe that senders put into them
-/// escaped.
-fn fields_for_people() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
+/// Formats the message and the fields as text. Escapes unsafe text of senders in them.
+fn escaped_text_fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
     let write = |writer: &mut Writer<'_>, field: &Field, value: &dyn Debug| {
         let value = format!("{value:?}");
         let value = escape(&value);
@@ -151,8 +151,8 @@ mod tests {
         }
     }
 
-    /// What is logged if a sender's text is the message, a field, or a displayed field.
-    fn logged(
+    /// The log, if a sender's text is the message, a field, and a displayed field.
+    fn log_hostile_text(
         layer: impl Fn(CapturedLog) -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync>,
     ) -> String {
         let log = CapturedLog::default();
@@ -168,13 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn what_senders_wrote_neither_acts_nor_forges_lines() {
-        let text = logged(|log| {
+    fn text_from_senders_can_neither_control_the_terminal_nor_forge_lines() {
+        let text = log_hostile_text(|log| {
             let layer = fmt::layer().with_writer(move || log.clone()).with_ansi(false);
-            layer.fmt_fields(fields_for_people()).boxed()
+            layer.fmt_fields(escaped_text_fields()).boxed()
         });
-        let json =
-            logged(|log| fmt::layer().json().with_writer(move || EscapedJson(log.clone())).boxed());
+        let json = log_hostile_text(|log| {
+            fmt::layer().json().with_writer(move || EscapedJson(log.clone())).boxed()
+        });
         for (log, times) in [(&text, 3), (&json, 3)] {
             assert_eq!(log.matches("forged").count(), times, "{log}");
             assert_eq!(log.matches('é').count(), times, "{log}");
@@ -190,37 +191,37 @@ mod tests {
     }
 
     #[test]
-    fn libraries_are_heard_when_something_is_wrong_or_is_looked_for() {
-        for (level, actix, ours) in [
+    fn libraries_log_warnings_and_at_level_debug_everything() {
+        for (level, actix, own) in [
             (LogLevel::Off, LevelFilter::OFF, LevelFilter::OFF),
             (LogLevel::Error, LevelFilter::ERROR, LevelFilter::ERROR),
             (LogLevel::Info, LevelFilter::WARN, LevelFilter::INFO),
             (LogLevel::Debug, LevelFilter::DEBUG, LevelFilter::DEBUG),
             (LogLevel::Trace, LevelFilter::TRACE, LevelFilter::TRACE),
         ] {
-            let targets = targets(level.into());
-            for wanted in [
+            let targets = target_filter(level.into());
+            for severity in [
                 tracing::Level::ERROR,
                 tracing::Level::WARN,
                 tracing::Level::INFO,
                 tracing::Level::DEBUG,
             ] {
                 assert_eq!(
-                    targets.would_enable("actix_server::builder", &wanted),
-                    actix >= wanted,
-                    "{level:?} {wanted}"
+                    targets.would_enable("actix_server::builder", &severity),
+                    actix >= severity,
+                    "{level:?} {severity}"
                 );
                 assert_eq!(
-                    targets.would_enable("rocket_monitor::cli", &wanted),
-                    ours >= wanted,
-                    "{level:?} {wanted}"
+                    targets.would_enable("rocket_monitor::cli", &severity),
+                    own >= severity,
+                    "{level:?} {severity}"
                 );
             }
         }
     }
 
     #[test]
-    fn urls_can_be_opened_on_this_machine() {
+    fn unspecified_addresses_become_loopback_urls() {
         for (address, opened) in [
             ("127.0.0.1:8088", "http://127.0.0.1:8088/"),
             ("0.0.0.0:80", "http://127.0.0.1:80/"),

@@ -1,9 +1,11 @@
 //! `migrate`: creates the schema or brings it up to date.
 
+use std::process::ExitCode;
+
 use clap::Args;
 
-use super::output::say;
-use super::{DatabaseArgs, Failure, Finished};
+use super::output::print_line;
+use super::{DatabaseArgs, Failure};
 use crate::terminal::Escaped;
 
 /// Create the database, or bring its schema up to date
@@ -35,14 +37,14 @@ fn buckets(text: &str) -> Result<u16, String> {
     count.ok_or_else(|| "it must be a power of two from 2 to 256".to_owned())
 }
 
-pub(super) fn run(args: &MigrateArgs) -> Result<Finished, Failure> {
+pub(super) fn run(args: &MigrateArgs) -> Result<ExitCode, Failure> {
     let store = args.database.open(true)?;
     let database = Escaped(&args.database.database);
-    say!("{database}: schema version {}, up to date", store.schema_version()?)?;
+    print_line!("{database}: schema version {}, up to date", store.schema_version()?)?;
     if args.distribute {
-        let done =
+        let outcome =
             if store.distribute(args.buckets)? { "distributed" } else { "distributed already" };
-        say!("{database}: {done}")?;
+        print_line!("{database}: {outcome}")?;
     }
-    Ok(Finished::Well)
+    Ok(ExitCode::SUCCESS)
 }

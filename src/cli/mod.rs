@@ -1,4 +1,5 @@
-//! The command line: shared options and exit statuses. Each subcommand has its own file.
+//! The command line: the options that commands share, and exit statuses. Each subcommand has its
+//! own file.
 
 mod backup;
 mod check;
@@ -21,7 +22,7 @@ use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use self::output::complain;
+use self::output::print_error;
 use crate::store::{Database, OpenError, OpenOptions, Store};
 use crate::terminal::escape;
 use crate::tokens::{TokenError, Tokens};
@@ -49,10 +50,10 @@ pub struct Cli {
     serve: serve::ServeArgs,
 }
 
-/// The old program's switch for Redis. It is no option of this program, so that neither the help
-/// nor the completions offer it; only its error is special.
+/// The Redis option of this program's predecessor. clap doesn't know it, so that neither help nor
+/// completions offer it; only its error is special.
 const REDIS_SWITCH: &str = "-r";
-const REDIS_IS_GONE: &str = "the option -r is gone, because Redis is no longer used. Use \
+const REDIS_REMOVED: &str = "the option -r is gone, because Redis is no longer used. Use \
                              --database PATH to keep the state in an SQLite file (the default is \
                              rockets.db), or --database memory to keep it only while the program \
                              runs.";
@@ -149,21 +150,15 @@ fn tokens(
     Tokens::load((option, file), (variable, value.as_deref()))
 }
 
-/// The exit status of a command that ran to its end.
-enum Finished {
-    Well,
-    With(u8),
-}
-
 /// Parses the command line and runs the command.
 pub fn run() -> ExitCode {
     let cli = match parse() {
         Ok(cli) => cli,
-        Err(answer) if is_redis_switch(&answer) => return fail(REDIS_IS_GONE, 2),
-        Err(answer) => return print_answer(&answer),
+        Err(error) if is_redis_switch(&error) => return fail(REDIS_REMOVED, 2),
+        Err(error) => return print_clap_output(&error),
     };
-    database::warn_of_passwords();
-    let finished = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+    database::warn_about_passwords();
+    let result = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::run(&args),
         Command::Launch(args) => launch::run(&args),
         Command::Ingest(args) => ingest::run(&args),
@@ -179,11 +174,7 @@ pub fn run() -> ExitCode {
         Command::Completions(args) => completions::run(&args),
         Command::Man => completions::manual(),
     };
-    match finished {
-        Ok(Finished::Well) => ExitCode::SUCCESS,
-        Ok(Finished::With(status)) => ExitCode::from(status),
-        Err(failure) => fail(&failure.to_string(), 1),
-    }
+    result.unwrap_or_else(|failure| fail(&failure.to_string(), 1))
 }
 
 fn is_redis_switch(error: &clap::Error) -> bool {
@@ -193,8 +184,8 @@ fn is_redis_switch(error: &clap::Error) -> bool {
 
 fn parse() -> Result<Cli, clap::Error> {
     let mut command = command();
-    // The options of `serve` are also those of the program without a command. Their variables must
-    // not stop a command that has no such option.
+    // Without a command, the program accepts the options of `serve`. Their variables must not stop
+    // a command that has no such option.
     let first = std::env::args_os().nth(1);
     if first.is_some_and(|first| command.find_subcommand(first).is_some()) {
         command = command.mut_args(|arg| arg.env(None));
@@ -203,33 +194,33 @@ fn parse() -> Result<Cli, clap::Error> {
     let parsed = matches.and_then(|matches| {
         Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     });
-    parsed.map_err(|error| explained(error, &command))
+    parsed.map_err(|error| explain(error, &command))
 }
 
-/// The command line, with values parsed leniently.
+/// The command line. It accepts several spellings of booleans, and any case of other fixed values.
 fn command() -> clap::Command {
-    fn lenient(command: clap::Command) -> clap::Command {
-        command.mut_args(lenient_about_values).mut_subcommands(lenient)
+    fn accept_lenient_values(command: clap::Command) -> clap::Command {
+        command.mut_args(accept_lenient_value).mut_subcommands(accept_lenient_values)
     }
-    // By itself, clap colours its output in any terminal where the variable CI is set.
+    // clap's default colours the output in any terminal if the variable CI is set.
     let colours =
         if output::terminal_has_colours() { ColorChoice::Auto } else { ColorChoice::Never };
-    lenient(Cli::command()).color(colours)
+    accept_lenient_values(Cli::command()).color(colours)
 }
 
-fn lenient_about_values(arg: Arg) -> Arg {
+fn accept_lenient_value(arg: Arg) -> Arg {
     let is_flag = matches!(arg.get_action(), ArgAction::SetTrue);
     // Help doesn't show the values of variables: they may be secret, or hold terminal escapes.
     let arg = arg.hide_env_values(true);
     let arg = if is_flag { arg.value_parser(boolean) } else { arg.ignore_case(true) };
     match value_of_variable(&arg) {
-        // Many shells and service managers can set a variable to nothing, but not unset it.
+        // Many shells and service managers can set a variable to the empty text, but not unset it.
         Some(value) if value.is_empty() && !is_secret(&arg) => arg.env(None),
         _ => arg,
     }
 }
 
-/// Whether it names a file of secrets. An empty variable is an error there: it must not leave the
+/// Whether an option names a file of secrets. Its variable must not be empty: that would leave the
 /// service without tokens.
 fn is_secret(arg: &Arg) -> bool {
     arg.get_long().is_some_and(|name| name.ends_with("-token-file"))
@@ -247,14 +238,14 @@ fn value_of_variable(arg: &Arg) -> Option<String> {
     arg.get_env().and_then(std::env::var_os).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// Makes a text that quotes arguments safe to print.
-fn printable(text: &str) -> String {
-    escape(&database::without_passwords(text)).into_owned()
+/// Makes a text that may quote arguments safe to print.
+fn redact_and_escape(text: &str) -> String {
+    escape(&database::redact_passwords(text)).into_owned()
 }
 
-/// Makes the values that an error quotes safe to print. If a value came from an environment
-/// variable, says so.
-fn explained(mut error: clap::Error, command: &clap::Command) -> clap::Error {
+/// Makes the values that an error quotes safe to print, and names the environment variable that a
+/// value came from.
+fn explain(mut error: clap::Error, command: &clap::Command) -> clap::Error {
     let variable = variable_at_fault(&error, command).map(|name| {
         StyledStr::from(format!(
             "the value comes from the environment variable {}",
@@ -264,10 +255,13 @@ fn explained(mut error: clap::Error, command: &clap::Command) -> clap::Error {
     let quoted: Vec<(ContextKind, ContextValue)> = error
         .context()
         .filter_map(|(kind, value)| match value {
-            ContextValue::String(text) => Some((kind, ContextValue::String(printable(text)))),
-            // clap's tips quote arguments, too.
+            ContextValue::String(text) => {
+                Some((kind, ContextValue::String(redact_and_escape(text))))
+            }
+            // clap's tips also quote arguments.
             ContextValue::StyledStrs(tips) => {
-                let tips = tips.iter().map(|tip| printable(&tip.to_string()).into()).collect();
+                let tips =
+                    tips.iter().map(|tip| redact_and_escape(&tip.to_string()).into()).collect();
                 Some((kind, ContextValue::StyledStrs(tips)))
             }
             _ => None,
@@ -299,17 +293,17 @@ fn variable_at_fault<'c>(error: &clap::Error, command: &'c clap::Command) -> Opt
 }
 
 /// Prints the help, the version, or a usage error.
-fn print_answer(answer: &clap::Error) -> ExitCode {
-    let printed = answer.print();
-    if answer.use_stderr() {
-        // If standard error can't be written, only the exit status is left.
+fn print_clap_output(error: &clap::Error) -> ExitCode {
+    let printed = error.print();
+    if error.use_stderr() {
+        // If standard error can't be written, only the exit status shows the error.
         return ExitCode::from(2);
     }
-    output::printed(printed)
+    output::ignore_closed_pipe(printed)
         .map_or_else(|failure| fail(&failure.to_string(), 1), |()| ExitCode::SUCCESS)
 }
 
 fn fail(message: &str, status: u8) -> ExitCode {
-    complain(format_args!("rocket-monitor: {}", printable(message)));
+    print_error(format_args!("rocket-monitor: {}", redact_and_escape(message)));
     ExitCode::from(status)
 }

@@ -2,12 +2,13 @@
 
 use std::io::{IsTerminal, stdout};
 use std::ops::ControlFlow;
+use std::process::ExitCode;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
-use super::output::{self, complain, say};
-use super::{DatabaseArgs, Failure, Finished};
+use super::output::{self, print_error, print_line};
+use super::{DatabaseArgs, Failure};
 use crate::store::Store;
 use crate::store::report::{Report, ReportRows, Value};
 use crate::terminal::{escape_json, escape_lines};
@@ -52,40 +53,41 @@ enum Format {
 }
 
 fn report_parser() -> impl TypedValueParser<Value = Report> {
-    PossibleValuesParser::new(Report::ALL.map(Report::name)).try_map(|name| named(&name))
+    PossibleValuesParser::new(Report::ALL.map(Report::name)).try_map(|name| parse_report(&name))
 }
 
-fn named(name: &str) -> Result<Report, String> {
+fn parse_report(name: &str) -> Result<Report, String> {
     let found = Report::ALL.into_iter().find(|report| report.name().eq_ignore_ascii_case(name));
     found.ok_or_else(|| format!("{name} is not a report"))
 }
 
-/// The number of rows in a table. All of them have to be in memory to find the columns' widths.
+/// The maximum number of rows in a table. All of them are in memory, to find the widths of the
+/// columns.
 const MAX_TABLE_ROWS: usize = 10_000;
-/// The number of rows that are printed at a time.
+/// The number of rows printed at a time.
 const ROWS_PER_PART: usize = 1_000;
 
-pub(super) fn run(args: &ReportArgs) -> Result<Finished, Failure> {
+pub(super) fn run(args: &ReportArgs) -> Result<ExitCode, Failure> {
     let store = args.database.open(false)?;
     match args.format {
         Format::Table => print_table(&store, args.name)?,
         Format::Json => print_rows(&store, args.name, Syntax::Json)?,
         Format::Csv => print_rows(&store, args.name, Syntax::Csv)?,
     }
-    Ok(Finished::Well)
+    Ok(ExitCode::SUCCESS)
 }
 
 fn print_table(store: &Store, report: Report) -> Result<(), Failure> {
     let mut rows = Vec::new();
     store.report_rows(report, &mut |row| {
         rows.push(row);
-        // One more than are shown tells that there are more.
+        // One row more than the table shows means that there are more.
         if rows.len() > MAX_TABLE_ROWS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     let rows = ReportRows::new(report, rows, MAX_TABLE_ROWS);
-    say!("{}", wire::table(&rows))?;
+    print_line!("{}", wire::table(&rows))?;
     if rows.truncated {
-        complain(format_args!(
+        print_error(format_args!(
             "rocket-monitor: only the first {MAX_TABLE_ROWS} rows are shown; --format csv or \
              --format json prints all of them"
         ));
@@ -100,7 +102,7 @@ fn print_rows(store: &Store, report: Report, syntax: Syntax) -> Result<(), Failu
         on_terminal: stdout().is_terminal(),
         rows: Vec::with_capacity(ROWS_PER_PART),
     };
-    // Kept, because the store only learns whether to go on.
+    // The callback only tells the store whether to continue, so the result is kept here.
     let mut printed = printer.start();
     if let Ok(ControlFlow::Continue(())) = printed {
         store.report_rows(report, &mut |row| {
@@ -114,17 +116,17 @@ fn print_rows(store: &Store, report: Report, syntax: Syntax) -> Result<(), Failu
     }
     match printed? {
         ControlFlow::Continue(()) => printer.end(),
-        // Nobody reads the rest.
+        // The reader has closed the pipe.
         ControlFlow::Break(()) => Ok(()),
     }
 }
 
-/// Prints rows as they come, many at a time.
+/// Prints rows in batches.
 struct Printer {
     writer: ReportWriter,
     syntax: Syntax,
     on_terminal: bool,
-    /// Read, but not printed yet.
+    /// Rows that are not printed yet.
     rows: Vec<Vec<Value>>,
 }
 
@@ -144,7 +146,7 @@ impl Printer {
 
     fn end(mut self) -> Result<(), Failure> {
         if self.print_rows()?.is_continue() && self.syntax == Syntax::Json {
-            say!("{}", self.writer.end())?;
+            print_line!("{}", self.writer.end())?;
         }
         Ok(())
     }
@@ -155,7 +157,7 @@ impl Printer {
         self.print(text)
     }
 
-    /// Escapes text on a terminal; programs get it as it is.
+    /// Prints the text, escaped if standard output is a terminal.
     fn print(&self, text: Vec<u8>) -> Result<ControlFlow<()>, Failure> {
         if !self.on_terminal {
             return output::print_part(&text);

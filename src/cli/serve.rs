@@ -3,22 +3,23 @@
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::num::NonZero;
+use std::process::ExitCode;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::logging::{self, LogLevel};
-use super::{DatabaseArgs, Failure, Finished, TokenArgs};
+use super::{DatabaseArgs, Failure, TokenArgs};
 use crate::http::{Access, Capacity};
 use crate::ingest::Limits;
 use crate::service::{Service, ServiceConfig};
 use crate::tokens::Tokens;
 
-/// The accept backlog: connections the kernel queues until they are accepted.
+/// The accept backlog: the connections that the kernel queues until the service accepts them.
 const BACKLOG: i32 = 4_096;
 
 /// The limit on open files to ask the system for. Each connection needs one.
-const FILES_WANTED: u64 = 65_536;
+const REQUESTED_OPEN_FILES: u64 = 65_536;
 
 /// Serve the HTTP API and the dashboard (the default command)
 ///
@@ -59,7 +60,7 @@ pub(super) struct ServeArgs {
     log_level: LogLevel,
 }
 
-pub(super) fn run(args: &ServeArgs) -> Result<Finished, Failure> {
+pub(super) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     logging::start(args.log_level);
     let access = access(args)?;
     let capacity = capacity_of_system()?;
@@ -71,10 +72,11 @@ pub(super) fn run(args: &ServeArgs) -> Result<Finished, Failure> {
         logging::log_ready(address, &args.database.database);
     }
     service.wait()?;
-    Ok(Finished::Well)
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Ready when the process is asked to end. Signals are caught as soon as this returns.
+/// Is ready at SIGTERM or SIGINT. The process catches these signals as soon as this function
+/// returns.
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -87,33 +89,33 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Files that the threads, the log, the listener and the store hold open while there are no
-/// clients. Each worker needs more.
-const OWN_FILES: usize = 21;
-const FILES_A_WORKER: usize = 6;
-/// Files that the store opens for reads: two for each reader, or one connection to a server. With
-/// few files it makes do with one reader.
-const READERS_FILES: usize = 64;
-const FEWEST_READERS_FILES: usize = 2;
+/// Files that the threads, the log, the listener and the store hold open without any clients, and
+/// those that each worker adds.
+const BASE_FILES: usize = 21;
+const FILES_PER_WORKER: usize = 6;
+/// Files that the store opens for reads: two for each reader, or one connection to a server. If
+/// files are scarce, it opens one reader.
+const READER_FILES: usize = 64;
+const MIN_READER_FILES: usize = 2;
 /// Below this limit, files are scarce: run one worker and one reader.
 const FEW_FILES: usize = 256;
 
 /// Divides the open files that the system allows among workers, readers and connections. Fails if
 /// there are too few.
 fn capacity_of_system() -> Result<Capacity, String> {
-    let allowed = rlimit::increase_nofile_limit(FILES_WANTED);
+    let allowed = rlimit::increase_nofile_limit(REQUESTED_OPEN_FILES);
     let allowed =
         allowed.map_err(|error| format!("the limit on open files can't be read: {error}"))?;
-    let capacity = capacity_of(usize::try_from(allowed).unwrap_or(usize::MAX))?;
+    let capacity = capacity_for(usize::try_from(allowed).unwrap_or(usize::MAX))?;
     tracing::debug!(allowed, connections = capacity.connections, "limit on open files");
     Ok(capacity)
 }
 
-fn capacity_of(files: usize) -> Result<Capacity, String> {
+fn capacity_for(files: usize) -> Result<Capacity, String> {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let (workers, readers) =
-        if files < FEW_FILES { (1, FEWEST_READERS_FILES) } else { (cores, READERS_FILES) };
-    let needed = OWN_FILES + workers * FILES_A_WORKER + readers;
+        if files < FEW_FILES { (1, MIN_READER_FILES) } else { (cores, READER_FILES) };
+    let needed = BASE_FILES + workers * FILES_PER_WORKER + readers;
     let connections = files.saturating_sub(needed);
     if connections == 0 {
         return Err(format!(
@@ -136,12 +138,12 @@ fn access(args: &ServeArgs) -> Result<Access, Failure> {
 
 /// Binds the sockets before opening anything else, so that a second instance fails here.
 fn bind(args: &ServeArgs, access: &Access) -> Result<Vec<TcpListener>, Failure> {
-    // What is no address may be anything, also a URL with a password, so it is not repeated.
-    let no_address = |error| {
-        let hint = hint(&args.listen);
+    // The error doesn't repeat the value, which may be anything, even a URL with a password.
+    let invalid = |error| {
+        let hint = listen_hint(&args.listen);
         format!("the value of --listen can't be used: {error}; {hint}")
     };
-    let addresses: Vec<SocketAddr> = args.listen.to_socket_addrs().map_err(no_address)?.collect();
+    let addresses: Vec<SocketAddr> = args.listen.to_socket_addrs().map_err(invalid)?.collect();
     let unusable = |reason: String| format!("--listen {}: {reason}", args.listen);
     let protected = access.write.is_some() && access.read.is_some();
     let is_open =
@@ -154,7 +156,7 @@ fn bind(args: &ServeArgs, access: &Access) -> Result<Vec<TcpListener>, Failure> 
         ))
         .into());
     }
-    let unbound = |error: std::io::Error| match error.kind() {
+    let bind_error = |error: std::io::Error| match error.kind() {
         ErrorKind::AddrInUse => {
             format!("{error}; stop the program that uses the address, or choose another port")
         }
@@ -162,18 +164,18 @@ fn bind(args: &ServeArgs, access: &Access) -> Result<Vec<TcpListener>, Failure> 
     };
     let bound = addresses
         .iter()
-        .map(|address| bind_one(*address).map_err(|error| unusable(unbound(error))));
+        .map(|address| bind_one(*address).map_err(|error| unusable(bind_error(error))));
     Ok(bound.collect::<Result<_, _>>()?)
 }
 
-/// Suggests a correct value for a --listen that can't be used. Of the value it repeats only what is
-/// the name of a host: the rest may be a password, if this is a URL given by mistake.
-fn hint(listen: &str) -> String {
+/// Suggests a correct value for a --listen that can't be used. It repeats only a host name and a
+/// port of the value: the rest may be a password, if the value is a URL given by mistake.
+fn listen_hint(listen: &str) -> String {
     const DEFAULT_PORT: &str = "8088";
     let address = listen.trim().trim_end_matches('/');
     let address = address.split_once("://").map_or(address, |(_, address)| address);
     let is_port = |text: &str| text.parse::<u16>().is_ok();
-    let meant = match address.strip_prefix(':').unwrap_or(address) {
+    let suggestion = match address.strip_prefix(':').unwrap_or(address) {
         port if is_port(port) => format!("127.0.0.1:{port}"),
         _ if address.parse::<std::net::Ipv6Addr>().is_ok() => format!("[{address}]:{DEFAULT_PORT}"),
         _ => match address.rsplit_once(':').unwrap_or((address, "")) {
@@ -181,25 +183,25 @@ fn hint(listen: &str) -> String {
             (host, port) => format!("{host}:{}", if is_port(port) { port } else { DEFAULT_PORT }),
         },
     };
-    if meant == listen {
+    if suggestion == listen {
         return "the name before the colon can't be resolved; use an address like 127.0.0.1"
             .to_owned();
     }
     format!(
-        "give ADDRESS:PORT, for example --listen {meant}, or 0.0.0.0:PORT for every address of \
-         this machine"
+        "give ADDRESS:PORT, for example --listen {suggestion}, or 0.0.0.0:PORT for every address \
+         of this machine"
     )
 }
 
 fn is_host_name(text: &str) -> bool {
-    let belongs = |char: char| char.is_ascii_alphanumeric() || "-._".contains(char);
-    !text.is_empty() && text.chars().all(belongs)
+    let is_name_char = |char: char| char.is_ascii_alphanumeric() || "-._".contains(char);
+    !text.is_empty() && text.chars().all(is_name_char)
 }
 
 fn bind_one(address: SocketAddr) -> std::io::Result<TcpListener> {
     let domain = if address.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
-    // Lets a restarted process bind while connections of the previous one are in TIME_WAIT.
+    // Lets a restarted process bind while connections of the previous process are in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -211,8 +213,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listen_that_is_no_address_and_port_draws_a_hint() {
-        for (listen, meant) in [
+    fn an_unusable_listen_value_gets_a_hint_without_passwords() {
+        for (listen, suggestion) in [
             ("8088", "127.0.0.1:8088"),
             (":9000", "127.0.0.1:9000"),
             ("", "127.0.0.1:8088"),
@@ -223,12 +225,12 @@ mod tests {
             ("http://127.0.0.1:9000/", "127.0.0.1:9000"),
         ] {
             assert!(
-                hint(listen).contains(&format!("--listen {meant},")),
+                listen_hint(listen).contains(&format!("--listen {suggestion},")),
                 "{listen}: {}",
-                hint(listen)
+                listen_hint(listen)
             );
         }
-        assert!(hint("nowhere.example:8088").contains("can't be resolved"));
+        assert!(listen_hint("nowhere.example:8088").contains("can't be resolved"));
         for listen in [
             "u:s3cret@h/d",
             "u:a:s3cret:1",
@@ -237,7 +239,7 @@ mod tests {
             "postgres://u:a:s3cret@127.0.0.1:5432/rockets",
             "host=h password=s3cret",
         ] {
-            assert!(!hint(listen).contains("s3cret"), "{listen}: {}", hint(listen));
+            assert!(!listen_hint(listen).contains("s3cret"), "{listen}: {}", listen_hint(listen));
         }
     }
 }

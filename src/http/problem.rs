@@ -91,7 +91,7 @@ impl Problem {
     pub(super) fn internal() -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
-            "The service has a defect that this request came upon; its log says where.",
+            "The service failed unexpectedly; its log has the details.",
         )
     }
 

@@ -13,15 +13,15 @@ use crate::tokens::Token;
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a request is retried before the run fails.
-const RETRY_FOR: Duration = Duration::from_secs(60);
+const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 /// The pause before a request is retried.
-const RETRY_AFTER: Duration = Duration::from_millis(200);
-/// The shortest time between two reported failures; those in between are not reported.
-const REPORT_FAILURES_EVERY: Duration = Duration::from_secs(10);
+const RETRY_DELAY: Duration = Duration::from_millis(200);
+/// The shortest time between two reported failures. Failures in between are not reported.
+const FAILURE_REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// The largest response that is read: a rocket with 100 gaps, or an error.
-const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
 
-/// Reports a failure of a request that will be retried.
+/// Reports the failure of a request before its retry.
 type ReportFailure = Box<dyn Fn(String)>;
 
 /// A client of one service. Its errors are sentences for the user.
@@ -31,28 +31,28 @@ pub struct ServiceClient {
     write_token: Option<Token>,
     read_token: Option<Token>,
     /// Whether the service has ever been reached.
-    reached: Cell<bool>,
-    failure_reported: Cell<Option<Instant>>,
+    was_reached: Cell<bool>,
+    last_report: Cell<Option<Instant>>,
     report_failure: RefCell<ReportFailure>,
 }
 
-/// A response that does not ask to retry later, and how it was got.
-pub(super) struct Answer {
+/// A response that needs no retry.
+pub(super) struct Response {
     pub(super) status: StatusCode,
-    /// The message was a duplicate.
+    /// Whether the message was a duplicate.
     pub(super) replayed: bool,
     pub(super) body: Bytes,
-    /// How often the request was sent again.
+    /// The number of retries before this response.
     pub(super) retries: u64,
 }
 
-impl Answer {
-    fn asks_to_retry(&self) -> bool {
+impl Response {
+    fn is_retryable(&self) -> bool {
         self.status.is_server_error() || self.status == StatusCode::TOO_MANY_REQUESTS
     }
 }
 
-impl std::fmt::Display for Answer {
+impl std::fmt::Display for Response {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{} {}", self.status, Escaped(String::from_utf8_lossy(&self.body)))
     }
@@ -76,24 +76,23 @@ impl ServiceClient {
             base,
             write_token,
             read_token,
-            reached: Cell::new(false),
-            failure_reported: Cell::new(None),
+            was_reached: Cell::new(false),
+            last_report: Cell::new(None),
             report_failure: RefCell::new(Box::new(|_| {})),
         }
     }
 
-    /// Sets what to do with failures that are retried; at most one in ten seconds is reported.
+    /// Sets the function that reports retried failures, at most one in ten seconds.
     pub fn on_failure(&self, report: impl Fn(String) + 'static) {
         *self.report_failure.borrow_mut() = Box::new(report);
     }
 
-    /// The URL of a path of the service.
     pub(super) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
 
     /// Posts a message, as JSON.
-    pub(super) async fn post_message(&self, json: Bytes) -> Result<Answer, String> {
+    pub(super) async fn post_message(&self, json: Bytes) -> Result<Response, String> {
         let url = self.url("/messages");
         let post = || {
             let request = authorized(self.client.post(&url), &self.write_token);
@@ -102,63 +101,64 @@ impl ServiceClient {
         self.retry(&url, post).await
     }
 
-    /// Gets a URL of the service.
-    pub(super) async fn get(&self, url: &str) -> Result<Answer, String> {
+    pub(super) async fn get(&self, url: &str) -> Result<Response, String> {
         self.retry(url, || authorized(self.client.get(url), &self.read_token).send()).await
     }
 
-    /// Retries a request until the response is something other than "try again later".
+    /// Sends a request until its response needs no retry.
     async fn retry(
         &self,
         url: &str,
         request: impl Fn() -> awc::SendClientRequest,
-    ) -> Result<Answer, String> {
+    ) -> Result<Response, String> {
         let first_sent = Instant::now();
         let mut retries = 0;
         loop {
             let failure = match self.send(request()).await {
-                Ok(answer) if !answer.asks_to_retry() => return Ok(Answer { retries, ..answer }),
-                Ok(answer) => answer.to_string(),
+                Ok(response) if !response.is_retryable() => {
+                    return Ok(Response { retries, ..response });
+                }
+                Ok(response) => response.to_string(),
                 Err(failure) => failure,
             };
-            if !self.reached.get() {
+            if !self.was_reached.get() {
                 return Err(format!(
                     "{}: no service answers there: {failure}. Check the address, and that \
                      rocket-monitor serve is running.",
                     self.base
                 ));
             }
-            if first_sent.elapsed() > RETRY_FOR {
+            if first_sent.elapsed() > RETRY_TIMEOUT {
                 return Err(format!(
                     "{url}: no success after retrying for {} seconds: {failure}",
-                    RETRY_FOR.as_secs()
+                    RETRY_TIMEOUT.as_secs()
                 ));
             }
             self.report(url, &failure);
             retries += 1;
-            actix_web::rt::time::sleep(RETRY_AFTER).await;
+            actix_web::rt::time::sleep(RETRY_DELAY).await;
         }
     }
 
-    async fn send(&self, request: awc::SendClientRequest) -> Result<Answer, String> {
+    async fn send(&self, request: awc::SendClientRequest) -> Result<Response, String> {
         let response = request.await;
         // A timeout counts as reached: something accepted the connection.
         if matches!(response, Ok(_) | Err(SendRequestError::Timeout)) {
-            self.reached.set(true);
+            self.was_reached.set(true);
         }
         let mut response = response.map_err(|error| error.to_string())?;
         let status = response.status();
         let replayed = response.headers().contains_key("idempotent-replayed");
         let body =
-            response.body().limit(MAX_ANSWER_BYTES).await.map_err(|error| error.to_string())?;
-        Ok(Answer { status, replayed, body, retries: 0 })
+            response.body().limit(MAX_RESPONSE_BYTES).await.map_err(|error| error.to_string())?;
+        Ok(Response { status, replayed, body, retries: 0 })
     }
 
     fn report(&self, url: &str, failure: &str) {
-        let reported = self.failure_reported.get();
-        if reported.is_none_or(|reported| reported.elapsed() > REPORT_FAILURES_EVERY) {
-            self.failure_reported.set(Some(Instant::now()));
-            let seconds = RETRY_FOR.as_secs();
+        let reported = self.last_report.get();
+        if reported.is_none_or(|reported| reported.elapsed() > FAILURE_REPORT_INTERVAL) {
+            self.last_report.set(Some(Instant::now()));
+            let seconds = RETRY_TIMEOUT.as_secs();
             let report = self.report_failure.borrow();
             report(format!("{url}: {failure}; retrying for up to {seconds} seconds"));
         }

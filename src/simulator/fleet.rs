@@ -30,13 +30,13 @@ pub struct Fleet {
     pub messages: u64,
     /// The percentage of messages that arrive a second time.
     pub duplicate_percent: f64,
-    /// How many places late a message may arrive in the order of its channel.
+    /// How many positions late a message may arrive in the order of its channel.
     pub displacement: u32,
 }
 
 /// The content of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Saying {
+enum Content {
     Launched { rocket_type: &'static str, speed: i32, mission: &'static str },
     SpeedIncreased(i32),
     SpeedDecreased(i32),
@@ -44,18 +44,14 @@ enum Saying {
     Exploded(&'static str),
 }
 
-/// The state of a rocket after all of its messages.
+/// The state of a rocket after all its messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Expected {
+pub struct ExpectedRocket {
     /// `awaitingLaunch`, `launched` or `exploded`.
     pub status: &'static str,
-    /// Its type.
     pub rocket_type: Option<&'static str>,
-    /// Its speed.
     pub speed: i64,
-    /// Its mission.
     pub mission: Option<&'static str>,
-    /// Why it exploded.
     pub exploded_reason: Option<&'static str>,
     /// The number of the message that set the mission.
     pub latest_mission_message: Option<u32>,
@@ -79,7 +75,7 @@ impl Fleet {
         )
     }
 
-    /// How many messages a rocket sends. They are numbered from 1.
+    /// The number of messages of a rocket. They are numbered from 1.
     pub fn messages_of(&self, rocket: u32) -> u32 {
         let rockets = u64::from(self.rockets.max(1));
         let more = u64::from(u64::from(rocket) < self.messages % rockets);
@@ -88,18 +84,18 @@ impl Fleet {
 
     /// Writes a message as JSON, without a line end.
     pub fn write_message(&self, channel: &str, rocket: u32, number: u32, json: &mut Vec<u8>) {
-        let (time, saying) = self.message(rocket, number);
-        let (kind, body) = match saying {
-            Saying::Launched { rocket_type, speed, mission } => (
+        let (time, content) = self.message(rocket, number);
+        let (kind, body) = match content {
+            Content::Launched { rocket_type, speed, mission } => (
                 "Launched",
                 format!(r#""type":"{rocket_type}","launchSpeed":{speed},"mission":"{mission}""#),
             ),
-            Saying::SpeedIncreased(by) => ("SpeedIncreased", format!(r#""by":{by}"#)),
-            Saying::SpeedDecreased(by) => ("SpeedDecreased", format!(r#""by":{by}"#)),
-            Saying::MissionChanged(mission) => {
+            Content::SpeedIncreased(by) => ("SpeedIncreased", format!(r#""by":{by}"#)),
+            Content::SpeedDecreased(by) => ("SpeedDecreased", format!(r#""by":{by}"#)),
+            Content::MissionChanged(mission) => {
                 ("MissionChanged", format!(r#""newMission":"{mission}""#))
             }
-            Saying::Exploded(reason) => ("Exploded", format!(r#""reason":"{reason}""#)),
+            Content::Exploded(reason) => ("Exploded", format!(r#""reason":"{reason}""#)),
         };
         // Writing to memory can't fail.
         let _ = write!(
@@ -116,27 +112,27 @@ impl Fleet {
         );
     }
 
-    /// The order of arrival, as (rocket, number): the rockets take turns, and each rocket's
-    /// messages are displaced and partly repeated.
+    /// The order of arrival, as (rocket, number). The rockets alternate; each rocket's messages are
+    /// displaced and partly repeated.
     pub fn arrivals(&self) -> Arrivals {
         let channels = (0..self.rockets).map(|rocket| ChannelArrivals {
             next: 1,
             last: self.messages_of(rocket),
-            draws: 0,
+            draw_count: 0,
             displaced: BinaryHeap::new(),
         });
-        Arrivals { fleet: *self, channels: channels.collect(), turn: 0, ended: 0 }
+        Arrivals { fleet: *self, channels: channels.collect(), next_rocket: 0, finished_rockets: 0 }
     }
 
-    /// The in-order fold of all messages of a rocket.
-    pub fn expected(&self, rocket: u32) -> Expected {
-        let mut expected = Expected { status: "awaitingLaunch", ..Expected::default() };
+    /// The state of a rocket: its messages, folded in order.
+    pub fn expected(&self, rocket: u32) -> ExpectedRocket {
+        let mut expected = ExpectedRocket { status: "awaitingLaunch", ..ExpectedRocket::default() };
         let mut latest: Option<Timestamp> = None;
         for number in 1..=self.messages_of(rocket) {
-            let (time, saying) = self.message(rocket, number);
+            let (time, content) = self.message(rocket, number);
             latest = latest.max(Some(time));
-            match saying {
-                Saying::Launched { rocket_type, speed, mission } => {
+            match content {
+                Content::Launched { rocket_type, speed, mission } => {
                     if expected.status != "exploded" {
                         expected.status = "launched";
                     }
@@ -145,13 +141,13 @@ impl Fleet {
                     (expected.mission, expected.latest_mission_message) =
                         (Some(mission), Some(number));
                 }
-                Saying::SpeedIncreased(by) => expected.speed += i64::from(by),
-                Saying::SpeedDecreased(by) => expected.speed -= i64::from(by),
-                Saying::MissionChanged(mission) => {
+                Content::SpeedIncreased(by) => expected.speed += i64::from(by),
+                Content::SpeedDecreased(by) => expected.speed -= i64::from(by),
+                Content::MissionChanged(mission) => {
                     (expected.mission, expected.latest_mission_message) =
                         (Some(mission), Some(number));
                 }
-                Saying::Exploded(reason) => {
+                Content::Exploded(reason) => {
                     expected.status = "exploded";
                     (expected.exploded_reason, expected.latest_exploded_message) =
                         (Some(reason), Some(number));
@@ -162,26 +158,27 @@ impl Fleet {
         expected
     }
 
-    fn message(&self, rocket: u32, number: u32) -> (Timestamp, Saying) {
+    #[expect(clippy::expect_used, reason = "the numbers of messages bound the times")]
+    fn message(&self, rocket: u32, number: u32) -> (Timestamp, Content) {
         let random = self.random(rocket, number, 3);
         let pick = |from: &[&'static str], random: u64| from[(random % from.len() as u64) as usize];
         let by = (random >> 32 & 0xfff) as i32 + 1;
-        let saying = match random % 100 {
-            _ if number == 1 => Saying::Launched {
+        let content = match random % 100 {
+            _ if number == 1 => Content::Launched {
                 rocket_type: pick(&TYPES, random >> 8),
                 speed: by,
                 mission: pick(&MISSIONS, random >> 16),
             },
-            0..50 => Saying::SpeedIncreased(by),
-            50..90 => Saying::SpeedDecreased(by),
-            90..99 => Saying::MissionChanged(pick(&MISSIONS, random >> 8)),
-            _ => Saying::Exploded(pick(&REASONS, random >> 8)),
+            0..50 => Content::SpeedIncreased(by),
+            50..90 => Content::SpeedDecreased(by),
+            90..99 => Content::MissionChanged(pick(&MISSIONS, random >> 8)),
+            _ => Content::Exploded(pick(&REASONS, random >> 8)),
         };
-        // One second apart, by clocks that are off by up to two seconds.
+        // The messages are one second apart, by clocks that are off by up to two seconds.
         let micros =
             i64::from(number) * 1_000_000 + i64::from(rocket) * 137 + (random >> 44) as i64 * 2;
         let time = Timestamp::from_unix_micros(FIRST_LAUNCH + micros);
-        (time.unwrap_or(Timestamp::from_system_time(std::time::UNIX_EPOCH)), saying)
+        (time.expect("2^32 seconds after 2022 are before the year 10000"), content)
     }
 
     /// A number that depends only on its arguments and the seed: SplitMix64 (Steele, Lea and Flood,
@@ -199,23 +196,23 @@ fn mix(value: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// See [`Fleet::arrivals`]. Its memory grows with the rockets and the displacement, not with the
-/// messages.
+/// Iterates over [`Fleet::arrivals`]. Its memory grows with the rockets and the displacement, not
+/// with the messages.
 #[derive(Clone, Debug)]
 pub struct Arrivals {
     fleet: Fleet,
     channels: Vec<ChannelArrivals>,
-    turn: usize,
-    /// How many rockets in a row have nothing left to send.
-    ended: usize,
+    next_rocket: usize,
+    /// The number of consecutive rockets that had nothing left to send.
+    finished_rockets: usize,
 }
 
 #[derive(Clone, Debug)]
 struct ChannelArrivals {
     next: u32,
     last: u32,
-    draws: u32,
-    /// Messages that were sent but have not arrived, by their place of arrival.
+    draw_count: u32,
+    /// Messages that were sent but have not arrived, by their position of arrival.
     displaced: BinaryHeap<Reverse<(u64, u32)>>,
 }
 
@@ -223,18 +220,22 @@ impl Iterator for Arrivals {
     /// The rocket's index and the message's number.
     type Item = (u32, u32);
 
+    #[expect(clippy::expect_used, reason = "the fleet counts its rockets as u32")]
     fn next(&mut self) -> Option<Self::Item> {
-        while self.ended < self.channels.len() {
-            let turn = self.turn;
-            self.turn = (turn + 1) % self.channels.len();
-            let rocket = u32::try_from(turn).unwrap_or(u32::MAX);
-            match self.channels.get_mut(turn).and_then(|channel| channel.next(&self.fleet, rocket))
+        while self.finished_rockets < self.channels.len() {
+            let next_rocket = self.next_rocket;
+            self.next_rocket = (next_rocket + 1) % self.channels.len();
+            let rocket = u32::try_from(next_rocket).expect("the fleet counts its rockets as u32");
+            match self
+                .channels
+                .get_mut(next_rocket)
+                .and_then(|channel| channel.next(&self.fleet, rocket))
             {
                 Some(number) => {
-                    self.ended = 0;
+                    self.finished_rockets = 0;
                     return Some((rocket, number));
                 }
-                None => self.ended += 1,
+                None => self.finished_rockets += 1,
             }
         }
         None
@@ -244,8 +245,8 @@ impl Iterator for Arrivals {
 impl ChannelArrivals {
     fn next(&mut self, fleet: &Fleet, rocket: u32) -> Option<u32> {
         loop {
-            // Messages sent from now on arrive at place `next` or later.
-            let due = |place: u64| self.next > self.last || place <= u64::from(self.next);
+            // Later messages arrive at position `next` or after it.
+            let due = |position: u64| self.next > self.last || position <= u64::from(self.next);
             if let Some(Reverse((_, number))) =
                 self.displaced.peek().filter(|arrival| due(arrival.0.0))
             {
@@ -256,26 +257,26 @@ impl ChannelArrivals {
             if self.next > self.last {
                 return None;
             }
-            self.send(fleet, rocket);
+            self.send_next(fleet, rocket);
         }
     }
 
-    fn send(&mut self, fleet: &Fleet, rocket: u32) {
+    fn send_next(&mut self, fleet: &Fleet, rocket: u32) {
         let number = self.next;
         self.next += 1;
-        let late = |draw: u64| draw % (u64::from(fleet.displacement) + 1);
-        let place = u64::from(number) + late(self.draw(fleet, rocket));
-        self.displaced.push(Reverse((place, number)));
+        let delay = |draw: u64| draw % (u64::from(fleet.displacement) + 1);
+        let position = u64::from(number) + delay(self.draw(fleet, rocket));
+        self.displaced.push(Reverse((position, number)));
         let percent = (self.draw(fleet, rocket) % 1_000_000) as f64 / 10_000.0;
         if percent < fleet.duplicate_percent {
-            let place = u64::from(number) + late(self.draw(fleet, rocket));
-            self.displaced.push(Reverse((place, number)));
+            let position = u64::from(number) + delay(self.draw(fleet, rocket));
+            self.displaced.push(Reverse((position, number)));
         }
     }
 
     fn draw(&mut self, fleet: &Fleet, rocket: u32) -> u64 {
-        self.draws = self.draws.wrapping_add(1);
-        fleet.random(rocket, self.draws, 4)
+        self.draw_count = self.draw_count.wrapping_add(1);
+        fleet.random(rocket, self.draw_count, 4)
     }
 }
 
@@ -287,7 +288,7 @@ mod tests {
         Fleet { seed: 7, rockets: 10, messages: 1_003, duplicate_percent: 10.0, displacement: 20 };
 
     #[test]
-    fn every_message_arrives_and_some_twice_and_none_far_from_its_place() {
+    fn every_message_arrives_near_its_place_and_some_twice() {
         let mut seen = vec![Vec::new(); 10];
         for (rocket, number) in FLEET.arrivals() {
             seen[rocket as usize].push(number);
@@ -303,8 +304,8 @@ mod tests {
                 }
             }
             assert!(distinct.windows(2).any(|pair| pair[0] > pair[1]), "in order");
-            for (place, number) in (1..).zip(&distinct) {
-                assert!(number.abs_diff(place) <= FLEET.displacement, "{number} at {place}");
+            for (position, number) in (1..).zip(&distinct) {
+                assert!(number.abs_diff(position) <= FLEET.displacement, "{number} at {position}");
             }
             distinct.sort_unstable();
             assert!(distinct.into_iter().eq(1..=FLEET.messages_of(rocket)));
@@ -312,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_run_says_the_same_and_more() {
+    fn a_longer_run_repeats_the_messages_of_a_shorter_run() {
         let longer = Fleet { messages: 5_000, duplicate_percent: 0.0, ..FLEET };
         let json = |fleet: &Fleet| {
             let mut json = Vec::new();

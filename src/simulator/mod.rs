@@ -1,8 +1,8 @@
-//! The simulator: a fleet, the client that sends its messages to a running service, and the
-//! comparison of the service's answers with the fleet.
+//! The simulator: a fleet, a client that sends its messages to a running service, and a comparison
+//! of the service's responses with the fleet.
 //!
-//! Nothing here is used by the service. The expected state of a rocket comes from a fold of its
-//! own, because the two are compared.
+//! The service uses nothing of it. The simulator folds messages with its own code, because the test
+//! compares this fold with the service's.
 
 mod client;
 mod fleet;
@@ -11,6 +11,6 @@ mod url;
 mod verify;
 
 pub use client::ServiceClient;
-pub use fleet::{Arrivals, Expected, Fleet};
+pub use fleet::{Arrivals, ExpectedRocket, Fleet};
 pub use sender::{Sender, Totals};
 pub use url::base_url;

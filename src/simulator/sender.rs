@@ -15,7 +15,7 @@ use super::fleet::{Arrivals, Fleet};
 /// The number of significant digits of a latency.
 const LATENCY_DIGITS: u8 = 3;
 
-/// Sends the messages of a fleet, and remembers the answers.
+/// Sends the messages of a fleet, and counts the responses.
 pub struct Sender {
     pub(super) client: ServiceClient,
     pub(super) fleet: Fleet,
@@ -28,17 +28,16 @@ pub struct Sender {
     progress: ProgressBar,
 }
 
-/// Totals over the answers so far.
+/// Totals over the responses so far.
 #[derive(Clone, Debug)]
 pub struct Totals {
-    /// New messages.
+    /// Messages that were new to the service.
     pub applied: u64,
     /// Messages that the service already had.
     pub duplicates: u64,
     /// Requests that were sent again after a failure.
     pub resent: u64,
-    /// In microseconds, from the first attempt to send a message to its confirmation, retries
-    /// included.
+    /// Microseconds from the first attempt to send a message to its confirmation, retries included.
     pub latency: Histogram<u64>,
 }
 
@@ -70,30 +69,28 @@ impl Sender {
 
     /// Sends every message until it is confirmed. The error is a sentence for the user.
     pub async fn send_all(&self) -> Result<(), String> {
-        let sent = self.on_each_connection(|| self.send_until_none_is_left()).await;
+        let sent = self.on_each_connection(|| self.send_remaining()).await;
         self.progress.finish_and_clear();
         sent
     }
 
-    /// The totals over the answers so far.
     pub fn totals(&self) -> Totals {
         self.totals.borrow().clone()
     }
 
-    /// The channel of a rocket of the fleet.
     pub(super) fn channel(&self, rocket: u32) -> &str {
         &self.channels[rocket as usize]
     }
 
-    /// Does the same work on every connection. The first failure stops them all.
-    pub(super) async fn on_each_connection<W>(&self, work: impl Fn() -> W) -> Result<(), String>
+    /// Runs one worker for each connection. The first failure stops all of them.
+    pub(super) async fn on_each_connection<F>(&self, worker: impl Fn() -> F) -> Result<(), String>
     where
-        W: Future<Output = Result<(), String>>,
+        F: Future<Output = Result<(), String>>,
     {
-        try_join_all((0..self.connections).map(|_| work())).await.map(|_| ())
+        try_join_all((0..self.connections).map(|_| worker())).await.map(|_| ())
     }
 
-    async fn send_until_none_is_left(&self) -> Result<(), String> {
+    async fn send_remaining(&self) -> Result<(), String> {
         loop {
             let next = self.arrivals.borrow_mut().next();
             let Some((rocket, number)) = next else { return Ok(()) };
@@ -110,12 +107,12 @@ impl Sender {
         let mut json = Vec::with_capacity(256);
         self.fleet.write_message(channel, rocket, number, &mut json);
         let first_sent = Instant::now();
-        let answer = self.client.post_message(Bytes::from(json)).await?;
-        if answer.status != StatusCode::NO_CONTENT {
+        let response = self.client.post_message(Bytes::from(json)).await?;
+        if response.status != StatusCode::NO_CONTENT {
             let url = self.client.url("/messages");
-            return Err(format!("{url}: message {number} of {channel} was rejected: {answer}"));
+            return Err(format!("{url}: message {number} of {channel} was rejected: {response}"));
         }
-        self.count(answer.replayed, answer.retries, first_sent.elapsed())
+        self.count(response.replayed, response.retries, first_sent.elapsed())
     }
 
     fn count(&self, replayed: bool, resent: u64, latency: Duration) -> Result<(), String> {

@@ -1,11 +1,11 @@
-//! The URL of the service that the simulator talks to.
+//! Parses the URL of the service.
 
 use awc::http::Uri;
 
-/// The service's base URL: a host, perhaps a port, and perhaps a path before /messages.
+/// Parses the service's base URL: a host, and optionally a port and a path before /messages.
 ///
-/// What is accepted has no place for a password, so that it can be printed. No error repeats the
-/// URL, because that may hold one.
+/// The result can't hold a password, so that it can be printed. No error repeats the URL, which may
+/// hold one.
 pub fn base_url(url: &str) -> Result<String, &'static str> {
     if url.contains('@') {
         return Err(
@@ -38,14 +38,14 @@ pub fn base_url(url: &str) -> Result<String, &'static str> {
 fn is_host_and_path(url: &str) -> bool {
     let Ok(parsed) = url.parse::<Uri>() else { return false };
     let Some(authority) = parsed.authority() else { return false };
-    // `Uri` takes anything for a port, and drops a fragment.
+    // `Uri` accepts any text as a port, and drops a fragment.
     let port = authority.as_str().strip_prefix(authority.host());
-    let port_is_sound = match port {
+    let has_valid_port = match port {
         Some("") => true,
         Some(port) => port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok()),
         None => false,
     };
-    port_is_sound && parsed.query().is_none() && !url.contains('#')
+    has_valid_port && parsed.query().is_none() && !url.contains('#')
 }
 
 #[cfg(test)]
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_base_is_the_host_the_port_and_the_path() {
+    fn the_base_url_is_the_host_the_port_and_the_path() {
         for (url, base) in [
             ("http://127.0.0.1:8088", "http://127.0.0.1:8088"),
             ("HTTP://localhost:8088/", "http://localhost:8088"),
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_hold_a_password_is_no_base_and_is_not_repeated() {
+    fn urls_that_may_hold_a_password_are_rejected_and_not_repeated() {
         for (url, reason) in [
             ("http://u:s3cret@127.0.0.1:1/", "--write-token-file"),
             ("HTTP://u:s3cret@127.0.0.1:1/messages", "--write-token-file"),
@@ -86,8 +86,8 @@ mod tests {
             ("http://:s3cret", "lacks a host"),
             ("https://h/s3cret", "only http://"),
         ] {
-            let refused = base_url(url).err().unwrap_or_default();
-            assert!(refused.contains(reason) && !refused.contains("s3cret"), "{url}: {refused}");
+            let error = base_url(url).err().unwrap_or_default();
+            assert!(error.contains(reason) && !error.contains("s3cret"), "{url}: {error}");
         }
     }
 }

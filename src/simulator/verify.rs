@@ -1,4 +1,4 @@
-//! Compares the service's answers with the fleet's own fold.
+//! Compares the service's rockets with the simulator's own fold.
 
 use std::cell::{Cell, RefCell};
 
@@ -6,13 +6,13 @@ use awc::http::StatusCode;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::fleet::Expected;
+use super::fleet::ExpectedRocket;
 use super::sender::Sender;
 use crate::domain::rocket::View;
 
 impl Sender {
-    /// Reads every rocket in both views. Returns a description of each disagreement with the
-    /// messages that were sent, folded in order.
+    /// Reads every rocket in both views. Returns a description of each rocket that differs from its
+    /// messages, folded in order.
     pub async fn verify_all(&self) -> Result<Vec<String>, String> {
         let (next, disagreements) = (Cell::new(0), RefCell::new(Vec::new()));
         self.on_each_connection(|| async {
@@ -30,30 +30,32 @@ impl Sender {
         Ok(disagreements.into_inner())
     }
 
-    /// Describes how the service's answer differs from the in-order fold, if it does.
+    /// Describes how the service's rocket differs from the in-order fold, if it does.
     async fn verify(&self, rocket: u32) -> Result<Option<String>, String> {
         let expected = self.fleet.expected(rocket);
         let sent = self.fleet.messages_of(rocket);
         for view in View::ALL {
             let channel = utf8_percent_encode(self.channel(rocket), NON_ALPHANUMERIC);
             let url = self.client.url(&format!("/rockets/{channel}?view={}", view.name()));
-            let answer = self.client.get(&url).await?;
-            if sent == 0 && answer.status == StatusCode::NOT_FOUND {
+            let response = self.client.get(&url).await?;
+            if sent == 0 && response.status == StatusCode::NOT_FOUND {
                 continue;
             }
-            // An answer that is no JSON disagrees, too.
-            let actual: Value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
-            let wanted = expected_json(self.channel(rocket), &expected, sent);
-            if answer.status != StatusCode::OK || !agrees(&actual, &wanted) {
-                return Ok(Some(format!("{url}\n  says      {answer}\n  should be {wanted}")));
+            // A response that is not JSON differs, too.
+            let actual: Value = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
+            let expected_json = rocket_json(self.channel(rocket), &expected, sent);
+            if response.status != StatusCode::OK || !matches_expected(&actual, &expected_json) {
+                return Ok(Some(format!(
+                    "{url}\n  says      {response}\n  should be {expected_json}"
+                )));
             }
         }
         Ok(None)
     }
 }
 
-/// The JSON that both views of a rocket must contain once all of its messages are processed.
-fn expected_json(channel: &str, expected: &Expected, sent: u32) -> Value {
+/// The members that both views of a rocket must have once all its messages are processed.
+fn rocket_json(channel: &str, expected: &ExpectedRocket, sent: u32) -> Value {
     json!({
         "channel": channel,
         "status": expected.status,
@@ -74,9 +76,9 @@ fn expected_json(channel: &str, expected: &Expected, sent: u32) -> Value {
     })
 }
 
-/// Whether every expected member has its value. `lastReceived` is the service's own time and isn't
-/// compared.
-fn agrees(actual: &Value, wanted: &Value) -> bool {
-    let Some(wanted) = wanted.as_object() else { return false };
-    wanted.iter().all(|(member, value)| actual.get(member) == Some(value))
+/// Whether every expected member has its value. The service's clock sets `lastReceived`, which is
+/// not compared.
+fn matches_expected(actual: &Value, expected_json: &Value) -> bool {
+    let Some(expected_json) = expected_json.as_object() else { return false };
+    expected_json.iter().all(|(member, value)| actual.get(member) == Some(value))
 }

@@ -1,6 +1,6 @@
 //! Parses bytes into a valid [`Message`], or into a list of all its faults.
 //!
-//! One pass over the JSON text (a fast path, or serde_json where that gives up) finds the known
+//! One pass over the JSON text (a fast path, or serde_json if that fails) finds the known
 //! members, as slices of the text. Then the `messageType` decides which members are converted, and
 //! to which types. So members may come in any order, ignored members may hold anything, and a valid
 //! message costs no allocation: its texts share the buffer that it arrived in.
@@ -24,11 +24,11 @@ use crate::domain::timestamp::Timestamp;
 /// The largest message, as JSON.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
-/// The most faults of one message that are reported: more than a message has known members. This
-/// bounds the size of a response.
+/// The maximum number of faults of one message that are reported: more than a message has known
+/// members. This bounds the size of a response.
 const MAX_FAULTS: usize = 20;
 
-/// The most bytes of a member's name that a fault quotes.
+/// The maximum number of bytes of a member's name that a fault quotes.
 const MAX_QUOTED_BYTES: usize = 128;
 
 /// Why bytes are not a valid message.

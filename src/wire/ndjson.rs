@@ -6,7 +6,8 @@ use super::message::{MAX_MESSAGE_BYTES, RejectionKind, parse};
 use super::shorten::shorten;
 use crate::domain::message::Message;
 
-/// The most bytes of a bad line's description. The response to a stream holds a hundred of them.
+/// The maximum number of bytes of a bad line's description. The response to a stream holds a
+/// hundred of them.
 const MAX_DETAIL_BYTES: usize = 1_024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";

@@ -15,10 +15,10 @@ use crate::http::problem::{FieldError, Problem};
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
 
-/// The most faults of a query string that a response lists. This and the next bound the size of the
-/// response to a hostile query.
+/// The maximum number of faults of a query string that a response lists. This and the next bound
+/// the size of the response to a hostile query.
 const MAX_ERRORS: usize = 20;
-/// The most characters of a parameter's name that a response repeats.
+/// The maximum number of characters of a parameter's name that a response repeats.
 const MAX_NAME_CHARS: usize = 64;
 
 /// The parameters of `GET /rockets`.

@@ -10,10 +10,10 @@ use crate::wire::shorten::shorten;
 
 pub(super) static HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The most bytes of a client's id.
+/// The maximum number of bytes of a client's id.
 const MAX_ID_BYTES: usize = 128;
 
-/// The most bytes of a path that the log repeats.
+/// The maximum number of bytes of a path that the log repeats.
 const MAX_PATH_BYTES: usize = 256;
 
 /// Generates ids that are unique within the process and, very likely, across processes.

@@ -13,12 +13,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::http::problem::Problem;
 
-/// The most bytes of large responses in memory, over all connections. When the budget is used up,
-/// further large responses become 503 at once.
+/// The maximum number of bytes of large responses in memory, over all connections. When the budget
+/// is used up, further large responses become 503 at once.
 const MAX_TOTAL_BYTES: usize = 64 * 1024 * 1024;
 /// A response of more bytes is large. The number of connections bounds the memory of the others.
 const LARGE_RESPONSE_BYTES: usize = 64 * 1024;
-/// The most bytes passed to the connection at a time, which copies them.
+/// The maximum number of bytes passed to the connection at a time, which copies them.
 const CHUNK_BYTES: usize = 32 * 1024;
 
 /// The budget, in bytes. Cheap to clone.

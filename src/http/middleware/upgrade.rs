@@ -11,7 +11,7 @@ use actix_web::http::{ConnectionType, Method};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
 
-/// Ends the body of such a request where its Content-Length says.
+/// Limits the body of a request with an upgrade to its Content-Length.
 pub(in crate::http) fn ignore_upgrade(mut request: ServiceRequest) -> ServiceRequest {
     let head = request.head();
     // With a Transfer-Encoding, the body marks its own end.
@@ -27,8 +27,8 @@ pub(in crate::http) fn ignore_upgrade(mut request: ServiceRequest) -> ServiceReq
     request
 }
 
-/// Closes the connection after the response to such a request: actix-http has taken the rest of the
-/// connection for the request's body.
+/// Closes the connection after the response to a request with an upgrade: actix-http has taken all
+/// further bytes for the request's body.
 pub(in crate::http) fn close_after_upgrade<B>(
     mut response: ServiceResponse<B>,
 ) -> ServiceResponse<B> {

@@ -21,7 +21,7 @@ pub(in crate::http) struct Files;
 /// can't run as a script.
 const DASHBOARD_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src \
                                 'self' data:; connect-src 'self'; base-uri 'none'; form-action \
-                                'none'; frame-ancestors 'none'";
+                                'self'; frame-ancestors 'none'";
 
 /// The dashboard.
 #[utoipa::path(

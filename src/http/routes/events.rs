@@ -26,7 +26,7 @@ use crate::wire::rocket::RocketJson;
 
 /// After this long without an event, a comment shows that the connection is alive.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// The most rockets or changes in one chunk.
+/// The maximum number of rockets or changes in one chunk.
 const MAX_CHUNK_EVENTS: usize = 256;
 
 const LAST_EVENT_ID_HEADER: &str = "Last-Event-ID";

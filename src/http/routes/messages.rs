@@ -18,9 +18,9 @@ use crate::wire::schema::MessageBody;
 
 static IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// The most bad lines that a response lists.
+/// The maximum number of bad lines that a response lists.
 const MAX_ERRORS_LISTED: usize = 100;
-/// The most parts of a stream that wait for their commit at a time.
+/// The maximum number of parts of a stream that wait for their commit at a time.
 const MAX_PENDING_PARTS: usize = 512;
 
 /// Post one message, or many.
@@ -90,9 +90,9 @@ async fn post_stream(mut payload: web::Payload, state: &State) -> Result<HttpRes
         counts: Counts::default(),
     };
     let read = stream.read(&mut payload).await;
-    let result = stream.await_receipts(0).await;
+    let committed = stream.await_receipts(0).await;
     let counts = stream.counts;
-    match read.and(result) {
+    match read.and(committed) {
         Ok(()) => Ok(HttpResponse::Ok().json(counts)),
         Err(problem) => Err(problem.with_members(&counts)),
     }

@@ -17,8 +17,8 @@ use crate::wire::schema::{FleetTotals, ReportJson};
 /// A header with the number of rows in the response, if the report has more.
 static TRUNCATED_AT: HeaderName = HeaderName::from_static("report-truncated-at");
 
-/// The most rows in a response, because all of it is in memory. The command line and the views have
-/// no limit.
+/// The maximum number of rows in a response, because all of it is in memory. The command line and
+/// the views have no limit.
 const MAX_ROWS: usize = 10_000;
 
 /// The totals of the fleet: the only row of the report `fleet`.

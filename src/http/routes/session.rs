@@ -16,7 +16,7 @@ use crate::http::problem::Problem;
 use crate::http::state::State;
 use crate::tokens::Token;
 
-/// The most bytes of a token in a request body, and how long it may take to arrive.
+/// The maximum number of bytes of a token in a request body, and how long it may take to arrive.
 const MAX_TOKEN_BYTES: usize = 4_096;
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
 
