@@ -1,8 +1,9 @@
 //! A copy of the table `rockets` in memory, by column, so that a page in any order and with any
 //! filters, and the totals, are found by scanning a few small arrays.
 //!
-//! No order is maintained: a change costs the same whatever its rocket's place is, and a scan keeps
-//! the best rockets that it has seen. Texts are stored once each, and channels one after the other.
+//! No order is maintained: a change takes as long wherever its rocket is in an order, and a scan
+//! keeps the first rockets that it has seen. Each text is stored once. Channels are stored one
+//! after the other.
 
 mod column;
 
@@ -20,8 +21,8 @@ use crate::domain::summary::{Latest, Summary};
 use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
 
-/// How many rows of removed rockets, or texts that may be unused, are kept even in a small fleet.
-const WASTE_ALLOWED: usize = 4_096;
+/// How many rows of removed rockets, or texts that may be unused, even a small fleet may have.
+const MAX_WASTE: usize = 4_096;
 
 /// Rockets, and the row to continue from; none at the end.
 pub(super) type RocketsAndNext = (Vec<Rocket>, Option<usize>);
@@ -38,11 +39,11 @@ pub(super) struct Columns {
     mission: Column<TextId>,
     latest_update: Column<Timestamp>,
     last_received: Column<Timestamp>,
-    /// What no page is sorted by.
+    /// The values by which no page is sorted.
     rest: Column<Rest>,
-    /// The rocket has changed since the changed ones were last taken.
+    /// The rocket has changed since the last call of `take_changed`.
     is_changed: Column<bool>,
-    /// How many rows have no rocket.
+    /// The number of empty rows.
     empty: usize,
 }
 
@@ -57,13 +58,13 @@ struct Rest {
     highest: u32,
 }
 
-/// None where there is no such message.
+/// The number of a message; none without such a message.
 type OptionalNumber = Option<NonZeroU32>;
 
-/// The number of a text in [`Texts`], plus one; none where there is no text.
+/// The index of a text in [`Texts`], plus one; none without a text.
 type TextId = Option<NonZeroU32>;
 
-/// Each text once. Unused ones stay until the copy is rebuilt.
+/// Each text once. Unused texts stay until the copy is rebuilt.
 #[derive(Debug, Default)]
 struct Texts {
     ids: HashMap<Text, NonZeroU32>,
@@ -78,7 +79,9 @@ impl Texts {
         }
         let text = text.detached();
         self.texts.push(text.clone());
-        let id = NonZeroU32::new(index(self.texts.len()))?;
+        let Some(id) = NonZeroU32::new(index(self.texts.len())) else {
+            unreachable!("a text was pushed")
+        };
         self.ids.insert(text, id);
         Some(id)
     }
@@ -89,14 +92,14 @@ impl Texts {
     }
 
     fn get(&self, id: TextId) -> Option<&Text> {
-        self.texts.get(id?.get() as usize - 1)
+        Some(&self.texts[id?.get() as usize - 1])
     }
 }
 
 /// Changes.
 impl Columns {
-    /// Inserts or overwrites a rocket with what is stored. Returns its row, which is marked as
-    /// changed if it has changed.
+    /// Inserts or overwrites a rocket with its stored state. Returns its row, which is marked as
+    /// changed if it differed.
     pub(super) fn update(&mut self, rocket: &Rocket) -> Result<usize, StoreError> {
         let (state, progress) = (&rocket.state, &rocket.progress);
         let damaged = || {
@@ -132,7 +135,7 @@ impl Columns {
         );
         let row =
             self.find(rocket.channel.as_str()).unwrap_or_else(|| self.add_row(&rocket.channel));
-        let is = (
+        let current = (
             self.status[row],
             self.rocket_type[row],
             self.speed[row],
@@ -141,9 +144,9 @@ impl Columns {
             self.last_received[row],
             self.rest[row],
         );
-        if is != stored {
+        if current != stored {
             self.is_changed[row] = true;
-            self.empty -= usize::from(is.0.is_none());
+            self.empty -= usize::from(current.0.is_none());
             (
                 self.status[row],
                 self.rocket_type[row],
@@ -162,7 +165,7 @@ impl Columns {
         (0..self.status.len()).filter(|row| !is_kept(*row)).for_each(|row| self.clear(row));
     }
 
-    /// Changed rockets from a row on. They are no longer marked then.
+    /// Changed rockets from a row on. Removes their marks.
     pub(super) fn take_changed(&mut self, from: usize, limit: usize) -> RocketsAndNext {
         let changed = (from..self.is_changed.len()).filter(|row| self.is_changed[*row]);
         let rows: Vec<usize> = changed.take(limit).collect();
@@ -213,7 +216,7 @@ impl Columns {
     /// Whether more memory is wasted than used, so that the copy should be rebuilt.
     pub(super) fn needs_rebuild(&self) -> bool {
         let rockets = self.status.len() - self.empty;
-        self.empty > rockets + WASTE_ALLOWED || self.texts.texts.len() > 6 * rockets + WASTE_ALLOWED
+        self.empty > rockets + MAX_WASTE || self.texts.texts.len() > 6 * rockets + MAX_WASTE
     }
 
     fn find(&self, channel: &str) -> Option<usize> {
@@ -252,11 +255,10 @@ impl Columns {
         let Summary { speed_change, launch, mission, explosion, latest_time } = summary;
         let (texts, rest) = (&mut self.texts, &mut self.rest[row]);
         let mut store =
-            |latest: &Option<Latest>, its_number: &mut OptionalNumber, text: &mut TextId| {
-                let latest_number =
-                    latest.as_ref().and_then(|latest| NonZeroU32::new(number(latest.number)));
-                if latest_number != *its_number {
-                    *its_number = latest_number;
+            |latest: &Option<Latest>, stored_number: &mut OptionalNumber, text: &mut TextId| {
+                let latest_number = latest.as_ref().map(|latest| message_number(latest.number));
+                if latest_number != *stored_number {
+                    *stored_number = latest_number;
                     *text = texts.id(latest.as_ref().map(|latest| &latest.value));
                 }
             };
@@ -273,14 +275,18 @@ fn number(number: i64) -> u32 {
     u32::try_from(number).unwrap_or_else(|_| unreachable!("message numbers have 32 bits"))
 }
 
-/// A row, or a text, of which memory holds fewer.
+fn message_number(message: i64) -> NonZeroU32 {
+    NonZeroU32::new(number(message)).unwrap_or_else(|| unreachable!("messages count from 1"))
+}
+
+/// The index of a row or of a text.
 fn index(index: usize) -> u32 {
     u32::try_from(index)
-        .unwrap_or_else(|_| unreachable!("memory ends before there are 4 billion of them"))
+        .unwrap_or_else(|_| unreachable!("memory is full before there are 4 billion rows or texts"))
 }
 
 impl Rest {
-    /// Of a rocket without messages.
+    /// The values of an empty row.
     const EMPTY: Self = Self {
         exploded_reason: None,
         latest_launch: None,
@@ -331,27 +337,27 @@ impl Columns {
             descending,
             row: usize::MAX,
         });
-        let Some(is_wanted) = self.filter(&query.filters) else { return Vec::new() };
-        let wanted = query.limit + 1;
-        let mut first = BinaryHeap::with_capacity(wanted + 1);
-        for row in (0..self.status.len()).filter(|row| is_wanted(*row)) {
-            let place =
+        let Some(matches) = self.filter(&query.filters) else { return Vec::new() };
+        let limit = query.limit + 1;
+        let mut first = BinaryHeap::with_capacity(limit + 1);
+        for row in (0..self.status.len()).filter(|row| matches(*row)) {
+            let position =
                 SortPosition { key: key(row), channel: self.channels.name(row), descending, row };
-            if after.as_ref().is_some_and(|after| place <= *after) {
+            if after.as_ref().is_some_and(|after| position <= *after) {
                 continue;
             }
-            if first.len() < wanted {
-                first.push(place);
+            if first.len() < limit {
+                first.push(position);
             } else if let Some(mut last) = first.peek_mut()
-                && place < *last
+                && position < *last
             {
-                *last = place;
+                *last = position;
             }
         }
-        first.into_sorted_vec().into_iter().map(|place| place.row).collect()
+        first.into_sorted_vec().into_iter().map(|position| position.row).collect()
     }
 
-    /// Tells whether a row matches; none if no row can.
+    /// A function that returns whether a row matches; none if no row can match.
     fn filter(&self, filters: &Filters) -> Option<impl Fn(usize) -> bool> {
         let Filters { channel, rocket_type, mission, status } = filters;
         // A text that is in no row is in no rocket.
@@ -362,8 +368,8 @@ impl Columns {
         let (rocket_type, mission, status) = (id(rocket_type)?, id(mission)?, *status);
         let channel = channel.as_ref().map(Channel::as_str);
         Some(move |row: usize| {
-            let Some(is) = self.status[row] else { return false };
-            status.is_none_or(|status| status == is)
+            let Some(row_status) = self.status[row] else { return false };
+            status.is_none_or(|status| status == row_status)
                 && (rocket_type.is_none() || rocket_type == self.rocket_type[row])
                 && (mission.is_none() || mission == self.mission[row])
                 && channel.is_none_or(|channel| channel == self.channels.name(row))
@@ -374,8 +380,9 @@ impl Columns {
         let rest = &self.rest[row];
         let channel = Channel::new(self.channels.name(row).to_owned());
         Rocket {
-            channel: channel
-                .unwrap_or_else(|error| unreachable!("only channels are added: {error}")),
+            channel: channel.unwrap_or_else(|error| {
+                unreachable!("every row was added for a valid channel: {error}")
+            }),
             state: RocketState::of(Some(self.summary(row))),
             last_received: self.last_received[row],
             progress: Progress {
@@ -387,7 +394,7 @@ impl Columns {
     }
 }
 
-/// The place of a row in an order: the lowest comes first.
+/// The position of a row in an order: the lowest comes first.
 struct SortPosition<'c, K> {
     key: Option<K>,
     channel: &'c str,
@@ -400,9 +407,9 @@ impl<K: Ord> Ord for SortPosition<'_, K> {
         let directed =
             |ordering: Ordering| if self.descending { ordering.reverse() } else { ordering };
         let by_key = match (&self.key, &other.key) {
-            (Some(mine), Some(others)) => directed(mine.cmp(others)),
+            (Some(one), Some(another)) => directed(one.cmp(another)),
             // Nulls come last in both directions.
-            (mine, others) => mine.is_none().cmp(&others.is_none()),
+            (one, another) => one.is_none().cmp(&another.is_none()),
         };
         by_key.then_with(|| directed(self.channel.cmp(other.channel)))
     }
@@ -422,25 +429,32 @@ impl<K: Ord> PartialEq for SortPosition<'_, K> {
 
 impl<K: Ord> Eq for SortPosition<'_, K> {}
 
+/// The reason why the key of a position is of the right type.
+const KEY_FITS: &str = "a cursor's key fits its sort";
+
 fn time_key(key: &SortKey) -> Option<Timestamp> {
-    text_key(key).and_then(|text| Timestamp::parse(text).ok())
+    let parse = |text| Timestamp::parse(text).unwrap_or_else(|_| unreachable!("{KEY_FITS}"));
+    text_key(key).map(parse)
+}
+
+fn status_key(key: &SortKey) -> Option<Status> {
+    let parse = |name: &str| name.parse().unwrap_or_else(|()| unreachable!("{KEY_FITS}"));
+    text_key(key).map(parse)
 }
 
 fn text_key(key: &SortKey) -> Option<&str> {
     match key {
         SortKey::Text(text) => Some(text),
-        SortKey::Integer(_) | SortKey::Null => None,
+        SortKey::Null => None,
+        SortKey::Integer(_) => unreachable!("{KEY_FITS}"),
     }
-}
-
-fn status_key(key: &SortKey) -> Option<Status> {
-    text_key(key).and_then(|name| name.parse().ok())
 }
 
 fn integer_key(key: &SortKey) -> Option<i64> {
     match key {
         SortKey::Integer(integer) => Some(*integer),
-        SortKey::Text(_) | SortKey::Null => None,
+        SortKey::Null => None,
+        SortKey::Text(_) => unreachable!("{KEY_FITS}"),
     }
 }
 
@@ -472,7 +486,7 @@ impl Columns {
                 (self.status[row] == Some(Status::Exploded)).then(|| self.rest[row].exploded_reason)
             }),
             Report::Fleet => return Ok(vec![self.fleet()]),
-            Report::Gaps => unreachable!("gaps are between ranges, which are not here"),
+            Report::Gaps => unreachable!("the copy has no ranges, so it is not asked for gaps"),
         };
         let cells = |(text, group): (Option<&str>, &Totals)| {
             let text = text.map_or(Value::Null, |text| Value::Text(text.to_owned()));
@@ -494,7 +508,7 @@ impl Columns {
         named.into_iter().take(limit).map(cells).collect()
     }
 
-    /// The totals by a text. `text` is none for rows that don't count.
+    /// The totals of the rows by a text. `text` is none for rows to leave out.
     fn groups(&self, text: impl Fn(usize) -> Option<TextId>) -> Vec<(TextId, Totals)> {
         let mut groups: Vec<Totals> = vec![Totals::default(); self.texts.texts.len() + 1];
         for row in 0..self.status.len() {
@@ -554,7 +568,7 @@ mod tests {
         Channel::new(name.to_owned()).unwrap()
     }
 
-    /// Applies a message that is new.
+    /// Applies a new message.
     fn apply(columns: &mut Columns, name: &str, number: u32, kind: &str, body: &str) {
         let json = format!(
             r#"{{"metadata": {{"channel": "{name}", "messageNumber": {number},
@@ -597,7 +611,7 @@ mod tests {
         for name in ["e", "a"] {
             apply(&mut columns, name, 1, "SpeedIncreased", r#"{"by": 7}"#);
         }
-        for (sort, order, must) in [
+        for (sort, order, expected) in [
             (Sort::Mission, Order::Asc, ["c", "d", "b", "a", "e"]),
             (Sort::Mission, Order::Desc, ["b", "d", "c", "e", "a"]),
             (Sort::Speed, Order::Desc, ["e", "a", "d", "c", "b"]),
@@ -605,7 +619,7 @@ mod tests {
             (Sort::Channel, Order::Desc, ["e", "d", "c", "b", "a"]),
             (Sort::LatestUpdate, Order::Asc, ["a", "b", "c", "d", "e"]),
         ] {
-            assert_eq!(pages(&columns, query(sort, order)), must, "{sort:?} {order:?}");
+            assert_eq!(pages(&columns, query(sort, order)), expected, "{sort:?} {order:?}");
         }
         let mut filtered = query(Sort::Speed, Order::Asc);
         filtered.filters.mission = Some(Text::new("x".to_owned()).unwrap());
@@ -639,7 +653,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_changed_is_touched_once() {
+    fn each_change_is_taken_once() {
         let mut columns = Columns::default();
         for (name, speed) in [("a", 1), ("b", 2), ("c", 3)] {
             launch(&mut columns, name, 1, speed, "x");
@@ -666,9 +680,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_longer_used_is_not_kept_forever() {
+    fn too_much_waste_needs_a_rebuild() {
         let mut columns = Columns::default();
-        for number in 1..=WASTE_ALLOWED as u32 + 6 {
+        for number in 1..=MAX_WASTE as u32 + 6 {
             assert!(!columns.needs_rebuild());
             apply(
                 &mut columns,
@@ -681,7 +695,7 @@ mod tests {
         apply(&mut columns, "a", 9_999, "MissionChanged", r#"{"newMission": "last"}"#);
         assert!(columns.needs_rebuild());
         let mut columns = Columns::default();
-        for index in 0..=WASTE_ALLOWED {
+        for index in 0..=MAX_WASTE {
             assert!(!columns.needs_rebuild());
             let name = index.to_string();
             apply(&mut columns, &name, 1, "SpeedIncreased", r#"{"by": 7}"#);

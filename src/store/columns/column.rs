@@ -1,5 +1,5 @@
-//! Columns that grow by blocks. A vector that is full moves to twice as much memory, which for a
-//! million rockets takes long and needs the memory of both.
+//! Columns that grow by blocks. A full vector would move to twice as much memory. For a million
+//! rockets, that would take long, and need the memory of both.
 
 use std::hash::{BuildHasher, RandomState};
 use std::ops::{Index, IndexMut};
@@ -8,9 +8,9 @@ use hashbrown::HashTable;
 
 use crate::domain::text::Channel;
 
-/// Rows in a block.
-const BLOCK: usize = 1 << 14;
-/// The tables that find a row. Each grows by itself.
+/// The number of rows in a block.
+const BLOCK_ROWS: usize = 1 << 14;
+/// The number of hash tables that find a row. Each grows independently.
 const TABLES: usize = 64;
 
 /// One value for each row.
@@ -27,14 +27,14 @@ impl<T> Default for Column<T> {
 
 impl<T> Column<T> {
     pub(super) fn len(&self) -> usize {
-        self.blocks.last().map_or(0, |last| (self.blocks.len() - 1) * BLOCK + last.len())
+        self.blocks.last().map_or(0, |last| (self.blocks.len() - 1) * BLOCK_ROWS + last.len())
     }
 
     pub(super) fn push(&mut self, value: T) {
         match self.blocks.last_mut() {
-            Some(last) if last.len() < BLOCK => last.push(value),
+            Some(last) if last.len() < BLOCK_ROWS => last.push(value),
             _ => {
-                let mut block = Vec::with_capacity(BLOCK);
+                let mut block = Vec::with_capacity(BLOCK_ROWS);
                 block.push(value);
                 self.blocks.push(block);
             }
@@ -54,22 +54,22 @@ impl<T> Index<usize> for Column<T> {
     type Output = T;
 
     fn index(&self, row: usize) -> &T {
-        &self.blocks[row / BLOCK][row % BLOCK]
+        &self.blocks[row / BLOCK_ROWS][row % BLOCK_ROWS]
     }
 }
 
 impl<T> IndexMut<usize> for Column<T> {
     fn index_mut(&mut self, row: usize) -> &mut T {
-        &mut self.blocks[row / BLOCK][row % BLOCK]
+        &mut self.blocks[row / BLOCK_ROWS][row % BLOCK_ROWS]
     }
 }
 
 /// The channel of each row, and the row of each channel.
 #[derive(Debug)]
 pub(super) struct Channels {
-    /// The names of a block, one after the other.
+    /// A string for each block: its names, one after the other.
     names: Vec<String>,
-    /// Where each of them ends.
+    /// The end of each name in its block.
     ends: Column<u32>,
     tables: Vec<HashTable<u32>>,
     hasher: RandomState,
@@ -81,7 +81,7 @@ impl Default for Channels {
             names: Vec::new(),
             ends: Column::default(),
             tables: vec![HashTable::new(); TABLES],
-            // The senders choose the channels.
+            // Senders choose the channels, so the hash must resist collisions.
             hasher: RandomState::new(),
         }
     }
@@ -102,13 +102,13 @@ impl Channels {
     pub(super) fn push(&mut self, channel: &Channel) -> usize {
         let Self { names, ends, tables, hasher } = self;
         let row = ends.len();
-        if row.is_multiple_of(BLOCK) {
+        if row.is_multiple_of(BLOCK_ROWS) {
             if let Some(full) = names.last_mut() {
                 full.shrink_to_fit();
             }
             names.push(String::new());
         }
-        let block = &mut names[row / BLOCK];
+        let block = &mut names[row / BLOCK_ROWS];
         block.push_str(channel.as_str());
         ends.push(super::index(block.len()));
         let hash = hasher.hash_one(channel.as_str());
@@ -119,11 +119,11 @@ impl Channels {
 }
 
 fn name<'n>(names: &'n [String], ends: &Column<u32>, row: usize) -> &'n str {
-    let start = if row.is_multiple_of(BLOCK) { 0 } else { ends[row - 1] };
-    &names[row / BLOCK][start as usize..ends[row] as usize]
+    let start = if row.is_multiple_of(BLOCK_ROWS) { 0 } else { ends[row - 1] };
+    &names[row / BLOCK_ROWS][start as usize..ends[row] as usize]
 }
 
-/// Of bits that the table itself uses little.
+/// The index of the hash table, from bits of the hash that the table itself hardly uses.
 fn table(hash: u64) -> usize {
     (hash >> 32) as usize % TABLES
 }
@@ -134,10 +134,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_rows_are_found_in_several_blocks() {
+    fn rows_of_several_blocks_are_found() {
         let (mut channels, mut column) = (Channels::default(), Column::default());
         let name = |row: usize| "é".repeat(row % 5 + 1) + &row.to_string();
-        let rows = 2 * BLOCK + 3;
+        let rows = 2 * BLOCK_ROWS + 3;
         for row in 0..rows {
             assert_eq!((channels.find(&name(row)), column.len()), (None, row));
             assert_eq!(channels.push(&Channel::new(name(row)).unwrap()), row);
