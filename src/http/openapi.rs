@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use actix_web::http::Method;
+use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::Operation;
@@ -12,7 +13,7 @@ use utoipa::openapi::security::{
 use utoipa::openapi::{ContentBuilder, Header, ObjectBuilder, RefOr, Response, Type};
 use utoipa::{Modify, OpenApi};
 
-use super::middleware::auth::{self, RequiredToken};
+use super::access::{COOKIE, RequiredToken};
 use super::problem::ProblemJson;
 use super::routes::{assets, docs, events, health, messages, metrics, reports, rockets, session};
 use crate::domain::query::{Order, Sort};
@@ -44,7 +45,7 @@ use crate::store::report::Report;
         session::end,
         assets::page,
         assets::asset,
-        docs::description,
+        description,
         docs::page,
         docs::file
     ),
@@ -67,8 +68,22 @@ static DESCRIPTION: LazyLock<Bytes> = LazyLock::new(|| {
     serde_json::to_vec(&Description::openapi()).expect("the description has only text keys").into()
 });
 
-pub(super) fn description() -> Bytes {
-    DESCRIPTION.clone()
+/// The description of this API.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    operation_id = "getOpenApi",
+    tag = "Service",
+    responses(
+        (status = 200, description = "An OpenAPI 3.1 document.",
+         content_type = "application/json", body = Object),
+        (status = 304, description = "The document has not changed since the client got it.")
+    )
+)]
+pub(super) async fn description(request: HttpRequest) -> HttpResponse {
+    let mut response = HttpResponse::Ok();
+    response.content_type("application/json");
+    assets::respond_unless_cached(&request, &mut response, DESCRIPTION.clone())
 }
 
 const WRITE_TOKEN: &str = "writeToken";
@@ -97,10 +112,7 @@ fn security_schemes() -> [(&'static str, SecurityScheme); 3] {
         (READ_TOKEN, bearer("A read token, from the service's --read-token-file.")),
         (
             SESSION,
-            SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(
-                auth::COOKIE,
-                cookie,
-            ))),
+            SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(COOKIE, cookie))),
         ),
     ]
 }

@@ -13,13 +13,13 @@ use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
 use actix_web::{App, web};
 use tokio::sync::watch;
 
+use super::access::Access;
 use super::middleware::Middleware;
-use super::middleware::auth::Access;
 use super::middleware::connection::{Connection, ConnectionTimers, KEEP_ALIVE};
 use super::middleware::response_budget::ResponseBudget;
 use super::read_limit::ReadLimit;
+use super::readiness::Readiness;
 use super::routes;
-use super::routes::health::Readiness;
 use super::state::State;
 use crate::feed::Feed;
 use crate::ingest::Ingest;

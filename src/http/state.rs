@@ -4,7 +4,7 @@ use tokio::sync::watch;
 
 use super::problem::Problem;
 use super::read_limit::ReadLimit;
-use super::routes::health::Readiness;
+use super::readiness::Readiness;
 use crate::feed::Feed;
 use crate::ingest::Ingest;
 use crate::metrics::{Metrics, StoreOperation};

@@ -8,108 +8,56 @@
 //! reach this machine under another name (DNS rebinding).
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use actix_web::HttpMessage;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
 use actix_web::http::header::{
     self, CROSS_ORIGIN_RESOURCE_POLICY, HeaderMap, HeaderName, HeaderValue,
 };
-use actix_web::http::{Method, StatusCode};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::origin::{hosts, reject_other_origins, reject_other_sites};
+use crate::http::access::{Access, RequiredToken, SESSION, unauthorized};
 use crate::http::problem::Problem;
 use crate::http::routes;
-use crate::tokens::Tokens;
 
-/// Paths that need no token, because they hold no data, and prefixes of such paths.
-const PUBLIC_PATHS: [&str; 6] = ["/", "/livez", "/readyz", "/docs", "/openapi.json", SESSION];
-const PUBLIC_PREFIXES: [&str; 2] = ["/assets/", "/docs/"];
-
-/// The path of sign-in and sign-out.
-const SESSION: &str = "/session";
-/// The name of the dashboard's cookie on the default port; see
-/// [`Hosts::cookie_name`](super::origin::Hosts::cookie_name).
-pub(in crate::http) const COOKIE: &str = "rocket_monitor_token";
 /// Marks the responses to requests that the cookie authorized. Scripts can't see the cookie: this
 /// header tells the dashboard that the user is signed in.
 static SESSION_ACTIVE: HeaderName = HeaderName::from_static("session-active");
 
-/// The kind of token that a request needs, if the service has tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::http) enum RequiredToken {
-    Nothing,
-    Read,
-    Write,
-}
-
-impl RequiredToken {
-    /// The method decides, so that no spelling of a path makes a write pass for a read.
-    pub(in crate::http) fn of(method: &Method, path: &str) -> Self {
-        if PUBLIC_PATHS.contains(&path)
-            || PUBLIC_PREFIXES.iter().any(|prefix| path.starts_with(prefix))
-        {
-            Self::Nothing
-        } else if is_safe(method) {
-            Self::Read
-        } else {
-            Self::Write
-        }
+/// Checks whether a request is allowed.
+pub(super) fn authorize(
+    access: &Access,
+    request: &ServiceRequest,
+    listening: &[SocketAddr],
+) -> Result<(), Problem> {
+    let (head, path) = (request.head(), request.path());
+    let hosts = hosts(head)?;
+    let required = RequiredToken::of(&head.method, path);
+    if path == SESSION {
+        reject_other_origins(head, &hosts)?;
     }
-}
-
-/// Whether a method is safe (RFC 9110, section 9.2.1): it doesn't write.
-pub(super) fn is_safe(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD)
-}
-
-/// The access rules of a service.
-#[derive(Clone, Debug, Default)]
-pub struct Access {
-    /// If set, writing requests need one of these tokens.
-    pub write: Option<Arc<Tokens>>,
-    /// If set, reading requests need one of these tokens. Write tokens don't allow reading.
-    pub read: Option<Arc<Tokens>>,
-    /// Whether pages of other sites may send the requests that need no token.
-    pub allow_anonymous: bool,
-}
-
-impl Access {
-    /// Checks whether a request is allowed.
-    pub(in crate::http) fn check(
-        &self,
-        request: &ServiceRequest,
-        listening: &[SocketAddr],
-    ) -> Result<(), Problem> {
-        let (head, path) = (request.head(), request.path());
-        let hosts = hosts(head)?;
-        let required = RequiredToken::of(&head.method, path);
-        if path == SESSION {
-            reject_other_origins(head, &hosts)?;
-        }
-        let tokens = if required == RequiredToken::Write { &self.write } else { &self.read };
-        match tokens {
-            Some(_) if required == RequiredToken::Nothing => Ok(()),
-            Some(tokens) => match request_token(&head.headers, &hosts.cookie_name()) {
-                Some(RequestToken { token, by_cookie }) if tokens.accept(&token) => {
-                    if by_cookie {
-                        request.extensions_mut().insert(AuthorizedByCookie);
-                        reject_other_origins(head, &hosts)
-                    } else {
-                        Ok(())
-                    }
+    let tokens = if required == RequiredToken::Write { &access.write } else { &access.read };
+    match tokens {
+        Some(_) if required == RequiredToken::Nothing => Ok(()),
+        Some(tokens) => match request_token(&head.headers, &hosts.cookie_name()) {
+            Some(RequestToken { token, by_cookie }) if tokens.accept(&token) => {
+                if by_cookie {
+                    request.extensions_mut().insert(AuthorizedByCookie);
+                    reject_other_origins(head, &hosts)
+                } else {
+                    Ok(())
                 }
-                token => Err(unsupported_method(request)
-                    .unwrap_or_else(|| unauthorized(required, token.is_some()))),
-            },
-            None if self.allow_anonymous => Ok(()),
-            None => reject_other_sites(head, &hosts, listening),
-        }
+            }
+            token => Err(unsupported_method(request)
+                .unwrap_or_else(|| unauthorized(required, token.is_some()))),
+        },
+        None if access.allow_anonymous => Ok(()),
+        None => reject_other_sites(head, &hosts, listening),
     }
 }
-
 /// The 405 for a method that the path doesn't support. It takes precedence over a 401.
 fn unsupported_method(request: &ServiceRequest) -> Option<Problem> {
     let endpoint = routes::endpoint(&request.match_pattern()?)?;
@@ -141,27 +89,6 @@ fn request_token(headers: &HeaderMap, cookie_name: &str) -> Option<RequestToken>
     let value = pairs.find_map(|(name, value)| (name == cookie_name).then_some(value))?;
     let token = String::from_utf8(URL_SAFE_NO_PAD.decode(value).ok()?).ok()?;
     Some(RequestToken { token, by_cookie: true })
-}
-
-/// The 401 for a request without a token, or with a token that is not accepted.
-pub(in crate::http) fn unauthorized(required: RequiredToken, has_token: bool) -> Problem {
-    let kind = if required == RequiredToken::Write { "write" } else { "read" };
-    let other = if required == RequiredToken::Write { "read" } else { "write" };
-    let detail = if has_token {
-        format!(
-            "This token may not {kind}. Read and write tokens are separate; is this the {other} \
-             token?"
-        )
-    } else {
-        format!("This request needs a {kind} token. Send it as \"Authorization: Bearer TOKEN\".")
-    };
-    let challenge = if has_token {
-        "Bearer realm=\"rocket-monitor\", error=\"invalid_token\""
-    } else {
-        "Bearer realm=\"rocket-monitor\""
-    };
-    Problem::new(StatusCode::UNAUTHORIZED, detail)
-        .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
 }
 
 /// Browsers run nothing in API responses, and don't show them in frames of other sites. The pages

@@ -24,10 +24,10 @@ use actix_web::{Either, Error, HttpMessage, ResponseError, web};
 
 use futures_util::FutureExt;
 
-use self::auth::Access;
 use self::connection::RequestInProgress;
 use self::request_id::RequestIds;
 use self::response_budget::ResponseBudget;
+use super::access::Access;
 use super::extract::body;
 use super::problem::{self, Problem};
 use crate::metrics::Metrics;
@@ -57,7 +57,7 @@ impl Middleware {
         let (started, in_progress) = (Instant::now(), RequestInProgress::begin(&request));
         let (response_budget, metrics) = (self.response_budget.clone(), self.metrics.clone());
         let id = request_id::choose(&self.ids, &request);
-        let allowed = self.access.check(&request, &self.listening);
+        let allowed = auth::authorize(&self.access, &request, &self.listening);
         let response = match allowed {
             Ok(()) => Either::Left(service.call(request)),
             Err(problem) => Either::Right((request, problem)),

@@ -6,7 +6,7 @@ use actix_web::dev::RequestHead;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName};
 
-use super::auth::{COOKIE, is_safe};
+use crate::http::access::{COOKIE, is_safe};
 use crate::http::problem::Problem;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");

@@ -1,4 +1,4 @@
-//! `GET /openapi.json` and `GET /docs`: the API description, and the pages that show it.
+//! `GET /docs`: the pages that show the API description.
 
 use std::sync::Arc;
 
@@ -6,26 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use utoipa_swagger_ui::Config;
 
 use super::assets;
-use crate::http::openapi;
 use crate::http::problem::Problem;
-
-/// The description of this API.
-#[utoipa::path(
-    get,
-    path = "/openapi.json",
-    operation_id = "getOpenApi",
-    tag = "Service",
-    responses(
-        (status = 200, description = "An OpenAPI 3.1 document.",
-         content_type = "application/json", body = Object),
-        (status = 304, description = "The document has not changed since the client got it.")
-    )
-)]
-pub(in crate::http) async fn description(request: HttpRequest) -> HttpResponse {
-    let mut response = HttpResponse::Ok();
-    response.content_type("application/json");
-    assets::respond_unless_cached(&request, &mut response, openapi::description())
-}
 
 /// The description of this API, as a web page.
 #[utoipa::path(

@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use super::extract::body;
 use super::middleware::response_budget;
+use super::openapi;
 use super::problem::Problem;
 
 /// Creates the route to a handler.
@@ -46,7 +47,7 @@ pub(super) static ROUTES: [Endpoint; 16] = [
     Endpoint::at("/metrics").get(|| web::to(metrics::show)),
     Endpoint::at("/livez").get(|| web::to(health::live)),
     Endpoint::at("/readyz").get(|| web::to(health::ready)),
-    Endpoint::at("/openapi.json").get(|| web::to(docs::description)),
+    Endpoint::at("/openapi.json").get(|| web::to(openapi::description)),
     Endpoint::at("/docs").get(|| web::to(docs::page)),
     Endpoint::at("/docs/{name}").get(|| web::to(docs::file)),
     Endpoint::at("/session").post(|| web::to(session::begin)).delete(|| web::to(session::end)),

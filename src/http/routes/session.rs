@@ -9,8 +9,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use utoipa::ToSchema;
 
+use crate::http::access::{Access, RequiredToken, unauthorized};
 use crate::http::extract::body;
-use crate::http::middleware::auth::{Access, RequiredToken, unauthorized};
 use crate::http::middleware::origin::hosts;
 use crate::http::problem::Problem;
 use crate::http::state::State;
