@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::output::{self, print_error, print_line};
 use super::{Failure, TokenArgs};
-use crate::simulator::{Fleet, Sender, ServiceClient, Totals, base_url};
+use crate::simulator::{Fleet, SendTotals, Sender, ServiceClient, base_url};
 use crate::tokens::Tokens;
 
 /// The maximum number of differing rockets that are printed.
@@ -111,8 +111,8 @@ pub(super) fn run(args: &LaunchArgs) -> Result<ExitCode, Failure> {
     })
 }
 
-fn report(fleet: &Fleet, totals: &Totals, elapsed: Duration) -> Result<(), Failure> {
-    let Totals { applied, duplicates, resent, latency } = totals;
+fn report(fleet: &Fleet, totals: &SendTotals, elapsed: Duration) -> Result<(), Failure> {
+    let SendTotals { applied, duplicates, resent, latency } = totals;
     let sent = applied + duplicates;
     let rate = output::rate(sent as f64 / elapsed.as_secs_f64().max(1e-9));
     let milliseconds = |micros: u64| micros as f64 / 1_000.0;

@@ -12,5 +12,5 @@ mod verify;
 
 pub use client::ServiceClient;
 pub use fleet::{Arrivals, ExpectedRocket, Fleet};
-pub use sender::{Sender, Totals};
+pub use sender::{SendTotals, Sender};
 pub use url::base_url;

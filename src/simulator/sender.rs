@@ -24,13 +24,13 @@ pub struct Sender {
     /// The pause of each connection between two messages.
     pause: Duration,
     arrivals: RefCell<Arrivals>,
-    totals: RefCell<Totals>,
+    totals: RefCell<SendTotals>,
     progress: ProgressBar,
 }
 
-/// Totals over the responses so far.
+/// SendTotals over the responses so far.
 #[derive(Clone, Debug)]
-pub struct Totals {
+pub struct SendTotals {
     /// Messages that were new to the service.
     pub applied: u64,
     /// Messages that the service already had.
@@ -57,7 +57,7 @@ impl Sender {
             connections,
             pause,
             arrivals: RefCell::new(fleet.arrivals()),
-            totals: RefCell::new(Totals {
+            totals: RefCell::new(SendTotals {
                 applied: 0,
                 duplicates: 0,
                 resent: 0,
@@ -74,7 +74,7 @@ impl Sender {
         sent
     }
 
-    pub fn totals(&self) -> Totals {
+    pub fn totals(&self) -> SendTotals {
         self.totals.borrow().clone()
     }
 

@@ -78,9 +78,9 @@ pub(in crate::http) async fn follow(
         .and_then(parse_event_id);
     let follower = state.feed.follow(last_event_id).await.map_err(Problem::unavailable)?;
     let phase = match last_event_id {
-        Some(last_event_id) if last_event_id == follower.cursor() => Phase::Changes,
-        _ if snapshot => Phase::Open,
-        _ => Phase::Live,
+        Some(last_event_id) if last_event_id == follower.cursor() => StreamPhase::Changes,
+        _ if snapshot => StreamPhase::Open,
+        _ => StreamPhase::Live,
     };
     let stopping = state.stopping.clone();
     let events = EventStream { state, stopping, follower, filters, phase };
@@ -98,7 +98,7 @@ fn parse_event_id(id: &str) -> Option<Cursor> {
 }
 
 /// What a stream sends next.
-enum Phase {
+enum StreamPhase {
     /// The event that opens the snapshot.
     Open,
     /// The page of rockets after this position.
@@ -116,7 +116,7 @@ struct EventStream {
     /// snapshot.
     follower: Follower,
     filters: Filters,
-    phase: Phase,
+    phase: StreamPhase,
 }
 
 impl EventStream {
@@ -138,22 +138,22 @@ impl EventStream {
             return Ok(None);
         }
         match &self.phase {
-            Phase::Open => {
-                self.phase = Phase::Snapshot(None);
+            StreamPhase::Open => {
+                self.phase = StreamPhase::Snapshot(None);
                 // An empty id clears the client's last event id: after an interrupted snapshot, it
                 // needs a whole one.
                 Ok(Some(Bytes::from_static(b"event: snapshot\nid\ndata: {}\n\n")))
             }
-            Phase::Snapshot(after) => {
+            StreamPhase::Snapshot(after) => {
                 let after = after.clone();
                 self.snapshot(after).await.map(Some)
             }
-            Phase::Live => {
-                self.phase = Phase::Changes;
+            StreamPhase::Live => {
+                self.phase = StreamPhase::Changes;
                 let id = format_event_id(self.follower.cursor());
                 Ok(Some(format!("event: live\nid: {id}\ndata: {{}}\n\n").into()))
             }
-            Phase::Changes => Ok(self.changes().await),
+            StreamPhase::Changes => Ok(self.changes().await),
         }
     }
 
@@ -176,8 +176,8 @@ impl EventStream {
             .await;
         let page = self.state.or_unavailable(page)?;
         self.phase = match page.next {
-            Some(next) => Phase::Snapshot(Some(next)),
-            None => Phase::Live,
+            Some(next) => StreamPhase::Snapshot(Some(next)),
+            None => StreamPhase::Live,
         };
         let mut text = String::new();
         for rocket in &page.rockets {
