@@ -12,16 +12,16 @@ use rusqlite::ffi::{self, sqlite3_file};
 pub struct Header {
     /// The first bytes of the file, not as SQLite sees them through the log.
     bytes: [u8; HEADER_BYTES],
-    /// Before the header was read, and after: a checkpoint may run meanwhile.
+    /// The checkpoint before the header was read, and after: it may progress meanwhile.
     before: Checkpoint,
     after: Checkpoint,
 }
 
 impl Header {
-    /// Whether the header has changed since then without a checkpoint: another program wrote to the
-    /// file.
-    pub fn was_written_over(&self, then: &Self) -> bool {
-        self.bytes != then.bytes && self.after == then.before && !self.after.is_under_way()
+    /// Whether the header has changed since `earlier` without a checkpoint: another program wrote
+    /// to the file.
+    pub fn was_written_over(&self, earlier: &Self) -> bool {
+        self.bytes != earlier.bytes && self.after == earlier.before && !self.after.is_running()
     }
 }
 
@@ -37,24 +37,25 @@ struct Checkpoint {
 }
 
 impl Checkpoint {
-    fn of(opened: &WalHandle<'_>) -> Self {
+    fn read(handle: &WalHandle<'_>) -> Self {
         const SALT: usize = 8;
         const ATTEMPTED: usize = 32;
-        let salt = [opened.word(SALT), opened.word(SALT + 1)];
-        Self { salt, done: opened.word(DONE), attempted: opened.word(ATTEMPTED) }
+        let salt = [handle.word(SALT), handle.word(SALT + 1)];
+        Self { salt, done: handle.word(DONE), attempted: handle.word(ATTEMPTED) }
     }
 
-    fn is_under_way(self) -> bool {
+    fn is_running(self) -> bool {
         self.done != self.attempted
     }
 }
 
 const HEADER_BYTES: usize = 100;
 
-/// The place in the log's index of the number of frames that are in the file.
+/// The position in the log's index of the number of frames that are in the file.
 const DONE: usize = 24;
 
-/// Which commit was the last, by any process. Equal only if nothing was committed in between.
+/// Identifies the last commit by any process. Two are equal only if nothing was committed in
+/// between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LastCommit {
     /// Each commit that writes something adds one. It starts again at zero if a crash makes SQLite
@@ -91,14 +92,14 @@ impl<'c> WalHandle<'c> {
             let mut file: *mut sqlite3_file = std::ptr::null_mut();
             let into: *mut *mut sqlite3_file = &raw mut file;
             let operation = ffi::SQLITE_FCNTL_FILE_POINTER;
-            let told = ffi::sqlite3_file_control(
+            let result = ffi::sqlite3_file_control(
                 connection.handle(),
                 c"main".as_ptr(),
                 operation,
                 into.cast(),
             );
             let methods =
-                (told == ffi::SQLITE_OK).then(|| file.as_ref()?.pMethods.as_ref()).flatten()?;
+                (result == ffi::SQLITE_OK).then(|| file.as_ref()?.pMethods.as_ref()).flatten()?;
             let mut index: *mut c_void = std::ptr::null_mut();
             let mapped = methods.xShmMap?(file, 0, PART, 0, (&raw mut index).cast());
             let index = (mapped == ffi::SQLITE_OK && !index.is_null()).then_some(index.cast())?;
@@ -106,38 +107,38 @@ impl<'c> WalHandle<'c> {
         }
     }
 
-    /// A word of the index, by its place in words of four bytes. Other connections may change it at
-    /// any time.
-    fn word(&self, place: usize) -> u32 {
-        assert!(place < 34, "the header of the index has 136 bytes");
+    /// A word of four bytes of the index, by its position. Other connections may change it at any
+    /// time.
+    fn word(&self, position: usize) -> u32 {
+        assert!(position < 34, "the header of the index has 136 bytes");
         // SAFETY: the part is mapped as long as the connection is borrowed, and longer than this.
-        unsafe { self.index.add(place).read_volatile() }
+        unsafe { self.index.add(position).read_volatile() }
     }
 }
 
 /// Reads the header past SQLite's cache and log. None if the file is shorter, or has no log.
 pub fn header(connection: &Connection) -> Option<Header> {
-    let opened = WalHandle::of(connection)?;
-    let before = Checkpoint::of(&opened);
+    let handle = WalHandle::of(connection)?;
+    let before = Checkpoint::read(&handle);
     let mut bytes = [0; HEADER_BYTES];
     // SAFETY: the file is open, and the buffer has this length.
     let read = unsafe {
-        opened.methods.xRead?(opened.file, bytes.as_mut_ptr().cast(), HEADER_BYTES as c_int, 0)
+        handle.methods.xRead?(handle.file, bytes.as_mut_ptr().cast(), HEADER_BYTES as c_int, 0)
     };
     if read != ffi::SQLITE_OK {
         return None;
     }
-    Some(Header { bytes, before, after: Checkpoint::of(&opened) })
+    Some(Header { bytes, before, after: Checkpoint::read(&handle) })
 }
 
 /// The length of a log, in frames: pages that were committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogLength {
-    /// How many are in it.
+    /// The number of frames in the log.
     pub frames: u32,
-    /// How many of these are in the database's file.
+    /// The number of these that are in the database's file.
     pub done: u32,
-    /// How many pages the database has.
+    /// The number of pages in the database.
     pub pages: u32,
 }
 
@@ -148,26 +149,25 @@ impl LogLength {
     }
 }
 
-/// Reads the index as it is now; another process may just be writing to it. None if there is no
-/// log.
+/// Reads the index without a lock: another process may be writing to it. None if there is no log.
 pub fn log_length(connection: &Connection) -> Option<LogLength> {
     const FRAMES: usize = 4;
     const PAGES: usize = 5;
-    let opened = WalHandle::of(connection)?;
+    let handle = WalHandle::of(connection)?;
     Some(LogLength {
-        frames: opened.word(FRAMES),
-        done: opened.word(DONE),
-        pages: opened.word(PAGES),
+        frames: handle.word(FRAMES),
+        done: handle.word(DONE),
+        pages: handle.word(PAGES),
     })
 }
 
-/// Syncs the database's file, which SQLite does only when all of the log is in it. Nobody else can:
-/// closing another handle of the file would release all locks that the process has on it.
+/// Syncs the database's file, which SQLite does only when all of the log is in it. It uses SQLite's
+/// handle: closing another handle of the file would release all locks that the process has on it.
 pub fn sync_database(connection: &Connection) -> rusqlite::Result<()> {
-    let opened = WalHandle::of(connection);
-    let synced = opened.and_then(|opened| {
+    let handle = WalHandle::of(connection);
+    let synced = handle.and_then(|handle| {
         // SAFETY: the file is open.
-        Some(unsafe { opened.methods.xSync?(opened.file, ffi::SQLITE_SYNC_NORMAL) })
+        Some(unsafe { handle.methods.xSync?(handle.file, ffi::SQLITE_SYNC_NORMAL) })
     });
     match synced.unwrap_or(ffi::SQLITE_IOERR) {
         ffi::SQLITE_OK => Ok(()),
@@ -178,24 +178,25 @@ pub fn sync_database(connection: &Connection) -> rusqlite::Result<()> {
 /// The last commit, as the log's index has it. None if there is no log, or if the index is being
 /// written for too long, or was never written.
 pub fn last_commit(connection: &Connection) -> Option<LastCommit> {
-    /// A commit writes both copies of the header, one after the other: they are equal unless it is
-    /// just doing so.
+    /// A commit writes both copies of the header, one after the other: they are equal unless a
+    /// commit is writing them.
     const COPY: usize = 12;
-    const TRIES: usize = 1_000;
+    const MAX_ATTEMPTS: usize = 1_000;
     const NUMBER: usize = 2;
     /// Its first byte.
     const IS_WRITTEN: usize = 3;
     const CHECKSUM: usize = 6;
-    let opened = WalHandle::of(connection)?;
-    (0..TRIES).find_map(|_| {
-        let copies = [0, COPY]
-            .map(|copy| std::array::from_fn::<u32, COPY, _>(|place| opened.word(copy + place)));
+    let handle = WalHandle::of(connection)?;
+    (0..MAX_ATTEMPTS).find_map(|_| {
+        let copies = [0, COPY].map(|copy| {
+            std::array::from_fn::<u32, COPY, _>(|position| handle.word(copy + position))
+        });
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-        let [one, other] = copies;
-        if one == other && one[IS_WRITTEN].to_ne_bytes()[0] != 0 {
+        let [first, second] = copies;
+        if first == second && first[IS_WRITTEN].to_ne_bytes()[0] != 0 {
             return Some(LastCommit {
-                number: one[NUMBER],
-                checksum: [one[CHECKSUM], one[CHECKSUM + 1]],
+                number: first[NUMBER],
+                checksum: [first[CHECKSUM], first[CHECKSUM + 1]],
             });
         }
         std::hint::spin_loop();
@@ -208,11 +209,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_changes_with_checkpoints_alone() {
+    fn a_header_that_changes_without_a_checkpoint_was_written_over() {
         let checkpoint = |done, attempted| Checkpoint { salt: [1, 2], done, attempted };
         let header = |first, before, after| Header { bytes: [first; HEADER_BYTES], before, after };
-        let (none, under_way, done) = (checkpoint(0, 0), checkpoint(0, 9), checkpoint(9, 9));
-        for (then, now, is_written_over) in [
+        let (none, running, done) = (checkpoint(0, 0), checkpoint(0, 9), checkpoint(9, 9));
+        for (earlier, later, is_written_over) in [
             (header(1, none, none), header(1, none, none), false),
             (header(1, none, none), header(2, none, none), true),
             (header(1, done, done), header(2, done, done), true),
@@ -220,10 +221,10 @@ mod tests {
             (header(1, none, none), header(2, done, done), false),
             (header(1, none, done), header(2, done, done), false),
             (header(1, none, none), header(2, none, done), false),
-            (header(1, none, none), header(2, none, under_way), false),
-            (header(1, none, under_way), header(2, under_way, under_way), false),
+            (header(1, none, none), header(2, none, running), false),
+            (header(1, none, running), header(2, running, running), false),
         ] {
-            assert_eq!(now.was_written_over(&then), is_written_over, "{then:?} {now:?}");
+            assert_eq!(later.was_written_over(&earlier), is_written_over, "{earlier:?} {later:?}");
         }
     }
 }

@@ -7,20 +7,20 @@
 //! before it. For a batch of small changes, these calls cost about as much as the changes. This VFS
 //! is the native one, except for the log: consecutive writes are buffered until SQLite syncs the
 //! log at the end of the commit, or reads, measures, truncates or closes it. When a commit extends
-//! the log, zeros fill it up to the end of a part. The commits that overwrite this part then change
-//! nothing about the file but its bytes, and syncing these takes a quarter less time. To SQLite the
-//! zeros mark the end of the valid log, like the remains of an earlier round.
+//! the log, zeros fill it up to the end of a chunk. The commits that overwrite the chunk then
+//! change nothing about the file but its bytes, and syncing these takes a quarter less time. To
+//! SQLite the zeros mark the end of the valid log, like the remains of an earlier round.
 //!
 //! This is right as long as the connection has `synchronous=FULL`: SQLite reports a commit only
-//! after it has synced it, and what has not been reported need not be in the file. A connection
-//! that syncs less would let others read what is not there. [`open`] doesn't set it; who opens a
-//! connection does.
+//! after it has synced it, and a commit that was not reported need not be in the file. If the
+//! connection synced less, others would read pages that are not in the file. [`open`] doesn't set
+//! it; the caller must.
 //!
 //! # The index
 //!
-//! [`last_commit`], [`log_length`] and [`header`] read what SQLite has no function for, from the
-//! index that all connections share, without a transaction. They are for connections in WAL mode
-//! that have read from the database; of any VFS.
+//! [`last_commit`], [`log_length`] and [`header`] read values for which SQLite has no function,
+//! from the index that all connections share, without a transaction. They work for connections of
+//! any VFS in WAL mode that have read from the database.
 //!
 //! # Unsafe code
 //!

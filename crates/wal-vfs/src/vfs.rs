@@ -11,18 +11,17 @@ use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 const NAME: &CStr = c"whole-commits";
 
-/// A commit that writes more than this is passed on in parts. SQLite's own VFS accepts at most
-/// 131,071 bytes at a time, because it never expects more than a page.
-const MOST_KEPT_BYTES: usize = 120 * 1024;
+/// The size of the buffer: a commit that writes more is passed on in parts. SQLite's own VFS
+/// accepts at most 131,071 bytes at a time, because it never expects more than a page.
+const MAX_BUFFER_BYTES: usize = 120 * 1024;
 
-/// The log grows by parts of this size.
-const PART_BYTES: i64 = 256 * 1024;
+/// The log grows by chunks of this size.
+const CHUNK_BYTES: i64 = 256 * 1024;
 
 /// Opens a database through the VFS. Whenever the connection writes, it must have
 /// `synchronous=FULL`.
 ///
-/// If SQLite doesn't accept the VFS, this uses the native one: commits are equally right, only
-/// slower.
+/// If SQLite doesn't accept the VFS, this uses the native one: commits are as safe, only slower.
 pub fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     if register() {
         Connection::open_with_flags_and_vfs(path, flags, NAME)
@@ -34,16 +33,16 @@ pub fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
 /// The error of a write to a log that was truncated.
 const LOG_CUT_SHORT: c_int = ffi::SQLITE_IOERR_CORRUPTFS;
 
-/// Whether a commit failed because the log had lost its end: somebody truncated it while it was
-/// open. Nothing of the commit was written.
+/// Whether a commit failed because the log was truncated while it was open. Nothing of the commit
+/// was written.
 pub fn is_log_cut_short(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|error| error.extended_code == LOG_CUT_SHORT)
 }
 
 /// Registers the VFS with SQLite, once per process. Returns whether it is registered.
 fn register() -> bool {
-    static KNOWN: OnceLock<bool> = OnceLock::new();
-    *KNOWN.get_or_init(|| {
+    static REGISTERED: OnceLock<bool> = OnceLock::new();
+    *REGISTERED.get_or_init(|| {
         // SAFETY: the native VFS is never unregistered, and ours is leaked. A copy of the native
         // one is a valid VFS; `open_file` finds the native one through `pAppData`, which no other
         // copied method uses.
@@ -68,18 +67,18 @@ fn register() -> bool {
 struct WalFile {
     base: sqlite3_file,
     /// Owned from open to close.
-    kept: *mut WriteBuffer,
+    buffer: *mut WriteBuffer,
 }
 
-/// Buffered bytes, and their place in the file.
+/// Buffered bytes, and their offset in the file.
 #[derive(Default)]
 struct WriteBuffer {
     path: PathBuf,
     bytes: Vec<u8>,
     offset: i64,
-    /// The end of what has been written.
+    /// The end of the bytes that were written, through the buffer, to the file.
     written: i64,
-    /// The minimum length of the file, as far as this connection knows.
+    /// The file has at least this length, unless another connection has truncated it.
     length: i64,
 }
 
@@ -89,7 +88,7 @@ impl WriteBuffer {
         self.offset + self.bytes.len() as i64
     }
 
-    fn keep(&mut self, bytes: &[u8], offset: i64) {
+    fn append(&mut self, bytes: &[u8], offset: i64) {
         if self.bytes.is_empty() {
             self.offset = offset;
         }
@@ -107,11 +106,11 @@ unsafe fn native(file: *mut sqlite3_file) -> *mut sqlite3_file {
 }
 
 /// # Safety
-/// `file` is a [`WalFile`] that is open, and no other reference to what it keeps is alive.
-unsafe fn kept<'f>(file: *mut sqlite3_file) -> &'f mut WriteBuffer {
+/// `file` is a [`WalFile`] that is open, and no other reference to its buffer is alive.
+unsafe fn buffer<'f>(file: *mut sqlite3_file) -> &'f mut WriteBuffer {
     // SAFETY: set when the file was opened, and freed when it is closed. SQLite uses a file on one
     // thread at a time.
-    unsafe { &mut *(*file.cast::<WalFile>()).kept }
+    unsafe { &mut *(*file.cast::<WalFile>()).buffer }
 }
 
 /// Calls a method of the native file. Only for open files, with arguments that the method accepts.
@@ -135,8 +134,8 @@ macro_rules! native_call {
 /// The native file is open.
 unsafe fn native_length(file: *mut sqlite3_file) -> i64 {
     let mut length = 0;
-    let told = native_call!(file, xFileSize, &raw mut length);
-    if told == ffi::SQLITE_OK { length } else { 0 }
+    let result = native_call!(file, xFileSize, &raw mut length);
+    if result == ffi::SQLITE_OK { length } else { 0 }
 }
 
 /// The length of the file that a path names; none if it can't be determined.
@@ -152,41 +151,42 @@ fn length_of(path: &Path) -> Option<i64> {
 /// Writes the buffer. After an error the buffer is dropped, because its transaction fails.
 ///
 /// # Safety
-/// As for [`kept`].
-unsafe fn hand_over(file: *mut sqlite3_file) -> c_int {
+/// As for [`buffer`].
+unsafe fn flush(file: *mut sqlite3_file) -> c_int {
     // SAFETY: as of the caller.
-    let kept = unsafe { kept(file) };
-    if kept.bytes.is_empty() {
+    let buffer = unsafe { buffer(file) };
+    if buffer.bytes.is_empty() {
         return ffi::SQLITE_OK;
     }
-    let (bytes, length, offset) = (kept.bytes.as_ptr(), kept.bytes.len() as c_int, kept.offset);
+    let (bytes, length, offset) =
+        (buffer.bytes.as_ptr(), buffer.bytes.len() as c_int, buffer.offset);
     // A log has no holes: it was truncated, and what follows the hole would be lost in the next
     // crash.
-    if length_of(&kept.path).is_some_and(|length| length < offset) {
-        kept.bytes.clear();
+    if length_of(&buffer.path).is_some_and(|length| length < offset) {
+        buffer.bytes.clear();
         return LOG_CUT_SHORT;
     }
     let written = native_call!(file, xWrite, bytes.cast(), length, offset);
-    kept.written = kept.written.max(kept.end());
-    kept.bytes.clear();
+    buffer.written = buffer.written.max(buffer.end());
+    buffer.bytes.clear();
     written
 }
 
-/// If the written log ends at the end of the file, fills the rest of the part with zeros. They are
+/// If the written log ends at the end of the file, fills the rest of the chunk with zeros. They are
 /// optional: errors are ignored.
 ///
 /// # Safety
-/// As for [`kept`].
-unsafe fn fill_part(file: *mut sqlite3_file) {
+/// As for [`buffer`].
+unsafe fn fill_chunk(file: *mut sqlite3_file) {
     // Zero is never a valid page number of a frame.
-    static ZEROS: [u8; MOST_KEPT_BYTES] = [0; MOST_KEPT_BYTES];
+    static ZEROS: [u8; MAX_BUFFER_BYTES] = [0; MAX_BUFFER_BYTES];
     // SAFETY: as of the caller.
-    let kept = unsafe { kept(file) };
-    if kept.written <= kept.length {
+    let buffer = unsafe { buffer(file) };
+    if buffer.written <= buffer.length {
         return;
     }
-    let (mut from, end) = (kept.written, (kept.written / PART_BYTES + 1) * PART_BYTES);
-    kept.length = end;
+    let (mut from, end) = (buffer.written, (buffer.written / CHUNK_BYTES + 1) * CHUNK_BYTES);
+    buffer.length = end;
     while from < end {
         let length = (end - from).min(ZEROS.len() as i64);
         if native_call!(file, xWrite, ZEROS.as_ptr().cast(), length as c_int, from)
@@ -220,12 +220,12 @@ unsafe extern "C" fn open_file(
         let opened = native_open(native_vfs, name, native(file), flags, out_flags);
         if opened == ffi::SQLITE_OK {
             let path = OsStr::from_bytes(CStr::from_ptr(name).to_bytes()).into();
-            let kept = Box::new(WriteBuffer {
+            let buffer = Box::new(WriteBuffer {
                 path,
                 length: native_length(file),
                 ..WriteBuffer::default()
             });
-            (*file.cast::<WalFile>()).kept = Box::into_raw(kept);
+            (*file.cast::<WalFile>()).buffer = Box::into_raw(buffer);
             (*file).pMethods = &METHODS;
         }
         opened
@@ -233,10 +233,10 @@ unsafe extern "C" fn open_file(
 }
 
 unsafe extern "C" fn close(file: *mut sqlite3_file) -> c_int {
-    // The buffer belongs to a rolled-back transaction, and others may have written in its place
-    // since.
-    // SAFETY: `open_file` set it from a box, and SQLite closes an open file once.
-    drop(unsafe { Box::from_raw((*file.cast::<WalFile>()).kept) });
+    // The buffer is of a transaction that was rolled back. Another connection may have written to
+    // this offset since. SAFETY: `open_file` set it from a box, and SQLite closes an open file
+    // once.
+    drop(unsafe { Box::from_raw((*file.cast::<WalFile>()).buffer) });
     native_call!(file, xClose)
 }
 
@@ -246,30 +246,30 @@ unsafe extern "C" fn write(
     length: c_int,
     offset: i64,
 ) -> c_int {
-    // SAFETY: the file is open, and `bytes` has this length and is not ours. No reference to what
-    // is kept outlives its statement.
+    // SAFETY: the file is open, and `bytes` has this length and is not ours. No reference to
+    // the buffer outlives its statement.
     unsafe {
         // A panic must not reach SQLite.
         let Ok(length) = usize::try_from(length) else { return ffi::SQLITE_IOERR_WRITE };
         let bytes = std::slice::from_raw_parts(bytes.cast::<u8>(), length);
-        let (end, length) = (kept(file).end(), kept(file).bytes.len());
-        if length > 0 && (end != offset || length + bytes.len() > MOST_KEPT_BYTES) {
-            let written = hand_over(file);
+        let (end, length) = (buffer(file).end(), buffer(file).bytes.len());
+        if length > 0 && (end != offset || length + bytes.len() > MAX_BUFFER_BYTES) {
+            let written = flush(file);
             if written != ffi::SQLITE_OK {
                 return written;
             }
         }
-        kept(file).keep(bytes, offset);
+        buffer(file).append(bytes, offset);
         ffi::SQLITE_OK
     }
 }
 
 /// Methods that examine the file, and need it to be complete.
-macro_rules! after_handing_over {
+macro_rules! after_flush {
     ($($name:ident = $method:ident($($argument:ident: $type:ty),*);)*) => {$(
         unsafe extern "C" fn $name(file: *mut sqlite3_file $(, $argument: $type)*) -> c_int {
-            // SAFETY: the file is open, and nothing refers to what it keeps.
-            match unsafe { hand_over(file) } {
+            // SAFETY: the file is open, and nothing refers to its buffer.
+            match unsafe { flush(file) } {
                 ffi::SQLITE_OK => native_call!(file, $method $(, $argument)*),
                 failed => failed,
             }
@@ -277,7 +277,7 @@ macro_rules! after_handing_over {
     )*};
 }
 
-after_handing_over! {
+after_flush! {
     read = xRead(into: *mut c_void, length: c_int, offset: i64);
     file_size = xFileSize(size: *mut i64);
     lock = xLock(level: c_int);
@@ -290,14 +290,14 @@ after_handing_over! {
 
 unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
     // SAFETY: the file is open, and the reference ends here.
-    let commits = unsafe { !kept(file).bytes.is_empty() };
-    // SAFETY: the file is open, and nothing refers to what it keeps.
-    match unsafe { hand_over(file) } {
+    let is_commit = unsafe { !buffer(file).bytes.is_empty() };
+    // SAFETY: the file is open, and nothing refers to its buffer.
+    match unsafe { flush(file) } {
         ffi::SQLITE_OK => {
             // Otherwise this is a checkpoint, during which other connections may write there.
-            if commits {
+            if is_commit {
                 // SAFETY: as above.
-                unsafe { fill_part(file) };
+                unsafe { fill_chunk(file) };
             }
             native_call!(file, xSync, flags)
         }
@@ -306,12 +306,12 @@ unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
 }
 
 unsafe extern "C" fn truncate(file: *mut sqlite3_file, size: i64) -> c_int {
-    // SAFETY: the file is open, and nothing refers to what it keeps.
-    match unsafe { hand_over(file) } {
+    // SAFETY: the file is open, and nothing refers to its buffer.
+    match unsafe { flush(file) } {
         ffi::SQLITE_OK => {
-            // SAFETY: the same; this is the only reference.
-            let kept = unsafe { kept(file) };
-            (kept.written, kept.length) = (kept.written.min(size), kept.length.min(size));
+            // SAFETY: as above; this is the only reference.
+            let buffer = unsafe { buffer(file) };
+            (buffer.written, buffer.length) = (buffer.written.min(size), buffer.length.min(size));
             native_call!(file, xTruncate, size)
         }
         failed => failed,
@@ -346,7 +346,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// Without the native VFS as a way out.
+    /// Without a fallback to the native VFS.
     fn open_buffered(path: &Path) -> Connection {
         assert!(register());
         open(path, OpenFlags::default()).unwrap()
@@ -355,21 +355,23 @@ mod tests {
     /// 5,000 rows of 800 bytes: many times the buffer, and more than the cache holds, so that
     /// SQLite writes to the log long before the commit and reads it back.
     fn fill(connection: &Connection, from: i64) {
-        let sql = "WITH RECURSIVE numbers(n) AS (SELECT ?1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?1 + 4999)
+        let sql = "WITH RECURSIVE numbers(n) AS
+                       (SELECT ?1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?1 + 4999)
                    INSERT INTO t SELECT n, hex(randomblob(400)) FROM numbers";
         assert_eq!(connection.execute(sql, [from]).unwrap(), 5_000);
         connection.execute("UPDATE t SET text = text || 'x' WHERE id % 7 = 0", []).unwrap();
     }
 
     #[test]
-    fn large_transactions_are_whole_and_abandoned_ones_leave_nothing() {
+    fn large_transactions_are_atomic() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("test.db");
         let writer = open_buffered(&path);
         writer
             .execute_batch(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = 20;
-                 PRAGMA wal_autocheckpoint = 100; CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT);",
+                 PRAGMA wal_autocheckpoint = 100;
+                 CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT);",
             )
             .unwrap();
         let reader = Connection::open(&path).unwrap();
@@ -393,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_rolled_back_is_never_written_over_what_others_committed_since() {
+    fn a_rolled_back_buffer_never_overwrites_later_commits() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("test.db");
         let other = Connection::open(&path).unwrap();
@@ -413,8 +415,8 @@ mod tests {
             // Enough for SQLite to start writing to the log, but little enough to stay in the
             // buffer.
             let rows = 8 + round * 5;
-            let sql =
-                "WITH RECURSIVE numbers(n) AS (SELECT 100000 UNION ALL SELECT n + 1 FROM numbers WHERE n < 100000 + ?1)
+            let sql = "WITH RECURSIVE numbers(n) AS
+                           (SELECT 100000 UNION ALL SELECT n + 1 FROM numbers WHERE n < 100000 + ?1)
                        INSERT INTO t SELECT n, hex(randomblob(1500)) FROM numbers";
             writer.execute(sql, [rows]).unwrap();
             writer.execute_batch("ROLLBACK").unwrap();

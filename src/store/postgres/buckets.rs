@@ -1,7 +1,7 @@
 //! The buckets of a database: the parts of the fleet that a cluster distributes over its nodes.
 //!
-//! A database on a single server has one bucket. All rows of a channel are in the same bucket, so
-//! that a batch for one bucket is one transaction on one node.
+//! A database on a single server has one bucket. All rows of a channel are in one bucket, so that a
+//! batch for one bucket is one transaction on one node.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use crate::domain::text::Channel;
 use crate::store::StoreError;
 
-/// The key of the advisory lock that sessions share while the database has one bucket, because it
-/// must not be divided meanwhile: "buckets!" in ASCII, plus the object identifier of the schema.
+/// The key of the advisory lock that sessions share while the database has one bucket, so that it
+/// is not divided meanwhile: "buckets!" in ASCII, plus the object identifier of the schema.
 const LOCK: i64 = 0x6275_636b_6574_7321;
 
 /// The object identifier of the tables' schema.
@@ -28,7 +28,7 @@ impl Buckets {
     pub(super) async fn read(connection: &mut PgConnection) -> Result<Self, StoreError> {
         let sql = "SELECT bucket FROM rocket_buckets ORDER BY bucket";
         let buckets: Vec<i16> = sqlx::query_scalar(sql).fetch_all(connection).await?;
-        // Each bucket gets the same number of the 256 hash values.
+        // The 256 hash values are divided equally among the buckets.
         if buckets.is_empty() || 256 % buckets.len() != 0 {
             return Err(StoreError::Damaged(format!("rocket_buckets has {} rows", buckets.len())));
         }
@@ -40,7 +40,7 @@ impl Buckets {
     }
 
     /// Whether there are several, so that their rows may be on different nodes.
-    pub(super) fn are_many(&self) -> bool {
+    pub(super) fn are_several(&self) -> bool {
         self.count() > 1
     }
 
@@ -50,7 +50,7 @@ impl Buckets {
 
     /// The index of a channel's bucket.
     pub(super) fn index_of(&self, channel: &str) -> usize {
-        if self.are_many() { hash(channel) % self.count() } else { 0 }
+        if self.are_several() { hash(channel) % self.count() } else { 0 }
     }
 
     pub(super) fn of(&self, channel: &Channel) -> i16 {
@@ -65,11 +65,11 @@ impl Buckets {
         *bucket
     }
 
-    /// Makes sure that the database still has these buckets, and will as long as this connection is
-    /// open.
-    pub(super) async fn hold(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
+    /// Checks that the database still has these buckets, and locks them as long as this connection
+    /// is open.
+    pub(super) async fn lock(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
         // Buckets are only divided where there is one.
-        if self.are_many() {
+        if self.are_several() {
             return Ok(());
         }
         let lock = format!("SELECT pg_try_advisory_lock_shared($1 + {SCHEMA})");
@@ -87,16 +87,16 @@ impl Buckets {
     }
 }
 
-/// Takes the lock for dividing the buckets, if nobody uses the database.
+/// Takes the lock for dividing the buckets, if no other connection shares it.
 pub(super) async fn try_lock(connection: &mut PgConnection) -> Result<bool, StoreError> {
     let lock = format!("SELECT pg_try_advisory_lock($1 + {SCHEMA})");
     Ok(sqlx::query_scalar(AssertSqlSafe(lock)).bind(LOCK).fetch_one(connection).await?)
 }
 
-/// The first byte of SHA-256, which Postgres can compute, too ([`SQL_HASH`]).
+/// The first byte of SHA-256. Postgres can compute it, too ([`SQL_HASH`]).
 fn hash(channel: &str) -> usize {
     Sha256::digest(channel.as_bytes())[0].into()
 }
 
-/// This hash in SQL.
+/// [`hash`] in SQL.
 pub(super) const SQL_HASH: &str = "get_byte(sha256(convert_to(channel, 'UTF8')), 0)";

@@ -1,8 +1,9 @@
-//! Finds changes: current rows, and the notifications that instances send each other with `NOTIFY`.
+//! Finds changes: the current rows of rockets, and the notifications that instances send each other
+//! with `NOTIFY`.
 //!
 //! An instance notifies after its commits, over a separate connection and for many commits at once:
-//! within a transaction, every `NOTIFY` would serialize with all others in the database. A
-//! notification has channels, not rows: the receiver reads the rows.
+//! a transaction with a `NOTIFY` waits for all others with one in the database. A notification has
+//! channels, not rows: the receiver reads the rows.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -25,19 +26,19 @@ use crate::store::fault_injection::FailurePoint;
 use crate::store::rows::{self, ROCKET_COLUMNS};
 use crate::store::{ChangeScan, StoreError, Watch};
 
-/// How long a listener receives nothing before it tests the connection.
-const SILENCE: Duration = Duration::from_secs(10);
-/// A notification may have at most 8,000 bytes.
-const NOTIFICATION_BYTES: usize = 7_000;
-/// If there would be more notifications than this at a time, a single unspecific one is sent.
-const MOST_NOTIFICATIONS: usize = 64;
+/// A listener that receives nothing for this long tests its connection.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The maximum size of the hints in a notification, which may have at most 8,000 bytes.
+const MAX_HINT_BYTES: usize = 7_000;
+/// If there would be more notifications than this at a time, a single unspecified one is sent.
+const MAX_NOTIFICATIONS: usize = 64;
 
 /// A notification.
 #[derive(Debug, Serialize, Deserialize)]
 struct Notification {
     /// The sending instance, which ignores its own notifications.
     from: u64,
-    /// The rockets that it has changed; none if there are too many to name.
+    /// The rockets that it has changed; none for unspecified changes.
     hints: Option<Vec<(String, ChangeHint)>>,
 }
 
@@ -78,8 +79,9 @@ impl PostgresStore {
     /// See [`Store::change_scan`](crate::store::Store::change_scan).
     pub async fn change_scan(&self) -> Result<ChangeScan, StoreError> {
         let since = self.oldest_transaction().await?;
-        let mut scan = PostgresScan { store: self.clone(), since, look: None, fingerprints: None };
-        if self.buckets.are_many() {
+        let mut scan =
+            PostgresScan { store: self.clone(), since, position: None, fingerprints: None };
+        if self.buckets.are_several() {
             scan.fingerprints = Some(Fingerprints::default());
             // The current state of all rockets is the baseline.
             while !matches!(scan.next().await?, ScanProgress::Done) {}
@@ -155,17 +157,16 @@ fn rockets(found: &[PgRow]) -> Result<Vec<Rocket>, StoreError> {
     found.iter().map(rows::rocket).collect()
 }
 
-/// The notifications of some changes; a single unspecific one if the changes are unknown or too
-/// many.
+/// The payloads of the notifications of some changes; a single unspecified one if the changes are
+/// unspecified or too many.
 fn payloads(from: u64, hints: Option<&ChangeHints>) -> Vec<String> {
-    let something = || vec![payload(from, None)];
-    let Some(hints) = hints else { return something() };
+    let unspecified = || vec![payload(from, None)];
+    let Some(hints) = hints else { return unspecified() };
     let mut payloads = Vec::new();
     let (mut part, mut bytes) = (Vec::new(), 0);
     for (channel, hint) in hints {
-        let size =
-            serde_json::to_string(&(channel.as_str(), hint)).map_or(0, |json| json.len() + 1);
-        if bytes + size > NOTIFICATION_BYTES {
+        let size = json(&(channel.as_str(), hint)).len() + 1;
+        if bytes + size > MAX_HINT_BYTES {
             payloads.push(payload(from, Some(std::mem::take(&mut part))));
             bytes = 0;
         }
@@ -173,36 +174,42 @@ fn payloads(from: u64, hints: Option<&ChangeHints>) -> Vec<String> {
         part.push((channel.as_str().to_owned(), *hint));
     }
     payloads.push(payload(from, Some(part)));
-    if payloads.len() > MOST_NOTIFICATIONS { something() } else { payloads }
+    if payloads.len() > MAX_NOTIFICATIONS { unspecified() } else { payloads }
 }
 
 fn payload(from: u64, hints: Option<Vec<(String, ChangeHint)>>) -> String {
-    let json = serde_json::to_string(&Notification { from, hints });
+    json(&Notification { from, hints })
+}
+
+fn json(value: &impl Serialize) -> String {
+    let json = serde_json::to_string(value);
     json.unwrap_or_else(|error| unreachable!("texts, numbers and flags are JSON: {error}"))
 }
 
 /// How many rockets are read at a time.
-const SCANNED_AT_A_TIME: i64 = 512;
+const SCAN_CHUNK: i64 = 512;
 
 /// Finds changed rockets by the transactions that wrote their rows, which the server numbers for
 /// all clients.
 ///
-/// Rows written by a transaction that was running at the previous scan are read again, so that
-/// nothing is missed, but some rows are found twice.
+/// It reads rows again that were written by a transaction that was running at the previous scan. So
+/// it misses no row, but finds some twice.
 ///
-/// Each node of a cluster numbers its own transactions. There, rows are compared by fingerprints.
+/// Each node of a cluster numbers its own transactions. There, the scan compares fingerprints of
+/// the rows.
 #[derive(Debug)]
 pub struct PostgresScan {
     store: PostgresStore,
     /// All earlier transactions have been scanned. A 64-bit number; rows have its lower 32 bits.
     since: i64,
-    look: Option<Look>,
+    /// Where the scan continues; none between two scans.
+    position: Option<Position>,
     /// Used instead of transactions on a cluster.
     fingerprints: Option<Fingerprints>,
 }
 
 #[derive(Debug)]
-struct Look {
+struct Position {
     /// Everything before this transaction is scanned at the end of this scan.
     through: i64,
     /// The index of the bucket that is being read, and the last channel that was read there.
@@ -212,9 +219,9 @@ struct Look {
 
 impl PostgresScan {
     pub(in crate::store) async fn next(&mut self) -> Result<ScanProgress, StoreError> {
-        let Look { through, bucket, after } = match self.look.take() {
-            Some(look) => look,
-            None => Look {
+        let Position { through, bucket, after } = match self.position.take() {
+            Some(position) => position,
+            None => Position {
                 through: self.store.oldest_transaction().await?,
                 bucket: 0,
                 after: String::new(),
@@ -230,7 +237,8 @@ impl PostgresScan {
         };
         match rockets.last() {
             Some(last) => {
-                self.look = Some(Look { through, bucket, after: last.channel.as_str().to_owned() });
+                self.position =
+                    Some(Position { through, bucket, after: last.channel.as_str().to_owned() });
                 if let Some(fingerprints) = &mut self.fingerprints {
                     rockets.retain(|rocket| {
                         let contents = format!("{rocket:?}");
@@ -244,7 +252,8 @@ impl PostgresScan {
                 Ok(ScanProgress::Rockets(rockets))
             }
             None => {
-                self.look = Some(Look { through, bucket: bucket + 1, after: String::new() });
+                self.position =
+                    Some(Position { through, bucket: bucket + 1, after: String::new() });
                 Ok(ScanProgress::Rockets(rockets))
             }
         }
@@ -252,8 +261,8 @@ impl PostgresScan {
 }
 
 impl PostgresStore {
-    /// The next rockets whose rows were written by this transaction or a later one, if one is
-    /// given. The age of a row is counted in transactions.
+    /// The next rockets. If a transaction is given, only those whose rows it or a later one has
+    /// written. The age of a row is counted in transactions.
     async fn written_since(
         &self,
         transaction: Option<i64>,
@@ -261,17 +270,16 @@ impl PostgresStore {
         after: String,
     ) -> Result<Vec<Rocket>, StoreError> {
         self.read(move |pool| async move {
-            let is_wanted = if transaction.is_some() {
+            let condition = if transaction.is_some() {
                 "age(xmin) BETWEEN 0 AND age($4::text::xid)"
             } else {
                 "true"
             };
             let sql = format!(
                 "SELECT {ROCKET_COLUMNS} FROM rockets
-                 WHERE channel > $1 AND bucket = $3 AND {is_wanted} ORDER BY channel LIMIT $2"
+                 WHERE channel > $1 AND bucket = $3 AND {condition} ORDER BY channel LIMIT $2"
             );
-            let found =
-                sqlx::query(AssertSqlSafe(sql)).bind(after).bind(SCANNED_AT_A_TIME).bind(bucket);
+            let found = sqlx::query(AssertSqlSafe(sql)).bind(after).bind(SCAN_CHUNK).bind(bucket);
             let found = match transaction {
                 Some(transaction) => found.bind((transaction & i64::from(u32::MAX)).to_string()),
                 None => found,
@@ -292,9 +300,10 @@ pub struct PostgresWatch {
 impl PostgresWatch {
     pub(in crate::store) async fn recv(&mut self) -> Result<Notified, StoreError> {
         loop {
-            let Ok(received) = tokio::time::timeout(SILENCE, self.listener.try_recv()).await else {
-                let asked = async { Ok(self.listener.execute("SELECT 1").await.map(|_| ())?) };
-                session::within(SILENCE, asked).await?;
+            let Ok(received) = tokio::time::timeout(IDLE_TIMEOUT, self.listener.try_recv()).await
+            else {
+                let ping = async { Ok(self.listener.execute("SELECT 1").await.map(|_| ())?) };
+                session::within(IDLE_TIMEOUT, ping).await?;
                 continue;
             };
             // The connection was lost, so notifications may have been missed.
@@ -322,7 +331,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn notifications_hold_everything_or_say_that_there_is_more() {
+    fn notifications_have_all_hints_or_are_unspecified() {
         let hints = |count: usize| -> ChangeHints {
             (0..count)
                 .map(|index| {
@@ -330,7 +339,7 @@ mod tests {
                 })
                 .collect()
         };
-        for (count, told) in [(0, Some(0)), (1, Some(1)), (500, Some(500)), (5_000, None)] {
+        for (count, expected) in [(0, Some(0)), (1, Some(1)), (500, Some(500)), (5_000, None)] {
             let payloads = payloads(7, Some(&hints(count)));
             let read: Vec<Notification> =
                 payloads.iter().map(|it| serde_json::from_str(it).unwrap()).collect();
@@ -339,7 +348,7 @@ mod tests {
                     && read.iter().all(|it| it.from == 7)
             );
             let sum = read.iter().map(|it| it.hints.as_ref().map(Vec::len)).sum::<Option<usize>>();
-            assert_eq!(sum, told);
+            assert_eq!(sum, expected);
         }
     }
 }

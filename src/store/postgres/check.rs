@@ -37,14 +37,14 @@ impl PostgresStore {
             let Audit { channels, ranges } = audit::run(&mut tables, found)?;
             totals = Audit { channels: totals.channels + channels, ranges: totals.ranges + ranges };
         }
-        runtime.block_on(find_strays(&mut connection, &self.buckets, found))?;
+        runtime.block_on(check_buckets(&mut connection, &self.buckets, found))?;
         runtime.block_on(session::close(connection));
         Ok(totals)
     }
 }
 
-/// Starts to read both tables in one snapshot. All rows of a bucket are on one node, so it is one
-/// there, too.
+/// Starts to read both tables in one snapshot. On a cluster, too: all rows of a bucket are on one
+/// node.
 async fn open_cursors(connection: &mut PgConnection, bucket: i16) -> Result<(), StoreError> {
     let sql = format!(
         "ROLLBACK; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
@@ -59,8 +59,8 @@ async fn open_cursors(connection: &mut PgConnection, bucket: i16) -> Result<(), 
     Ok(())
 }
 
-/// Reports rows that are in no bucket.
-async fn find_strays(
+/// Reports rows whose bucket doesn't exist.
+async fn check_buckets(
     connection: &mut PgConnection,
     buckets: &Buckets,
     found: OnFinding<'_>,

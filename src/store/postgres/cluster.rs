@@ -1,7 +1,7 @@
 //! Citus: distributes the tables over the nodes of a cluster.
 //!
-//! Each bucket is in a shard of its own, so that Citus can place and move each by itself. All
-//! tables with a bucket are divided in the same way, so that the rows of a bucket are on one node.
+//! Each bucket is in a shard of its own, so that Citus can place and move it independently. All
+//! tables with a bucket are divided alike, so that the rows of a bucket are on one node.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::store::StoreError;
 /// The tables that are distributed like `rocket_buckets`.
 const TABLES: [&str; 3] = ["rockets", "processed_ranges", "rockets_forgotten"];
 
-/// How long the server may take to notice that a connection was closed.
+/// How long the server may take to detect that a connection was closed.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const DISCONNECT_POLL: Duration = Duration::from_millis(50);
 
@@ -61,21 +61,21 @@ pub(super) async fn distribute(
     }
     let count = match count {
         Some(count) => count,
-        None => suitable_count(connection).await?,
+        None => default_count(connection).await?,
     };
     let mut transaction = connection.begin_with(BEGIN_TO_WRITE).await?;
     // Several tables are changed, each on all nodes.
     sqlx::query("SET LOCAL citus.multi_shard_modify_mode = sequential")
         .execute(&mut *transaction)
         .await?;
-    gather(&mut transaction).await?;
-    let buckets = divide(&mut transaction, count).await?;
+    undistribute(&mut transaction).await?;
+    let buckets = create_buckets(&mut transaction, count).await?;
     for table in TABLES {
         move_to_buckets(&mut transaction, table, &buckets).await?;
     }
     // Instances may be connected to any node.
-    let everywhere = "SELECT create_reference_table($1::text::regclass)";
-    sqlx::query(everywhere).bind(HISTORY).execute(&mut *transaction).await?;
+    let replicate = "SELECT create_reference_table($1::text::regclass)";
+    sqlx::query(replicate).bind(HISTORY).execute(&mut *transaction).await?;
     transaction.commit().await?;
     // The rows that have been copied are still in the local table.
     for table in TABLES {
@@ -85,8 +85,8 @@ pub(super) async fn distribute(
     Ok(true)
 }
 
-/// Whether nobody else uses the database. A server notices a little late that a program, perhaps
-/// the one that has just migrated, has closed its connections.
+/// Whether no other connection uses the database. A server detects a little late that a program,
+/// perhaps the one that has just migrated, has closed its connections.
 async fn has_exclusive_use(connection: &mut PgConnection) -> Result<bool, StoreError> {
     let started = Instant::now();
     while !buckets::try_lock(connection).await? {
@@ -98,15 +98,15 @@ async fn has_exclusive_use(connection: &mut PgConnection) -> Result<bool, StoreE
     Ok(true)
 }
 
-/// As few buckets as give each worker two, because a batch for fewer buckets is larger.
-async fn suitable_count(connection: &mut PgConnection) -> Result<u16, StoreError> {
+/// Two buckets for each worker, and no more, because with fewer buckets the batches are larger.
+async fn default_count(connection: &mut PgConnection) -> Result<u16, StoreError> {
     let sql = "SELECT count(*)::integer FROM citus_get_active_worker_nodes()";
     let workers: i32 = sqlx::query_scalar(sql).fetch_one(connection).await?;
     Ok(u16::try_from(workers).unwrap_or(u16::MAX).clamp(1, 128).next_power_of_two() * 2)
 }
 
-/// Brings tables together that an earlier version has distributed by channel.
-async fn gather(connection: &mut PgConnection) -> Result<(), StoreError> {
+/// Makes tables local again that an earlier version has distributed by channel.
+async fn undistribute(connection: &mut PgConnection) -> Result<(), StoreError> {
     for table in ["processed_ranges", "rockets"] {
         if distribution_column(connection, table).await?.is_some() {
             let sql = "SELECT undistribute_table($1::text::regclass)";
@@ -116,22 +116,22 @@ async fn gather(connection: &mut PgConnection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes this many buckets, one for each shard. Returns them in ascending order.
-async fn divide(connection: &mut PgConnection, count: u16) -> Result<Vec<i16>, StoreError> {
+/// Creates this many buckets, one for each shard. Returns them in ascending order.
+async fn create_buckets(connection: &mut PgConnection, count: u16) -> Result<Vec<i16>, StoreError> {
     sqlx::query("DELETE FROM rocket_buckets").execute(&mut *connection).await?;
     let distribute =
         "SELECT create_distributed_table('rocket_buckets', 'bucket', colocate_with => 'none',
                                                       shard_count => $1)";
     sqlx::query(distribute).bind(i32::from(count)).execute(&mut *connection).await?;
-    // Citus puts a hash of the value into one of as many equal parts; the first value that is found
-    // for each part becomes its bucket.
+    // Citus divides the hashes of the values into equal parts, one for each shard. The first value
+    // of each part becomes its bucket.
     let choose = "SELECT min(value) AS bucket FROM generate_series(0, 32767) AS value
                   GROUP BY get_shard_id_for_distribution_column('rocket_buckets', value::smallint)
                   ORDER BY bucket";
     let buckets: Vec<i32> = sqlx::query_scalar(choose).fetch_all(&mut *connection).await?;
     let buckets: Vec<i16> =
         buckets.into_iter().filter_map(|bucket| i16::try_from(bucket).ok()).collect();
-    assert_eq!(buckets.len(), usize::from(count), "each shard has a bucket");
+    assert_eq!(buckets.len(), usize::from(count), "a shard has one bucket, a small integer");
     for bucket in &buckets {
         sqlx::query("INSERT INTO rocket_buckets VALUES ($1)")
             .bind(bucket)

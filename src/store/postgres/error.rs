@@ -6,7 +6,7 @@ use sqlx::Error;
 use sqlx::postgres::PgDatabaseError;
 
 /// The states of a deadlock and of a serialization failure.
-const TRY_AGAIN: [&str; 2] = ["40P01", "40001"];
+const CONFLICTS: [&str; 2] = ["40P01", "40001"];
 
 /// The states of timeouts on the server: waiting for a lock, running a statement.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
@@ -25,9 +25,10 @@ fn state(error: &Error) -> Option<String> {
     error.as_database_error().and_then(|error| error.code()).map(Into::into)
 }
 
-/// Whether to retry because of a conflict with other transactions.
-pub(super) fn is_to_be_tried_again(error: &Error) -> bool {
-    state(error).is_some_and(|state| TRY_AGAIN.contains(&state.as_str()))
+/// Whether the transaction was rolled back because of a conflict with others, so that a retry may
+/// work.
+pub(super) fn is_conflict(error: &Error) -> bool {
+    state(error).is_some_and(|state| CONFLICTS.contains(&state.as_str()))
 }
 
 /// Whether the connection is lost, so that another one may work.
@@ -39,13 +40,13 @@ pub(super) fn is_connection_lost(error: &Error) -> bool {
 }
 
 /// Whether the server refused the user or the password.
-pub(super) fn is_not_let_in(error: &Error) -> bool {
+pub(super) fn is_login_refused(error: &Error) -> bool {
     state(error).is_some_and(|state| state.starts_with(INVALID_AUTHORIZATION))
 }
 
 /// Whether the connection could be opened, but not encrypted.
-pub(super) fn is_encryption_failed(error: &Error) -> bool {
-    // The second is what rustls reports of a certificate, or of a server's alert.
+pub(super) fn is_encryption_failure(error: &Error) -> bool {
+    // rustls reports errors about certificates, and alerts of the server, as the second kind.
     matches!(error, Error::Tls(_))
         || matches!(error, Error::Io(error) if error.kind() == ErrorKind::InvalidData)
 }

@@ -68,8 +68,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_a_text_holds_stays_in_it() {
-        let texts = [Some("a"), None, Some("NULL"), Some(""), Some(r#"'";\{},"#), Some("$1 -- 🚀")];
+    fn every_text_is_escaped() {
+        let special = r#"'";\{},"#;
+        let texts = [Some("a"), None, Some("NULL"), Some(""), Some(special), Some("$1 -- 🚀")];
         assert_eq!(array(texts), r#"'{"a",NULL,"NULL","","''\";\\{},","$1 -- 🚀"}'"#);
         assert_eq!(array([1, -2]), "'{1,-2}'");
         assert_eq!(array(Vec::<i64>::new()), "'{}'");

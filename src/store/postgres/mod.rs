@@ -1,10 +1,10 @@
 //! Postgres: a server that several instances share, and that analysts query.
 //!
 //! It contains the server's location (`url`, `password_file`), connections (`session`), opening and
-//! migrating (`schema` and this file), how a cluster divides the rockets (`buckets`), the write
-//! path (`write`, with its SQL in `statements` and values in `literal`), reads (`read`), changes
-//! (`changes`), the audit (`check`) and error classification (`error`). Rules about messages belong
-//! to the domain.
+//! migrating (`schema` and this file), how a cluster divides the rockets (`buckets`, `cluster`),
+//! the write path (`write`, with its SQL in `statements` and values in `literal`), reads (`read`),
+//! changes (`changes`), the audit (`check`) and error classification (`error`). Rules about
+//! messages belong to the domain.
 
 mod buckets;
 mod changes;
@@ -36,7 +36,7 @@ use buckets::Buckets;
 pub use changes::{PostgresScan, PostgresWatch};
 pub(super) use error::{describe, is_timeout};
 use schema::OpenResult;
-use session::{GivenUp, WorkKind};
+use session::{AbandonedBackends, WorkKind};
 pub use url::PostgresUrl;
 pub use write::PostgresWriter;
 
@@ -50,7 +50,7 @@ pub struct PostgresStore {
     url: PostgresUrl,
     pool: PgPool,
     pub(super) failures: Failures,
-    given_up: GivenUp,
+    abandoned: AbandonedBackends,
     buckets: Buckets,
     /// Identifies this instance.
     instance: u64,
@@ -105,7 +105,7 @@ impl PostgresStore {
         let (opened, url) = opened.map_err(|error| explain(error, url)).map_err(engine)?;
         match opened {
             OpenResult::Refused(reason) => Err(OpenError::Refused { database: database(), reason }),
-            OpenResult::Ours { buckets, notifications, is_distributed } => {
+            OpenResult::Opened { buckets, notifications, is_distributed } => {
                 let pool = {
                     // A pool must be created inside a runtime.
                     let _entered = runtime.enter();
@@ -115,7 +115,7 @@ impl PostgresStore {
                     url,
                     pool,
                     failures: options.failures.clone(),
-                    given_up: GivenUp::default(),
+                    abandoned: AbandonedBackends::default(),
                     buckets,
                     instance: foldhash::fast::RandomState::default().hash_one(std::process::id()),
                     notifications: notifications.into(),
@@ -128,8 +128,13 @@ impl PostgresStore {
 
     /// Creates a writer, which opens its own connection when it first needs it.
     pub fn writer(&self) -> Result<PostgresWriter, StoreError> {
-        let given_up = Arc::clone(&self.given_up);
-        PostgresWriter::new(self.url.clone(), self.failures.clone(), given_up, self.buckets.clone())
+        let abandoned = Arc::clone(&self.abandoned);
+        PostgresWriter::new(
+            self.url.clone(),
+            self.failures.clone(),
+            abandoned,
+            self.buckets.clone(),
+        )
     }
 
     /// See [`Store::partitions`](crate::store::Store::partitions).
@@ -174,11 +179,11 @@ impl PostgresStore {
                 .bind(bucket)
                 .execute(&mut *transaction)
                 .await?;
-            note_forgotten(&mut transaction, channel, bucket).await?;
+            insert_tombstone(&mut transaction, channel, bucket).await?;
             transaction.commit().await?;
             Ok(removed.rows_affected() > 0)
         })?;
-        // Instances that miss this find the tombstone.
+        // Instances that miss the notification find the tombstone.
         if let Err(error) = self.notify_blocking(None) {
             tracing::debug!(%error, "could not notify other instances");
         }
@@ -203,10 +208,10 @@ impl PostgresStore {
 }
 
 impl PostgresStore {
-    /// Opens a connection to the database as it was when it was opened.
+    /// Opens a connection to the database, and checks that it has the buckets of this store.
     async fn connect(&self, work: WorkKind) -> Result<PgConnection, StoreError> {
         let mut connection = session::connect(&self.url, work).await?;
-        session::within(self.url.patience(), self.buckets.hold(&mut connection)).await?;
+        session::within(self.url.patience(), self.buckets.lock(&mut connection)).await?;
         Ok(connection)
     }
 }
@@ -214,7 +219,7 @@ impl PostgresStore {
 /// Adds to a login error why the password file was ignored, if it was.
 fn explain(error: StoreError, url: &PostgresUrl) -> StoreError {
     match (error, &url.ignored_file) {
-        (StoreError::Postgres(error), Some(ignored)) if error::is_not_let_in(&error) => {
+        (StoreError::Postgres(error), Some(ignored)) if error::is_login_refused(&error) => {
             StoreError::NotLetIn(format!("{}; {ignored}", describe(&error)))
         }
         (error, _) => error,
@@ -234,7 +239,7 @@ fn pool(url: &PostgresUrl, buckets: &Buckets, size: u32) -> PgPool {
             Box::pin(async move {
                 let prepared = async {
                     session::set_up(connection, set_up, target).await?;
-                    buckets.hold(connection).await
+                    buckets.lock(connection).await
                 };
                 prepared.await.map_err(|error| match error {
                     StoreError::Postgres(error) => error,
@@ -251,23 +256,23 @@ fn pool(url: &PostgresUrl, buckets: &Buckets, size: u32) -> PgPool {
         .connect_lazy_with((*url.connect).clone())
 }
 
-async fn note_forgotten(
+async fn insert_tombstone(
     connection: &mut PgConnection,
     channel: &Channel,
     bucket: i16,
 ) -> Result<(), StoreError> {
-    // By the server's clock, which is the same for all instances. A cluster can use that only as of
-    // the start of the transaction.
-    let old = "DELETE FROM rockets_forgotten WHERE bucket = $2 AND forgotten_at < now() - \
+    // The time is by the server's clock, which all instances share. A cluster can use only the time
+    // at the start of the transaction.
+    let delete_old = "DELETE FROM rockets_forgotten WHERE bucket = $2 AND forgotten_at < now() - \
                make_interval(secs => $1)";
-    sqlx::query(old)
+    sqlx::query(delete_old)
         .bind(TOMBSTONE_RETENTION.as_secs_f64())
         .bind(bucket)
         .execute(&mut *connection)
         .await?;
-    let note =
+    let insert =
         "INSERT INTO rockets_forgotten (channel, bucket, forgotten_at) VALUES ($1, $2, now())
                 ON CONFLICT (channel, bucket) DO UPDATE SET forgotten_at = excluded.forgotten_at";
-    sqlx::query(note).bind(channel.as_str()).bind(bucket).execute(connection).await?;
+    sqlx::query(insert).bind(channel.as_str()).bind(bucket).execute(connection).await?;
     Ok(())
 }

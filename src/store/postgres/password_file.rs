@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Longer files are ignored.
-const MOST_BYTES: u64 = 1024 * 1024;
+const MAX_BYTES: u64 = 1024 * 1024;
 
 /// The account whose password is needed.
 #[derive(Clone, Copy, Debug)]
@@ -21,13 +21,15 @@ pub(super) struct Account<'a> {
 }
 
 impl Account<'_> {
-    fn fits(&self, fields: &[String]) -> bool {
-        let is = |index: usize, value: &str| {
+    fn matches(&self, fields: &[String]) -> bool {
+        let matches = |index: usize, value: &str| {
             fields.get(index).is_some_and(|field| field == "*" || field == value)
         };
         // The file says localhost for sockets, too.
-        let host = is(0, self.host) || (self.host.starts_with('/') && is(0, "localhost"));
-        host && is(1, &self.port.to_string()) && is(2, self.database) && is(3, self.user)
+        let host = matches(0, self.host) || (self.host.starts_with('/') && matches(0, "localhost"));
+        host && matches(1, &self.port.to_string())
+            && matches(2, self.database)
+            && matches(3, self.user)
     }
 }
 
@@ -38,7 +40,7 @@ pub(super) fn find(path: &Path, account: &Account<'_>) -> Result<Option<String>,
     let text = read(path).map_err(|reason| ignored(&reason))?;
     Ok(text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
         let fields = fields(line);
-        account.fits(&fields).then(|| fields.get(4).cloned()).flatten()
+        account.matches(&fields).then(|| fields.get(4).cloned()).flatten()
     }))
 }
 
@@ -54,8 +56,8 @@ fn read(path: &Path) -> Result<String, String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
     let mut text = String::new();
     let read =
-        file.take(MOST_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    if read as u64 > MOST_BYTES { Err("it is longer than 1 MiB".to_owned()) } else { Ok(text) }
+        file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    if read as u64 > MAX_BYTES { Err("it is longer than 1 MiB".to_owned()) } else { Ok(text) }
 }
 
 /// The fields of a line. The last field is the rest of the line.
@@ -83,7 +85,7 @@ mod tests {
         Account { host: "db", port: 5_432, database: "rockets", user: "ground" };
 
     #[test]
-    fn the_first_line_that_fits_counts() {
+    fn the_first_matching_line_counts() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("pgpass");
         let with = |text: &str, account: &Account<'_>| {
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_others_may_read_is_ignored_as_is_what_is_no_file() {
+    fn files_that_others_can_read_and_directories_are_ignored() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("pgpass");
         std::fs::write(&file, "*:*:*:*:secret").unwrap();

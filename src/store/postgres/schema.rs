@@ -78,10 +78,10 @@ const LOCK_POLL: Duration = Duration::from_millis(100);
 /// The result of opening a database.
 #[derive(Debug)]
 pub(super) enum OpenResult {
-    /// It is not our database, and why.
+    /// It is not a database of this program. The text says why.
     Refused(String),
-    /// It is ours, and up to date.
-    Ours {
+    /// It has the current schema.
+    Opened {
         /// The parts of the fleet.
         buckets: Buckets,
         /// The notification channel of the instances on the same tables.
@@ -91,8 +91,9 @@ pub(super) enum OpenResult {
     },
 }
 
-/// Migrates the database to the current schema, or says why it is not ours. Several processes can
-/// do this at the same time: they take turns. Everything but migrations has a timeout.
+/// Migrates the database to the current schema, or returns why it is not a database of this
+/// program. An advisory lock excludes other processes that do this. Everything but migrations has a
+/// timeout.
 pub(super) async fn open(
     connection: &mut PgConnection,
     migrate: bool,
@@ -117,7 +118,7 @@ pub(super) async fn open(
                    relnamespace
                    WHERE pg_class.oid = to_regclass('rockets')";
         let schema: String = sqlx::query_scalar(sql).fetch_one(&mut *connection).await?;
-        Ok(OpenResult::Ours {
+        Ok(OpenResult::Opened {
             buckets: Buckets::read(connection).await?,
             notifications: changes::channel(&schema),
             is_distributed: cluster::is_distributed(connection).await?,
@@ -162,7 +163,7 @@ pub(super) async fn take_lock(
     }
 }
 
-/// Why this server can't be used at all.
+/// Why this server can't be used; none if it can.
 async fn unfit_server(connection: &mut PgConnection) -> Result<Option<String>, StoreError> {
     let settings = "SELECT current_setting('server_encoding'), \
                     current_setting('synchronous_commit'), current_schema()";
@@ -197,11 +198,11 @@ async fn inspect(connection: &mut PgConnection) -> Result<Found, StoreError> {
 }
 
 /// The number of the last migration.
-#[expect(clippy::expect_used, reason = "they are embedded in the program")]
+#[expect(clippy::expect_used, reason = "the migrations are embedded in the program")]
 fn latest() -> i64 {
     let runner = migrations::migrations::runner();
     let versions = runner.get_migrations().iter().map(|migration| i64::from(migration.version()));
-    versions.max().expect("there are migrations")
+    versions.max().expect("the program has migrations")
 }
 
 /// The number of the last applied migration; none if none was applied.
@@ -229,13 +230,13 @@ async fn first_of_our_names(
 }
 
 async fn first_difference(connection: &mut PgConnection) -> Result<Option<String>, StoreError> {
-    for (name, must) in SHAPE {
-        let is = columns(connection, name).await?;
-        if is.is_empty() {
+    for (name, expected) in SHAPE {
+        let actual = columns(connection, name).await?;
+        if actual.is_empty() {
             return Ok(Some(format!("the table or view {name} is missing")));
         }
-        if is != must {
-            return Ok(Some(format!("{name} has the columns {is}, not {must}")));
+        if actual != expected {
+            return Ok(Some(format!("{name} has the columns {actual}, not {expected}")));
         }
     }
     Ok(None)
@@ -252,12 +253,12 @@ async fn columns(connection: &mut PgConnection, name: &str) -> Result<String, St
 }
 
 async fn run_migrations(connection: &mut PgConnection) -> Result<(), StoreError> {
-    // New tables belong in the same schema as the others, not in another one that comes first in
-    // the search path.
-    let stay = "SELECT set_config('search_path', quote_ident(nspname), false)
+    // New tables belong into the schema of the existing ones, not into another one that comes first
+    // in the search path.
+    let set_schema = "SELECT set_config('search_path', quote_ident(nspname), false)
                 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
                 WHERE pg_class.oid = to_regclass($1)";
-    sqlx::query(stay).bind(HISTORY).execute(&mut *connection).await?;
+    sqlx::query(set_schema).bind(HISTORY).execute(&mut *connection).await?;
     let mut runner = migrations::migrations::runner().set_grouped(true);
     runner.set_migration_table_name(HISTORY);
     let migrated = runner.run_async(&mut Migrator(connection)).await;

@@ -1,20 +1,21 @@
 //! Connections: how they are opened, and which timeouts the server enforces for them.
 //!
-//! Work that a client abandons continues in the server unless the server ends it, too: it holds its
-//! locks, and one of the server's limited connections. So the server is asked to cancel slow work,
-//! and to notice when the client is gone. It does so shortly before this side gives up
-//! ([`PostgresUrl::patience`]): then its error says why, and the connection can be reused.
+//! Work that a client abandons continues in the server unless the server ends it, too. It holds its
+//! locks, and one of the server's limited connections. So the settings of a connection make the
+//! server cancel slow work, and detect a lost client. The server's timeout is a little shorter than
+//! the client's ([`PostgresUrl::patience`]): so its error says why, and the connection can be
+//! reused.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 
-use super::error::{describe, is_encryption_failed};
+use super::error::{describe, is_encryption_failure};
 use super::url::{PostgresUrl, TargetSession};
 use crate::store::StoreError;
 
-/// How much longer this side waits than the server may take.
+/// How much longer the client's timeout is than the server's.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long work without a time limit, such as a migration, waits for locks.
 const LONG_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -94,10 +95,10 @@ pub(super) async fn connect_first(
     match connect(url, work).await {
         Ok(connection) => Ok((connection, url.clone())),
         Err(StoreError::Postgres(error))
-            if url.prefers_encryption() && is_encryption_failed(&error) =>
+            if url.prefers_encryption() && is_encryption_failure(&error) =>
         {
             let plain = url.without_encryption();
-            // Of both errors, only the first one says what is wrong with the certificate.
+            // Only the first of both errors says why encryption failed.
             let connection = connect(&plain, work)
                 .await
                 .map_err(|_| describe(&error))
@@ -113,17 +114,20 @@ pub(super) async fn connect_first(
     }
 }
 
-/// Prepares a new connection with its first statements, and fails if the server is not suitable.
+/// Prepares a new connection with its first statements. Fails if the server is not suitable.
 pub(super) async fn set_up(
     connection: &mut PgConnection,
     statements: AssertSqlSafe<String>,
     target: TargetSession,
 ) -> Result<(), StoreError> {
     connection.execute(statements).await?;
-    is_wanted(target, connection).await
+    check_target(target, connection).await
 }
 
-async fn is_wanted(target: TargetSession, connection: &mut PgConnection) -> Result<(), StoreError> {
+async fn check_target(
+    target: TargetSession,
+    connection: &mut PgConnection,
+) -> Result<(), StoreError> {
     if target == TargetSession::Any {
         return Ok(());
     }
@@ -141,16 +145,16 @@ async fn is_wanted(target: TargetSession, connection: &mut PgConnection) -> Resu
     }
 }
 
-/// A server process that was given up: nobody waits any more for what it does.
+/// A server process. It is abandoned if the client no longer waits for its result.
 #[derive(Clone, Debug)]
 pub(super) struct Backend {
     pid: i32,
-    /// Processes may get the number of an earlier one.
+    /// Tells it from another process that gets the same number later.
     started: String,
 }
 
-/// Processes that were given up, and may still run.
-pub(super) type GivenUp = Arc<Mutex<Vec<Backend>>>;
+/// Server processes that were abandoned, and may still run.
+pub(super) type AbandonedBackends = Arc<Mutex<Vec<Backend>>>;
 
 impl Backend {
     /// The process at the other end of a connection.
@@ -162,21 +166,21 @@ impl Backend {
     }
 }
 
-/// Ends the processes that were given up, and fails if one of them goes on: a commit that waits for
-/// a standby or for the disk has no timeout and doesn't notice that its client is gone. Without
-/// this, each try would leave one more, until nobody can connect to the server.
-pub(super) async fn end(
-    given_up: &GivenUp,
+/// Ends the abandoned processes. Fails if one of them continues: a commit that waits for a standby
+/// or for the disk has no timeout, and doesn't detect that its client is gone. Without this, each
+/// attempt would leave one more process, until the server accepts no more connections.
+pub(super) async fn terminate(
+    abandoned: &AbandonedBackends,
     connection: &mut PgConnection,
 ) -> Result<(), StoreError> {
-    let backends = given_up.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let backends = abandoned.lock().unwrap_or_else(PoisonError::into_inner).clone();
     if backends.is_empty() {
         return Ok(());
     }
     let (pids, starts): (Vec<_>, Vec<_>) =
         backends.into_iter().map(|backend| (backend.pid, backend.started)).unzip();
     let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-               JOIN unnest($1::int4[], $2::text[]) AS given_up (pid, started) USING (pid)
+               JOIN unnest($1::int4[], $2::text[]) AS abandoned (pid, started) USING (pid)
                WHERE extract(epoch FROM backend_start)::text = started";
     let started = Instant::now();
     while !sqlx::query(sql).bind(&pids).bind(&starts).fetch_all(&mut *connection).await?.is_empty()
@@ -186,7 +190,7 @@ pub(super) async fn end(
         }
         tokio::time::sleep(END_POLL).await;
     }
-    given_up
+    abandoned
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .retain(|backend| !pids.contains(&backend.pid));

@@ -9,10 +9,9 @@
 //! from the batch alone, so these also select from the row of the bucket in `rocket_buckets`.
 //!
 //! Statements that join stored rows to the batch compare the bucket with a column of the batch.
-//! With a constant, the planner could read the whole index and look through the batch for each row,
-//! which it takes for cheap while the tables are empty, and plans are kept. `OFFSET 0` keeps it
-//! from replacing the column by the constant. A cluster needs the constant, too: to choose the
-//! node.
+//! With a constant, the planner could read the whole index and search the batch for each row. That
+//! seems cheap to it while the tables are empty, and plans are kept. `OFFSET 0` prevents it from
+//! replacing the column by the constant. A cluster needs the constant, too: to choose the node.
 //!
 //! The first column of each row that a statement returns says what the row is.
 
@@ -52,7 +51,7 @@ const ROCKET_PARAMETERS: &str = "text[], bigint[], bigint[], bigint[], bigint[],
      bigint[], text[], bigint[], text[], timestamptz[], timestamptz[]";
 
 /// Locks the rockets that exist, in the order of the batch, and inserts the others. Returns the
-/// channels of those that were inserted.
+/// channels of the inserted rockets.
 fn insert_or_lock_rockets() -> String {
     // A row is locked before the condition is evaluated.
     format!(
@@ -67,8 +66,8 @@ fn insert_or_lock_rockets() -> String {
     )
 }
 
-/// Adds what is new to rockets, unless they have another version than the given one. Returns the
-/// channels of those that were changed.
+/// Adds new messages to rockets, unless they have another version than the given one. Returns the
+/// channels of the changed rockets.
 fn update_rockets(is_cluster: bool) -> String {
     format!(
         "PREPARE update_rockets (smallint, {ROCKET_PARAMETERS}, timestamptz[]) AS
@@ -187,27 +186,27 @@ impl Statements {
     }
 
     /// Continues a transaction.
-    pub(super) fn go_on(bucket: i16) -> Self {
+    pub(super) fn resume(bucket: i16) -> Self {
         Self { sql: String::new(), bucket }
     }
 
-    /// Everything that a batch does, without rows and without an end: it fails where a batch would.
-    pub(super) fn attempt(bucket: i16) -> Self {
-        let mut attempt = Self::begin(bucket);
+    /// All statements of a batch, without rows and without an end: they fail where a batch would.
+    pub(super) fn probe(bucket: i16) -> Self {
+        let mut probe = Self::begin(bucket);
         let no_channels = || array(std::iter::empty::<&str>());
         let no_numbers = || array(std::iter::empty::<i64>());
         let no_times = || array(std::iter::empty::<Timestamp>());
-        attempt.execute("insert_or_lock_rockets", &columns(&[]));
-        attempt.execute("update_rockets", &[columns(&[]), vec![no_times()]].concat());
-        attempt.execute("load_rockets", &[no_channels()]);
-        attempt.execute("load_ranges", &[no_channels(), no_numbers(), no_numbers()]);
-        attempt.execute("remove_ranges", &[no_channels(), no_numbers()]);
-        attempt.execute("write_ranges", &range_columns(&[]));
-        attempt
+        probe.execute("insert_or_lock_rockets", &columns(&[]));
+        probe.execute("update_rockets", &[columns(&[]), vec![no_times()]].concat());
+        probe.execute("load_rockets", &[no_channels()]);
+        probe.execute("load_ranges", &[no_channels(), no_numbers(), no_numbers()]);
+        probe.execute("remove_ranges", &[no_channels(), no_numbers()]);
+        probe.execute("write_ranges", &range_columns(&[]));
+        probe
     }
 
-    /// Locks the rockets that exist, and inserts the others with what is new. They are given in the
-    /// order of their channels, which is the order of the locks.
+    /// Locks the rockets that exist, and inserts the others with their additions. They must be in
+    /// the order of their channels, which is the order of the locks.
     pub(super) fn insert_or_lock_rockets(&mut self, rockets: &[Addition<'_>]) {
         if !rockets.is_empty() {
             self.execute("insert_or_lock_rockets", &columns(rockets));

@@ -6,8 +6,8 @@
 //! what a URL omits. Anything unknown is refused, because it could be what keeps the connection
 //! safe.
 //!
-//! Errors repeat nothing of the URL but the names of parameters, because a password may be anywhere
-//! in it.
+//! Errors repeat nothing of the URL but the names of parameters, because any part of it may be a
+//! password.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -28,9 +28,9 @@ const POOL_SIZE: u32 = 8;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The default time that a batch or a read may take.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
-const PORT: u16 = 5_432;
+const DEFAULT_PORT: u16 = 5_432;
 /// The directories of servers' sockets on this machine.
-const SOCKET_FOLDERS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
+const SOCKET_DIRECTORIES: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
 /// The parameters of URLs, each with the environment variable that supplies it if the URL doesn't.
 const PARAMETERS: [(&str, Option<&str>); 19] = [
@@ -78,7 +78,7 @@ pub(super) enum TargetSession {
 /// A Postgres database and how to connect to it. It displays without its password and parameters.
 #[derive(Clone)]
 pub struct PostgresUrl {
-    shown: String,
+    display: String,
     has_password: bool,
     pub(super) connect: Box<PgConnectOptions>,
     /// The acceptable servers.
@@ -134,7 +134,7 @@ impl PostgresUrl {
                 }
             }
         };
-        let mut known = vec![
+        let mut parameters = vec![
             ("host", host.clone()),
             ("port", port.to_string()),
             ("user", user.clone()),
@@ -148,15 +148,15 @@ impl PostgresUrl {
         ];
         // sqlx reads PGOPTIONS itself, but takes one that is not UTF-8 for none.
         given.find("options")?;
-        known.extend(given.by_url.get("options").map(|options| ("options", options.clone())));
+        parameters.extend(given.by_url.get("options").map(|options| ("options", options.clone())));
         let tls = given.tls(&host)?;
         let trusts_system =
             tls.iter().any(|(name, value)| *name == "sslrootcert" && value == "system");
-        known.extend(
+        parameters.extend(
             tls.into_iter().filter(|(name, value)| *name != "sslrootcert" || value != "system"),
         );
         let query: Vec<String> =
-            known.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
+            parameters.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
         let connect =
             PgConnectOptions::from_str(&format!("postgres://localhost/?{}", query.join("&")));
         let mut connect = connect.map_err(|_| FORM.to_owned())?.disable_statement_logging();
@@ -165,7 +165,7 @@ impl PostgresUrl {
             connect = connect.ssl_root_cert_from_pem(Vec::new());
         }
         Ok(Self {
-            shown: shown(&user, &host, port, &database),
+            display: display(&user, &host, port, &database),
             has_password: given.by_url.contains_key("password"),
             connect: Box::new(connect),
             target: given.target()?,
@@ -273,13 +273,13 @@ fn encoded(text: &str) -> String {
 }
 
 /// Formats the URL as people write it, with anything unsafe for a terminal encoded.
-const SHOWN: &AsciiSet =
+const PLAIN: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
-fn shown(user: &str, host: &str, port: u16, database: &str) -> String {
-    let encoded = |text: &str| utf8_percent_encode(text, SHOWN).to_string();
+fn display(user: &str, host: &str, port: u16, database: &str) -> String {
+    let encoded = |text: &str| utf8_percent_encode(text, PLAIN).to_string();
     let (user, database) = (encoded(user).replace('/', "%2F"), encoded(database));
-    let port = (port != PORT).then_some(port);
+    let port = (port != DEFAULT_PORT).then_some(port);
     if host.starts_with('/') {
         let port = port.map_or_else(String::new, |port| format!("&port={port}"));
         return format!("postgres://{user}@/{database}?host={}{port}", encoded(host));
@@ -340,15 +340,15 @@ impl UrlSource<'_> {
 
     fn seconds(&self, parameter: &str) -> Result<Option<Duration>, String> {
         match self.positive(parameter)? {
-            Some(seconds) if seconds > MOST_SECONDS => {
-                Err(format!("has a {parameter} of more than {MOST_SECONDS} seconds"))
+            Some(seconds) if seconds > MAX_SECONDS => {
+                Err(format!("has a {parameter} of more than {MAX_SECONDS} seconds"))
             }
             seconds => Ok(seconds.map(|seconds| Duration::from_secs(seconds.into()))),
         }
     }
 
     fn port(&self) -> Result<u16, String> {
-        let Some((name, value)) = self.find("port")? else { return Ok(PORT) };
+        let Some((name, value)) = self.find("port")? else { return Ok(DEFAULT_PORT) };
         if value.contains(',') {
             return Err(SEVERAL_HOSTS.to_owned());
         }
@@ -369,11 +369,11 @@ impl UrlSource<'_> {
             }
             (Some((_, host)), None) | (None, Some((_, host))) => host,
             (None, None) => {
-                let is_there =
+                let has_socket =
                     |folder: &&&str| Path::new(folder).join(format!(".s.PGSQL.{port}")).exists();
-                SOCKET_FOLDERS
+                SOCKET_DIRECTORIES
                     .iter()
-                    .find(is_there)
+                    .find(has_socket)
                     .map_or("localhost", |folder| *folder)
                     .to_owned()
             }
@@ -482,27 +482,27 @@ impl UrlSource<'_> {
 }
 
 /// The server takes timeouts in milliseconds, as 32-bit integers.
-const MOST_SECONDS: u32 = i32::MAX as u32 / 1_000;
+const MAX_SECONDS: u32 = i32::MAX as u32 / 1_000;
 
 const SEVERAL_HOSTS: &str = "names several hosts or ports, which is not supported; give one name \
                              that resolves to the primary";
 
 impl fmt::Display for PostgresUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.shown)
+        formatter.write_str(&self.display)
     }
 }
 
 impl fmt::Debug for PostgresUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.shown)
+        formatter.write_str(&self.display)
     }
 }
 
 impl PartialEq for PostgresUrl {
     fn eq(&self, other: &Self) -> bool {
         // Options can select another schema.
-        self.shown == other.shown && self.connect.get_options() == other.connect.get_options()
+        self.display == other.display && self.connect.get_options() == other.connect.get_options()
     }
 }
 
@@ -531,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_mean_what_they_mean_to_libpq() {
+    fn urls_are_read_as_in_libpq() {
         for (url, shown) in [
             ("postgres://u:p%40@h:1/d", "postgres://u@h:1/d"),
             ("postgresql://u:p@q@h/d?sslmode=require", "postgres://u@h/d"),
@@ -562,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused_and_nothing_of_it_repeated() {
+    fn unknown_forms_are_rejected_without_repeating_them() {
         for (url, why) in [
             ("postgres://u:secret/d", "has a port that is not a number"),
             ("postgres://u:se/secret@h/d", "has an @ after the host"),
@@ -659,7 +659,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_is_named_is_looked_at() {
+    fn a_root_certificate_implies_verification() {
         for (parameters, mode) in [
             ("", "Prefer"),
             ("sslmode=disable&sslrootcert=Cargo.toml", "Disable"),
@@ -678,7 +678,7 @@ mod tests {
     }
 
     #[test]
-    fn environment_variables_say_what_the_url_does_not() {
+    fn environment_variables_supply_missing_parameters() {
         let environment = [
             ("PGHOST", "e"),
             ("PGPORT", "9"),

@@ -22,9 +22,9 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 use tokio::runtime::Runtime;
 
 use super::buckets::Buckets;
-use super::error::{describe, is_connection_lost, is_timeout, is_to_be_tried_again};
+use super::error::{describe, is_conflict, is_connection_lost, is_timeout};
 use super::rows::PgTime;
-use super::session::{self, Backend, GivenUp, WorkKind, within};
+use super::session::{self, AbandonedBackends, Backend, WorkKind, within};
 use super::statements::{self, Addition, Statements};
 use super::url::PostgresUrl;
 use crate::domain::batch::{Batch, Group, Outcome};
@@ -37,33 +37,32 @@ use crate::store::range_cache::RangeCache;
 use crate::store::rows;
 
 /// How often a batch is attempted if conflicts with other transactions abort it.
-const TRIES: usize = 5;
+const MAX_ATTEMPTS: usize = 5;
 
 /// A connection that has been idle for this long may have been closed by the server, or dropped by
 /// a firewall.
-const IDLE: Duration = Duration::from_secs(1);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The note in a rocket's cache entry.
+/// The state of a rocket's cache entry.
 #[derive(Clone, Copy, Debug)]
 struct CacheState {
     /// The `last_received` of the cached state.
     version: Timestamp,
-    /// The current back-off: for how many batches the entry is not used after it was found
-    /// outdated.
+    /// The current back-off: for how many batches the entry is not used after it was outdated.
     backoff: u16,
     /// How many of these batches are left.
-    pause: u16,
+    remaining_backoff: u16,
 }
 
-/// The longest back-off: a rocket that others change all the time is tried once in this many
-/// batches.
+/// The longest back-off: for a rocket that other instances change all the time, the cache is used
+/// once in this many batches.
 const MAX_BACKOFF: u16 = 1_023;
 
 impl CacheState {
     /// Whether the entry may be used in a batch that is received now.
-    fn is_reliable(&mut self, now: Timestamp) -> bool {
-        if self.pause > 0 {
-            self.pause -= 1;
+    fn is_usable(&mut self, now: Timestamp) -> bool {
+        if self.remaining_backoff > 0 {
+            self.remaining_backoff -= 1;
             return false;
         }
         // Without a later time, other caches would not detect the change.
@@ -72,7 +71,7 @@ impl CacheState {
 
     fn back_off(&mut self) {
         self.backoff = (2 * self.backoff + 1).min(MAX_BACKOFF);
-        self.pause = self.backoff;
+        self.remaining_backoff = self.backoff;
     }
 
     fn recover(&mut self) {
@@ -86,25 +85,25 @@ pub struct PostgresWriter {
     url: PostgresUrl,
     failures: Failures,
     runtime: Runtime,
-    connection: Option<Open>,
-    given_up: GivenUp,
+    connection: Option<WriterConnection>,
+    abandoned: AbandonedBackends,
     buckets: Buckets,
     range_cache: RangeCache<CacheState>,
 }
 
 /// A connection with prepared statements.
 #[derive(Debug)]
-struct Open {
+struct WriterConnection {
     connection: PgConnection,
     backend: Backend,
-    used: Instant,
+    last_used: Instant,
 }
 
 impl PostgresWriter {
     pub(super) fn new(
         url: PostgresUrl,
         failures: Failures,
-        given_up: GivenUp,
+        abandoned: AbandonedBackends,
         buckets: Buckets,
     ) -> Result<Self, StoreError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -116,7 +115,7 @@ impl PostgresWriter {
             failures,
             runtime,
             connection: None,
-            given_up,
+            abandoned,
             buckets,
             range_cache: RangeCache::default(),
         })
@@ -138,7 +137,9 @@ impl PostgresWriter {
         let mut outcomes = vec![Outcome::Duplicate; messages.len()];
         for (bucket, indexes) in by_bucket {
             let part: Vec<Message> = indexes.iter().map(|index| messages[*index].clone()).collect();
-            for (index, outcome) in indexes.into_iter().zip(self.commit_to(bucket, &part, now)?) {
+            let part_outcomes = self.commit_to(bucket, &part, now)?;
+            assert_eq!(part_outcomes.len(), part.len(), "a commit has an outcome for each message");
+            for (index, outcome) in indexes.into_iter().zip(part_outcomes) {
                 outcomes[index] = outcome;
             }
         }
@@ -153,8 +154,8 @@ impl PostgresWriter {
         now: Timestamp,
     ) -> Result<Vec<Outcome>, StoreError> {
         let batch = Batch::new(messages);
-        let mut tries = 1;
-        let mut rely = true;
+        let mut attempts = 1;
+        let mut use_cache = true;
         loop {
             let mut range_cache = std::mem::take(&mut self.range_cache);
             let had_connection = self.connection.is_some();
@@ -162,7 +163,7 @@ impl PostgresWriter {
                 bucket,
                 &batch,
                 messages.len(),
-                rely.then_some(&mut range_cache),
+                use_cache.then_some(&mut range_cache),
                 now,
             );
             let work = async |connection: &mut PgConnection, failures: &Failures| {
@@ -173,12 +174,12 @@ impl PostgresWriter {
             self.range_cache = range_cache;
             match committed {
                 Ok(Some(outcomes)) => return Ok(outcomes),
-                Ok(None) => rely = false,
+                Ok(None) => use_cache = false,
                 Err(StoreError::Postgres(error))
-                    if tries < TRIES && is_to_be_tried_again(&error) =>
+                    if attempts < MAX_ATTEMPTS && is_conflict(&error) =>
                 {
-                    tracing::debug!(error = describe(&error), tries, "retrying a batch");
-                    tries += 1;
+                    tracing::debug!(error = describe(&error), tries = attempts, "retrying a batch");
+                    attempts += 1;
                 }
                 // The next attempt uses a new connection, so this happens only once.
                 Err(StoreError::Postgres(error))
@@ -200,7 +201,7 @@ impl PostgresWriter {
     pub fn probe(&mut self, partition: usize) -> Result<(), StoreError> {
         let bucket = self.buckets.at(partition);
         self.within_time(async |connection, _| {
-            let sql = Statements::attempt(bucket).and("ROLLBACK");
+            let sql = Statements::probe(bucket).and("ROLLBACK");
             sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
             Ok(())
         })
@@ -212,20 +213,20 @@ impl PostgresWriter {
         &mut self,
         work: impl AsyncFnOnce(&mut PgConnection, &Failures) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let Self { url, failures, runtime, connection, given_up, buckets, .. } = self;
+        let Self { url, failures, runtime, connection, abandoned, buckets, .. } = self;
         runtime.block_on(async {
             let mut open = match connection.take() {
-                Some(open) => open.or_another(url, given_up, buckets).await?,
-                None => Open::new(url, given_up, buckets).await?,
+                Some(open) => open.or_reconnect(url, abandoned, buckets).await?,
+                None => WriterConnection::new(url, abandoned, buckets).await?,
             };
             match within(url.patience(), work(&mut open.connection, failures)).await {
                 Ok(done) => {
-                    open.used = Instant::now();
+                    open.last_used = Instant::now();
                     *connection = Some(open);
                     Ok(done)
                 }
                 Err(error) => {
-                    *connection = open.after(&error, given_up).await;
+                    *connection = open.reusable_after(&error, abandoned).await;
                     Err(error)
                 }
             }
@@ -233,24 +234,24 @@ impl PostgresWriter {
     }
 }
 
-impl Open {
+impl WriterConnection {
     async fn new(
         url: &PostgresUrl,
-        given_up: &GivenUp,
+        abandoned: &AbandonedBackends,
         buckets: &Buckets,
     ) -> Result<Self, StoreError> {
         let mut connection = session::connect(url, WorkKind::Bounded).await?;
         let prepared = within(url.patience(), async {
-            session::end(given_up, &mut connection).await?;
+            session::terminate(abandoned, &mut connection).await?;
             let backend = Backend::of(&mut connection).await?;
-            buckets.hold(&mut connection).await?;
-            sqlx::raw_sql(AssertSqlSafe(statements::set_up(buckets.are_many())))
+            buckets.lock(&mut connection).await?;
+            sqlx::raw_sql(AssertSqlSafe(statements::set_up(buckets.are_several())))
                 .execute(&mut connection)
                 .await?;
             Ok(backend)
         });
         match prepared.await {
-            Ok(backend) => Ok(Self { connection, backend, used: Instant::now() }),
+            Ok(backend) => Ok(Self { connection, backend, last_used: Instant::now() }),
             Err(error) => {
                 session::close(connection).await;
                 Err(error)
@@ -259,7 +260,11 @@ impl Open {
     }
 
     /// This connection, if it can be reused after the failure.
-    async fn after(mut self, failure: &StoreError, given_up: &GivenUp) -> Option<Self> {
+    async fn reusable_after(
+        mut self,
+        failure: &StoreError,
+        abandoned: &AbandonedBackends,
+    ) -> Option<Self> {
         if matches!(failure, StoreError::Postgres(error) if is_timeout(error)) {
             let rolled_back =
                 async { Ok(sqlx::raw_sql("ROLLBACK").execute(&mut self.connection).await?) };
@@ -268,24 +273,25 @@ impl Open {
             }
         }
         if matches!(failure, StoreError::TimedOut) {
-            given_up.lock().unwrap_or_else(PoisonError::into_inner).push(self.backend);
+            abandoned.lock().unwrap_or_else(PoisonError::into_inner).push(self.backend);
         }
         session::close(self.connection).await;
         None
     }
 
-    /// This connection, or another one if the server has closed it.
-    async fn or_another(
+    /// This connection, or a new one if the server has closed it.
+    async fn or_reconnect(
         mut self,
         url: &PostgresUrl,
-        given_up: &GivenUp,
+        abandoned: &AbandonedBackends,
         buckets: &Buckets,
     ) -> Result<Self, StoreError> {
-        if self.used.elapsed() < IDLE || session::is_alive(&mut self.connection).await {
+        if self.last_used.elapsed() < IDLE_TIMEOUT || session::is_alive(&mut self.connection).await
+        {
             return Ok(self);
         }
         session::close(self.connection).await;
-        Self::new(url, given_up, buckets).await
+        Self::new(url, abandoned, buckets).await
     }
 }
 
@@ -295,8 +301,8 @@ struct Share<'b, 'm> {
     stored: Stored,
     /// The rocket's new `last_received`, if anything is new.
     received: Timestamp,
-    /// The result of joining its messages to the stored ranges. As long as nothing has been loaded
-    /// of these, as if there were none.
+    /// The result of joining its messages to the stored ranges. Before these are loaded, the
+    /// messages are joined to none.
     joined: Joined,
 }
 
@@ -305,9 +311,9 @@ struct Share<'b, 'm> {
 enum Stored {
     /// The cached state, which has this version.
     Cached(Timestamp),
-    /// Nothing yet.
-    Unknown,
-    /// There was none, and this transaction has inserted the rocket.
+    /// It is not loaded yet.
+    NotLoaded,
+    /// There was no rocket, and this transaction has inserted it.
     Inserted,
     /// The loaded state, which has this version. The rocket is locked.
     Loaded(Timestamp),
@@ -332,7 +338,7 @@ struct Transaction<'b, 'm> {
     shares: Vec<Share<'b, 'm>>,
     outcomes: Vec<Outcome>,
     now: Timestamp,
-    /// The server has been asked to commit.
+    /// The COMMIT was sent.
     may_be_committed: bool,
 }
 
@@ -350,12 +356,12 @@ impl<'b, 'm> Transaction<'b, 'm> {
             let cached = range_cache.as_mut().and_then(|range_cache| {
                 let mut cached = range_cache.entry(group.channel())?;
                 let state = cached.state_mut();
-                let version = state.is_reliable(now).then_some(state.version)?;
+                let version = state.is_usable(now).then_some(state.version)?;
                 Some((version, cached.near(group)?))
             });
             let (stored, ranges) = match cached {
                 Some((version, ranges)) => (Stored::Cached(version), ranges),
-                None => (Stored::Unknown, Vec::new()),
+                None => (Stored::NotLoaded, Vec::new()),
             };
             Share { group, stored, received: now, joined: group.join(ranges, &mut outcomes) }
         };
@@ -373,12 +379,12 @@ impl<'b, 'm> Transaction<'b, 'm> {
     ) -> Result<Option<Vec<Outcome>>, StoreError> {
         failures.check(FailurePoint::BeforeLoad)?;
         let first = sqlx::raw_sql(AssertSqlSafe(self.first_message().into_sql()));
-        let answer = LoadedRows::read(&first.fetch_all(&mut *connection).await?)?;
-        if self.back_off_outdated(&answer, range_cache) {
+        let loaded = LoadedRows::read(&first.fetch_all(&mut *connection).await?)?;
+        if self.back_off_outdated(&loaded, range_cache) {
             sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
             return Ok(None);
         }
-        self.join_loaded(answer, range_cache);
+        self.join_loaded(loaded, range_cache);
         failures.check(FailurePoint::BeforeWrites)?;
         let failure = failures.check(FailurePoint::BeforeCommit);
         let end = if failure.is_ok() { "COMMIT" } else { "ROLLBACK" };
@@ -387,7 +393,7 @@ impl<'b, 'm> Transaction<'b, 'm> {
             .execute(&mut *connection)
             .await?;
         failure?;
-        self.follow(range_cache);
+        self.update_cache(range_cache);
         failures.check(FailurePoint::AfterCommit)?;
         Ok(Some(std::mem::take(&mut self.outcomes)))
     }
@@ -396,15 +402,15 @@ impl<'b, 'm> Transaction<'b, 'm> {
     /// exist, and locks and loads the others.
     fn first_message(&self) -> Statements {
         let mut statements = Statements::begin(self.bucket);
-        let unknown: Vec<_> = self
+        let not_loaded: Vec<_> = self
             .shares
             .iter()
-            .filter(|share| share.stored == Stored::Unknown)
+            .filter(|share| share.stored == Stored::NotLoaded)
             .map(|share| share.group)
             .collect();
-        if !unknown.is_empty() {
-            // With the cached rockets, so that all are locked in order. If one of these doesn't
-            // exist anymore, its new row is not the cached version.
+        if !not_loaded.is_empty() {
+            // Including the cached rockets, so that all are locked in order. If a cached rocket no
+            // longer exists, its new row has another version than the cached one.
             let all: Vec<_> = self.shares.iter().filter_map(Share::addition).collect();
             statements.insert_or_lock_rockets(&all);
         }
@@ -412,69 +418,71 @@ impl<'b, 'm> Transaction<'b, 'm> {
         for share in &self.shares {
             match (share.stored, share.addition()) {
                 (Stored::Cached(version), Some(addition)) => new.push((addition, version)),
-                // All are duplicates, so only the version is of interest.
-                (Stored::Cached(_), None) | (Stored::Unknown, _) => to_load.push(share.channel()),
+                // All messages are duplicates, so only the version is needed.
+                (Stored::Cached(_), None) | (Stored::NotLoaded, _) => to_load.push(share.channel()),
                 (Stored::Inserted | Stored::Loaded(_), _) => {
-                    unreachable!("nothing is known before the first message")
+                    unreachable!("rockets are inserted or loaded by the first message")
                 }
             }
         }
         statements.update_rockets(&new);
         statements.load_rockets(&to_load);
-        statements.load_ranges(&unknown);
+        statements.load_ranges(&not_loaded);
         statements
     }
 
     /// Marks the outdated cache entries. Returns whether there are any.
     fn back_off_outdated(
         &self,
-        answer: &LoadedRows,
+        loaded: &LoadedRows,
         range_cache: &mut RangeCache<CacheState>,
     ) -> bool {
-        let mut doubtful = false;
+        let mut is_any_outdated = false;
         for share in &self.shares {
             let Stored::Cached(version) = share.stored else { continue };
             let is_current = if share.joined.applied.is_some() {
-                answer.updated.contains(share.channel())
+                loaded.updated.contains(share.channel())
             } else {
-                answer.rockets.get(share.channel()).is_some_and(|rocket| rocket.version == version)
+                loaded.rockets.get(share.channel()).is_some_and(|rocket| rocket.version == version)
             };
             if !is_current {
-                doubtful = true;
+                is_any_outdated = true;
                 if let Some(mut cached) = range_cache.entry(share.group.channel()) {
                     cached.state_mut().back_off();
                 }
             }
         }
-        doubtful
+        is_any_outdated
     }
 
     /// Joins the messages of the loaded rockets to their ranges, and caches these.
-    fn join_loaded(&mut self, mut answer: LoadedRows, range_cache: &mut RangeCache<CacheState>) {
-        for share in self.shares.iter_mut().filter(|share| share.stored == Stored::Unknown) {
+    fn join_loaded(&mut self, mut loaded: LoadedRows, range_cache: &mut RangeCache<CacheState>) {
+        for share in self.shares.iter_mut().filter(|share| share.stored == Stored::NotLoaded) {
             let channel = share.group.channel();
-            if answer.inserted.contains(channel.as_str()) {
+            if loaded.inserted.contains(channel.as_str()) {
                 share.stored = Stored::Inserted;
                 range_cache.insert(
                     channel,
                     0,
                     Vec::new(),
-                    CacheState { version: share.received, backoff: 0, pause: 0 },
+                    CacheState { version: share.received, backoff: 0, remaining_backoff: 0 },
                 );
                 continue;
             }
-            let Some(LoadedRocket { version, highest }) = answer.rockets.remove(channel.as_str())
+            let Some(LoadedRocket { version, highest }) = loaded.rockets.remove(channel.as_str())
             else {
-                unreachable!("a rocket that was not inserted exists, and is locked");
+                unreachable!(
+                    "a rocket that was not inserted exists, and the transaction has locked it"
+                );
             };
-            let ranges = answer.ranges.remove(channel.as_str()).unwrap_or_default();
+            let ranges = loaded.ranges.remove(channel.as_str()).unwrap_or_default();
             share.stored = Stored::Loaded(version);
             share.received = self.now.max(version.next());
             let state = match range_cache.entry(channel) {
                 Some(mut cached) => CacheState { version, ..*cached.state_mut() },
-                None => CacheState { version, backoff: 0, pause: 0 },
+                None => CacheState { version, backoff: 0, remaining_backoff: 0 },
             };
-            // Always replaces the old entry, which belongs to an earlier version than this note.
+            // Always replaces the old entry, because its ranges may be of an earlier version.
             let (complete_from, cached) = match complete_from(share.group, &ranges, highest) {
                 Some(complete_from) => (complete_from, ranges.clone()),
                 None => (i64::MAX, Vec::new()),
@@ -495,7 +503,7 @@ impl<'b, 'm> Transaction<'b, 'm> {
                 new.push((addition, version));
             }
         }
-        let mut statements = Statements::go_on(self.bucket);
+        let mut statements = Statements::resume(self.bucket);
         statements.remove_ranges(&removed);
         statements.write_ranges(&written);
         statements.update_rockets(&new);
@@ -503,7 +511,7 @@ impl<'b, 'm> Transaction<'b, 'm> {
     }
 
     /// Updates the cache after a commit.
-    fn follow(&self, range_cache: &mut RangeCache<CacheState>) {
+    fn update_cache(&self, range_cache: &mut RangeCache<CacheState>) {
         for share in &self.shares {
             let Some(mut cached) = range_cache.entry(share.group.channel()) else { continue };
             cached.apply(&share.joined);
@@ -518,8 +526,9 @@ impl<'b, 'm> Transaction<'b, 'm> {
     }
 }
 
-/// The number from which on the ranges loaded for a group, in ascending order, include every range
-/// that ends there or later. None if the channel has others above, or may have.
+/// The lowest number such that the ranges loaded for a group, in ascending order, include every
+/// range that ends there or later. None if the channel has, or may have, higher ranges that were
+/// not loaded.
 fn complete_from(group: &Group<'_>, loaded: &[ProcessedRange], highest: i64) -> Option<i64> {
     if highest == 0 {
         return Some(0);
@@ -556,27 +565,27 @@ struct LoadedRows {
 
 impl LoadedRows {
     fn read(rows: &[PgRow]) -> Result<Self, StoreError> {
-        let mut answer = Self::default();
+        let mut loaded = Self::default();
         for row in rows {
             let channel: String = row.try_get(1)?;
             match row.try_get(0)? {
                 "inserted" => {
-                    answer.inserted.insert(channel);
+                    loaded.inserted.insert(channel);
                 }
                 "updated" => {
-                    answer.updated.insert(channel);
+                    loaded.updated.insert(channel);
                 }
                 "rocket" => {
-                    let loaded = LoadedRocket {
+                    let rocket = LoadedRocket {
                         version: row.try_get::<PgTime, _>(2)?.0,
                         highest: row.try_get(3)?,
                     };
-                    answer.rockets.insert(channel, loaded);
+                    loaded.rockets.insert(channel, rocket);
                 }
                 "range" => {
-                    let ranges = answer.ranges.entry(channel).or_default();
+                    let ranges = loaded.ranges.entry(channel).or_default();
                     let range = rows::range(row, 2)?;
-                    // A range that reaches into two windows occurs twice.
+                    // A range that overlaps two windows is returned twice.
                     if ranges.last().is_none_or(|last| last.first < range.first) {
                         ranges.push(range);
                     }
@@ -584,7 +593,7 @@ impl LoadedRows {
                 other => unreachable!("no statement returns a row {other:?}"),
             }
         }
-        Ok(answer)
+        Ok(loaded)
     }
 }
 
@@ -605,7 +614,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_the_same_few_statements_whatever_it_holds() {
+    fn the_number_of_statements_does_not_depend_on_the_batch() {
         let now = Timestamp::FIRST.next();
         // Begin, and update the rockets; or begin, insert or lock rockets, load rockets and ranges.
         // Then write the ranges; the end follows.
@@ -615,7 +624,8 @@ mod tests {
                     (0..messages).map(|index| message(index % 70, index * 3 + 1)).collect();
                 let mut range_cache = RangeCache::default();
                 for channel in 0..70 {
-                    let state = CacheState { version: Timestamp::FIRST, backoff: 0, pause: 0 };
+                    let state =
+                        CacheState { version: Timestamp::FIRST, backoff: 0, remaining_backoff: 0 };
                     range_cache.insert(
                         &Channel::new(format!("c{channel}")).unwrap(),
                         0,
@@ -627,12 +637,12 @@ mod tests {
                 let cache = all_cached.then_some(&mut range_cache);
                 let mut transaction = Transaction::new(0, &batch, messages.len(), cache, now);
                 let first = transaction.first_message();
-                let mut answer = LoadedRows::default();
+                let mut loaded = LoadedRows::default();
                 for group in batch.groups() {
-                    let loaded = LoadedRocket { version: Timestamp::FIRST, highest: 0 };
-                    answer.rockets.insert(group.channel().to_string(), loaded);
+                    let rocket = LoadedRocket { version: Timestamp::FIRST, highest: 0 };
+                    loaded.rockets.insert(group.channel().to_string(), rocket);
                 }
-                transaction.join_loaded(answer, &mut range_cache);
+                transaction.join_loaded(loaded, &mut range_cache);
                 let second = transaction.second_message();
                 let count = |statements: Statements| statements.into_sql().matches(';').count();
                 assert_eq!((count(first), count(second)), statements);
@@ -648,7 +658,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_loaded_is_known_if_it_reaches_the_end() {
+    fn loaded_ranges_are_complete_if_they_reach_the_highest_number() {
         for (numbers, loaded, highest, expected) in [
             (&[7][..], &[][..], 0, Some(0)),
             (&[7], &[(1, 6)], 6, Some(0)),
@@ -674,13 +684,13 @@ mod tests {
     }
 
     #[test]
-    fn a_rocket_that_others_change_is_relied_upon_ever_less_often() {
+    fn the_backoff_of_an_outdated_entry_doubles() {
         let version = Timestamp::FIRST;
-        let mut state = CacheState { version, backoff: 0, pause: 0 };
-        assert!(state.is_reliable(version.next()) && !state.is_reliable(version));
+        let mut state = CacheState { version, backoff: 0, remaining_backoff: 0 };
+        assert!(state.is_usable(version.next()) && !state.is_usable(version));
         let batches_between = |state: &mut CacheState| {
             state.back_off();
-            (0..).take_while(|_| !state.is_reliable(version.next())).count()
+            (0..).take_while(|_| !state.is_usable(version.next())).count()
         };
         let between: Vec<usize> = (0..12).map(|_| batches_between(&mut state)).collect();
         assert_eq!(between, [1, 3, 7, 15, 31, 63, 127, 255, 511, 1_023, 1_023, 1_023]);

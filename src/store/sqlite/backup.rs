@@ -1,4 +1,4 @@
-//! Copies the file while it is written to.
+//! Copies the file while other connections write to it.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
@@ -54,7 +54,7 @@ pub enum BackupError {
         /// Why not, and what to do.
         reason: String,
     },
-    /// The copy is damaged, so the original is too.
+    /// The copy is damaged, so the original is damaged, too.
     #[error("the database is damaged (`check` lists all problems): {}: {}",
             .0.channel.as_deref().unwrap_or("the file"), .0.detail)]
     Damaged(Finding),
@@ -96,11 +96,11 @@ impl SqliteStore {
         if is_replaced && !replace {
             return Err(BackupError::Exists(target.clone()));
         }
-        // Held until the copy has taken its place.
+        // Locked until the copy has replaced it.
         let lock =
             if is_replaced && is_database(target)? { Some(lock_replaced(target)?) } else { None };
         if lock.is_none() {
-            // SQLite would take them for those of the copy.
+            // SQLite would use them with the copy.
             let mut siblings = SIBLINGS.iter().map(|ending| files::sibling(target, ending));
             if let Some(other) = siblings.find(|path| path.exists()) {
                 let reason = format!(
@@ -110,8 +110,8 @@ impl SqliteStore {
                 return Err(unusable(reason));
             }
         }
-        // Beside the target, so that giving it its name is one step. Removed in the end in any
-        // case.
+        // Beside the target, so that a rename gives it its name in one step. Removed if an error
+        // occurs.
         let partial = Partial(beside(target));
         copy(&file.path, &partial.0)?;
         let audit = audit(&partial.0)?;
@@ -125,7 +125,7 @@ impl SqliteStore {
             // The log of a damaged database is still there, and would be applied to the copy.
             remove_all(SIBLINGS.map(|ending| files::sibling(target, ending)));
         } else {
-            name_new(&partial.0, target)?;
+            rename_new(&partial.0, target)?;
         }
         sync_folder(target)?;
         Ok(Backup {
@@ -136,7 +136,7 @@ impl SqliteStore {
     }
 }
 
-/// Whether a path names the database or one of its files, also by another name.
+/// Whether a path names the database or one of its files, perhaps by a link.
 fn is_part_of(target: &Path, database: &Path) -> bool {
     let real = real_path(database);
     let parts =
@@ -145,15 +145,15 @@ fn is_part_of(target: &Path, database: &Path) -> bool {
     parts.into_iter().any(|part| part == target || (id.is_some() && FileId::of(&part).ok() == id))
 }
 
-/// Whether SQLite would take a file for a database, sound or damaged.
+/// Whether SQLite would open a file as a database, sound or damaged.
 fn is_database(path: &Path) -> io::Result<bool> {
-    let mut begin = Vec::with_capacity(HEADER.len());
-    File::open(path)?.take(HEADER.len() as u64).read_to_end(&mut begin)?;
-    Ok(begin.is_empty() || begin == HEADER)
+    let mut start = Vec::with_capacity(HEADER.len());
+    File::open(path)?.take(HEADER.len() as u64).read_to_end(&mut start)?;
+    Ok(start.is_empty() || start == HEADER)
 }
 
-/// Locks the database whose place the copy takes. If another process has it open, that process
-/// would go on writing to a file without a name.
+/// Locks the database that the copy replaces. A process that has it open would continue to write to
+/// a file without a name.
 fn lock_replaced(target: &Path) -> Result<Connection, BackupError> {
     let unusable = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy) => BackupError::InUse(target.to_owned()),
@@ -171,15 +171,15 @@ fn lock_replaced(target: &Path) -> Result<Connection, BackupError> {
     match locked {
         Ok(()) => Ok(connection),
         Err(error) => match error.sqlite_error_code() {
-            // A damaged database is replaced all the same.
+            // A damaged database may be replaced.
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Ok(connection),
             _ => Err(unusable(error)),
         },
     }
 }
 
-/// Gives the copy its name, unless another file has got it meanwhile.
-fn name_new(copy: &Path, target: &Path) -> Result<(), BackupError> {
+/// Gives the copy its name, unless there is another file with that name now.
+fn rename_new(copy: &Path, target: &Path) -> Result<(), BackupError> {
     match rustix::fs::renameat_with(CWD, copy, CWD, target, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
         Err(Errno::EXIST) => Err(BackupError::Exists(target.to_owned())),
@@ -190,7 +190,9 @@ fn name_new(copy: &Path, target: &Path) -> Result<(), BackupError> {
 }
 
 fn sync_folder(file: &Path) -> io::Result<()> {
-    let folder = file.parent().unwrap_or(Path::new("/"));
+    let Some(folder) = file.parent() else {
+        unreachable!("the absolute path of a file has a parent")
+    };
     File::open(folder)?.sync_all()
 }
 
@@ -198,7 +200,7 @@ fn copy(original: &Path, copy: &Path) -> Result<(), StoreError> {
     let mut original = Connection::open_with_flags(original, OPEN_FLAGS)?;
     configure(&mut original)?;
     files::create(copy)?;
-    // A single read transaction, which no writer waits for. The name is passed as bytes, because it
+    // A single read transaction, for which no writer waits. The name is passed as bytes, because it
     // need not be UTF-8.
     let name = ToSqlOutput::Borrowed(ValueRef::Text(copy.as_os_str().as_bytes()));
     original.execute("VACUUM INTO ?1", [name])?;

@@ -1,11 +1,11 @@
 //! The copy of `rockets` in memory that answers pages and totals, and how it is kept equal to the
-//! file: each commit of this process is applied to it before the commit is acknowledged. After a
+//! file. Each commit of this process is applied to it before the commit is acknowledged. After a
 //! commit by another process it is not used until it has been compared with the file again, which
-//! also finds the rockets that the other process has changed. The copy notes which rockets have
-//! changed, for followers.
+//! also finds the rockets that the other process has changed. The copy marks changed rockets, for
+//! followers.
 //!
-//! It is read in the background when somebody first asks. Until then, and whenever it can't be
-//! used, the answers come from the file, and are the same.
+//! The first read of it starts a thread that builds it. Until then, and whenever it is outdated,
+//! reads use the file, and give the answers that the copy would give.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError, RwLock, RwLockWriteGuard};
@@ -22,14 +22,14 @@ use crate::store::StoreError;
 use crate::store::columns::{Columns, RocketsAndNext};
 use crate::store::rows::{self, ROCKET_COLUMNS};
 
-/// How long a reader waits while the copy is being read. A fleet of 30,000 is read in this time,
-/// and a larger one is not much slower to answer from the file.
-const PATIENCE: Duration = Duration::from_millis(50);
-/// Readers have it read again only after this many times the time that reading takes:
+/// How long a reader waits while the copy is refreshed. A fleet of 30,000 is refreshed in this
+/// time, and for a larger one the file is not much slower.
+const REFRESH_WAIT: Duration = Duration::from_millis(50);
+/// The pause between two refreshes is at least this many times as long as a refresh, because
 /// another process may write all the time.
-const PAUSE: u32 = 4;
+const PAUSE_FACTOR: u32 = 4;
 
-/// What a commit did to one rocket.
+/// The change of one rocket by a commit.
 #[derive(Debug)]
 pub(super) enum CommittedChange {
     /// New messages, and when they were received.
@@ -49,71 +49,68 @@ impl Recorded for CommittedChange {
     }
 }
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     pub(super) commits: Commits<CommittedChange>,
-    /// None before the first reading, and while it is being read. Locked before the state of
-    /// `commits`.
+    /// None before the first refresh, and during each one. Locked before the state of `commits`.
     copy: RwLock<Option<Copy>>,
-    reading: Mutex<ReadState>,
-    has_read: Condvar,
+    refresh: Mutex<RefreshState>,
+    refresh_ended: Condvar,
     is_closed: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Copy {
     columns: Columns,
-    /// The commits by others that it includes; none if that is not known.
-    includes: Option<u64>,
-    /// A new number for each copy that is built from scratch.
+    /// The foreign commits that it includes ([`Commits::foreign`]); none if they are unknown.
+    foreign_commits: Option<u64>,
+    /// Each copy that is built from scratch has a new number.
     number: u64,
 }
 
-/// Whether the copy is being read.
 #[derive(Debug, Default)]
-struct ReadState {
+struct RefreshState {
     is_running: bool,
     not_before: Option<Instant>,
-    /// How many copies were built from scratch.
+    /// The number of copies that were built from scratch.
     copies: u64,
 }
 
-/// The right to read: one thread at a time has it.
-struct ReadingGuard<'c> {
+/// Held by the thread that refreshes the copy. There is one at a time.
+struct RefreshGuard<'c> {
     cache: &'c Cache,
     started: Instant,
 }
 
-impl Drop for ReadingGuard<'_> {
+impl Drop for RefreshGuard<'_> {
     fn drop(&mut self) {
-        let mut reading = lock(&self.cache.reading);
-        reading.is_running = false;
-        reading.not_before =
-            reading.not_before.max(Some(Instant::now() + PAUSE * self.started.elapsed()));
-        self.cache.has_read.notify_all();
+        let mut refresh = lock(&self.cache.refresh);
+        refresh.is_running = false;
+        refresh.not_before =
+            refresh.not_before.max(Some(Instant::now() + PAUSE_FACTOR * self.started.elapsed()));
+        self.cache.refresh_ended.notify_all();
     }
 }
 
 impl Cache {
-    /// Applies what was committed, and ends its transaction. To be called before it is
+    /// Applies the changes of a commit, and registers it. Must be called before the commit is
     /// acknowledged. Returns the version that the commit left.
     pub(super) fn apply(
         &self,
-        running: OpenTransaction<'_, CommittedChange>,
+        transaction: OpenTransaction<'_, CommittedChange>,
         has_written: bool,
         changes: &[CommittedChange],
         version: impl FnOnce() -> Version,
     ) -> Option<Version> {
         let mut copy = self.copy_mut();
-        let (left, _) = running.finish(has_written, changes, version);
+        let (left, _) = transaction.finish(has_written, changes, version);
         if let Some(copy) = &mut *copy {
             apply(&mut copy.columns, changes);
         }
         left
     }
 
-    /// Reads from the copy, if it is as the file is now.
+    /// Reads from the copy, if it equals the file.
     fn read<T>(
         &self,
         version: impl FnOnce() -> Version,
@@ -121,8 +118,8 @@ impl Cache {
     ) -> Option<T> {
         let copy = self.copy.read().unwrap_or_else(PoisonError::into_inner);
         let copy = copy.as_ref()?;
-        let is_current =
-            copy.includes == Some(self.commits.by_others(version)) && !copy.columns.needs_rebuild();
+        let is_current = copy.foreign_commits == Some(self.commits.foreign(version))
+            && !copy.columns.needs_rebuild();
         is_current.then(|| read(&copy.columns))
     }
 
@@ -130,17 +127,18 @@ impl Cache {
         self.copy.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until no other thread reads.
-    fn lock_reading(&self) -> ReadingGuard<'_> {
-        let reading = self.has_read.wait_while(lock(&self.reading), |reading| reading.is_running);
-        reading.unwrap_or_else(PoisonError::into_inner).is_running = true;
-        ReadingGuard { cache: self, started: Instant::now() }
+    /// Waits until no other thread refreshes the copy.
+    fn lock_refresh(&self) -> RefreshGuard<'_> {
+        let refresh = lock(&self.refresh);
+        let refresh = self.refresh_ended.wait_while(refresh, |refresh| refresh.is_running);
+        refresh.unwrap_or_else(PoisonError::into_inner).is_running = true;
+        RefreshGuard { cache: self, started: Instant::now() }
     }
 
-    /// Stops reading, and waits for the end.
+    /// Stops a refresh, and waits for its end.
     pub(super) fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
-        drop(self.has_read.wait_while(lock(&self.reading), |reading| reading.is_running));
+        drop(self.refresh_ended.wait_while(lock(&self.refresh), |refresh| refresh.is_running));
     }
 }
 
@@ -162,17 +160,17 @@ impl SqliteStore {
         read: impl Fn(&Columns, &Connection) -> T,
     ) -> Result<Option<T>, StoreError> {
         if !self.is_held() {
-            // Nothing keeps the file open, so nothing tells of commits by others.
+            // Without a connection that stays open, foreign commits can't be detected.
             return Ok(None);
         }
         if let Some(answer) = self.read_current_cache(&read)? {
             return Ok(Some(answer));
         }
-        self.request_reading();
+        self.request_refresh();
         self.read_current_cache(read)
     }
 
-    /// Reads from the copy, without having it read if it is outdated.
+    /// Reads from the copy; none if it is outdated. Doesn't refresh it.
     pub(super) fn read_current_cache<T>(
         &self,
         read: impl Fn(&Columns, &Connection) -> T,
@@ -185,32 +183,31 @@ impl SqliteStore {
         })
     }
 
-    /// Has the copy read by another thread, unless that was done a short time ago, and waits a
-    /// little.
-    fn request_reading(&self) {
-        let mut reading = lock(&self.cache.reading);
-        let is_due = reading.not_before.is_none_or(|not_before| Instant::now() >= not_before);
-        if !reading.is_running && is_due && !self.cache.is_closed.load(Ordering::Relaxed) {
+    /// Starts a thread that refreshes the copy, unless the last refresh was a short time ago. Waits
+    /// for it, at most [`REFRESH_WAIT`].
+    fn request_refresh(&self) {
+        let mut refresh = lock(&self.cache.refresh);
+        let is_due = refresh.not_before.is_none_or(|not_before| Instant::now() >= not_before);
+        if !refresh.is_running && is_due && !self.cache.is_closed.load(Ordering::Relaxed) {
             let store = self.clone();
-            let read = move || {
-                let _right = ReadingGuard { cache: &store.cache, started: Instant::now() };
+            let run = move || {
+                let _guard = RefreshGuard { cache: &store.cache, started: Instant::now() };
                 if let Err(error) = store.refresh(|| {}, false) {
-                    // Readers get it from the file, or an error that says why not.
+                    // Reads use the file, or fail with the reason.
                     tracing::debug!(%error, "the rockets can't be kept in memory now");
                 }
             };
-            reading.is_running =
-                std::thread::Builder::new().name("rocket cache".to_owned()).spawn(read).is_ok();
+            refresh.is_running =
+                std::thread::Builder::new().name("rocket cache".to_owned()).spawn(run).is_ok();
         }
-        drop(
-            self.cache.has_read.wait_timeout_while(reading, PATIENCE, |reading| reading.is_running),
-        );
+        let ended = &self.cache.refresh_ended;
+        drop(ended.wait_timeout_while(refresh, REFRESH_WAIT, |refresh| refresh.is_running));
     }
 
     /// Marks all rockets as unchanged, so that [`changed`](Self::changed) finds what is committed
     /// after `begun` is called. Returns the number of the copy.
     pub(super) fn start_watching(&self, begun: impl FnOnce()) -> Result<u64, StoreError> {
-        let _right = self.cache.lock_reading();
+        let _guard = self.cache.lock_refresh();
         if self.is_cache_current()? {
             if let Some(copy) = &mut *self.cache.copy_mut() {
                 copy.columns.clear_changed();
@@ -223,15 +220,15 @@ impl SqliteStore {
         copy.as_ref().map(|copy| copy.number).ok_or(StoreError::BrokenOff)
     }
 
-    /// Rockets that have changed, by whichever process, from a row of the copy with this number on.
-    /// Without a row, the copy is compared with the file first. None if there is another copy.
+    /// Rockets that any process has changed, from this row on of the copy with this number. Without
+    /// a row, the copy is compared with the file first. None if there is another copy.
     pub(super) fn changed(
         &self,
         number: u64,
         from: Option<usize>,
         limit: usize,
     ) -> Result<Option<RocketsAndNext>, StoreError> {
-        let _right = self.cache.lock_reading();
+        let _guard = self.cache.lock_refresh();
         if from.is_none() && !self.is_cache_current()? {
             self.refresh(|| {}, false)?;
         }
@@ -244,66 +241,66 @@ impl SqliteStore {
         Ok(self.read_current_cache(|_, _| ())?.is_some())
     }
 
-    /// Makes the copy as the file is when `begun` is called. `is_new` marks all rockets as
-    /// unchanged. The caller has the right to read.
+    /// Makes the copy equal to the file at the moment when `begun` is called. `is_new` marks all
+    /// rockets as unchanged. The caller holds the [`RefreshGuard`].
     fn refresh(&self, begun: impl FnOnce(), is_new: bool) -> Result<(), StoreError> {
         self.with_reader(|connection| {
-            let before = self.cache.copy_mut().take().filter(|copy| !copy.columns.needs_rebuild());
-            let mut copy = match before {
+            let old = self.cache.copy_mut().take().filter(|copy| !copy.columns.needs_rebuild());
+            let mut copy = match old {
                 Some(copy) => copy,
                 None => self.new_copy(),
             };
-            let take = || {
+            let begin = || {
                 let snapshot = connection.unchecked_transaction()?;
                 // SQLite takes the snapshot at the first read.
                 schema::version(&snapshot)?;
                 Ok(snapshot)
             };
-            let recording = self.cache.commits.record(take, || self.version(connection));
-            let compared = recording.and_then(|(snapshot, includes, recording)| {
+            let recording = self.cache.commits.record(begin, || self.version(connection));
+            let compared = recording.and_then(|(snapshot, foreign_commits, recording)| {
                 begun();
                 self.compare(&snapshot, &mut copy.columns)?;
-                Ok((includes, recording))
+                Ok((foreign_commits, recording))
             });
             if is_new {
                 copy.columns.clear_changed();
             }
-            let mut place = self.cache.copy_mut();
-            // After a failure, the next comparison finds what was committed meanwhile.
-            let compared = compared.map(|(includes, recording)| {
+            let mut current = self.cache.copy_mut();
+            // After a failure, the next refresh finds the commits made meanwhile.
+            let compared = compared.map(|(foreign_commits, recording)| {
                 apply(&mut copy.columns, &recording.finish());
-                copy.includes = Some(includes);
+                copy.foreign_commits = Some(foreign_commits);
             });
             if compared.is_err() {
-                copy.includes = None;
+                copy.foreign_commits = None;
             }
-            *place = Some(copy);
+            *current = Some(copy);
             compared
         })
     }
 
     fn new_copy(&self) -> Copy {
-        let mut reading = lock(&self.cache.reading);
-        reading.copies += 1;
-        Copy { columns: Columns::default(), includes: None, number: reading.copies }
+        let mut refresh = lock(&self.cache.refresh);
+        refresh.copies += 1;
+        Copy { columns: Columns::default(), foreign_commits: None, number: refresh.copies }
     }
 
-    /// Makes the copy as a snapshot is. Stops early if the store is being closed.
+    /// Makes the copy equal to a snapshot. Stops early if the store is being closed.
     fn compare(&self, snapshot: &Connection, columns: &mut Columns) -> Result<(), StoreError> {
-        let mut is_there = Vec::new();
+        let mut exists = Vec::new();
         let mut statement = snapshot.prepare(&format!("SELECT {ROCKET_COLUMNS} FROM rockets"))?;
         let mut found = statement.query([])?;
         while let Some(row) = found.next()? {
             let row = columns.update(&rows::rocket(row)?)?;
-            if is_there.len() <= row {
-                is_there.resize(row + 1, false);
+            if exists.len() <= row {
+                exists.resize(row + 1, false);
             }
-            is_there[row] = true;
+            exists[row] = true;
             if self.cache.is_closed.load(Ordering::Relaxed) {
                 return Err(StoreError::BrokenOff);
             }
         }
-        columns.retain(|row| is_there.get(row) == Some(&true));
+        columns.retain(|row| exists.get(row) == Some(&true));
         Ok(())
     }
 }
@@ -333,7 +330,7 @@ mod tests {
     /// Forgets the copy, so that the next read makes another.
     fn drop_copy(store: &SqliteStore) {
         *store.cache.copy_mut() = None;
-        lock(&store.cache.reading).not_before = None;
+        lock(&store.cache.refresh).not_before = None;
     }
 
     fn has_copy(store: &SqliteStore) -> bool {
@@ -348,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_that_is_made_while_messages_are_committed_has_each_of_them_once() {
+    fn a_copy_built_during_commits_has_each_message_once() {
         for (_directory, store) in stores() {
             let mut writer = store.writer().unwrap();
             let many: Vec<_> = (100_000..103_000).map(|rocket| message(rocket, 1)).collect();
@@ -378,22 +375,22 @@ mod tests {
     }
 
     #[test]
-    fn what_was_forgotten_here_is_gone_from_the_copy() {
+    fn a_removed_rocket_is_removed_from_the_copy() {
         for (_directory, store) in stores() {
             let mut writer = store.writer().unwrap();
             writer.commit(&[message(1, 1), message(2, 1)], Timestamp::FIRST).unwrap();
             assert!(has_copy(&store));
             assert!(store.forget(&Channel::new("r1").unwrap()).unwrap());
             writer.commit(&[message(1, 2)], Timestamp::FIRST).unwrap();
-            lock(&store.cache.reading).not_before = Some(Instant::now() + Duration::from_secs(60));
+            lock(&store.cache.refresh).not_before = Some(Instant::now() + Duration::from_secs(60));
             let cached =
                 store.read_cache(|columns, _| columns.report(Report::Fleet, 1, &Ok)).unwrap();
-            assert_eq!(cached.unwrap().unwrap(), fleet(&store).rows, "the same copy is right");
+            assert_eq!(cached.unwrap().unwrap(), fleet(&store).rows, "the copy was not rebuilt");
         }
     }
 
     #[test]
-    fn a_store_that_is_closed_makes_no_copy() {
+    fn a_closed_store_builds_no_copy() {
         for (_directory, store) in stores() {
             store.close().unwrap();
             assert!(!has_copy(&store));

@@ -1,4 +1,4 @@
-//! Finds changes: current rows, and whether another process has written to the file.
+//! Finds changes: the current rows of rockets, and commits by other processes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,9 +22,9 @@ use crate::store::rows::{self, ROCKET_COLUMNS};
 use crate::store::{ChangeScan, StoreError, Watch};
 
 /// How often a watch polls the file.
-const POLL: Duration = Duration::from_millis(200);
-/// How often a file that can't be held open is scanned for changes.
-const UNHELD_POLL: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// How often a file that is not held open is scanned for changes.
+const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 
 impl SqliteStore {
     /// See [`Store::rockets_of`](crate::store::Store::rockets_of).
@@ -91,11 +91,11 @@ impl SqliteStore {
                 let mut watch = SqliteWatch {
                     file: Arc::clone(file),
                     reader: None,
-                    unheld_look: None,
+                    last_scan: None,
                     cache: Arc::clone(&self.cache),
-                    by_others: None,
+                    foreign_commits: None,
                 };
-                watch.look()?;
+                watch.poll()?;
                 Ok(Watch::Sqlite(watch))
             }
         }
@@ -106,11 +106,11 @@ impl SqliteStore {
 pub struct SqliteWatch {
     file: Arc<DatabaseFile>,
     reader: Option<ReaderConnection>,
-    /// When a file that is not held open was last reported as changed.
-    unheld_look: Option<Instant>,
+    /// When the watch last requested a scan, because the file is not held open.
+    last_scan: Option<Instant>,
     cache: Arc<Cache>,
-    /// The commits by others at the last check.
-    by_others: Option<u64>,
+    /// The number of commits by other processes at the last poll.
+    foreign_commits: Option<u64>,
 }
 
 impl fmt::Debug for SqliteWatch {
@@ -122,21 +122,21 @@ impl fmt::Debug for SqliteWatch {
 impl SqliteWatch {
     pub(in crate::store) async fn recv(&mut self) -> Result<Notified, StoreError> {
         loop {
-            tokio::time::sleep(POLL).await;
-            if self.look()? {
+            tokio::time::sleep(POLL_INTERVAL).await;
+            if self.poll()? {
                 return Ok(Notified::Unspecified);
             }
         }
     }
 
-    /// Whether another process has written since the last check.
-    fn look(&mut self) -> Result<bool, StoreError> {
+    /// Whether another process has committed since the last poll.
+    fn poll(&mut self) -> Result<bool, StoreError> {
         if !self.file.is_held() {
-            // Nothing keeps the file open, so nothing can tell.
+            // Without a connection that stays open, the mark of the last commit can't be compared.
             self.reader = None;
-            let is_due = self.unheld_look.is_none_or(|at| at.elapsed() >= UNHELD_POLL);
+            let is_due = self.last_scan.is_none_or(|at| at.elapsed() >= SCAN_INTERVAL);
             if is_due {
-                self.unheld_look = Some(Instant::now());
+                self.last_scan = Some(Instant::now());
             }
             return Ok(is_due);
         }
@@ -146,26 +146,26 @@ impl SqliteWatch {
             None => self.file.reader_connection()?,
         };
         let version = || Version::of(Some(generation), &reader.connection);
-        let by_others = Some(self.cache.commits.by_others(version));
+        let foreign_commits = Some(self.cache.commits.foreign(version));
         self.reader = Some(reader);
-        Ok(std::mem::replace(&mut self.by_others, by_others) != by_others)
+        Ok(std::mem::replace(&mut self.foreign_commits, foreign_commits) != foreign_commits)
     }
 }
 
-/// How many rockets are found at a time.
-const FOUND_AT_A_TIME: usize = 1_024;
+/// The maximum number of rockets that one step of a scan returns.
+const SCAN_CHUNK: usize = 1_024;
 
-/// Finds rockets that have changed, by whichever process, with the copy in memory.
+/// Finds the rockets that any process has changed, with the copy in memory.
 pub struct SqliteScan {
     store: SqliteStore,
     file: Arc<DatabaseFile>,
-    /// Of the file that the copy is of; none if it could not be read.
+    /// The generation of the file that the copy is of; none if the file could not be read.
     generation: Option<u64>,
     /// The copy as it was when the scan was created, while it is being read.
     baseline: Option<Baseline>,
     /// The number of the copy.
     copy: u64,
-    /// The next row of the copy to search; none if the file is to be compared first.
+    /// The next row of the copy to search; none if the copy is to be compared with the file first.
     next_row: Option<usize>,
 }
 
@@ -188,11 +188,11 @@ impl SqliteScan {
         }
         let (store, number, from) = (self.store.clone(), self.copy, self.next_row.take());
         let changed =
-            tokio::task::spawn_blocking(move || store.changed(number, from, FOUND_AT_A_TIME)).await;
+            tokio::task::spawn_blocking(move || store.changed(number, from, SCAN_CHUNK)).await;
         let Some((rockets, next)) =
             changed.unwrap_or_else(|error| Err(StoreError::Thread(error.into())))?
         else {
-            // The copy was rebuilt, so it can't tell what has changed meanwhile.
+            // The copy was rebuilt, so it has no marks of the changes.
             self.generation = None;
             return Box::pin(self.next()).await;
         };
@@ -205,16 +205,16 @@ impl SqliteScan {
     }
 }
 
-/// The copy as it is when this begins. A thread of its own reads it, because nobody needs it before
-/// another process writes.
+/// The state of the copy when the scan was created. A thread of its own reads it, because the scan
+/// needs it only when another process writes.
 struct Baseline(JoinHandle<Result<u64, StoreError>>);
 
 impl Baseline {
-    /// Returns when what others commit later will be found.
+    /// Returns once the scan will find every later commit.
     async fn begin(store: &SqliteStore) -> Result<Self, StoreError> {
         let store = store.clone();
         let (begun, has_begun) = oneshot::channel();
-        // Nobody waits for it if the scan was given up meanwhile.
+        // The receiver is gone if the scan was dropped meanwhile.
         let begun = move || {
             let _ = begun.send(());
         };
@@ -223,7 +223,7 @@ impl Baseline {
             Ok(()) => Ok(baseline),
             Err(_) => match baseline.finish().await {
                 Err(error) => Err(error),
-                Ok(_) => unreachable!("nothing is read before it is said that it begins"),
+                Ok(_) => unreachable!("the copy is read after `begun` is called"),
             },
         }
     }
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_finds_what_this_process_and_others_have_changed() {
+    fn a_scan_finds_changes_by_all_processes() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rockets.db");
         let options = OpenOptions { migrate: true, ..OpenOptions::default() };
@@ -275,14 +275,14 @@ mod tests {
             let ChangeScan::Sqlite(mut scan) = mine.change_scan().await.unwrap() else {
                 panic!("another scan")
             };
-            for (stores, must) in [
+            for (commits, expected) in [
                 (vec![], vec![]),
                 (vec![(&mine, "a")], vec!["a"]),
                 (vec![(&other, "b")], vec!["b"]),
                 (vec![(&mine, "c"), (&other, "d"), (&mine, "e")], vec!["c", "d", "e"]),
                 (vec![(&mine, "a")], vec![]),
             ] {
-                stores.into_iter().for_each(|(store, channel)| commit(store, channel));
+                commits.into_iter().for_each(|(store, channel)| commit(store, channel));
                 let mut found = Vec::new();
                 loop {
                     match scan.next().await.unwrap() {
@@ -294,13 +294,13 @@ mod tests {
                 let mut found: Vec<_> =
                     found.iter().map(|rocket| rocket.channel.as_str()).collect();
                 found.sort_unstable();
-                assert_eq!(found, must);
+                assert_eq!(found, expected);
             }
         });
     }
 
     #[test]
-    fn what_others_write_is_noticed_once_however_busy_this_process_is() {
+    fn a_poll_reports_each_foreign_commit_once() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rockets.db");
         let store =
@@ -318,15 +318,15 @@ mod tests {
             let mut watch = watched(&store);
             for _ in 0..3 {
                 work(&mut writer);
-                assert!(!watch.look().unwrap(), "only this process has written");
+                assert!(!watch.poll().unwrap(), "only this process has committed");
             }
             write();
             work(&mut writer);
-            assert!(watch.look().unwrap());
+            assert!(watch.poll().unwrap());
             work(&mut writer);
-            assert!(!watch.look().unwrap());
+            assert!(!watch.poll().unwrap());
             write();
-            assert!(watch.look().unwrap(), "this process has done nothing");
+            assert!(watch.poll().unwrap(), "this process has not committed");
         }
     }
 }

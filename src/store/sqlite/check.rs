@@ -9,8 +9,8 @@ use crate::store::audit::{self, OnFinding};
 use crate::store::rows::{self, ROCKET_COLUMNS};
 use crate::store::{Audit, Finding, StoreError};
 
-/// The most problems of the file itself that are reported.
-const FILE_PROBLEMS_TOLD: usize = 100;
+/// The maximum number of reported problems of the file itself.
+const MAX_FILE_PROBLEMS: usize = 100;
 
 impl SqliteStore {
     /// See [`Store::check`](crate::store::Store::check).
@@ -36,7 +36,7 @@ impl SqliteStore {
 /// Runs SQLite's own check of pages, types and indexes.
 fn check_file(connection: &Connection, found: OnFinding<'_>) -> Result<(), StoreError> {
     let mut statement =
-        connection.prepare(&format!("PRAGMA integrity_check({FILE_PROBLEMS_TOLD})"))?;
+        connection.prepare(&format!("PRAGMA integrity_check({MAX_FILE_PROBLEMS})"))?;
     let problems = statement.query_map([], |row| row.get::<_, String>(0))?;
     for problem in problems {
         let detail = problem?;

@@ -1,10 +1,10 @@
-//! When SQLite's log is copied into the database's file, and by which thread.
+//! Decides when SQLite's log is copied into the database's file, and by which thread.
 //!
-//! By itself, SQLite copies the log in the commit that makes it long enough, and syncs the file:
-//! all senders wait for that, 100 ms and more in a large fleet. So another thread copies, while the
-//! writer continues. But the log restarts only when all of it is in the file, and while the writer
-//! continues there is always something that isn't. So the thread copies until little is left, and
-//! the writer copies that, after a commit.
+//! By default, SQLite copies the log in the commit that makes it long enough, and syncs the file.
+//! All senders wait for that, in a large fleet 100 ms and more. So another thread copies the log
+//! while the writer continues. But the log restarts only when all of it is in the file, and while
+//! the writer continues it always adds more. So the thread copies until little is left, and the
+//! writer copies the rest, after a commit.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -19,21 +19,21 @@ use wal_vfs::LogLength;
 use super::database_file::{DatabaseFile, WriterConnection};
 use crate::store::StoreError;
 
-/// The writer copies up to this many frames without another thread's help: about 4 MiB.
-const MOST_LEFT: u32 = 2_048;
-/// In a short log, it copies up to this share.
-const LEFT_SHARE: u32 = 8;
-/// If the log can't restart, because somebody reads from it or another process copies it, the next
-/// attempt is made when it has grown by this share of its limit.
-const RETRY_SHARE: u32 = 4;
+/// The writer copies at most this many frames without another thread: about 4 MiB.
+const MAX_REST_FRAMES: u32 = 2_048;
+/// If the log's limit is low, the writer copies at most the limit divided by this.
+const REST_DIVISOR: u32 = 8;
+/// If the log can't restart, because a reader uses it or another process copies it, the next
+/// attempt is made when it has grown by its limit divided by this.
+const RETRY_DIVISOR: u32 = 4;
 
-/// See the module. For one writer.
+/// The checkpoints of one writer.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     limit: Limit,
-    /// Nothing is done before the log has this many frames.
-    due: u32,
-    /// The other thread has copied most of the log.
+    /// There is no further attempt before the log has this many frames.
+    retry_at: u32,
+    /// The other thread has copied all but the rest.
     is_copied: bool,
     copying: Option<Copying>,
 }
@@ -48,7 +48,7 @@ struct Copying {
 /// Ends a copy early. The next one begins where the last whole one ended.
 #[derive(Default)]
 struct Interrupt {
-    is_wanted: AtomicBool,
+    is_requested: AtomicBool,
     handle: OnceLock<InterruptHandle>,
 }
 
@@ -56,7 +56,7 @@ impl fmt::Debug for Interrupt {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Interrupt")
-            .field("is_wanted", &self.is_wanted)
+            .field("is_requested", &self.is_requested)
             .finish_non_exhaustive()
     }
 }
@@ -64,23 +64,23 @@ impl fmt::Debug for Interrupt {
 impl Copying {
     fn start(database: &Arc<DatabaseFile>, limit: Limit) -> std::io::Result<Self> {
         let (database, interrupt) = (Arc::clone(database), Arc::<Interrupt>::default());
-        let wanted = Arc::clone(&interrupt);
+        let request = Arc::clone(&interrupt);
         let copy = move || {
             let copied = database
                 .writer_connection()
-                .and_then(|mut own| copy_most(&mut own, limit, &wanted));
-            if wanted.is_wanted.load(Ordering::SeqCst) { false } else { report(copied) }
+                .and_then(|mut connection| copy_most(&mut connection, limit, &request));
+            if request.is_requested.load(Ordering::SeqCst) { false } else { report(copied) }
         };
         let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(copy)?;
         Ok(Self { thread, interrupt })
     }
 
     fn interrupt(self) {
-        self.interrupt.is_wanted.store(true, Ordering::SeqCst);
+        self.interrupt.is_requested.store(true, Ordering::SeqCst);
         if let Some(handle) = self.interrupt.handle.get() {
             handle.interrupt();
         }
-        // It has reported its failures.
+        // The thread has logged its failures.
         let _ = self.thread.join();
     }
 }
@@ -90,29 +90,29 @@ impl Copying {
 /// crash the log must be read.
 #[derive(Clone, Copy, Debug)]
 struct Limit {
-    fewest_frames: u32,
-    most_frames: u32,
+    min_frames: u32,
+    max_frames: u32,
 }
 
 impl Limit {
     fn new(bytes: &RangeInclusive<u64>, page_bytes: u64) -> Self {
         let frames =
             |bytes: u64| u32::try_from(bytes / page_bytes.max(1)).unwrap_or(u32::MAX).max(1);
-        let fewest_frames = frames(*bytes.start());
-        Self { fewest_frames, most_frames: frames(*bytes.end()).max(fewest_frames) }
+        let min_frames = frames(*bytes.start());
+        Self { min_frames, max_frames: frames(*bytes.end()).max(min_frames) }
     }
 
     fn frames(self, log: LogLength) -> u32 {
-        log.pages.clamp(self.fewest_frames, self.most_frames)
+        log.pages.clamp(self.min_frames, self.max_frames)
     }
 
-    /// Whether the writer can copy what is left.
-    fn leaves_little(self, log: LogLength) -> bool {
-        log.left() <= (self.frames(log) / LEFT_SHARE).min(MOST_LEFT)
+    /// Whether the writer can copy the rest.
+    fn is_rest_small(self, log: LogLength) -> bool {
+        log.left() <= (self.frames(log) / REST_DIVISOR).min(MAX_REST_FRAMES)
     }
 }
 
-/// What to do about the log after a commit.
+/// What to do with the log after a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Nothing,
@@ -132,13 +132,14 @@ impl Checkpoints {
             writer.connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         Ok(Self {
             limit: Limit::new(log_bytes, page_bytes.into()),
-            due: 0,
+            retry_at: 0,
             is_copied: false,
             copying: None,
         })
     }
 
-    /// To be called after a commit. Failures are not the commit's: its messages are in the log.
+    /// Must be called after each commit. It returns no error, because the commit is in the log and
+    /// has not failed.
     pub(super) fn after_commit(&mut self, writer: &mut WriterConnection) {
         let Some(log) = wal_vfs::log_length(&writer.connection) else { return };
         if let Some(ended) = self.copying.take_if(|copying| copying.thread.is_finished()) {
@@ -161,15 +162,15 @@ impl Checkpoints {
 
     fn next_step(&mut self, log: LogLength) -> Step {
         if log.frames < self.limit.frames(log) {
-            (self.due, self.is_copied) = (0, false);
+            (self.retry_at, self.is_copied) = (0, false);
             Step::Nothing
         } else if self.copying.is_some() {
             Step::Nothing
         } else if self.is_copied {
             Step::Finish
-        } else if log.frames < self.due {
+        } else if log.frames < self.retry_at {
             Step::Nothing
-        } else if self.limit.leaves_little(log) {
+        } else if self.limit.is_rest_small(log) {
             Step::Finish
         } else {
             Step::Copy
@@ -177,7 +178,7 @@ impl Checkpoints {
     }
 
     fn postpone(&mut self, log: LogLength) {
-        self.due = log.frames.saturating_add(self.limit.frames(log) / RETRY_SHARE);
+        self.retry_at = log.frames.saturating_add(self.limit.frames(log) / RETRY_DIVISOR);
     }
 
     fn copy(&mut self, database: &Arc<DatabaseFile>, log: LogLength) {
@@ -201,27 +202,27 @@ impl Drop for Checkpoints {
     }
 }
 
-/// Copies what is in the log until little is added meanwhile. Returns whether that is so; not if
-/// readers or another process prevent it.
+/// Copies the log again and again until the rest is small. Returns false if readers or another
+/// process prevent that.
 fn copy_most(
-    own: &mut WriterConnection,
+    connection: &mut WriterConnection,
     limit: Limit,
     interrupt: &Interrupt,
 ) -> Result<bool, StoreError> {
-    // Nobody else has set it.
-    let _ = interrupt.handle.set(own.connection.get_interrupt_handle());
-    let mut left_before = u32::MAX;
+    // It is set only here, once for each thread.
+    let _ = interrupt.handle.set(connection.connection.get_interrupt_handle());
+    let mut previous_rest = u32::MAX;
     loop {
-        if interrupt.is_wanted.load(Ordering::SeqCst) || !own.checkpoint_and_sync()? {
+        if interrupt.is_requested.load(Ordering::SeqCst) || !connection.checkpoint_and_sync()? {
             return Ok(false);
         }
-        let Some(log) = wal_vfs::log_length(&own.connection) else { return Ok(false) };
-        // A round takes at least one sync. While the disk does that, a fast writer adds more than
-        // little, however many rounds there are.
-        if limit.leaves_little(log) || log.left() > left_before / 2 {
+        let Some(log) = wal_vfs::log_length(&connection.connection) else { return Ok(false) };
+        // A copy takes at least one sync. Meanwhile, a fast writer may always add more than a small
+        // rest, so this ends when a copy no longer halves it.
+        if limit.is_rest_small(log) || log.left() > previous_rest / 2 {
             return Ok(true);
         }
-        left_before = log.left();
+        previous_rest = log.left();
     }
 }
 
@@ -255,10 +256,10 @@ mod tests {
     }
 
     #[test]
-    fn a_long_log_is_copied_by_another_thread_and_finished_by_the_writer() {
+    fn another_thread_copies_a_long_log_and_the_writer_finishes() {
         let bytes = 16_384 * PAGE_BYTES..=131_072 * PAGE_BYTES;
         let limit = Limit::new(&bytes, PAGE_BYTES);
-        let mut checkpoints = Checkpoints { limit, due: 0, is_copied: false, copying: None };
+        let mut checkpoints = Checkpoints { limit, retry_at: 0, is_copied: false, copying: None };
         for (log, step) in [
             // The file is small, and the log shorter than the lowest limit.
             (log(16_383, 0, 100), Step::Nothing),
@@ -268,13 +269,13 @@ mod tests {
             (log(50_001, 0, 50_001), Step::Copy),
             (log(131_071, 0, 1_000_000), Step::Nothing),
             (log(131_072, 0, 1_000_000), Step::Copy),
-            // Little is left.
+            // The rest is small.
             (log(50_001, 50_001 - 2_048, 100), Step::Finish),
             (log(50_001, 50_001 - 2_049, 100), Step::Copy),
         ] {
             assert_eq!(checkpoints.next_step(log), step, "{log:?}");
         }
-        // Most of it was copied, however much has been added.
+        // Another thread has copied the log, however much has been added.
         checkpoints.is_copied = true;
         checkpoints.postpone(log(20_000, 16_384, 100));
         assert_eq!(checkpoints.next_step(log(20_001, 16_384, 100)), Step::Finish);
@@ -289,7 +290,7 @@ mod tests {
     }
 
     /// A database whose log may have 64 pages.
-    fn with_a_short_log() -> (tempfile::TempDir, SqliteStore) {
+    fn store_with_short_log() -> (tempfile::TempDir, SqliteStore) {
         let directory = tempfile::tempdir().unwrap();
         let log_bytes = 64 * PAGE_BYTES..=64 * PAGE_BYTES;
         let options = OpenOptions { log_bytes, ..OpenOptions::default() };
@@ -297,7 +298,7 @@ mod tests {
         (directory, store)
     }
 
-    /// A message of a rocket that is new if the number is.
+    /// A message of a rocket of its own for each number.
     fn message(number: u32) -> Message {
         let json = format!(
             r#"{{"metadata": {{"channel": "r{}", "messageNumber": {number},
@@ -314,14 +315,14 @@ mod tests {
             .unwrap();
     }
 
-    /// Commits until the log is in this state.
+    /// Commits until the log meets the condition.
     fn commit_until(
         writer: &mut SqliteWriter,
         numbers: &mut impl Iterator<Item = u32>,
-        is_so: impl Fn(LogLength) -> bool,
+        condition: impl Fn(LogLength) -> bool,
     ) {
         let deadline = Instant::now() + DEADLINE;
-        while !wal_vfs::log_length(&writer.connection.guard()).is_some_and(&is_so) {
+        while !wal_vfs::log_length(&writer.connection.guard()).is_some_and(&condition) {
             assert!(
                 Instant::now() < deadline,
                 "{:?}",
@@ -333,7 +334,7 @@ mod tests {
 
     #[test]
     fn the_log_restarts_while_the_writer_continues() {
-        let (_directory, store) = with_a_short_log();
+        let (_directory, store) = store_with_short_log();
         let mut writer = store.writer().unwrap();
         let mut numbers = 1..;
         for _ in 0..5 {
@@ -343,8 +344,8 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_makes_the_log_longer_and_nothing_slower() {
-        let (directory, store) = with_a_short_log();
+    fn the_log_grows_while_a_reader_uses_it() {
+        let (directory, store) = store_with_short_log();
         let mut writer = store.writer().unwrap();
         let mut numbers = 1..;
         commit_until(&mut writer, &mut numbers, |log| log.frames > 8);
@@ -360,8 +361,8 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_ends_before_its_writer_does() {
-        let (directory, store) = with_a_short_log();
+    fn a_checkpoint_ends_before_its_writer() {
+        let (directory, store) = store_with_short_log();
         let mut writer = store.writer().unwrap();
         for number in 1.. {
             commit(&mut writer, number);

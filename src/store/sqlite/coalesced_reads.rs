@@ -1,8 +1,8 @@
 //! Coalesces concurrent reads of rockets by the connections of a worker.
 //!
-//! In an embedded store, starting and ending a read takes longer than finding a rocket, and the
-//! workers contend for it. The shared snapshot starts after the last request of the group, so each
-//! request sees everything that was committed before it.
+//! In an embedded store, starting and ending a read transaction takes longer than finding a rocket,
+//! and the workers contend for it. The shared snapshot starts after the last request of the group,
+//! so each request sees everything that was committed before it.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -39,30 +39,31 @@ impl CoalescedReads {
 
     /// See [`Reader::rocket`](crate::store::Reader::rocket).
     pub(in crate::store) async fn rocket(&self, channel: &Channel, view: View) -> ReadResult {
-        let (answer, answered) = oneshot::channel();
-        let first = {
+        let (answer, result) = oneshot::channel();
+        let is_first = {
             let mut pending = self.pending.borrow_mut();
             pending.push(PendingRead { channel: channel.clone(), view, answer });
             pending.len() == 1
         };
-        if first {
-            // Runs after the connections that are ready now.
-            tokio::task::spawn_local(self.clone().answer());
+        if is_first {
+            // It runs after the connections that are ready now.
+            tokio::task::spawn_local(self.clone().read_pending());
         }
-        answered.await.unwrap_or(Err(StoreError::BrokenOff))
+        result.await.unwrap_or(Err(StoreError::BrokenOff))
     }
 
-    async fn answer(self) {
+    async fn read_pending(self) {
         let reads = std::mem::take(&mut *self.pending.borrow_mut());
-        let wanted = reads.iter().map(|read| (&read.channel, read.view));
-        match self.store.rockets_by_channels(wanted) {
+        let requests = reads.iter().map(|read| (&read.channel, read.view));
+        match self.store.rockets_by_channels(requests) {
             Ok(found) => {
+                assert_eq!(found.len(), reads.len(), "each read has one result");
                 for (read, found) in reads.into_iter().zip(found) {
                     // The client may be gone.
                     let _ = read.answer.send(Ok(found));
                 }
             }
-            // The error may concern only one of them.
+            // Perhaps only one of the reads fails.
             Err(_) => {
                 for PendingRead { channel, view, answer } in reads {
                     let _ = answer.send(self.store.rocket(&channel, view));
@@ -91,23 +92,23 @@ mod tests {
         )
     }
 
-    /// Requests all of these at the same moment.
-    async fn ask(reads: &CoalescedReads, channels: &[&str]) -> Vec<ReadResult> {
-        let asked = channels.iter().map(|channel| {
+    /// Reads all channels concurrently.
+    async fn read_all(reads: &CoalescedReads, channels: &[&str]) -> Vec<ReadResult> {
+        let pending = channels.iter().map(|channel| {
             let (reads, channel) = (reads.clone(), Channel::new(channel.to_string()).unwrap());
-            let mut asked = Box::pin(async move { reads.rocket(&channel, View::BestEffort).await });
-            assert!(asked.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-            asked
+            let mut read = Box::pin(async move { reads.rocket(&channel, View::BestEffort).await });
+            assert!(read.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            read
         });
         let mut found = Vec::new();
-        for answer in asked.collect::<Vec<_>>() {
-            found.push(answer.await);
+        for read in pending.collect::<Vec<_>>() {
+            found.push(read.await);
         }
         found
     }
 
     #[test]
-    fn each_is_answered_what_was_asked_and_what_is_damaged_concerns_nobody_else() {
+    fn each_read_has_its_own_result_or_error() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rockets.db");
         let store = SqliteStore::open(&path, &OpenOptions::default()).unwrap();
@@ -121,27 +122,27 @@ mod tests {
             .unwrap();
         let reads = CoalescedReads::new(store);
         actix_web::rt::System::new().block_on(async {
-            let asked = ["r7", "unknown", "r99", "r7", "r50"];
+            let channels = ["r7", "unknown", "r99", "r7", "r50"];
             let speeds = |found: Vec<ReadResult>| -> Vec<Option<i64>> {
                 found
                     .into_iter()
                     .map(|found| found.unwrap().map(|found| found.rocket.state.speed))
                     .collect()
             };
-            let wanted = [Some(7), None, Some(99), Some(7), Some(50)];
-            assert_eq!(speeds(ask(&reads, &asked).await), wanted);
+            let expected = [Some(7), None, Some(99), Some(7), Some(50)];
+            assert_eq!(speeds(read_all(&reads, &channels).await), expected);
 
             let other = rusqlite::Connection::open(&path).unwrap();
             other
                 .execute("UPDATE rockets SET latest_update = 'never' WHERE channel = 'r99'", [])
                 .unwrap();
-            let mut found = ask(&reads, &asked).await;
+            let mut found = read_all(&reads, &channels).await;
             assert!(matches!(found.remove(2), Err(StoreError::Damaged(_))));
             assert_eq!(speeds(found), [Some(7), None, Some(7), Some(50)]);
             other
                 .execute("UPDATE rockets SET latest_update = '2022-02-02T19:39:05.000000Z'", [])
                 .unwrap();
-            assert_eq!(speeds(ask(&reads, &asked).await), wanted);
+            assert_eq!(speeds(read_all(&reads, &channels).await), expected);
         });
     }
 }

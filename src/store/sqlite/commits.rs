@@ -1,10 +1,9 @@
-//! Tells this process's commits from those of others, so that a reader can tell whether what is
-//! kept in memory is as the file is.
+//! Distinguishes this process's commits from foreign commits, those of other processes. So a reader
+//! can decide whether a copy in memory equals the file.
 //!
-//! The index of SQLite's log has a mark of the last commit ([`LastCommit`]). Each of this process's
-//! transactions finds the mark of the one before it, or else another process has committed; and
-//! leaves one that is the next after it. So a reader sees from the mark at once whether it is
-//! this process's.
+//! The index of SQLite's log has a mark of the last commit ([`LastCommit`]). Each transaction of
+//! this process finds the mark that the previous one left, unless another process has committed. It
+//! leaves the next mark. So a reader can see from the mark whether this process committed last.
 
 use std::sync::{Condvar, Mutex, MutexGuard};
 
@@ -19,8 +18,7 @@ use crate::store::StoreError;
 pub(super) enum Version {
     /// Of a database in memory, to which no other process commits.
     Memory,
-    /// Of a file, and of the how many-eth file that the path has named; none if the index can't be
-    /// read.
+    /// The generation of the file, and its last commit; none if the index can't be read.
     File(u64, Option<LastCommit>),
 }
 
@@ -32,12 +30,12 @@ impl Version {
         })
     }
 
-    /// Whether nothing was committed in between.
-    fn is(self, other: Self) -> bool {
+    /// Whether nothing was committed between the versions.
+    fn equals(self, other: Self) -> bool {
         match (self, other) {
             (Self::Memory, Self::Memory) => true,
-            (Self::File(mine, Some(last)), Self::File(others, Some(other))) => {
-                mine == others && last == other
+            (Self::File(generation, Some(last)), Self::File(other_generation, Some(other))) => {
+                generation == other_generation && last == other
             }
             _ => false,
         }
@@ -46,8 +44,8 @@ impl Version {
     fn is_next_after(self, other: Self) -> bool {
         match (self, other) {
             (Self::Memory, Self::Memory) => true,
-            (Self::File(mine, Some(last)), Self::File(others, Some(other))) => {
-                mine == others && last.is_next_after(other)
+            (Self::File(generation, Some(last)), Self::File(other_generation, Some(other))) => {
+                generation == other_generation && last.is_next_after(other)
             }
             _ => false,
         }
@@ -60,25 +58,25 @@ pub(super) trait Recorded {
     fn detached(&self) -> Self;
 }
 
-/// The commits to a database, as far as this process knows.
+/// The commits to a database that this process knows of.
 #[derive(Debug)]
 pub(super) struct Commits<C> {
     state: Mutex<CommitsState<C>>,
-    /// No transaction is running, or nobody wants to begin to record.
-    is_free: Condvar,
+    /// Notified when a transaction ends, or a waiting recorder has its turn.
+    changed: Condvar,
 }
 
 #[derive(Debug)]
 struct CommitsState<C> {
-    /// The last commit that is accounted for; none before the first look.
+    /// The last commit that has been counted; none before the first one.
     last: Option<Version>,
-    /// How often commits by others were found.
-    by_others: u64,
-    /// A transaction of this process is running: it may commit at any time.
-    is_running: bool,
-    /// How many threads wait for a moment without a transaction. They go first.
+    /// How often foreign commits were detected. One detection may be of several commits.
+    foreign: u64,
+    /// A transaction of this process is open: it may commit at any time.
+    is_open: bool,
+    /// The number of threads that wait for a moment without a transaction. They go first.
     waiting: usize,
-    /// Somebody has begun to record: from then on, the changes of all transactions count.
+    /// There has been a recording, so transactions must collect their changes.
     is_recorded: bool,
     /// The changes that are committed since recording began.
     recorded: Option<Vec<C>>,
@@ -88,70 +86,73 @@ impl<C> Default for Commits<C> {
     fn default() -> Self {
         let state = CommitsState {
             last: None,
-            by_others: 0,
-            is_running: false,
+            foreign: 0,
+            is_open: false,
             waiting: 0,
             is_recorded: false,
             recorded: None,
         };
-        Self { state: Mutex::new(state), is_free: Condvar::new() }
+        Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 }
 
 impl<C> CommitsState<C> {
-    /// Notes what others have committed.
-    fn look(&mut self, now: Version) -> u64 {
+    /// Detects foreign commits before the version `now`. Returns how often that has happened.
+    fn detect_foreign(&mut self, now: Version) -> u64 {
         let is_known = self
             .last
-            .is_some_and(|last| now.is(last) || self.is_running && now.is_next_after(last));
+            .is_some_and(|last| now.equals(last) || self.is_open && now.is_next_after(last));
         if !is_known {
-            self.by_others += 1;
+            self.foreign += 1;
             self.last = Some(now);
         }
-        self.by_others
+        self.foreign
     }
 }
 
 impl<C: Recorded> Commits<C> {
-    /// How often commits by others were found until now. As long as the result is the same, only
+    /// How often foreign commits were detected until now. While the result doesn't change, only
     /// this process has committed. `version` reads the current version.
-    pub(super) fn by_others(&self, version: impl FnOnce() -> Version) -> u64 {
+    pub(super) fn foreign(&self, version: impl FnOnce() -> Version) -> u64 {
         // Read after the lock is taken, so that no transaction of this process ends in between.
         let mut state = lock(&self.state);
-        state.look(version())
+        state.detect_foreign(version())
     }
 
-    /// Registers a transaction that writes. To be called in it, when no other process can commit.
+    /// Registers a transaction that writes. Must be called in it, when no other process can commit.
     pub(super) fn begin(&self, version: impl FnOnce() -> Version) -> OpenTransaction<'_, C> {
-        let mut state = self.when(|state| !state.is_running && state.waiting == 0);
+        let mut state = self.wait_until(|state| !state.is_open && state.waiting == 0);
         let version = version();
-        state.look(version);
-        state.is_running = true;
+        state.detect_foreign(version);
+        state.is_open = true;
         OpenTransaction { commits: self, version, is_recorded: state.is_recorded }
     }
 
     /// Records changes from now on. Calls `snapshot` at a moment at which no transaction of this
-    /// process is running, and returns its result and the commits by others at that moment.
+    /// process is open. Returns its result, and how often foreign commits were detected until then.
     pub(super) fn record<T>(
         &self,
         snapshot: impl FnOnce() -> Result<T, StoreError>,
         version: impl FnOnce() -> Version,
     ) -> Result<(T, u64, Recording<'_, C>), StoreError> {
         lock(&self.state).waiting += 1;
-        let mut state = self.when(|state| !state.is_running);
+        let mut state = self.wait_until(|state| !state.is_open);
         state.waiting -= 1;
-        self.is_free.notify_all();
-        // Before the snapshot: if another process commits in between, the next look finds that.
-        let by_others = state.look(version());
+        self.changed.notify_all();
+        // Before the snapshot: a commit by another process in between is detected later.
+        let foreign = state.detect_foreign(version());
         let taken = snapshot()?;
         (state.is_recorded, state.recorded) = (true, Some(Vec::new()));
-        Ok((taken, by_others, Recording { commits: self }))
+        Ok((taken, foreign, Recording { commits: self }))
     }
 
-    fn when(&self, is_so: impl Fn(&CommitsState<C>) -> bool) -> MutexGuard<'_, CommitsState<C>> {
+    fn wait_until(
+        &self,
+        condition: impl Fn(&CommitsState<C>) -> bool,
+    ) -> MutexGuard<'_, CommitsState<C>> {
         let state = lock(&self.state);
-        self.is_free
-            .wait_while(state, |state| !is_so(state))
+        self.changed
+            .wait_while(state, |state| !condition(state))
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
@@ -166,7 +167,7 @@ impl<C> Recording<'_, C> {
     /// Ends recording. Returns the changes.
     pub(super) fn finish(self) -> Vec<C> {
         let recorded = lock(&self.commits.state).recorded.take();
-        recorded.unwrap_or_else(|| unreachable!("nothing else ends a recording"))
+        recorded.unwrap_or_else(|| unreachable!("only `finish` and `drop` end a recording"))
     }
 }
 
@@ -176,7 +177,8 @@ impl<C> Drop for Recording<'_, C> {
     }
 }
 
-/// A transaction that writes. If it isn't finished, it may or may not have been committed.
+/// An open transaction that writes. If it is dropped without [`finish`](Self::finish), it may or
+/// may not have been committed.
 #[derive(Debug)]
 pub(super) struct OpenTransaction<'c, C> {
     commits: &'c Commits<C>,
@@ -185,18 +187,18 @@ pub(super) struct OpenTransaction<'c, C> {
 }
 
 impl<C: Recorded> OpenTransaction<'_, C> {
-    /// Whether nobody has committed since that version.
+    /// Whether there was no commit between the version and this transaction.
     pub(super) fn follows(&self, version: Option<Version>) -> bool {
-        version.is_some_and(|version| self.version.is(version))
+        version.is_some_and(|version| self.version.equals(version))
     }
 
-    /// Whether anybody wants to know the changes.
+    /// Whether the transaction must collect its changes.
     pub(super) fn is_recorded(&self) -> bool {
         self.is_recorded
     }
 
-    /// Notes that it was committed, with these changes. Returns the version that it left, unless
-    /// others have committed since, and the commits by others.
+    /// Registers the commit, and records its changes. Returns the version that it left, unless
+    /// another process has committed since, and how often foreign commits were detected until now.
     pub(super) fn finish(
         self,
         has_written: bool,
@@ -211,23 +213,23 @@ impl<C: Recorded> OpenTransaction<'_, C> {
             Some(self.version)
         };
         state.last = left.or(state.last);
-        state.is_running = false;
-        let by_others = state.look(now);
+        state.is_open = false;
+        let foreign = state.detect_foreign(now);
         if let Some(recorded) = &mut state.recorded {
             recorded.extend(changes.iter().map(C::detached));
         }
         drop(state);
-        self.commits.is_free.notify_all();
-        // Others may be running already.
+        self.commits.changed.notify_all();
+        // Another transaction may be open already, and `drop` would mark it as ended.
         std::mem::forget(self);
-        (left, by_others)
+        (left, foreign)
     }
 }
 
 impl<C> Drop for OpenTransaction<'_, C> {
     fn drop(&mut self) {
-        lock(&self.commits.state).is_running = false;
-        self.commits.is_free.notify_all();
+        lock(&self.commits.state).is_open = false;
+        self.commits.changed.notify_all();
     }
 }
 
@@ -267,8 +269,8 @@ mod tests {
         connection.execute_batch("PRAGMA user_version = 1").unwrap();
     }
 
-    /// Commits as a writer of this process does. `others` is called after the commit, before it is
-    /// noted.
+    /// Commits like a writer of this process. `others` is called between the commit and its
+    /// registration.
     fn commit(
         commits: &Commits<u32>,
         mine: &mut Connection,
@@ -276,22 +278,22 @@ mod tests {
         others: impl FnOnce(),
     ) -> Option<Version> {
         let transaction = mine.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
-        let running = commits.begin(|| version(&transaction));
+        let open = commits.begin(|| version(&transaction));
         if change.is_some() {
             write(&transaction);
         }
         transaction.commit().unwrap();
         others();
-        running.finish(change.is_some(), change.as_slice(), || version(mine)).0
+        open.finish(change.is_some(), change.as_slice(), || version(mine)).0
     }
 
     #[test]
-    fn each_commit_is_mine_or_one_of_others() {
+    fn each_commit_is_own_or_foreign() {
         let (_directory, [mut mine, other, reader]) = file();
         let commits = Commits::default();
-        let mut last = commits.by_others(|| version(&reader));
+        let mut last = commits.foreign(|| version(&reader));
         let mut others = || {
-            let now = commits.by_others(|| version(&reader));
+            let now = commits.foreign(|| version(&reader));
             std::mem::replace(&mut last, now) != now
         };
         for change in [Some(1), None, Some(2)] {
@@ -311,7 +313,7 @@ mod tests {
             drop(next);
             assert!(others() && !others());
         }
-        // A checkpoint changes nothing, nor does the log's new beginning.
+        // Neither a checkpoint nor a restart of the log is a commit.
         other.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
         assert!(!others());
         commit(&commits, &mut mine, Some(5), || {});
@@ -319,19 +321,19 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_may_have_been_committed() {
+    fn a_failed_transaction_may_have_been_committed() {
         let (_directory, [mut mine, _, reader]) = file();
         let commits = Commits::<u32>::default();
-        let before = commits.by_others(|| version(&reader));
+        let before = commits.foreign(|| version(&reader));
         let transaction = mine.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
-        let running = commits.begin(|| version(&transaction));
+        let open = commits.begin(|| version(&transaction));
         write(&transaction);
-        assert_eq!(commits.by_others(|| version(&reader)), before);
+        assert_eq!(commits.foreign(|| version(&reader)), before);
         transaction.commit().unwrap();
-        // Committed, but not noted: a reader now finds that it is mine.
-        assert_eq!(commits.by_others(|| version(&reader)), before);
-        drop(running);
-        assert_ne!(commits.by_others(|| version(&reader)), before);
+        // Committed, but not registered: a reader recognizes this process's commit.
+        assert_eq!(commits.foreign(|| version(&reader)), before);
+        drop(open);
+        assert_ne!(commits.foreign(|| version(&reader)), before);
     }
 
     #[test]
@@ -345,12 +347,12 @@ mod tests {
                     mine.execute_batch("CREATE TABLE IF NOT EXISTS changes (n)").unwrap();
                     let transaction =
                         mine.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
-                    let running = commits.begin(|| version(&transaction));
+                    let open = commits.begin(|| version(&transaction));
                     transaction.execute("INSERT INTO changes VALUES (?1)", [change]).unwrap();
                     transaction.commit().unwrap();
-                    // It is not noted at once.
+                    // It is not registered at once.
                     (0..50).for_each(|_| std::thread::yield_now());
-                    running.finish(true, &[change], || version(&mine));
+                    open.finish(true, &[change], || version(&mine));
                     if done.load(Ordering::Relaxed) {
                         break;
                     }

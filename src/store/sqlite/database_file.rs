@@ -1,8 +1,8 @@
 //! A database in a file, and its connections, which are replaced with the file.
 //!
-//! If the file is removed, renamed, replaced or truncated while it is open, or its log is, all
-//! connections are closed. The next connection opens what the path names then, if that is a sound
-//! database of ours.
+//! If the file or its log is removed, renamed, replaced or truncated while it is open, all
+//! connections are closed. The next connection opens the file that the path names then, if that is
+//! a sound database of this program.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,25 +16,25 @@ use super::files::{FileChange, FileId, OpenFiles};
 use super::{OPEN_FLAGS, connect, connect_reader, lock, schema, sync_log};
 use crate::store::StoreError;
 
-/// The most idle reader connections.
-const READERS_KEPT: usize = 16;
+/// The maximum number of idle reader connections.
+const MAX_IDLE_READERS: usize = 16;
 
 pub(super) struct DatabaseFile {
     /// Absolute, so it doesn't depend on the current directory.
     pub(super) path: PathBuf,
     idle_readers: Mutex<Vec<ReaderConnection>>,
-    held: Mutex<FileState>,
-    access: Mutex<ConnectionRights>,
+    state: Mutex<FileState>,
+    access: Mutex<Access>,
     /// Incremented when the path no longer names the open database.
     generation: AtomicU64,
 }
 
-/// What connections may be opened.
+/// Which connections may be opened.
 #[derive(Default)]
-struct ConnectionRights {
+struct Access {
     /// The file that is held open.
     held: Option<FileId>,
-    /// Why nothing may be opened, until the files are in order again.
+    /// Why no connection may be opened; none while the files are in order.
     lost: Option<FileChange>,
     /// Shared by all connections to these files.
     users: Users,
@@ -46,10 +46,11 @@ type Users = Arc<()>;
 
 /// Whether the files are held open.
 enum FileState {
-    /// They are not. What was lost before decides about the log that is still there.
-    No(Option<Lost>),
-    Yes(Anchor),
-    /// They were lost, but something is still to be done, or connections are still in use.
+    /// They are not. The files that were lost before decide what to do with the log that is beside
+    /// the path.
+    NotHeld(Option<LostFiles>),
+    Held(Anchor),
+    /// They were lost, but the log is not yet copied, or connections are still in use.
     Lost {
         anchor: Anchor,
         change: FileChange,
@@ -57,15 +58,15 @@ enum FileState {
     },
 }
 
-/// Files that were held open until something happened to them.
-struct Lost {
+/// Files that were held open until they changed.
+struct LostFiles {
     files: OpenFiles,
     change: FileChange,
 }
 
 /// An idle connection that stays open as long as the store, so that it outlives all others.
 ///
-/// After the last connection has closed, the next one takes everything in the log as committed,
+/// After the last connection has closed, the next one treats everything in the log as committed,
 /// also commits that could not be synced and were never acknowledged. Copies of their messages
 /// would then be acknowledged as duplicates without being on disk.
 ///
@@ -76,7 +77,6 @@ struct Anchor {
     files: OpenFiles,
 }
 
-/// A connection that reads.
 pub(super) struct ReaderConnection {
     pub(super) connection: Connection,
     file: FileId,
@@ -105,7 +105,7 @@ impl DatabaseFile {
         Self {
             path,
             idle_readers: Mutex::default(),
-            held: Mutex::new(FileState::No(None)),
+            state: Mutex::new(FileState::NotHeld(None)),
             access: Mutex::default(),
             generation: AtomicU64::new(0),
         }
@@ -121,15 +121,15 @@ impl DatabaseFile {
 
     /// Holds the file open, unless it is held already or is read-only.
     pub(super) fn hold(&self) -> Result<(), StoreError> {
-        let mut held = lock(&self.held);
-        self.release_if_changed(&mut held);
-        self.finish_release(&mut held)?;
-        let lost = match &*held {
-            FileState::Yes(_) => return Ok(()),
+        let mut state = lock(&self.state);
+        self.release_if_changed(&mut state);
+        self.finish_release(&mut state)?;
+        let lost = match &*state {
+            FileState::Held(_) => return Ok(()),
             FileState::Lost { change, .. } => return Err((*change).into()),
-            FileState::No(lost) => lost,
+            FileState::NotHeld(lost) => lost,
         };
-        if let Some(Lost { files, change }) = lost {
+        if let Some(LostFiles { files, change }) = lost {
             let found = FileId::of(&self.path).map_err(|_| FileChange::Removed)?;
             if change.damages_file() || found != files.database() {
                 files.put_log_aside()?;
@@ -142,13 +142,12 @@ impl DatabaseFile {
         }
         let is_reopened = lost.is_some();
         let Some(anchor) = self.open_anchor()? else {
-            // It can't be written: it is read without being held.
+            // A read-only file is not held open.
             lock(&self.access).lost = None;
             return Ok(());
         };
-        *lock(&self.access) =
-            ConnectionRights { held: Some(anchor.files.database()), ..ConnectionRights::default() };
-        *held = FileState::Yes(anchor);
+        *lock(&self.access) = Access { held: Some(anchor.files.database()), ..Access::default() };
+        *state = FileState::Held(anchor);
         if is_reopened {
             tracing::info!(path = %self.path.display(), "the database was reopened");
         }
@@ -161,8 +160,7 @@ impl DatabaseFile {
         if connection.is_readonly(rusqlite::MAIN_DB)? {
             return Ok(None);
         }
-        // The log's index may be read-only even if the file isn't. This doesn't wait for another
-        // holder of the lock.
+        // The log's index may be read-only even if the file isn't. This doesn't wait for the lock.
         connection.busy_timeout(Duration::ZERO)?;
         match connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK") {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => {
@@ -209,7 +207,7 @@ impl DatabaseFile {
         })
     }
 
-    /// Opens a connection for reading what the path names.
+    /// Opens a connection for reading the file that the path names.
     pub(super) fn reader_connection(&self) -> Result<ReaderConnection, StoreError> {
         let (generation, users) = (self.generation(), self.users()?);
         let file = self.current_file()?;
@@ -221,7 +219,7 @@ impl DatabaseFile {
         })
     }
 
-    /// Lends a connection for reading what the path names.
+    /// Lends a connection for reading the file that the path names.
     pub(super) fn with_reader<T>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError>,
@@ -238,20 +236,20 @@ impl DatabaseFile {
         // After an error, the next read uses another connection.
         if answer.is_ok() && self.is_held() {
             let mut idle = lock(&self.idle_readers);
-            if idle.len() < READERS_KEPT && reader.generation == self.generation() {
+            if idle.len() < MAX_IDLE_READERS && reader.generation == self.generation() {
                 idle.push(reader);
             }
         }
         answer
     }
 
-    /// The file that the path names, if it is the one that is held open. The log beside another one
-    /// is not its own, and would be applied to it.
+    /// The file that the path names, if it is the one that is held open. The log beside another
+    /// file is not its own, and would be applied to it.
     fn current_file(&self) -> Result<FileId, StoreError> {
         let file = FileId::of(&self.path).map_err(|_| FileChange::Removed)?;
         let held = lock(&self.access).held;
         if held.is_some_and(|held| held != file) {
-            self.release_if_changed(&mut lock(&self.held));
+            self.release_if_changed(&mut lock(&self.state));
             return Err(FileChange::Replaced.into());
         }
         Ok(file)
@@ -265,27 +263,26 @@ impl DatabaseFile {
         }
     }
 
-    fn release_if_changed(&self, held: &mut FileState) {
-        if let FileState::Yes(Anchor { connection, files }) = held
+    fn release_if_changed(&self, state: &mut FileState) {
+        if let FileState::Held(Anchor { connection, files }) = state
             && let Err(change) = files.verify(connection)
         {
-            self.release(held, change);
+            self.release(state, change);
         }
     }
 
     /// Opens no more connections to files that are no longer the database's, and closes the idle
     /// ones.
-    fn release(&self, held: &mut FileState, change: FileChange) {
-        let FileState::Yes(anchor) = std::mem::replace(held, FileState::No(None)) else {
-            // That it was lost has been noticed before.
-            unreachable!("only files that are held can be let go");
+    fn release(&self, state: &mut FileState, change: FileChange) {
+        let FileState::Held(anchor) = std::mem::replace(state, FileState::NotHeld(None)) else {
+            unreachable!("the caller has found that the files are held");
         };
         tracing::error!(path = %self.path.display(), "{change}; messages are rejected until a \
                                                       sound database is at this path");
         self.generation.fetch_add(1, Ordering::SeqCst);
-        let before = std::mem::replace(
+        let previous = std::mem::replace(
             &mut *lock(&self.access),
-            ConnectionRights { held: None, lost: Some(change), users: Users::default() },
+            Access { held: None, lost: Some(change), users: Users::default() },
         );
         let readers = std::mem::take(&mut *lock(&self.idle_readers));
         for connection in
@@ -293,23 +290,24 @@ impl DatabaseFile {
         {
             set_log_aside(connection, change);
         }
-        *held = FileState::Lost { anchor, change, users: Arc::downgrade(&before.users) };
+        *state = FileState::Lost { anchor, change, users: Arc::downgrade(&previous.users) };
     }
 
-    /// Copies what only the log holds into the lost file, and waits for the connections to it.
-    /// Until then nothing else may be opened.
-    fn finish_release(&self, held: &mut FileState) -> Result<(), StoreError> {
-        let FileState::Lost { anchor, change, users } = held else { return Ok(()) };
+    /// Copies the log into the lost file. Returns an error while connections to it are in use:
+    /// until they are closed, no other connection may be opened.
+    fn finish_release(&self, state: &mut FileState) -> Result<(), StoreError> {
+        let FileState::Lost { anchor, change, users } = state else { return Ok(()) };
         let change = *change;
-        if change.leaves_log() {
-            // Nobody waits here for readers of other programs.
+        if change.requires_log_copy() {
+            // This doesn't wait for readers of other programs.
             anchor.connection.busy_timeout(Duration::ZERO)?;
             match apply_log(&anchor.connection) {
                 Ok(true) => {}
                 Ok(false) if anchor.files.verify(&anchor.connection).is_ok() => {
-                    // It has been put back.
+                    // The file has been put back.
                     super::configure(&mut anchor.connection)?;
-                    return self.reopen(held);
+                    self.reopen(state);
+                    return Ok(());
                 }
                 Ok(false) => return Err(change.into()),
                 Err(error) => {
@@ -321,41 +319,41 @@ impl DatabaseFile {
         if users.strong_count() > 0 {
             return Err(change.into());
         }
-        if let FileState::Lost { anchor: Anchor { connection, files }, .. } =
-            std::mem::replace(held, FileState::No(None))
-        {
-            drop(connection);
-            *held = FileState::No(Some(Lost { files, change }));
-        }
+        let FileState::Lost { anchor: Anchor { connection, files }, .. } =
+            std::mem::replace(state, FileState::NotHeld(None))
+        else {
+            unreachable!("they were lost above, and the state is locked")
+        };
+        drop(connection);
+        *state = FileState::NotHeld(Some(LostFiles { files, change }));
         Ok(())
     }
 
-    fn reopen(&self, held: &mut FileState) -> Result<(), StoreError> {
-        if let FileState::Lost { anchor, .. } = std::mem::replace(held, FileState::No(None)) {
-            *lock(&self.access) = ConnectionRights {
-                held: Some(anchor.files.database()),
-                ..ConnectionRights::default()
-            };
-            *held = FileState::Yes(anchor);
-            tracing::info!(path = %self.path.display(), "the database was reopened");
-        }
-        Ok(())
+    /// Uses files again that were lost, and are back.
+    fn reopen(&self, state: &mut FileState) {
+        let FileState::Lost { anchor, .. } = std::mem::replace(state, FileState::NotHeld(None))
+        else {
+            unreachable!("the caller has found that the files were lost");
+        };
+        *lock(&self.access) = Access { held: Some(anchor.files.database()), ..Access::default() };
+        *state = FileState::Held(anchor);
+        tracing::info!(path = %self.path.display(), "the database was reopened");
     }
 
     /// Closes all idle connections. When the last one closes, the log is applied to the file and
     /// removed.
     pub(super) fn close(&self) -> Result<(), StoreError> {
-        let mut held = lock(&self.held);
-        self.release_if_changed(&mut held);
-        self.finish_release(&mut held)?;
-        if !matches!(*held, FileState::Yes(_)) {
+        let mut state = lock(&self.state);
+        self.release_if_changed(&mut state);
+        self.finish_release(&mut state)?;
+        if !matches!(*state, FileState::Held(_)) {
             return Ok(());
         }
-        // Opened before the others close, so that the log is not read as after a crash.
+        // It is opened before the others close, so that the log is not recovered as after a crash.
         let last = connect_reader(&self.path)?;
         lock(&self.access).held = None;
         drop((
-            std::mem::replace(&mut *held, FileState::No(None)),
+            std::mem::replace(&mut *state, FileState::NotHeld(None)),
             std::mem::take(&mut *lock(&self.idle_readers)),
         ));
         last.execute_batch("PRAGMA query_only = OFF")?;
@@ -371,7 +369,7 @@ impl DatabaseFile {
 }
 
 impl WriterConnection {
-    /// Of the database's file.
+    /// The generation of the database's file.
     pub(super) fn generation(&self) -> u64 {
         self.database.generation()
     }
@@ -380,9 +378,9 @@ impl WriterConnection {
         &self.database
     }
 
-    /// Checks that nothing would be written over what another process has written: without the
-    /// index, neither sees the other's locks. And that no other connection has found that the files
-    /// are lost.
+    /// Checks that the index is shared with other processes: without it, processes don't see each
+    /// other's locks, and write over each other's commits. Also checks that no other connection has
+    /// found that the files are lost.
     pub(super) fn verify_index(&mut self) -> Result<(), StoreError> {
         if self.generation != self.database.generation() {
             self.database.users()?;
@@ -404,21 +402,21 @@ impl WriterConnection {
     /// Opens no more connections to files that have changed.
     fn handle_lost_files(&mut self, change: FileChange) -> StoreError {
         set_log_aside(&self.connection, change);
-        let mut held = lock(&self.database.held);
-        if matches!(*held, FileState::Yes(_)) {
-            self.database.release(&mut held, change);
+        let mut state = lock(&self.database.state);
+        if matches!(*state, FileState::Held(_)) {
+            self.database.release(&mut state, change);
         }
         change.into()
     }
 
-    /// Copies the log into the file, as far as nobody reads from it. Neither waits for others, nor
-    /// makes them wait. Returns whether everything was copied that was in the log at the beginning.
+    /// Copies the log into the file, up to the first frame that a reader needs. Neither waits for
+    /// other connections, nor makes them wait. Returns whether it has copied all frames that were
+    /// in the log at the beginning.
     pub(super) fn checkpoint(&mut self) -> Result<bool, StoreError> {
         self.checkpoint_with(|_| Ok(()))
     }
 
-    /// Copies the log, and syncs the file. By itself, SQLite does that only when all of the log is
-    /// in the file.
+    /// Copies the log, and syncs the file. SQLite syncs it only when all of the log is in the file.
     pub(super) fn checkpoint_and_sync(&mut self) -> Result<bool, StoreError> {
         self.checkpoint_with(wal_vfs::sync_database)
     }
@@ -449,8 +447,8 @@ fn copy_log(connection: &Connection) -> Result<bool, rusqlite::Error> {
     })
 }
 
-/// Whether a file was not synced. What had been copied by earlier checkpoints may be lost then, and
-/// the next one would not copy it again.
+/// Whether a file was not synced. Then frames that earlier checkpoints have copied may be lost, and
+/// the next checkpoint would not copy them again.
 fn is_not_synced(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_FSYNC)
 }
@@ -460,8 +458,8 @@ fn is_cut_short(error: &StoreError) -> bool {
     wal_vfs::is_log_cut_short(error)
 }
 
-/// Copies the log into the file as far as readers allow, and truncates it if nobody needs it any
-/// more. Returns whether all of it is in the file.
+/// Copies the log into the file as far as readers allow, and truncates it if no reader needs it.
+/// Returns whether all of it is in the file.
 fn apply_log(connection: &Connection) -> Result<bool, StoreError> {
     let (frames, copied): (i64, i64) =
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
@@ -478,10 +476,10 @@ fn require_sound(path: &std::path::Path) -> Result<(), StoreError> {
     if found == "ok" { Ok(()) } else { Err(StoreError::Damaged(found)) }
 }
 
-/// Prevents a connection, which may be the last, from applying the log to the file when it closes,
-/// if that would be wrong.
+/// Prevents a connection from applying the log to the file when it closes as the last one, if that
+/// would be wrong.
 fn set_log_aside(connection: &Connection, change: FileChange) {
-    if !change.leaves_log()
+    if !change.requires_log_copy()
         && let Err(error) =
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
     {

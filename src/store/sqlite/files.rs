@@ -2,8 +2,8 @@
 //! open.
 //!
 //! SQLite keeps using a file that was removed, renamed or replaced, because it has the file open,
-//! whatever the path names now. A message would be acknowledged into a file that nobody can find.
-//! So every commit compares what the paths name with the open files (a microsecond each).
+//! whatever the path names now. A message would be acknowledged that is in a file without a name.
+//! So every commit compares the files that the paths name with the open files (a microsecond each).
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -136,14 +136,14 @@ pub enum FileChange {
 }
 
 impl FileChange {
-    /// Whether what is in the log must still be copied into the open file: nobody else will find it
-    /// there.
-    pub(super) fn leaves_log(self) -> bool {
+    /// Whether the log must still be copied into the open file, because no other connection will
+    /// read it.
+    pub(super) fn requires_log_copy(self) -> bool {
         match self {
             Self::Removed | Self::Replaced | Self::LogRemoved => true,
             // The next connection reads the log; another process may be using it already.
             Self::IndexRemoved => false,
-            // SQLite would only copy what it has not copied before.
+            // SQLite would copy only the frames that it has not copied before.
             Self::NotSynced => false,
             Self::CutShort | Self::LogCutShort => false,
         }
@@ -199,7 +199,7 @@ impl OpenFiles {
         self.database
     }
 
-    /// Whether the paths still name these files, and the database is not truncated.
+    /// Checks that the paths still name these files, and the database was not truncated.
     pub(super) fn verify(&mut self, connection: &Connection) -> Result<(), FileChange> {
         let Ok((database, length)) = status(&self.database_path) else {
             return Err(FileChange::Removed);
@@ -207,11 +207,11 @@ impl OpenFiles {
         if database != self.database {
             return Err(FileChange::Replaced);
         }
-        let is = |path: &Path, id: FileId| FileId::of(path).is_ok_and(|found| found == id);
-        if !is(&self.log_path, self.log) {
+        let names = |path: &Path, id: FileId| FileId::of(path).is_ok_and(|found| found == id);
+        if !names(&self.log_path, self.log) {
             return Err(FileChange::LogRemoved);
         }
-        if !is(&self.index_path, self.index) {
+        if !names(&self.index_path, self.index) {
             return Err(FileChange::IndexRemoved);
         }
         self.verify_length(length, connection)?;
@@ -223,12 +223,14 @@ impl OpenFiles {
         FileId::of(&self.index_path).is_ok_and(|found| found == self.index)
     }
 
-    /// Notices that another program wrote over the file: its header has changed without a
+    /// Detects that another program wrote over the file: its header has changed without a
     /// checkpoint.
     fn verify_header(&mut self, connection: &Connection) -> Result<(), FileChange> {
-        let before = std::mem::replace(&mut self.header, wal_vfs::header(connection));
-        match (before, &self.header) {
-            (Some(before), Some(now)) if now.was_written_over(&before) => Err(FileChange::CutShort),
+        let previous = std::mem::replace(&mut self.header, wal_vfs::header(connection));
+        match (previous, &self.header) {
+            (Some(previous), Some(current)) if current.was_written_over(&previous) => {
+                Err(FileChange::CutShort)
+            }
             _ => Ok(()),
         }
     }
@@ -245,8 +247,8 @@ impl OpenFiles {
         Ok(())
     }
 
-    /// Keeps SQLite from using the log, or its index, for another database: renames the log if
-    /// anything is in it. Nobody may write to it after this.
+    /// Keeps SQLite from using the log, or its index, for another database: renames the log unless
+    /// it is empty. After this, no connection may write to it.
     pub(super) fn put_log_aside(&self) -> io::Result<()> {
         let is_ours = |path: &Path, id: FileId| status(path).is_ok_and(|(found, _)| found == id);
         if is_ours(&self.log_path, self.log) {
@@ -278,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_spelling_of_a_path_is_an_absolute_one_or_refused() {
+    fn paths_become_absolute_or_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let root = fs::canonicalize(directory.path()).unwrap();
         fs::create_dir(root.join("folder")).unwrap();

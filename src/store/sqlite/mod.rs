@@ -1,10 +1,11 @@
 //! SQLite, embedded: a file in WAL mode with one writer at a time and readers that never wait for
-//! it, or a database in memory, whose users take turns.
+//! it, or a database in memory, with one user at a time.
 //!
-//! It contains opening and migrating (`schema`), the write path (`write`, below it the crate
-//! [`wal_vfs`], and beside it `checkpoints`), reads (`read`, and the copy in memory that answers
-//! most of them, `cache`), changes (`changes`, and whose they are, `commits`) and the audit
-//! (`check`). Rules about messages belong to the domain.
+//! It contains opening and migrating (`schema`), the files and their connections (`files`,
+//! `database_file`), the write path (`write`, on the crate [`wal_vfs`], and `checkpoints`), reads
+//! (`read`, `coalesced_reads`, and `cache` with the copy in memory that answers most of them),
+//! changes (`changes`, and `commits`, which detects foreign commits), the audit (`check`) and
+//! backups (`backup`). Rules about messages belong to the domain.
 
 mod backup;
 mod cache;
@@ -44,12 +45,12 @@ pub use write::SqliteWriter;
 
 /// How long a write waits for another process's write lock.
 const WRITE_LOCK_TIMEOUT: Duration = Duration::from_secs(3);
-/// How often it checks whether the lock is free. SQLite's own back-off of up to 100 ms would starve
-/// next to a process that commits one batch after another.
+/// How often it checks whether the lock is free. With SQLite's own back-off of up to 100 ms, a
+/// write would starve beside a process that commits one batch after another.
 const WRITE_LOCK_POLL: Duration = Duration::from_micros(200);
 /// How many prepared statements a connection caches: all that exist, including the orders and
-/// filters of lists.
-const STATEMENTS_KEPT: usize = 128;
+/// filters of pages.
+const STATEMENT_CACHE_CAPACITY: usize = 128;
 /// Opens an existing file for reading and writing, without SQLite's mutexes, because only one
 /// thread at a time uses a connection.
 const OPEN_FLAGS: OpenFlags =
@@ -114,10 +115,10 @@ impl SqliteStore {
             ConnectionPool::File(file) => {
                 let writer = file.writer_connection()?;
                 let checkpoints = Checkpoints::new(&writer, &self.log_bytes)?;
-                (ConnectionHandle::Own(Box::new(writer)), Some(checkpoints))
+                (ConnectionHandle::Owned(Box::new(writer)), Some(checkpoints))
             }
             ConnectionPool::Memory(connection) => {
-                (ConnectionHandle::Common(Arc::clone(connection)), None)
+                (ConnectionHandle::Shared(Arc::clone(connection)), None)
             }
         };
         Ok(SqliteWriter::new(
@@ -140,7 +141,7 @@ impl SqliteStore {
         }
     }
 
-    /// Whether this process would notice commits by others.
+    /// Whether this process can detect foreign commits.
     fn is_held(&self) -> bool {
         match &self.connections {
             ConnectionPool::Memory(_) => true,
@@ -172,54 +173,54 @@ impl SqliteStore {
     }
 }
 
-/// An owned connection, or the common one, which is locked while in use.
+/// An owned connection, or the shared one, which is locked while in use.
 #[derive(Debug)]
 enum ConnectionHandle {
-    Own(Box<WriterConnection>),
-    Common(Arc<Mutex<Connection>>),
+    Owned(Box<WriterConnection>),
+    Shared(Arc<Mutex<Connection>>),
 }
 
 enum ConnectionGuard<'c> {
-    Own(&'c mut Connection),
-    Common(MutexGuard<'c, Connection>),
+    Owned(&'c mut Connection),
+    Shared(MutexGuard<'c, Connection>),
 }
 
 impl ConnectionHandle {
-    /// Of the file; none for a database in memory.
+    /// The generation of the file; none for a database in memory.
     fn generation(&self) -> Option<u64> {
         match self {
-            Self::Own(writer) => Some(writer.generation()),
-            Self::Common(_) => None,
+            Self::Owned(writer) => Some(writer.generation()),
+            Self::Shared(_) => None,
         }
     }
 
-    /// Checks that what was committed is in the files that the database's path names.
+    /// Checks that the commit is in the files that the database's path names.
     fn verify<T>(&mut self, committed: Result<T, StoreError>) -> Result<T, StoreError> {
         match self {
-            Self::Own(writer) => writer.verify(committed),
-            Self::Common(_) => committed,
+            Self::Owned(writer) => writer.verify(committed),
+            Self::Shared(_) => committed,
         }
     }
 
-    /// Keeps the log short.
+    /// Copies the log into the file if it is too long.
     fn after_commit(&mut self, checkpoints: Option<&mut Checkpoints>) {
-        if let (Self::Own(writer), Some(checkpoints)) = (self, checkpoints) {
+        if let (Self::Owned(writer), Some(checkpoints)) = (self, checkpoints) {
             checkpoints.after_commit(writer);
         }
     }
 
-    /// Whether other processes see what this connection locks.
+    /// Checks that other processes see this connection's locks.
     fn verify_index(&mut self) -> Result<(), StoreError> {
         match self {
-            Self::Own(writer) => writer.verify_index(),
-            Self::Common(_) => Ok(()),
+            Self::Owned(writer) => writer.verify_index(),
+            Self::Shared(_) => Ok(()),
         }
     }
 
     fn guard(&mut self) -> ConnectionGuard<'_> {
         match self {
-            Self::Own(writer) => ConnectionGuard::Own(&mut writer.connection),
-            Self::Common(connection) => ConnectionGuard::Common(lock(connection)),
+            Self::Owned(writer) => ConnectionGuard::Owned(&mut writer.connection),
+            Self::Shared(connection) => ConnectionGuard::Shared(lock(connection)),
         }
     }
 }
@@ -229,8 +230,8 @@ impl Deref for ConnectionGuard<'_> {
 
     fn deref(&self) -> &Connection {
         match self {
-            Self::Own(connection) => connection,
-            Self::Common(connection) => connection,
+            Self::Owned(connection) => connection,
+            Self::Shared(connection) => connection,
         }
     }
 }
@@ -238,8 +239,8 @@ impl Deref for ConnectionGuard<'_> {
 impl DerefMut for ConnectionGuard<'_> {
     fn deref_mut(&mut self) -> &mut Connection {
         match self {
-            Self::Own(connection) => connection,
-            Self::Common(connection) => connection,
+            Self::Owned(connection) => connection,
+            Self::Shared(connection) => connection,
         }
     }
 }
@@ -249,9 +250,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Syncs what a killed process may have left in the log: SQLite will treat it as committed, and
-/// duplicates of it are acknowledged. SQLite holds no lock on the log that closing it here could
-/// release.
+/// Syncs the log that a killed process may have left: SQLite will treat its content as committed,
+/// and duplicates of it are acknowledged. SQLite holds no lock on the log that closing it here
+/// could release.
 fn sync_log(database: &Path) -> Result<(), StoreError> {
     match std::fs::File::open(files::sibling(&real_path(database), files::LOG))
         .and_then(|log| log.sync_data())
@@ -271,7 +272,7 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     let mut connection = wal_vfs::open(path, OPEN_FLAGS)?;
     configure(&mut connection)?;
     // The VFS relies on FULL. The system's page cache backs SQLite's cache. A writer's few sorts
-    // are small. Checkpoints are made by us, see `checkpoints`.
+    // are small. `checkpoints` makes the checkpoints.
     connection.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY;
          PRAGMA wal_autocheckpoint = 0;",
@@ -280,7 +281,7 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
 }
 
 fn connect_reader(path: &Path) -> Result<Connection, StoreError> {
-    // Not SQLITE_OPEN_READ_ONLY: the first reader after a crash may have to recover the WAL's
+    // Not SQLITE_OPEN_READ_ONLY: the first reader after a crash may have to recover the log's
     // index.
     let mut connection = Connection::open_with_flags(path, OPEN_FLAGS)?;
     configure(&mut connection)?;
@@ -292,7 +293,7 @@ fn connect_reader(path: &Path) -> Result<Connection, StoreError> {
 
 fn configure(connection: &mut Connection) -> Result<(), StoreError> {
     connection.busy_handler(Some(wait_for_lock))?;
-    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE_CAPACITY);
     // Otherwise SQLite may re-prepare a statement whenever its parameters change, to find a better
     // plan.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;

@@ -53,14 +53,15 @@ impl SqliteStore {
         })
     }
 
-    /// The results of [`rocket`](Self::rocket) for each of these, from one snapshot.
+    /// The result of [`rocket`](Self::rocket) for each of the reads, in their order, from one
+    /// snapshot.
     pub fn rockets_by_channels<'a>(
         &self,
-        asked: impl Iterator<Item = (&'a Channel, View)>,
+        reads: impl Iterator<Item = (&'a Channel, View)>,
     ) -> Result<Vec<Option<RocketWithGaps>>, StoreError> {
         self.with_reader(|connection| {
             let snapshot = connection.unchecked_transaction()?;
-            asked.map(|(channel, view)| rocket(&snapshot, channel, view)).collect()
+            reads.map(|(channel, view)| rocket(&snapshot, channel, view)).collect()
         })
     }
 

@@ -14,17 +14,17 @@ mod migrations {
     refinery::embed_migrations!("migrations/sqlite");
 }
 
-/// A page holds about fifteen rows. A commit writes every changed page to the WAL, and the channels
-/// of a batch are spread over all pages, so small pages make small commits. Half this size makes
-/// commits only a little smaller, because each has much other overhead; and a fleet of millions
-/// then has twice as many pages to find and to rewrite.
+/// A page holds about fifteen rows. A commit writes every changed page to the log, and the channels
+/// of a batch are spread over all pages, so small pages make small commits. Half this size would
+/// make commits only a little smaller, because each page has other overhead, and a fleet of
+/// millions would have twice as many pages to find and to rewrite.
 const PAGE_BYTES: u32 = 2_048;
 
 /// How long to retry while another process migrates the same file.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Older versions of SQLite have a bug that can corrupt a database when its WAL is reset.
-const OLDEST_SQLITE: i32 = 3_051_003;
+/// Older versions of SQLite have a bug that can corrupt a database when its log is reset.
+const MIN_SQLITE_VERSION: i32 = 3_051_003;
 
 /// Migrates the file to the current schema, or refuses it and leaves it untouched.
 ///
@@ -34,7 +34,7 @@ pub(super) fn prepare_file(shown: &Path, path: &Path, migrate: bool) -> Result<(
     let engine =
         |source: StoreError| OpenError::Engine { database: database(), source: Box::new(source) };
     let refused = |reason: String| OpenError::Refused { database: database(), reason };
-    if rusqlite::version_number() < OLDEST_SQLITE {
+    if rusqlite::version_number() < MIN_SQLITE_VERSION {
         return Err(refused(format!(
             "SQLite {} can corrupt databases; 3.51.3 or later is needed",
             rusqlite::version()
@@ -46,38 +46,38 @@ pub(super) fn prepare_file(shown: &Path, path: &Path, migrate: bool) -> Result<(
                 .into(),
         ));
     }
-    let (started, mut failed_before, mut migrated) = (Instant::now(), false, false);
+    let (started, mut has_failed, mut has_migrated) = (Instant::now(), false, false);
     loop {
         let found = inspect(path).map_err(engine)?;
         let outcome = match schema::decide(found, latest(), migrate) {
             Decision::Open => return Ok(()),
             Decision::Refuse(reason) => return Err(refused(reason)),
-            Decision::Migrate if migrated => {
+            Decision::Migrate if has_migrated => {
                 return Err(refused(
                     "it was migrated, but then its schema was gone again; give another path".into(),
                 ));
             }
             Decision::Migrate => migrate_file(path),
         };
-        // Several processes may start on one file. One of them migrates; for the others it fails,
-        // because the file is locked or has changed in the meantime. Their next inspection finds it
-        // done.
+        // Several processes may start on one file. One of them migrates it. The migration of the
+        // others fails, because the file is locked or has changed meanwhile. Their next inspection
+        // finds the current schema.
         match outcome {
-            Ok(()) => migrated = true,
+            Ok(()) => has_migrated = true,
             Err(error) if error.is_timeout() && started.elapsed() < MIGRATION_TIMEOUT => {
                 std::thread::sleep(Duration::from_millis(20));
             }
-            Err(error) if failed_before => return Err(engine(error)),
+            Err(error) if has_failed => return Err(engine(error)),
             Err(error) => {
                 tracing::debug!(%error, "the migration failed; checking whether another process \
                                          has migrated");
-                failed_before = true;
+                has_failed = true;
             }
         }
     }
 }
 
-/// Checks that a file has the current schema. The error says what it has instead.
+/// Checks that a file has the current schema. The error says how it differs.
 pub(super) fn require_current(path: &Path) -> Result<(), StoreError> {
     match schema::decide(inspect(path)?, latest(), false) {
         Decision::Open => Ok(()),
@@ -87,11 +87,11 @@ pub(super) fn require_current(path: &Path) -> Result<(), StoreError> {
 }
 
 /// The number of the last migration.
-#[expect(clippy::expect_used, reason = "they are embedded in the program")]
+#[expect(clippy::expect_used, reason = "the migrations are embedded in the program")]
 fn latest() -> i64 {
     let runner = migrations::migrations::runner();
     let versions = runner.get_migrations().iter().map(|migration| i64::from(migration.version()));
-    versions.max().expect("there are migrations")
+    versions.max().expect("the program has migrations")
 }
 
 /// A database in memory with the current schema.
@@ -152,7 +152,7 @@ fn inspect_schema(connection: &Connection) -> Result<Found, StoreError> {
                 .to_owned(),
         )),
         None => Ok(Found::Nothing),
-        // Nobody here knows the shape of a newer one.
+        // This program doesn't know the shape of a newer schema.
         Some(version) if version > latest() => Ok(Found::Version(version)),
         Some(version) => match first_difference(connection, version)? {
             Some(difference) => Ok(Found::Foreign(schema::wrong_shape(&difference))),
@@ -161,7 +161,7 @@ fn inspect_schema(connection: &Connection) -> Result<Found, StoreError> {
     }
 }
 
-/// Whether there is more than an empty migration history, which an interrupted first start can
+/// Whether there is anything but an empty migration history, which an interrupted first start can
 /// leave.
 fn has_foreign_tables(connection: &Connection) -> Result<bool, StoreError> {
     let sql = "SELECT count(*) FROM sqlite_schema WHERE tbl_name != 'refinery_schema_history'";
@@ -181,15 +181,15 @@ fn first_difference(connection: &Connection, version: i64) -> Result<Option<Stri
     let names = names.query_map([], |row| row.get::<_, String>(0))?;
     for name in names {
         let name = name?;
-        let (is, must) = (columns(connection, &name)?, columns(&model, &name)?);
-        if is.is_empty() {
+        let (actual, expected) = (columns(connection, &name)?, columns(&model, &name)?);
+        if actual.is_empty() {
             return Ok(Some(format!("the table or view {name} is missing")));
         }
-        if is != must {
+        if actual != expected {
             return Ok(Some(format!(
                 "{name} has the columns {}, not {}",
-                is.join(", "),
-                must.join(", ")
+                actual.join(", "),
+                expected.join(", ")
             )));
         }
     }

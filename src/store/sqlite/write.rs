@@ -48,7 +48,8 @@ const ADD_RANGE: &str = "
                                   mission, exploded_msg, exploded_reason, latest_time)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
 
-/// With these parameters. The row exists: it was loaded or validated in the same transaction.
+/// It has the parameters of [`ADD_RANGE`]. The row exists: the transaction has loaded or validated
+/// it.
 const GROW_RANGE: &str = "
     UPDATE processed_ranges SET last_msg = ?3, speed_change = ?4, launch_msg = ?5, launch_type =
     ?6, mission_msg = ?7,
@@ -61,7 +62,7 @@ const DELETE_RANGE: &str = "DELETE FROM processed_ranges WHERE channel = ?1 AND 
 /// Commits batches to SQLite.
 #[derive(Debug)]
 pub struct SqliteWriter {
-    /// None for a database in memory. Dropped, and so ended, before the connection.
+    /// None for a database in memory. Dropped, and thereby ended, before the connection.
     pub(super) checkpoints: Option<Checkpoints>,
     pub(super) connection: ConnectionHandle,
     failures: Failures,
@@ -83,9 +84,9 @@ struct StatementTexts {
 impl Default for StatementTexts {
     fn default() -> Self {
         Self {
-            // Downwards from the last range that starts at or before the window's end: the caller
-            // stops at the first range that ends below the window. So one search finds them,
-            // however many ranges the channel has.
+            // In descending order from the last range that starts at or before the window's end.
+            // The caller stops at the first range that ends below the window, so it takes one
+            // search of the index, however many ranges the channel has.
             load_ranges: format!(
                 "SELECT {} FROM processed_ranges WHERE channel = ?1 AND first_msg <= ?2 ORDER BY \
                  first_msg DESC",
@@ -116,8 +117,8 @@ impl SqliteWriter {
     ) -> Result<Vec<Outcome>, StoreError> {
         self.connection.verify_index()?;
         let committed = self.try_commit(messages, now);
-        // What was committed is acknowledged only if it is in the file that the path names. And a
-        // failure may come of that.
+        // A commit is acknowledged only if it is in the file that the path names. If it is not,
+        // that may also be the cause of a failure.
         let outcomes = self.connection.verify(committed)?;
         self.connection.after_commit(self.checkpoints.as_mut());
         Ok(outcomes)
@@ -131,35 +132,34 @@ impl SqliteWriter {
         // Grouped before the lock is taken.
         let batch = Batch::new(messages);
         let mut outcomes = vec![Outcome::Duplicate; messages.len()];
-        // Put back after the commit: after a failure the cache is empty.
+        // The cache is put back after the commit, and is empty after a failure.
         let (mut range_cache, version) =
             (std::mem::take(&mut self.range_cache), self.version.take());
         let generation = self.connection.generation();
         let mut connection = self.connection.guard();
-        // On an error it is dropped, and so rolled back.
+        // On an error, it is dropped and thereby rolled back.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let running = self.cache.commits.begin(|| Version::of(generation, &transaction));
+        let open = self.cache.commits.begin(|| Version::of(generation, &transaction));
         self.failures.check(FailurePoint::BeforeLoad)?;
-        if !running.follows(version) {
+        if !open.follows(version) {
             range_cache.clear();
         }
-        let mut tables = BatchStatements::prepare(&transaction, &self.statements, now)?;
+        let mut statements = BatchStatements::prepare(&transaction, &self.statements, now)?;
         let (mut changes, mut has_written) = (Vec::new(), false);
         for group in batch.groups() {
-            let Some(applied) = tables.take(group, &mut range_cache, &mut outcomes)? else {
+            let Some(applied) = statements.write(group, &mut range_cache, &mut outcomes)? else {
                 continue;
             };
             has_written = true;
-            if running.is_recorded() {
+            if open.is_recorded() {
                 changes.push(CommittedChange::Messages(group.channel().clone(), applied, now));
             }
         }
-        drop(tables);
+        drop(statements);
         self.failures.check(FailurePoint::BeforeCommit)?;
         transaction.commit()?;
-        self.version = self
-            .cache
-            .apply(running, has_written, &changes, || Version::of(generation, &connection));
+        self.version =
+            self.cache.apply(open, has_written, &changes, || Version::of(generation, &connection));
         self.range_cache = range_cache;
         self.failures.check(FailurePoint::AfterCommit)?;
         Ok(outcomes)
@@ -172,33 +172,32 @@ impl SqliteWriter {
         self.connection.verify(probed)
     }
 
-    /// Does what a batch does, with its statements, for a channel that no message can have; rolls
-    /// that back; and commits an empty change, so that the log is written and synced.
+    /// Executes the statements of a batch for a channel that no message can have, and rolls them
+    /// back. Then it commits an empty change, so that the log is written and synced.
     fn try_probe(&mut self) -> Result<(), StoreError> {
         let version = self.version.take();
         let generation = self.connection.generation();
         let mut connection = self.connection.guard();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let running = self.cache.commits.begin(|| Version::of(generation, &transaction));
-        if !running.follows(version) {
+        let open = self.cache.commits.begin(|| Version::of(generation, &transaction));
+        if !open.follows(version) {
             self.range_cache.clear();
         }
         transaction.execute_batch("SAVEPOINT probe")?;
-        let nothing = "0001-01-01T00:00:00.000000Z";
+        let no_time = "0001-01-01T00:00:00.000000Z";
         transaction
             .prepare_cached(&self.statements.upsert_rocket_speed)?
-            .execute(params!["", 0, nothing, nothing, 0, 0, 0])?;
+            .execute(params!["", 0, no_time, no_time, 0, 0, 0])?;
         let no_text = None::<&str>;
         let range =
-            params!["", 1, 1, 0, no_text, no_text, no_text, no_text, no_text, no_text, nothing];
+            params!["", 1, 1, 0, no_text, no_text, no_text, no_text, no_text, no_text, no_time];
         transaction.prepare_cached(ADD_RANGE)?.execute(range)?;
         transaction.execute_batch("ROLLBACK TO probe; RELEASE probe")?;
         let user_version: i64 =
             transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         transaction.execute_batch(&format!("PRAGMA user_version = {user_version}"))?;
         transaction.commit()?;
-        self.version =
-            self.cache.apply(running, true, &[], || Version::of(generation, &connection));
+        self.version = self.cache.apply(open, true, &[], || Version::of(generation, &connection));
         Ok(())
     }
 }
@@ -233,7 +232,7 @@ impl<'t> BatchStatements<'t> {
 
     /// Joins a group's messages to the cached or stored ranges of their channel, and writes the
     /// result. Returns what they add to the rocket; none if all were duplicates.
-    fn take(
+    fn write(
         &mut self,
         group: &Group<'_>,
         range_cache: &mut RangeCache<()>,
@@ -266,7 +265,7 @@ impl<'t> BatchStatements<'t> {
         Ok(stored)
     }
 
-    /// The channel's last ranges, in ascending order: all, or one more than the cache holds.
+    /// The channel's highest ranges, in ascending order, at most one more than the cache holds.
     fn load_last(&mut self, channel: &Channel) -> Result<Vec<ProcessedRange>, StoreError> {
         let mut ranges = Vec::new();
         let mut found = self.load_ranges.query(params![channel.as_str(), i64::MAX])?;
@@ -317,9 +316,9 @@ impl<'t> BatchStatements<'t> {
     fn store_rocket(&mut self, channel: &Channel, applied: &Applied) -> Result<(), StoreError> {
         let Summary { speed_change, launch, mission, explosion, latest_time } = &applied.summary;
         let latest_update = latest_time.to_text();
-        let speed_alone = launch.is_none() && mission.is_none() && explosion.is_none();
+        let is_speed_only = launch.is_none() && mission.is_none() && explosion.is_none();
         let statement =
-            if speed_alone { &mut self.upsert_rocket_speed } else { &mut self.upsert_rocket };
+            if is_speed_only { &mut self.upsert_rocket_speed } else { &mut self.upsert_rocket };
         let common = params![
             channel.as_str(),
             speed_change,
@@ -379,8 +378,7 @@ fn text(latest: &Option<Latest>) -> Option<&str> {
 
 /// A timestamp's bytes as a string.
 fn ascii(timestamp: &[u8; 27]) -> &str {
-    std::str::from_utf8(timestamp)
-        .unwrap_or_else(|_| unreachable!("a timestamp has digits and signs"))
+    std::str::from_utf8(timestamp).unwrap_or_else(|_| unreachable!("digits and signs are ASCII"))
 }
 
 impl SqliteStore {
@@ -397,7 +395,7 @@ impl SqliteWriter {
         let generation = self.connection.generation();
         let mut connection = self.connection.guard();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let running = self.cache.commits.begin(|| Version::of(generation, &transaction));
+        let open = self.cache.commits.begin(|| Version::of(generation, &transaction));
         transaction.execute(
             "DELETE FROM processed_ranges WHERE channel = ?1",
             params![channel.as_str()],
@@ -407,14 +405,14 @@ impl SqliteWriter {
             "DELETE FROM rockets_forgotten WHERE forgotten_at < ?1",
             params![now.minus(TOMBSTONE_RETENTION).to_string()],
         )?;
-        let note =
+        let insert_tombstone =
             "INSERT OR REPLACE INTO rockets_forgotten (channel, forgotten_at) VALUES (?1, ?2)";
-        transaction.execute(note, params![channel.as_str(), now.to_string()])?;
+        transaction.execute(insert_tombstone, params![channel.as_str(), now.to_string()])?;
         let removed = transaction
             .execute("DELETE FROM rockets WHERE channel = ?1", params![channel.as_str()])?;
         transaction.commit()?;
         let changes = [CommittedChange::Removed(channel.clone())];
-        self.cache.apply(running, true, &changes, || Version::of(generation, &connection));
+        self.cache.apply(open, true, &changes, || Version::of(generation, &connection));
         Ok(removed > 0)
     }
 }
