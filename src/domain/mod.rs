@@ -7,7 +7,7 @@
 //!
 //! Read it in this order: [`message`] (what arrives), [`summary`]
 //! (the associative fold), [`ranges`] (the processed numbers, each range with its summary),
-//! [`batch`] (many messages against what is stored), [`rocket`] (the two views).
+//! [`batch`] (many messages joined to the stored ranges), [`rocket`] (the two views).
 
 pub mod batch;
 pub mod message;

@@ -49,7 +49,7 @@ impl Views {
     }
 }
 
-/// The status of a rocket, as far as known.
+/// The status of a rocket, by the messages processed so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
     /// Neither a launch nor an explosion was processed.

@@ -102,7 +102,7 @@ impl Summary {
     }
 }
 
-/// An older message never overwrites what a newer one has set.
+/// An older message never overwrites the value of a newer one.
 fn is_later(number: i64, than: &Option<Latest>) -> bool {
     than.as_ref().is_none_or(|latest| number > latest.number)
 }

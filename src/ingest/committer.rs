@@ -76,8 +76,7 @@ impl BatchSizer {
     fn record(&mut self, messages: usize, has_stream: bool, took: Duration) {
         // The new rockets of a stream take much longer than the sync, even if there are few.
         if messages < MIN_MESSAGES && !has_stream {
-            // By steps, so that a few batches that a checkpoint has held up count as little as
-            // others.
+            // By steps, so that a few batches that a checkpoint has delayed have little effect.
             let step = self.small_batch / 8;
             self.small_batch = took.clamp(self.small_batch - step, self.small_batch + step);
         }

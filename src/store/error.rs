@@ -3,7 +3,7 @@
 /// Why a database can't be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It is not our database, and was left untouched. The text says what it is, and what to do.
+    /// It is not a database of this program, and was left untouched.
     #[error("{database}: {reason}")]
     Refused {
         /// The database, as the operator gave it, without a password.

@@ -1,4 +1,4 @@
-//! Storage: what a store can do, whichever engine it uses.
+//! Storage: the operations of a store, whichever engine it uses.
 //!
 //! A store loads, commits and reads. It holds no rules: the [domain](crate::domain) decides the
 //! outcome of a batch, and [ingest](crate::ingest) decides which batch a message goes into.

@@ -1,8 +1,8 @@
 //! A writer's cache of processed ranges, for channels with recent messages. Most messages continue
 //! a recent range of their channel.
 //!
-//! An entry is valid as long as nobody else has changed the channel. Each engine checks that in its
-//! own way, in every transaction, before it relies on the entry. The cache is bounded; a writer
+//! An entry is valid as long as no other writer has changed the channel. Each engine checks that in
+//! its own way, in every transaction, before it relies on the entry. The cache is bounded; a writer
 //! with an empty cache is equally correct, only slower.
 
 use std::collections::{HashMap, hash_map};

@@ -153,7 +153,7 @@ fn length_of(path: &Path) -> Option<i64> {
 /// # Safety
 /// As for [`buffer`].
 unsafe fn flush(file: *mut sqlite3_file) -> c_int {
-    // SAFETY: as of the caller.
+    // SAFETY: the caller guarantees it.
     let buffer = unsafe { buffer(file) };
     if buffer.bytes.is_empty() {
         return ffi::SQLITE_OK;
@@ -180,7 +180,7 @@ unsafe fn flush(file: *mut sqlite3_file) -> c_int {
 unsafe fn fill_chunk(file: *mut sqlite3_file) {
     // Zero is never a valid page number of a frame.
     static ZEROS: [u8; MAX_BUFFER_BYTES] = [0; MAX_BUFFER_BYTES];
-    // SAFETY: as of the caller.
+    // SAFETY: the caller guarantees it.
     let buffer = unsafe { buffer(file) };
     if buffer.written <= buffer.length {
         return;

@@ -76,7 +76,7 @@ impl Buckets {
         if !sqlx::query_scalar(AssertSqlSafe(lock)).bind(LOCK).fetch_one(&mut *connection).await? {
             return Err(StoreError::Divided("the tables are being distributed over a cluster"));
         }
-        // Another statement, so that it sees what was committed before it got the lock.
+        // Another statement, so that it sees all commits before the lock was taken.
         if Self::read(connection).await? != *self {
             return Err(StoreError::Divided(
                 "the tables have been distributed over a cluster since this program opened them; \

@@ -105,7 +105,8 @@ impl PostgresRows<'_> {
     ) -> Result<audit::Row<T>, StoreError> {
         let channel: String = row.try_get(0)?;
         if self.buckets.at(self.buckets.index_of(&channel)) != self.bucket {
-            let detail = format!("it is in the bucket {}, where nobody looks for it", self.bucket);
+            let detail =
+                format!("it is in the bucket {}, where no statement finds it", self.bucket);
             return Ok((channel, Err(detail)));
         }
         Ok((channel, read(row).map_err(|error| error.to_string())))

@@ -149,7 +149,7 @@ async fn check_target(
 #[derive(Clone, Debug)]
 pub(super) struct Backend {
     pid: i32,
-    /// Tells it from another process that gets the same number later.
+    /// When it started. A later process may get the same number.
     started: String,
 }
 

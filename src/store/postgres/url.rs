@@ -116,7 +116,7 @@ impl PostgresUrl {
         let port = given.port()?;
         let host = given.host(port)?;
         let user = given.user()?;
-        // The server would choose the same.
+        // The server would choose the same database.
         let database = given.value("dbname")?.unwrap_or_else(|| user.clone());
         let mut ignored_file = None;
         let password = match given.value("password")? {
@@ -139,7 +139,7 @@ impl PostgresUrl {
             ("port", port.to_string()),
             ("user", user.clone()),
             ("dbname", database.clone()),
-            // Even without a file: otherwise sqlx would look for one in its own places.
+            // Even if it is empty: otherwise sqlx would search its own places for a password file.
             ("password", password),
             (
                 "application_name",
@@ -693,7 +693,7 @@ mod tests {
             read_in("postgres://u@h:1/d", &environment).unwrap().to_string(),
             "postgres://u@h:1/d"
         );
-        // The user who runs this, not an anonymous one.
+        // The user of the process, not an anonymous one.
         assert_eq!(
             read("postgres://h").unwrap().to_string(),
             format!("postgres://{0}@h/{0}", whoami::username().unwrap())

@@ -7,10 +7,10 @@
 //!
 //! Most of a batch's rockets are [cached](crate::store::range_cache) together with their
 //! `last_received`. That grows with every change, whatever the clocks of the instances say, so it
-//! serves as the rocket's version. The first message adds what is new to each cached rocket unless
-//! its version has changed. If one has, the transaction is rolled back, and the next attempt
+//! serves as the rocket's version. The first message adds the new messages to each cached rocket
+//! unless its version has changed. If one has, the transaction is rolled back, and the next attempt
 //! doesn't use the cache. The first message also inserts the rockets that don't exist, and locks
-//! and loads the others. The second message writes the ranges, adds what is new to the loaded
+//! and loads the others. The second message writes the ranges, adds the new messages to the loaded
 //! rockets, and commits.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -398,8 +398,8 @@ impl<'b, 'm> Transaction<'b, 'm> {
         Ok(Some(std::mem::take(&mut self.outcomes)))
     }
 
-    /// Starts the transaction. Adds what is new to the cached rockets, inserts those that don't
-    /// exist, and locks and loads the others.
+    /// Starts the transaction. Adds the new messages to the cached rockets, inserts those that
+    /// don't exist, and locks and loads the others.
     fn first_message(&self) -> Statements {
         let mut statements = Statements::begin(self.bucket);
         let not_loaded: Vec<_> = self
@@ -492,8 +492,8 @@ impl<'b, 'm> Transaction<'b, 'm> {
         }
     }
 
-    /// Writes the ranges, and adds what is new to the loaded rockets. Lacks only the end of the
-    /// transaction.
+    /// Writes the ranges, and adds the new messages to the loaded rockets. Lacks only the end of
+    /// the transaction.
     fn second_message(&self) -> Statements {
         let (mut removed, mut written, mut new) = (Vec::new(), Vec::new(), Vec::new());
         for share in &self.shares {
@@ -668,7 +668,7 @@ mod tests {
             (&[7], &[], 20, None),
             (&[7, 8], &[(5, 6), (9, 12)], 12, Some(4)),
             (&[7, 8], &[(5, 6), (9, 12)], 15, None),
-            // There may be others between the windows.
+            // There may be other ranges between the windows.
             (&[7, 500], &[(5, 6), (501, 501)], 501, Some(499)),
             (&[7, 500], &[(5, 6)], 6, Some(499)),
             (&[7, 500], &[(5, 6)], 300, Some(499)),

@@ -41,7 +41,8 @@ struct Access {
 }
 
 /// Each connection has a clone. SQLite shares its locks and the index of the log among all
-/// connections of a process to a file, so none to lost files may be left when others are opened.
+/// connections of a process to a file, so all connections to lost files must be closed before
+/// others are opened.
 type Users = Arc<()>;
 
 /// Whether the files are held open.

@@ -110,7 +110,7 @@ pub enum FileChange {
          its place"
     )]
     CutShort,
-    /// The log lost its end, and with it what was not yet in the database's file.
+    /// The log lost its end, and with it commits that were not yet in the database's file.
     #[error(
         "the database's write-ahead log was cut short while it was in use; what was only in the \
          log is lost"
