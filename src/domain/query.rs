@@ -34,18 +34,6 @@ impl Sort {
         }
     }
 
-    /// The column of `rockets` and `rockets_exact` to sort by.
-    pub fn column(self) -> &'static str {
-        match self {
-            Self::LatestUpdate => "latest_update",
-            Self::Channel => "channel",
-            Self::Type => "type",
-            Self::Speed => "speed",
-            Self::Mission => "mission",
-            Self::Status => "status",
-        }
-    }
-
     /// The default direction: the newest and the fastest first, text in ascending order.
     pub fn default_order(self) -> Order {
         match self {

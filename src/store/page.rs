@@ -24,6 +24,18 @@ pub(super) enum Part {
     Unkeyed,
 }
 
+/// The column of `rockets` and `rockets_exact` to sort by.
+fn column(sort: Sort) -> &'static str {
+    match sort {
+        Sort::LatestUpdate => "latest_update",
+        Sort::Channel => "channel",
+        Sort::Type => "type",
+        Sort::Speed => "speed",
+        Sort::Mission => "mission",
+        Sort::Status => "status",
+    }
+}
+
 /// The parts that can contribute rockets to a page.
 pub(super) fn parts(query: &RocketQuery) -> impl Iterator<Item = Part> {
     let keyed = !matches!(&query.after, Some(Position { key: SortKey::Null, .. }));
@@ -70,7 +82,7 @@ pub(super) struct PartStatement {
 impl PartStatement {
     /// Selects at most `limit` rockets of a part.
     pub(super) fn new(query: &RocketQuery, part: Part, limit: i64) -> Self {
-        let key = query.sort.column();
+        let key = column(query.sort);
         let (direction, beyond) = match query.order {
             Order::Asc => ("ASC", ">"),
             Order::Desc => ("DESC", "<"),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
 use super::buckets::{self, SQL_HASH};
-use super::schema::{self, HISTORY};
+use super::migration_lock::{self, HISTORY};
 use super::{BEGIN_TO_WRITE, session};
 use crate::store::StoreError;
 
@@ -50,7 +50,7 @@ pub(super) async fn distribute(
     if !is_installed(connection).await? {
         return Err(StoreError::NotACluster);
     }
-    schema::take_lock(connection, session::PING_TIMEOUT).await?;
+    migration_lock::take_lock(connection, session::PING_TIMEOUT).await?;
     if distribution_column(connection, "rockets").await?.as_deref() == Some("bucket") {
         return Ok(false);
     }

@@ -12,6 +12,7 @@ mod check;
 mod cluster;
 mod error;
 mod literal;
+mod migration_lock;
 mod password_file;
 mod read;
 mod rows;

@@ -1,6 +1,6 @@
 //! Opens a database: checks that it is ours before writing to it, then migrates it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use refinery::Migration;
 use refinery::error::Kind;
@@ -12,6 +12,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::buckets::Buckets;
 use super::error::describe;
+use super::migration_lock::{HISTORY, take_lock};
 use super::session::within;
 use super::{BEGIN_TO_WRITE, changes, cluster};
 use crate::store::StoreError;
@@ -21,13 +22,6 @@ mod migrations {
     #![allow(unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::expect_used)]
     refinery::embed_migrations!("migrations/postgres");
 }
-
-/// The history of our migrations. Another program may have its own history in the same database.
-pub(super) const HISTORY: &str = "rocket_monitor_schema_history";
-
-/// The key of the advisory lock that is held while the tables are inspected and migrated:
-/// "rockets!" in ASCII, plus the object identifier of their schema.
-const LOCK: i64 = 0x726f_636b_6574_7321;
 
 /// The tables and views with their columns, after the last migration.
 const SHAPE: [(&str, &str); 10] = [
@@ -69,11 +63,6 @@ const ROCKETS: &str = "channel text, status text, type text, speed bigint, missi
                        latest_exploded_msg bigint, latest_update timestamp with time zone, \
                        last_received timestamp with time zone, processed bigint, complete_through \
                        bigint, highest bigint, bucket smallint";
-
-/// How long another instance may take to migrate.
-const MIGRATION_TIMEOUT: Duration = Duration::from_mins(30);
-/// How often to check whether it has finished.
-const LOCK_POLL: Duration = Duration::from_millis(100);
 
 /// The result of opening a database.
 #[derive(Debug)]
@@ -125,42 +114,6 @@ pub(super) async fn open(
         })
     })
     .await
-}
-
-/// Tries to take the lock for the schema that has the tables, or will have them.
-const TRY_LOCK: &str = "SELECT pg_try_advisory_lock($1 + coalesce(
-    (SELECT relnamespace FROM pg_class WHERE oid = to_regclass($2)),
-    (SELECT oid FROM pg_namespace WHERE nspname = current_schema()))::bigint)";
-
-/// Waits until no other instance migrates the schema, which may take long.
-///
-/// It is a session lock, because the migration's own transaction would release a transaction lock
-/// too early. It would end with the connection, but a connection pooler may keep that open.
-pub(super) async fn take_lock(
-    connection: &mut PgConnection,
-    patience: Duration,
-) -> Result<(), StoreError> {
-    let started = Instant::now();
-    let mut is_logged = false;
-    loop {
-        let tried = async {
-            Ok(sqlx::query_scalar(TRY_LOCK)
-                .bind(LOCK)
-                .bind(HISTORY)
-                .fetch_one(&mut *connection)
-                .await?)
-        };
-        if within(patience, tried).await? {
-            return Ok(());
-        }
-        if started.elapsed() > MIGRATION_TIMEOUT {
-            return Err(StoreError::TimedOut);
-        }
-        if !std::mem::replace(&mut is_logged, true) {
-            tracing::info!("another instance is opening or migrating the database; waiting for it");
-        }
-        tokio::time::sleep(LOCK_POLL).await;
-    }
 }
 
 /// Why this server can't be used; none if it can.
