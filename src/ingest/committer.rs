@@ -442,11 +442,7 @@ mod tests {
 
     /// A submission of this many messages.
     fn queued(messages: usize) -> QueuedSubmission {
-        let message = br#"{"metadata": {"channel": "r", "messageNumber": 1,
-                           "messageTime": "2022-02-02T19:39:05Z",
-                           "messageType": "RocketSpeedIncreased"},
-                           "message": {"by": 1}}"#;
-        let message = crate::wire::message::parse(message.as_slice().to_vec().into()).unwrap();
+        let message = crate::domain::message::example::faster(1);
         let submission = match messages {
             0 => Submission::Probe,
             1 => Submission::One(message),

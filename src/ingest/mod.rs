@@ -414,11 +414,7 @@ mod tests {
 
     #[test]
     fn a_stream_is_split_into_small_parts() {
-        let message = br#"{"metadata": {"channel": "r", "messageNumber": 1,
-                           "messageTime": "2022-02-02T19:39:05Z",
-                           "messageType": "RocketSpeedIncreased"},
-                           "message": {"by": 1}}"#;
-        let message = crate::wire::message::parse(message.as_slice().to_vec().into()).unwrap();
+        let message = crate::domain::message::example::faster(1);
         for (count, sizes) in [
             (1, vec![1]),
             (MAX_STREAM_PART, vec![MAX_STREAM_PART]),

@@ -561,29 +561,23 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::domain::batch::{Batch, Outcome};
+    use crate::domain::message::Message;
+    use crate::domain::message::example::{exploded, faster, launched, mission_changed};
     use crate::domain::rocket::View;
-    use crate::wire::message::parse;
 
     fn channel(name: &str) -> Channel {
         Channel::new(name.to_owned()).unwrap()
     }
 
     /// Applies a new message.
-    fn apply(columns: &mut Columns, name: &str, number: u32, kind: &str, body: &str) {
-        let json = format!(
-            r#"{{"metadata": {{"channel": "{name}", "messageNumber": {number},
-                "messageTime": "2022-02-02T19:39:{:02}Z",
-                "messageType": "Rocket{kind}"}}, "message": {body}}}"#,
-            number % 60
-        );
-        let messages = [parse(json.into()).unwrap()];
+    fn apply(columns: &mut Columns, name: &str, number: u32, message: Message) {
+        let messages = [message.on(name).numbered(number.into()).at((number % 60).into())];
         let joined = Batch::new(&messages).groups()[0].join(Vec::new(), &mut [Outcome::Duplicate]);
         columns.apply(&channel(name), &joined.applied.unwrap(), Timestamp::FIRST);
     }
 
     fn launch(columns: &mut Columns, name: &str, number: u32, speed: i32, mission: &str) {
-        let body = format!(r#"{{"type": "T", "launchSpeed": {speed}, "mission": "{mission}"}}"#);
-        apply(columns, name, number, "Launched", &body);
+        apply(columns, name, number, launched("T", speed.into(), mission));
     }
 
     fn query(sort: Sort, order: Order) -> RocketQuery {
@@ -609,7 +603,7 @@ mod tests {
             launch(&mut columns, name, 1, 5, mission);
         }
         for name in ["e", "a"] {
-            apply(&mut columns, name, 1, "SpeedIncreased", r#"{"by": 7}"#);
+            apply(&mut columns, name, 1, faster(7));
         }
         for (sort, order, expected) in [
             (Sort::Mission, Order::Asc, ["c", "d", "b", "a", "e"]),
@@ -633,7 +627,7 @@ mod tests {
         let mut columns = Columns::default();
         launch(&mut columns, "a", 5, 10, "new");
         launch(&mut columns, "a", 2, 20, "old");
-        apply(&mut columns, "a", 3, "Exploded", r#"{"reason": "R"}"#);
+        apply(&mut columns, "a", 3, exploded("R"));
         let rocket =
             |columns: &Columns| columns.page(&query(Sort::Speed, Order::Asc)).rockets.pop();
         let state = rocket(&columns).unwrap().state;
@@ -643,7 +637,7 @@ mod tests {
         columns.remove(&channel("a"));
         columns.remove(&channel("never"));
         assert_eq!((rocket(&columns), columns.empty), (None, 1));
-        apply(&mut columns, "a", 1, "SpeedIncreased", r#"{"by": 7}"#);
+        apply(&mut columns, "a", 1, faster(7));
         let again = rocket(&columns).unwrap();
         assert_eq!(
             (again.state.speed, again.state.mission, again.state.exploded_reason),
@@ -684,21 +678,15 @@ mod tests {
         let mut columns = Columns::default();
         for number in 1..=MAX_WASTE as u32 + 6 {
             assert!(!columns.needs_rebuild());
-            apply(
-                &mut columns,
-                "a",
-                number,
-                "MissionChanged",
-                &format!(r#"{{"newMission": "M{number}"}}"#),
-            );
+            apply(&mut columns, "a", number, mission_changed(&format!("M{number}")));
         }
-        apply(&mut columns, "a", 9_999, "MissionChanged", r#"{"newMission": "last"}"#);
+        apply(&mut columns, "a", 9_999, mission_changed("last"));
         assert!(columns.needs_rebuild());
         let mut columns = Columns::default();
         for index in 0..=MAX_WASTE {
             assert!(!columns.needs_rebuild());
             let name = index.to_string();
-            apply(&mut columns, &name, 1, "SpeedIncreased", r#"{"by": 7}"#);
+            apply(&mut columns, &name, 1, faster(7));
             columns.remove(&channel(&name));
         }
         assert!(columns.needs_rebuild());

@@ -173,17 +173,10 @@ mod tests {
     use super::*;
     use crate::domain::batch::Batch;
     use crate::domain::message::Message;
-    use crate::wire::message::parse;
+    use crate::domain::message::example::faster;
 
     fn messages(numbers: &[i64]) -> Vec<Message> {
-        let json = |number| {
-            format!(
-                r#"{{"metadata":{{"channel":"c","messageNumber":{number},
-                    "messageTime":"2022-02-02T19:39:05Z",
-                "messageType":"RocketSpeedIncreased"}},"message":{{"by":1}}}}"#
-            )
-        };
-        numbers.iter().map(|number| parse(json(*number).into()).unwrap()).collect()
+        numbers.iter().map(|number| faster(1).on("c").numbered(*number)).collect()
     }
 
     /// The ends of the cached ranges near messages with these numbers.

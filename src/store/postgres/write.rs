@@ -601,16 +601,11 @@ impl LoadedRows {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::domain::message::example::faster;
     use crate::domain::text::Channel;
-    use crate::wire::message::parse;
 
     fn message(channel: usize, number: usize) -> Message {
-        let json = format!(
-            r#"{{"metadata":{{"channel":"c{channel}","messageNumber":{number},
-                "messageTime":"2022-02-02T19:39:05Z",
-            "messageType":"RocketSpeedIncreased"}},"message":{{"by":1}}}}"#
-        );
-        parse(json.into()).unwrap()
+        faster(1).on(&format!("c{channel}")).numbered(number as i64)
     }
 
     #[test]

@@ -310,17 +310,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::domain::message::Message;
+    use crate::domain::message::example::faster;
     use crate::store::OpenOptions;
     use crate::store::report::{Report, ReportRows};
-    use crate::wire::message::parse;
 
     fn message(rocket: u32, number: u32) -> Message {
-        let json = format!(
-            r#"{{"metadata": {{"channel": "r{rocket}", "messageNumber": {number},
-                "messageTime": "2022-02-02T19:39:05Z", "messageType": "RocketSpeedIncreased"}},
-                "message": {{"by": 7}}}}"#
-        );
-        parse(json.into()).unwrap()
+        faster(7).on(&format!("r{rocket}")).numbered(number.into())
     }
 
     fn fleet(store: &SqliteStore) -> ReportRows {

@@ -241,8 +241,8 @@ mod tests {
 
     use super::*;
     use crate::domain::message::Message;
+    use crate::domain::message::example::faster;
     use crate::store::OpenOptions;
-    use crate::wire::message::parse;
 
     fn watched(store: &SqliteStore) -> SqliteWatch {
         match store.watch().unwrap() {
@@ -252,12 +252,7 @@ mod tests {
     }
 
     fn message(channel: &str) -> Message {
-        let json = format!(
-            r#"{{"metadata": {{"channel": "{channel}", "messageNumber": 1,
-                "messageTime": "2022-02-02T19:39:05Z", "messageType": "RocketSpeedIncreased"}},
-                "message": {{"by": 7}}}}"#
-        );
-        parse(json.into()).unwrap()
+        faster(7).on(channel)
     }
 
     #[test]

@@ -243,10 +243,10 @@ mod tests {
 
     use super::*;
     use crate::domain::message::Message;
+    use crate::domain::message::example::faster;
     use crate::domain::timestamp::Timestamp;
     use crate::store::OpenOptions;
     use crate::store::sqlite::{SqliteStore, SqliteWriter};
-    use crate::wire::message::parse;
 
     const PAGE_BYTES: u64 = 2_048;
     const DEADLINE: Duration = Duration::from_secs(60);
@@ -300,13 +300,8 @@ mod tests {
 
     /// A message of a rocket of its own for each number.
     fn message(number: u32) -> Message {
-        let json = format!(
-            r#"{{"metadata": {{"channel": "r{}", "messageNumber": {number},
-                "messageTime": "2022-02-02T19:39:05Z",
-                "messageType": "RocketSpeedIncreased"}}, "message": {{"by": 1}}}}"#,
-            number.wrapping_mul(2_654_435_761)
-        );
-        parse(json.into_bytes().into()).unwrap()
+        let channel = format!("r{}", number.wrapping_mul(2_654_435_761));
+        faster(1).on(&channel).numbered(number.into())
     }
 
     fn commit(writer: &mut SqliteWriter, number: u32) {

@@ -79,18 +79,9 @@ mod tests {
     use std::task::{Context, Waker};
 
     use super::*;
+    use crate::domain::message::example::launched;
     use crate::domain::timestamp::Timestamp;
     use crate::store::OpenOptions;
-    use crate::wire::message::parse;
-
-    fn launched(channel: &str, speed: i64) -> String {
-        format!(
-            r#"{{"metadata": {{"channel": "{channel}", "messageNumber": 1,
-                "messageTime": "2022-02-02T19:39:05Z",
-                "messageType": "RocketLaunched"}},
-                "message": {{"type": "T", "launchSpeed": {speed}, "mission": "M"}}}}"#
-        )
-    }
 
     /// Reads all channels concurrently.
     async fn read_all(reads: &CoalescedReads, channels: &[&str]) -> Vec<ReadResult> {
@@ -112,9 +103,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rockets.db");
         let store = SqliteStore::open(&path, &OpenOptions::default()).unwrap();
-        let messages: Vec<_> = (0..100)
-            .map(|rocket| parse(launched(&format!("r{rocket}"), rocket).into()).unwrap())
-            .collect();
+        let messages: Vec<_> =
+            (0..100).map(|rocket| launched("T", rocket, "M").on(&format!("r{rocket}"))).collect();
         store
             .writer()
             .unwrap()
