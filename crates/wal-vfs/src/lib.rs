@@ -8,8 +8,9 @@
 //! is the native one, except for the log: consecutive writes are buffered until SQLite syncs the
 //! log at the end of the commit, or reads, measures, truncates or closes it. When a commit extends
 //! the log, zeros fill it up to the end of a chunk. The commits that overwrite the chunk then
-//! change nothing about the file but its bytes, and syncing these takes a quarter less time. To
-//! SQLite the zeros mark the end of the valid log, like the remains of an earlier round.
+//! change nothing about the file but its bytes, and syncing these takes less time. To SQLite the
+//! zeros mark the end of the valid log, like the remains of an earlier round.
+//! `docs/decisions/0021-write-a-commit-to-the-log-at-once.md` says what all this saves.
 //!
 //! This is right as long as the connection has `synchronous=FULL`: SQLite reports a commit only
 //! after it has synced it, and a commit that was not reported need not be in the file. If the
