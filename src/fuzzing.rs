@@ -9,14 +9,14 @@ use serde_json::value::RawValue;
 use crate::domain::message::Message;
 use crate::domain::timestamp::Timestamp;
 pub use crate::http::fuzzing::{cursor, query};
-use crate::wire::message::{MAX_MESSAGE_BYTES, Rejection, fast_path_agrees_with_serde_json, parse};
+use crate::wire::message::{MAX_MESSAGE_BYTES, Rejection, both_paths_agree, parse};
 use crate::wire::ndjson::{LineReader, Lines};
 
 /// The body of one message: accepted or rejected, and an accepted message equals its JSON.
 pub fn message(input: &[u8]) {
     let parsed = parse(Bytes::copy_from_slice(input));
     let is_json = serde_json::from_slice::<&RawValue>(input).is_ok();
-    assert!(std::str::from_utf8(input).ok().is_none_or(fast_path_agrees_with_serde_json));
+    assert!(std::str::from_utf8(input).ok().is_none_or(both_paths_agree));
     match parsed {
         Ok(message) => {
             assert!(is_json);

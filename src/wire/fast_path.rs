@@ -1,225 +1,174 @@
-//! A fast path for the JSON of usual messages: finds the texts of their members.
+//! A fast path for usual messages: serde reads all members at once, into their types.
 //!
-//! It accepts only the JSON that messages usually consist of: objects of known members that are
-//! plain strings or integers. It returns `None` for anything else: an escape, an unknown or
-//! repeated member, a fraction, a syntax error. Then [`parse`](super::message::parse) uses
-//! serde_json, which finds the same members where both succeed, and describes errors. No rules
-//! about messages belong here.
+//! It reads only messages whose members are all known, and whose texts have no escapes. It returns
+//! `None` for any other, valid or not. Then [`parse`](super::message::parse) reads member by member,
+//! which finds the same message where both succeed, and all faults. No rules about messages belong
+//! here: the types of the [domain](crate::domain) have them.
+//!
+//! Decision 22 (`docs/decisions/0022-read-usual-messages-with-serde.md`) says what was measured.
 
-/// The JSON texts of the members of `metadata` and of `message`, in the order of their names;
-/// `None` where one is missing.
-pub(super) struct ScannedMembers<'j, const M: usize, const N: usize> {
-    pub(super) metadata: [Option<&'j str>; M],
-    pub(super) message: [Option<&'j str>; N],
+use bytestring::ByteString;
+use serde::Deserialize;
+
+use crate::domain::message::{Event, EventType, Message, MessageNumber, SpeedChange};
+use crate::domain::text::Text;
+use crate::domain::timestamp::Timestamp;
+
+/// Reads a message of the usual form. Its texts are slices of the JSON text.
+pub(super) fn read(json: &ByteString) -> Option<Message> {
+    // Serde would also read an object from an array of its values, and names with escapes.
+    if memchr::memchr2(b'[', b'\\', json.as_bytes()).is_some() {
+        return None;
+    }
+    let UsualMessage { metadata, message } = serde_json::from_str(json).ok()?;
+    let text = |text: Option<&str>| Text::new(json.slice_ref(text?)).ok();
+    let speed_change = |change: Option<i64>| SpeedChange::new(change?);
+    let is_named = |event_type: &EventType| event_type.name() == metadata.message_type;
+    let event = match EventType::ALL.into_iter().find(is_named)? {
+        EventType::Launched => Event::Launched {
+            rocket_type: text(message.r#type)?,
+            launch_speed: speed_change(message.launch_speed)?,
+            mission: text(message.mission)?,
+        },
+        EventType::SpeedIncreased => Event::SpeedIncreased { by: speed_change(message.by)? },
+        EventType::SpeedDecreased => Event::SpeedDecreased { by: speed_change(message.by)? },
+        EventType::Exploded => Event::Exploded { reason: text(message.reason)? },
+        EventType::MissionChanged => {
+            Event::MissionChanged { new_mission: text(message.new_mission)? }
+        }
+    };
+    Some(Message {
+        channel: text(Some(metadata.channel))?.into(),
+        number: MessageNumber::new(metadata.message_number)?,
+        time: Timestamp::parse(metadata.message_time).ok()?,
+        event,
+    })
 }
 
-/// Finds the members with these names, if the text is a message of the usual form.
-pub(super) fn scan<'j, const M: usize, const N: usize>(
-    json: &'j str,
-    metadata_names: &[&str; M],
-    message_names: &[&str; N],
-) -> Option<ScannedMembers<'j, M, N>> {
-    let mut scanner = Scanner { json, at: 0 };
-    let (mut metadata, mut message) = (None, None);
-    scanner.expect_byte(b'{')?;
-    loop {
-        match scanner.name()? {
-            "metadata" if metadata.is_none() => metadata = Some(scanner.object(metadata_names)?),
-            "message" if message.is_none() => message = Some(scanner.object(message_names)?),
-            _ => return None,
-        }
-        if !scanner.has_next_member()? {
-            break;
-        }
-    }
-    scanner.skip_space();
-    (scanner.at == json.len()).then_some(ScannedMembers { metadata: metadata?, message: message? })
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UsualMessage<'j> {
+    #[serde(borrow)]
+    metadata: UsualMetadata<'j>,
+    message: UsualEvent<'j>,
 }
 
-struct Scanner<'j> {
-    json: &'j str,
-    at: usize,
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct UsualMetadata<'j> {
+    channel: &'j str,
+    message_number: i64,
+    message_time: &'j str,
+    message_type: &'j str,
 }
 
-impl<'j> Scanner<'j> {
-    fn peek(&self) -> Option<u8> {
-        self.json.as_bytes().get(self.at).copied()
-    }
-
-    fn skip_space(&mut self) {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
-            self.at += 1;
-        }
-    }
-
-    /// Skips white space and this byte. `None` if another byte is next.
-    fn expect_byte(&mut self, byte: u8) -> Option<()> {
-        self.skip_space();
-        (self.peek()? == byte).then(|| self.at += 1)
-    }
-
-    /// Skips the comma or the brace after a member. Whether another member follows.
-    fn has_next_member(&mut self) -> Option<bool> {
-        self.skip_space();
-        let next = self.peek()?;
-        self.at += 1;
-        match next {
-            b',' => Some(true),
-            b'}' => Some(false),
-            _ => None,
-        }
-    }
-
-    fn object<const N: usize>(&mut self, names: &[&str; N]) -> Option<[Option<&'j str>; N]> {
-        let mut members = [None; N];
-        self.expect_byte(b'{')?;
-        loop {
-            let name = self.name()?;
-            let member = members.get_mut(names.iter().position(|expected| *expected == name)?)?;
-            if member.is_some() {
-                return None;
-            }
-            *member = Some(self.value()?);
-            if !self.has_next_member()? {
-                return Some(members);
-            }
-        }
-    }
-
-    /// A member's name and the colon after it.
-    fn name(&mut self) -> Option<&'j str> {
-        self.skip_space();
-        let quoted = self.string()?;
-        self.expect_byte(b':')?;
-        quoted.get(1..quoted.len() - 1)
-    }
-
-    fn value(&mut self) -> Option<&'j str> {
-        self.skip_space();
-        match self.peek()? {
-            b'"' => self.string(),
-            b'-' | b'0'..=b'9' => self.integer(),
-            _ => None,
-        }
-    }
-
-    /// A string without escapes, with its quotes.
-    fn string(&mut self) -> Option<&'j str> {
-        let start = self.at;
-        let inside = self.json.as_bytes().get(start + 1..).filter(|_| self.peek() == Some(b'"'))?;
-        let end = start + 1 + first_special(inside)?;
-        self.at = end;
-        (self.peek()? == b'"').then(|| self.at += 1)?;
-        self.json.get(start..self.at)
-    }
-
-    fn integer(&mut self) -> Option<&'j str> {
-        let start = self.at;
-        if self.peek() == Some(b'-') {
-            self.at += 1;
-        }
-        let digits = self.at;
-        while let Some(b'0'..=b'9') = self.peek() {
-            self.at += 1;
-        }
-        let is_well_formed = match self.json.as_bytes().get(digits)? {
-            b'0' => self.at == digits + 1,
-            _ => self.at > digits,
-        };
-        (is_well_formed && !matches!(self.peek(), Some(b'.' | b'e' | b'E')))
-            .then(|| self.json.get(start..self.at))?
-    }
-}
-
-/// The index of the first byte that ends a plain string: a quote, a backslash or a control
-/// character. Checks eight bytes at a time, as in "Bit Twiddling Hacks" (hasless, haszero): only
-/// the lowest mark in a word is reliable.
-fn first_special(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGHS: u64 = ONES << 7;
-    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
-    let mut chunks = bytes.chunks_exact(8);
-    let mut index = 0;
-    for chunk in &mut chunks {
-        let word = u64::from_le_bytes(chunk.try_into().ok()?);
-        let controls = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
-        let marks = controls
-            | zeros(word ^ (ONES * u64::from(b'"')))
-            | zeros(word ^ (ONES * u64::from(b'\\')));
-        if marks != 0 {
-            return Some(index + marks.trailing_zeros() as usize / 8);
-        }
-        index += 8;
-    }
-    let rest = chunks.remainder().iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20))?;
-    Some(index + rest)
+/// The members of all types of events. Those that the message's type doesn't need are ignored.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct UsualEvent<'j> {
+    r#type: Option<&'j str>,
+    launch_speed: Option<i64>,
+    mission: Option<&'j str>,
+    by: Option<i64>,
+    reason: Option<&'j str>,
+    new_mission: Option<&'j str>,
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::wire::message::both_paths_agree;
+
+    const METADATA: &str = r#"{"channel":"c","messageNumber":1,"messageTime":"2022-02-02T19:39:05Z","messageType":"RocketSpeedIncreased"}"#;
+
+    fn is_usual(json: &str) -> bool {
+        assert!(both_paths_agree(json), "{json}");
+        read(&ByteString::from(json)).is_some()
+    }
+
+    /// A message with this metadata and this event.
+    fn message(metadata: &str, event: &str) -> String {
+        format!(r#"{{"metadata":{metadata},"message":{event}}}"#)
+    }
 
     #[test]
-    fn the_first_special_byte_is_found_at_every_index() {
-        for length in 0..40 {
-            for (at, special) in (0..length)
-                .flat_map(|at| [(at, b'"'), (at, b'\\'), (at, 0), (at, 0x1f), (at, b'\n')])
-            {
-                let mut bytes = vec![b'a'; length];
-                // Neither later quotes nor bytes that differ by one bit from a special byte count.
-                bytes.iter_mut().skip(at).for_each(|byte| *byte = b'"');
-                bytes
-                    .iter_mut()
-                    .take(at)
-                    .zip([b'!', b'#', 0xa2, 0xdc, b' ', b']', b'[', 0x7f].iter().cycle())
-                    .for_each(|(byte, similar)| *byte = *similar);
-                if let Some(byte) = bytes.get_mut(at) {
-                    *byte = special;
-                }
-                assert_eq!(first_special(&bytes), Some(at), "{bytes:?}");
-            }
-            assert_eq!(first_special(&vec![0xc3; length]), None);
+    fn messages_of_all_types_are_usual() {
+        for (event_type, event) in [
+            ("RocketLaunched", r#"{"type":"Falcon-9","launchSpeed":500,"mission":"ARTEMIS"}"#),
+            ("RocketSpeedIncreased", r#"{"by":-12}"#),
+            ("RocketSpeedDecreased", r#"{"by":0}"#),
+            ("RocketExploded", r#"{"reason":"PRESSURE_VESSEL_FAILURE"}"#),
+            ("RocketMissionChanged", r#"{"newMission":"SHUTTLE_MIR"}"#),
+        ] {
+            let metadata = METADATA.replace("RocketSpeedIncreased", event_type);
+            let read = read(&message(&metadata, event).into()).unwrap();
+            assert_eq!(read.event.event_type().name(), event_type);
+            assert!(is_usual(&message(&metadata, event)));
         }
     }
 
-    fn scan_a_and_b(json: &str) -> Option<[Option<&str>; 2]> {
-        scan(json, &["a"], &["b"]).map(|ScannedMembers { metadata: [a], message: [b] }| [a, b])
+    #[test]
+    fn members_may_come_in_any_order_with_any_space() {
+        let spaced = "\r\n { \"message\" : {\t\"by\" : 0 , \"reason\":\"é}\" } ,\n \"metadata\": "
+            .to_owned()
+            + &METADATA.replace(',', " ,\n").replace('{', "{ ")
+            + "\n} ";
+        assert!(is_usual(&spaced));
     }
 
     #[test]
-    fn members_are_found_in_the_usual_form() {
-        assert_eq!(
-            scan_a_and_b(r#"{"metadata":{"a":"x"},"message":{"b":-12}}"#),
-            Some([Some(r#""x""#), Some("-12")])
-        );
-        let spaced = "\r\n { \"message\" : {\t\"b\" : 0 } , \"metadata\": { \"a\" :\"é}\" }\n} ";
-        assert_eq!(scan_a_and_b(spaced), Some([Some("\"é}\""), Some("0")]));
+    fn texts_are_slices_of_the_json_text() {
+        let json = ByteString::from(message(METADATA, r#"{"by":1}"#));
+        let channel = read(&json).unwrap().channel;
+        assert!(json.as_bytes().as_ptr_range().contains(&channel.as_str().as_ptr()));
     }
 
     #[test]
     fn any_other_form_is_rejected() {
+        let by = |by: &str| message(METADATA, &format!(r#"{{"by":{by}}}"#));
+        assert!(is_usual(&by("1")));
+        for json in ["", "{}", "null", "1", r#"["metadata",{"by":1}]"#] {
+            assert!(!is_usual(json), "{json}");
+        }
+        for value in ["01", "-", "-0", "1.0", "1e3", "null", "true", "\"1\"", "1,", "1,\"by\":1"] {
+            assert!(!is_usual(&by(value)), "{value}");
+        }
+        let with = |from: &str, to: &str| by("1").replacen(from, to, 1);
         for json in [
-            "",
-            "{}",
-            r#"{"metadata":{"a":1}}"#,
-            r#"{"metadata":{},"message":{"b":1}}"#,
-            r#"{"metadata":{"a":1},"message":{"b":1},"message":{"b":1}}"#,
-            r#"{"metadata":{"a":1,"a":1},"message":{"b":1}}"#,
-            r#"{"metadata":{"a":1,"c":1},"message":{"b":1}}"#,
-            r#"{"metadata":{"a":1,},"message":{"b":1}}"#,
-            r#"{"metadata":{"a":01},"message":{"b":1}}"#,
-            r#"{"metadata":{"a":-},"message":{"b":1}}"#,
-            r#"{"metadata":{"a":1.0},"message":{"b":1}}"#,
-            r#"{"metadata":{"a":1e3},"message":{"b":1}}"#,
-            r#"{"metadata":{"a":null},"message":{"b":1}}"#,
-            r#"{"metadata":{"a":"\n"},"message":{"b":1}}"#,
-            "{\"metadata\":{\"a\":\"\n\"},\"message\":{\"b\":1}}",
-            r#"{"metadata":{"a":1},"message":{"b":1}}x"#,
-            r#"{"metadata":{"a":1},"message":{"b":1}"#,
-            r#"{"metadata":{"a":1} "message":{"b":1}}"#,
-            r#"["metadata",{"a":1}]"#,
+            format!(r#"{{"metadata":{METADATA}}}"#),
+            message("{}", r#"{"by":1}"#),
+            message(METADATA, "{}"),
+            // A repeated or unknown member.
+            with(r#""message":"#, r#""message":{"by":1},"message":"#),
+            with(r#""channel":"#, r#""channel":"c","channel":"#),
+            with(r#""channel":"#, r#""unknown":1,"channel":"#),
+            with(r#""message":"#, r#""unknown":1,"message":"#),
+            message(METADATA, r#"{"by":1,"unknown":1}"#),
+            // A member of another type.
+            with(r#""c""#, "1"),
+            with(r#""c""#, "null"),
+            with(r#""RocketSpeedIncreased""#, r#"{"RocketSpeedIncreased":null}"#),
+            message(METADATA, r#"{"by":1,"reason":1}"#),
+            message(METADATA, "[null,null,null,1,null,null]"),
+            message(r#"["c",1,"2022-02-02T19:39:05Z","RocketSpeedIncreased"]"#, r#"{"by":1}"#),
+            format!(r#"[{METADATA},{{"by":1}}]"#),
+            // An escape, or what needs one.
+            with(r#""c""#, r#""\n""#),
+            with(r#""c""#, "\"\n\""),
+            with("channel", "ch\\u0061nnel"),
+            // What breaks a rule.
+            with(r#""c""#, r#""""#),
+            with(":1,", ":0,"),
+            with("2022-02-02", "2022-02-30"),
+            with("RocketSpeedIncreased", "RocketTurned"),
+            with("SpeedIncreased", "Exploded"),
+            // A syntax error.
+            by("1") + "x",
+            by("1").trim_end_matches('}').to_owned(),
+            with(r#","message""#, r#" "message""#),
         ] {
-            assert_eq!(scan_a_and_b(json), None, "{json}");
+            assert!(!is_usual(&json), "{json}");
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Parses bytes into a valid [`Message`], or into a list of all its faults.
 //!
-//! One pass over the JSON text (a fast path, or serde_json if that fails) finds the known
-//! members, as slices of the text. Then the `messageType` decides which members are converted, and
-//! to which types. So members may come in any order, ignored members may hold anything, and a valid
-//! message costs no allocation: its texts share the buffer that it arrived in.
+//! A fast path (`fast_path`) reads usual messages. For all others, one pass over the JSON text finds
+//! the known members, as slices of the text. Then the `messageType` decides which members are
+//! converted, and to which types. So members may come in any order, ignored members may hold
+//! anything, and a valid message costs no allocation: its texts share the buffer that it arrived
+//! in.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -15,7 +16,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::fast_path::{ScannedMembers, scan};
+use super::fast_path;
 use super::shorten::shorten;
 use crate::domain::message::{Event, EventType, Message, MessageNumber, SpeedChange};
 use crate::domain::text::{Channel, Text};
@@ -83,27 +84,24 @@ fn join(faults: &[Fault]) -> String {
 /// Parses one message. The caller must limit its size to [`MAX_MESSAGE_BYTES`].
 pub fn parse(json: Bytes) -> Result<Message, Rejection> {
     let json = ByteString::try_from(json).map_err(|error| Rejection::NotJson(error.to_string()))?;
+    fast_path::read(&json).map_or_else(|| parse_by_members(&json), Ok)
+}
+
+fn parse_by_members(json: &ByteString) -> Result<Message, Rejection> {
     let mut faults = Faults::default();
-    let members = read_members(&json, &mut faults)?;
-    match members
-        .and_then(|members| MessageReader { json: &json, faults: &mut faults }.message(&members))
+    let members = read_members(json, &mut faults)?;
+    match members.and_then(|members| MessageReader { json, faults: &mut faults }.message(&members))
     {
         Some(message) if faults.0.is_empty() => Ok(message),
         _ => Err(Rejection::Invalid(faults.0)),
     }
 }
 
-/// Whether the fast path fails, or finds the members that serde_json finds.
+/// Whether the fast path fails, or reads the message that the other way reads.
 #[cfg(any(test, fuzzing))]
-pub(crate) fn fast_path_agrees_with_serde_json(json: &str) -> bool {
-    scan(json, &METADATA_MEMBERS, &MESSAGE_MEMBERS).is_none_or(
-        |ScannedMembers { metadata, message }| {
-            let mut faults = Faults::default();
-            let scanned = MessageMembers { metadata: Some(metadata), message: Some(message) };
-            read_members_with_serde_json(json, &mut faults).is_ok_and(|read| read == Some(scanned))
-                && faults.0.is_empty()
-        },
-    )
+pub(crate) fn both_paths_agree(json: &str) -> bool {
+    let json = ByteString::from(json);
+    fast_path::read(&json).is_none_or(|message| parse_by_members(&json) == Ok(message))
 }
 
 #[derive(Default)]
@@ -123,25 +121,13 @@ const MESSAGE_MEMBERS: [&str; 6] = ["type", "launchSpeed", "mission", "by", "rea
 /// The known members of an object, in the order of their names; `None` where one is missing.
 type Members<'j, const N: usize> = [Option<&'j str>; N];
 
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 struct MessageMembers<'j> {
     metadata: Option<Members<'j, 4>>,
     message: Option<Members<'j, 6>>,
 }
 
 fn read_members<'j>(
-    json: &'j str,
-    faults: &mut Faults,
-) -> Result<Option<MessageMembers<'j>>, Rejection> {
-    match scan(json, &METADATA_MEMBERS, &MESSAGE_MEMBERS) {
-        Some(ScannedMembers { metadata, message }) => {
-            Ok(Some(MessageMembers { metadata: Some(metadata), message: Some(message) }))
-        }
-        None => read_members_with_serde_json(json, faults),
-    }
-}
-
-fn read_members_with_serde_json<'j>(
     json: &'j str,
     faults: &mut Faults,
 ) -> Result<Option<MessageMembers<'j>>, Rejection> {
