@@ -1,9 +1,9 @@
 //! A fast path for usual messages: serde reads all members at once, into their types.
 //!
 //! It reads only messages whose members are all known, and whose texts have no escapes. It returns
-//! `None` for any other, valid or not. Then [`parse`](super::message::parse) reads member by member,
-//! which finds the same message where both succeed, and all faults. No rules about messages belong
-//! here: the types of the [domain](crate::domain) have them.
+//! `None` for any other, valid or not. Then [`parse`](super::message::parse) reads member by
+//! member, which finds the same message where both succeed, and all faults. No rules about messages
+//! belong here: the types of the [domain](crate::domain) have them.
 //!
 //! Decision 22 (`docs/decisions/0022-read-usual-messages-with-serde.md`) says what was measured.
 
@@ -80,7 +80,10 @@ mod tests {
     use super::*;
     use crate::wire::message::both_paths_agree;
 
-    const METADATA: &str = r#"{"channel":"c","messageNumber":1,"messageTime":"2022-02-02T19:39:05Z","messageType":"RocketSpeedIncreased"}"#;
+    const METADATA: &str = concat!(
+        r#"{"channel":"c","messageNumber":1,"messageTime":"2022-02-02T19:39:05Z","#,
+        r#""messageType":"RocketSpeedIncreased"}"#
+    );
 
     fn is_usual(json: &str) -> bool {
         assert!(both_paths_agree(json), "{json}");

@@ -1,7 +1,7 @@
 //! Parses bytes into a valid [`Message`], or into a list of all its faults.
 //!
-//! A fast path (`fast_path`) reads usual messages. For all others, one pass over the JSON text finds
-//! the known members, as slices of the text. Then the `messageType` decides which members are
+//! A fast path (`fast_path`) reads usual messages. For all others, one pass over the JSON text
+//! finds the known members, as slices of the text. Then the `messageType` decides which members are
 //! converted, and to which types. So members may come in any order, ignored members may hold
 //! anything, and a valid message costs no allocation: its texts share the buffer that it arrived
 //! in.

@@ -203,13 +203,13 @@ pub struct PostgresScan {
     /// All earlier transactions have been scanned. A 64-bit number; rows have its lower 32 bits.
     since: i64,
     /// Where the scan continues; none between two scans.
-    position: Option<Position>,
+    position: Option<ScanPosition>,
     /// Used instead of transactions on a cluster.
     fingerprints: Option<Fingerprints>,
 }
 
 #[derive(Debug)]
-struct Position {
+struct ScanPosition {
     /// Everything before this transaction is scanned at the end of this scan.
     through: i64,
     /// The index of the bucket that is being read, and the last channel that was read there.
@@ -219,9 +219,9 @@ struct Position {
 
 impl PostgresScan {
     pub(in crate::store) async fn next(&mut self) -> Result<ScanProgress, StoreError> {
-        let Position { through, bucket, after } = match self.position.take() {
+        let ScanPosition { through, bucket, after } = match self.position.take() {
             Some(position) => position,
-            None => Position {
+            None => ScanPosition {
                 through: self.store.oldest_transaction().await?,
                 bucket: 0,
                 after: String::new(),
@@ -238,7 +238,7 @@ impl PostgresScan {
         match rockets.last() {
             Some(last) => {
                 self.position =
-                    Some(Position { through, bucket, after: last.channel.as_str().to_owned() });
+                    Some(ScanPosition { through, bucket, after: last.channel.as_str().to_owned() });
                 if let Some(fingerprints) = &mut self.fingerprints {
                     rockets.retain(|rocket| {
                         let contents = format!("{rocket:?}");
@@ -253,7 +253,7 @@ impl PostgresScan {
             }
             None => {
                 self.position =
-                    Some(Position { through, bucket: bucket + 1, after: String::new() });
+                    Some(ScanPosition { through, bucket: bucket + 1, after: String::new() });
                 Ok(ScanProgress::Rockets(rockets))
             }
         }

@@ -24,14 +24,14 @@ pub(super) struct DatabaseFile {
     pub(super) path: PathBuf,
     idle_readers: Mutex<Vec<ReaderConnection>>,
     state: Mutex<FileState>,
-    access: Mutex<Access>,
+    access: Mutex<FileAccess>,
     /// Incremented when the path no longer names the open database.
     generation: AtomicU64,
 }
 
 /// Which connections may be opened.
 #[derive(Default)]
-struct Access {
+struct FileAccess {
     /// The file that is held open.
     held: Option<FileId>,
     /// Why no connection may be opened; none while the files are in order.
@@ -147,7 +147,8 @@ impl DatabaseFile {
             lock(&self.access).lost = None;
             return Ok(());
         };
-        *lock(&self.access) = Access { held: Some(anchor.files.database()), ..Access::default() };
+        *lock(&self.access) =
+            FileAccess { held: Some(anchor.files.database()), ..FileAccess::default() };
         *state = FileState::Held(anchor);
         if is_reopened {
             tracing::info!(path = %self.path.display(), "the database was reopened");
@@ -283,7 +284,7 @@ impl DatabaseFile {
         self.generation.fetch_add(1, Ordering::SeqCst);
         let previous = std::mem::replace(
             &mut *lock(&self.access),
-            Access { held: None, lost: Some(change), users: Users::default() },
+            FileAccess { held: None, lost: Some(change), users: Users::default() },
         );
         let readers = std::mem::take(&mut *lock(&self.idle_readers));
         for connection in
@@ -336,7 +337,8 @@ impl DatabaseFile {
         else {
             unreachable!("the caller has found that the files were lost");
         };
-        *lock(&self.access) = Access { held: Some(anchor.files.database()), ..Access::default() };
+        *lock(&self.access) =
+            FileAccess { held: Some(anchor.files.database()), ..FileAccess::default() };
         *state = FileState::Held(anchor);
         tracing::info!(path = %self.path.display(), "the database was reopened");
     }
