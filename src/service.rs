@@ -1,7 +1,7 @@
 //! The service: the only module that starts its parts, and stops them in the right order.
 //!
-//! `serve`, the tests and the benchmarks start the same parts here: the committers and the feed
-//! ([`Pipeline`]), and before them the HTTP server ([`Service`]).
+//! [`Pipeline`] is the committers and the feed; [`Service`] adds the HTTP server. `serve` and the
+//! tests start the same parts here.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

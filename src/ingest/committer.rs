@@ -252,10 +252,10 @@ impl Committer {
         let mut reusable = Vec::new();
         while self.fill(queue) {
             let batch = AssertUnwindSafe(|| self.run_batch(queue, &mut reusable));
-            // A defect that one batch triggers must not end the thread that commits all others. The
-            // callers of this batch get an error, because their channels are dropped.
+            // A defect that one batch triggers must not end the thread that commits all others. This
+            // batch's callers get an error, because the panic drops their channels.
             if catch_unwind(batch).is_err() {
-                tracing::error!("a panic cost a batch its answers");
+                tracing::error!("a batch was not answered, because the committer panicked");
                 self.health.batch_ended();
                 self.health.has_failed.store(true, Ordering::Relaxed);
             }
