@@ -59,7 +59,7 @@ fn folding(bencher: Bencher<'_, '_>, count: u64) {
     let mut outcomes = vec![Outcome::Duplicate; messages.len()];
     bencher.counter(ItemsCount::new(messages.len())).bench_local(|| {
         for group in Batch::new(&messages).groups() {
-            black_box(group.join(Vec::new(), &mut outcomes));
+            black_box(group.join(Vec::new(), Timestamp::FIRST, &mut outcomes));
         }
     });
 }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use super::message::{Message, MessageNumber};
 use super::ranges::{Joined, ProcessedRange, join};
 use super::text::Channel;
+use super::timestamp::Timestamp;
 
 /// The outcome of a message once its batch is committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,11 +121,16 @@ impl<'m> Group<'m> {
         near
     }
 
-    /// Joins the messages to the stored ranges of all windows (each range once, in ascending
-    /// order), and stores each message's outcome at its index in the batch.
-    pub fn join(&self, stored: Vec<ProcessedRange>, outcomes: &mut [Outcome]) -> Joined {
+    /// Joins the messages, received at this time, to the stored ranges of all windows (each range
+    /// once, in ascending order), and stores each message's outcome at its index in the batch.
+    pub fn join(
+        &self,
+        stored: Vec<ProcessedRange>,
+        received: Timestamp,
+        outcomes: &mut [Outcome],
+    ) -> Joined {
         let mut positions = self.order.iter();
-        let joined = join(stored, self.in_order(), |is_new| {
+        let joined = join(stored, self.in_order(), received, |is_new| {
             let Some(position) = positions.next() else {
                 unreachable!("each message has one outcome")
             };
@@ -143,7 +149,7 @@ impl<'m> Group<'m> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::message::example::{faster, mission_changed};
+    use crate::domain::message::example::{faster, mission_changed, time};
 
     /// Messages of one channel with these numbers.
     fn messages(numbers: &[i64]) -> Vec<Message> {
@@ -156,7 +162,7 @@ mod tests {
         stored: Vec<ProcessedRange>,
     ) -> (Vec<(i64, i64)>, Vec<Outcome>) {
         let mut outcomes = vec![Outcome::Duplicate; messages.len()];
-        let joined = Batch::new(messages).groups()[0].join(stored, &mut outcomes);
+        let joined = Batch::new(messages).groups()[0].join(stored, time(0), &mut outcomes);
         (joined.written().map(|range| (range.first, range.last)).collect(), outcomes)
     }
 
@@ -181,8 +187,9 @@ mod tests {
         for group in Batch::new(&messages).groups() {
             // Of the channel b, message 1 is stored.
             let is_b = group.channel().as_str() == "b";
-            let stored = is_b.then(|| ProcessedRange::of(&messages[0])).into_iter().collect();
-            group.join(stored, &mut outcomes);
+            let stored =
+                is_b.then(|| ProcessedRange::of(&messages[0], time(0))).into_iter().collect();
+            group.join(stored, time(0), &mut outcomes);
         }
         use Outcome::{Applied, Duplicate};
         assert_eq!(outcomes, [Duplicate, Applied, Applied, Applied]);
@@ -203,7 +210,7 @@ mod tests {
             mission_changed("GEMINI").numbered(2),
         ];
         let mut outcomes = [Outcome::Duplicate; 3];
-        let joined = Batch::new(&messages).groups()[0].join(vec![], &mut outcomes);
+        let joined = Batch::new(&messages).groups()[0].join(vec![], time(0), &mut outcomes);
         assert_eq!(outcomes, [Outcome::Applied, Outcome::Applied, Outcome::Duplicate]);
         let mission = joined.applied.and_then(|applied| applied.summary.mission);
         assert_eq!(mission.map(|latest| latest.value.to_string()).as_deref(), Some("APOLLO"));
@@ -224,7 +231,8 @@ mod tests {
 
     #[test]
     fn only_ranges_that_overlap_or_touch_a_window_are_near() {
-        let stored = [2, 4, 8, 10, 500].map(|number| ProcessedRange::of(&messages(&[number])[0]));
+        let stored =
+            [2, 4, 8, 10, 500].map(|number| ProcessedRange::of(&messages(&[number])[0], time(0)));
         let new = messages(&[6, 501]);
         let near = Batch::new(&new).groups()[0].near(&stored);
         assert_eq!(near.iter().map(|range| range.first).collect::<Vec<_>>(), [500]);

@@ -7,9 +7,11 @@
 //!
 //! Read it in this order: [`message`] (what arrives), [`summary`]
 //! (the associative fold), [`ranges`] (the processed numbers, each range with its summary),
-//! [`batch`] (many messages joined to the stored ranges), [`rocket`] (the two views).
+//! [`batch`] (many messages joined to the stored ranges), [`losses`] (gaps that are given up),
+//! [`rocket`] (the two views).
 
 pub mod batch;
+pub mod losses;
 pub mod message;
 pub mod query;
 pub mod ranges;

@@ -1,8 +1,10 @@
 //! A query for a page of rockets, for both engines: order, filters, and the end of the previous
 //! page.
 
+use crate::domain::losses::Loss;
 use crate::domain::rocket::{Rocket, RocketState, Status, View};
 use crate::domain::text::{Channel, Text};
+use crate::domain::timestamp::Timestamp;
 
 /// The sort keys. Ties break by channel in the same direction; nulls come last in both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -180,6 +182,61 @@ pub struct RocketWithGaps {
     pub gaps: Vec<(i64, i64)>,
 }
 
+/// A query for a page of a rocket's gaps, in ascending order.
+#[derive(Clone, Debug)]
+pub struct GapQuery {
+    pub channel: Channel,
+    /// The end of the last gap on the previous page; 0 for the first page.
+    pub after: i64,
+    /// The maximum number of gaps on the page.
+    pub limit: usize,
+}
+
+/// A range of missing numbers, both ends inclusive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    pub first: i64,
+    pub last: i64,
+    /// When the service first received a message of the range above it.
+    pub since: Timestamp,
+    /// The losses that overlap it, in ascending order.
+    pub lost: Vec<Loss>,
+}
+
+/// A page of a rocket's gaps.
+#[derive(Clone, Debug, Default)]
+pub struct GapPage {
+    pub gaps: Vec<Gap>,
+    /// The end of the last gap on the page, if more gaps follow.
+    pub next: Option<i64>,
+}
+
+/// A processed range, for finding the gap below it: its ends, and when the service first received
+/// one of its messages.
+#[derive(Clone, Copy, Debug)]
+pub struct RangeAbove {
+    pub first: i64,
+    pub last: i64,
+    pub first_received: Timestamp,
+}
+
+impl GapPage {
+    /// Adds the gap below the next range, if there is one and it is not on an earlier page. `below`
+    /// is the end of the previous range. Returns whether the page needs more ranges.
+    pub fn add(&mut self, query: &GapQuery, below: &mut i64, range: RangeAbove) -> bool {
+        let (first, last) = (std::mem::replace(below, range.last) + 1, range.first - 1);
+        if first > last || last <= query.after {
+            return true;
+        }
+        if self.gaps.len() == query.limit {
+            self.next = self.gaps.last().map(|gap| gap.last);
+            return false;
+        }
+        self.gaps.push(Gap { first, last, since: range.first_received, lost: Vec::new() });
+        true
+    }
+}
+
 /// A rocket in both views, from one snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RocketInBothViews {
@@ -187,4 +244,15 @@ pub struct RocketInBothViews {
     pub best_effort: RocketWithGaps,
     /// The state in the exact view.
     pub exact: RocketState,
+}
+
+impl RocketInBothViews {
+    /// The rocket in one of the views.
+    pub fn into_view(self, view: View) -> RocketWithGaps {
+        let Self { mut best_effort, exact } = self;
+        if view == View::Exact {
+            best_effort.rocket.state = exact;
+        }
+        best_effort
+    }
 }

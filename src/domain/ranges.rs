@@ -2,6 +2,7 @@
 
 use super::message::Message;
 use super::summary::Summary;
+use super::timestamp::Timestamp;
 
 /// Contiguous processed message numbers of one channel, with the summary of their messages.
 ///
@@ -14,13 +15,24 @@ pub struct ProcessedRange {
     pub last: i64,
     /// The summary of the messages from `first` to `last`.
     pub summary: Summary,
+    /// When the service first received one of them, by its own clock.
+    pub first_received: Timestamp,
 }
 
 impl ProcessedRange {
     /// The range of one message.
-    pub fn of(message: &Message) -> Self {
+    pub fn of(message: &Message, received: Timestamp) -> Self {
         let number = message.number.get();
-        Self { first: number, last: number, summary: Summary::of(message) }
+        let summary = Summary::of(message);
+        Self { first: number, last: number, summary, first_received: received }
+    }
+
+    /// Adds the range that starts right after this one.
+    fn append(&mut self, next: Self) {
+        assert_eq!(self.last + 1, next.first, "only ranges that touch are merged");
+        self.last = next.last;
+        self.summary.combine(next.summary);
+        self.first_received = self.first_received.min(next.first_received);
     }
 
     /// A copy whose texts don't keep the messages' input buffers in memory.
@@ -81,17 +93,19 @@ impl Applied {
     }
 }
 
-/// Joins a channel's messages, sorted by number, to the `stored` ranges that overlap or touch them,
-/// sorted by first number. The stored ranges may include others of the channel.
+/// Joins a channel's messages, sorted by number and received at this time, to the `stored` ranges
+/// that overlap or touch them, sorted by first number. The stored ranges may include others of the
+/// channel.
 ///
 /// Calls `outcome` once per message, in order, with whether it is new. Of several copies of a
 /// message, the first one counts.
 pub fn join<'m>(
     stored: Vec<ProcessedRange>,
     messages: impl Iterator<Item = &'m Message>,
+    received: Timestamp,
     mut outcome: impl FnMut(bool),
 ) -> Joined {
-    let mut joiner = Joiner::default();
+    let mut joiner = Joiner { joined: Joined::default(), current: None, received };
     let mut stored = stored.into_iter().peekable();
     for message in messages {
         let number = message.number.get();
@@ -107,10 +121,11 @@ pub fn join<'m>(
 }
 
 /// The state of one ascending pass: everything before `current` is final.
-#[derive(Default)]
 struct Joiner {
     joined: Joined,
     current: Option<Current>,
+    /// When the messages were received.
+    received: Timestamp,
 }
 
 struct Current {
@@ -133,8 +148,7 @@ impl Joiner {
         match &mut self.current {
             Some(current) if current.range.last + 1 == range.first => {
                 self.joined.removed.push(range.first);
-                current.range.last = range.last;
-                current.range.summary.combine(range.summary);
+                current.range.append(range);
                 current.is_changed = true;
             }
             _ => self.start(range, true),
@@ -154,7 +168,7 @@ impl Joiner {
                 current.range.summary.add(message);
                 current.is_changed = true;
             }
-            _ => self.start(ProcessedRange::of(message), false),
+            _ => self.start(ProcessedRange::of(message, self.received), false),
         }
         true
     }
@@ -194,7 +208,7 @@ impl Joiner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::message::example::faster;
+    use crate::domain::message::example::{faster, time};
 
     /// A rocket that has processed messages 1 to 3 and 6 to 7. Message n adds n to the speed.
     fn stored() -> Vec<ProcessedRange> {
@@ -203,7 +217,7 @@ mod tests {
 
     fn range(first: i64, last: i64, speed_change: i64) -> ProcessedRange {
         let summary = Summary { speed_change, ..Summary::of(&faster(0)) };
-        ProcessedRange { first, last, summary }
+        ProcessedRange { first, last, summary, first_received: time(0) }
     }
 
     /// Joins messages with these numbers. Returns whether each was new, and the result.
@@ -211,7 +225,7 @@ mod tests {
         let messages: Vec<Message> =
             numbers.iter().map(|number| faster(*number).numbered(*number)).collect();
         let mut news = Vec::new();
-        let joined = join(stored, messages.iter(), |is_new| news.push(is_new));
+        let joined = join(stored, messages.iter(), time(0), |is_new| news.push(is_new));
         (news, joined)
     }
 

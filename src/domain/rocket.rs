@@ -13,7 +13,7 @@ pub enum View {
     /// Every message processed so far.
     #[default]
     BestEffort,
-    /// The unbroken sequence from message 1 only.
+    /// The unbroken sequence from message 1 only. Numbers that are declared lost don't break it.
     Exact,
 }
 
@@ -149,9 +149,26 @@ pub struct Progress {
     pub complete_through: i64,
     /// The highest processed number.
     pub highest: i64,
+    /// The highest number up to which every number is processed or declared lost. The exact view
+    /// ends here.
+    pub exact_through: i64,
+    /// The number of missing messages that are declared lost.
+    pub lost: i64,
 }
 
 impl Progress {
+    /// The progress of a channel without losses.
+    pub fn without_losses(processed: i64, complete_through: i64, highest: i64) -> Self {
+        Self { processed, complete_through, highest, exact_through: complete_through, lost: 0 }
+    }
+
+    /// Adds what depends on the losses: `prefix` is the fold of the channel's losses, and of all
+    /// ranges that the exact view can reach across them.
+    pub fn add_losses(&mut self, prefix: &RangeFold) {
+        let Self { exact_through, lost, .. } = prefix.progress;
+        (self.exact_through, self.lost) = (exact_through, lost);
+    }
+
     /// The number of missing messages below `highest`.
     pub fn missing(&self) -> i64 {
         self.highest - self.processed
@@ -169,14 +186,17 @@ pub struct Rocket {
     pub progress: Progress,
 }
 
-/// Both views and the progress of a channel, computed from its ranges in ascending order.
+/// Both views and the progress of a channel, computed from its ranges and losses, which are added
+/// together in ascending order of their first numbers.
 ///
-/// It stores no ranges, so a channel with any number of gaps is folded in constant memory.
+/// It stores none of them, so a channel with any number of gaps is folded in constant memory.
 #[derive(Clone, Debug, Default)]
 pub struct RangeFold {
     all: Option<Summary>,
     exact: Option<Summary>,
     progress: Progress,
+    /// The end of the latest loss.
+    lost_through: i64,
 }
 
 impl RangeFold {
@@ -184,14 +204,33 @@ impl RangeFold {
     pub fn add(&mut self, range: ProcessedRange) {
         self.progress.processed += range.count();
         self.progress.highest = self.progress.highest.max(range.last);
+        // Only the latest loss can reach into it. What was processed is not lost.
+        self.progress.lost -= overlap((range.first, range.last), self.lost_through);
         if range.first == 1 {
             self.progress.complete_through = range.last;
-            self.exact = Some(range.summary.clone());
         }
-        match &mut self.all {
-            Some(all) => all.combine(range.summary),
-            all => *all = Some(range.summary),
+        if self.extend_exact(range.first, range.last) {
+            combine(&mut self.exact, range.summary.clone());
         }
+        combine(&mut self.all, range.summary);
+    }
+
+    /// Adds the next loss.
+    pub fn add_loss(&mut self, first: i64, last: i64) {
+        // Only the latest range can reach into it.
+        self.progress.lost += last - first + 1 - overlap((first, last), self.progress.highest);
+        self.lost_through = last;
+        self.extend_exact(first, last);
+    }
+
+    /// Continues the exact view with these numbers. Returns whether it reaches them.
+    fn extend_exact(&mut self, first: i64, last: i64) -> bool {
+        let through = &mut self.progress.exact_through;
+        let is_reached = first <= *through + 1;
+        if is_reached {
+            *through = last.max(*through);
+        }
+        is_reached
     }
 
     /// The state in a view.
@@ -206,6 +245,18 @@ impl RangeFold {
     pub fn progress(&self) -> Progress {
         self.progress
     }
+}
+
+fn combine(all: &mut Option<Summary>, summary: Summary) {
+    match all {
+        Some(all) => all.combine(summary),
+        all => *all = Some(summary),
+    }
+}
+
+/// How many numbers of a range are not above `through`.
+fn overlap((first, last): (i64, i64), through: i64) -> i64 {
+    (last.min(through) - first + 1).max(0)
 }
 
 /// The first `limit` missing ranges, both ends inclusive, below the highest processed number.
@@ -229,7 +280,7 @@ mod tests {
 
     /// The ranges that these messages make, which are in the order of their numbers.
     fn ranges(messages: &[Message]) -> Vec<ProcessedRange> {
-        join(Vec::new(), messages.iter(), |_| {}).added
+        join(Vec::new(), messages.iter(), time(0), |_| {}).added
     }
 
     fn fold(messages: &[Message]) -> RangeFold {
@@ -297,8 +348,59 @@ mod tests {
     fn progress_counts_what_is_processed_and_what_is_missing() {
         let messages = [1, 2, 5, 6, 9].map(|number| faster(1).numbered(number));
         let progress = fold(&messages).progress();
-        assert_eq!(progress, Progress { processed: 5, complete_through: 2, highest: 9 });
+        assert_eq!(progress, Progress::without_losses(5, 2, 9));
         assert_eq!(progress.missing(), 2 + 2);
+    }
+
+    /// The fold of messages whose numbers are added to the speed, with these losses.
+    fn fold_with_losses(numbers: &[i64], losses: &[(i64, i64)]) -> RangeFold {
+        let messages: Vec<_> =
+            numbers.iter().map(|number| faster(*number).numbered(*number)).collect();
+        let mut losses = losses.iter().copied().peekable();
+        let mut fold = RangeFold::default();
+        for range in ranges(&messages) {
+            while let Some((first, last)) = losses.next_if(|(first, _)| *first < range.first) {
+                fold.add_loss(first, last);
+            }
+            fold.add(range);
+        }
+        losses.for_each(|(first, last)| fold.add_loss(first, last));
+        fold
+    }
+
+    #[test]
+    fn the_exact_view_goes_on_across_losses() {
+        // Numbers 3, 4, 6 and 8 are missing.
+        let numbers = [1, 2, 5, 7, 9];
+        for (losses, exact_through, lost, exact_speed) in [
+            (&[][..], 2, 0, 1 + 2),
+            // A loss above the first gap matters only once the gap is closed.
+            (&[(6, 6)], 2, 1, 1 + 2),
+            // It ends within a gap that is partly lost.
+            (&[(3, 3)], 3, 1, 1 + 2),
+            (&[(4, 4)], 2, 1, 1 + 2),
+            (&[(3, 4)], 5, 2, 1 + 2 + 5),
+            (&[(3, 3), (4, 4)], 5, 2, 1 + 2 + 5),
+            // Processed numbers within a loss are not lost.
+            (&[(2, 8)], 9, 4, 1 + 2 + 5 + 7 + 9),
+            (&[(1, 6)], 7, 3, 1 + 2 + 5 + 7),
+            (&[(5, 5)], 2, 0, 1 + 2),
+            (&[(3, 4), (6, 6), (8, 8)], 9, 4, 1 + 2 + 5 + 7 + 9),
+        ] {
+            let fold = fold_with_losses(&numbers, losses);
+            let expected = Progress { exact_through, lost, ..Progress::without_losses(5, 2, 9) };
+            assert_eq!(fold.progress(), expected, "{losses:?}");
+            assert_eq!(fold.state(View::Exact).speed, exact_speed, "{losses:?}");
+            assert_eq!(fold.state(View::BestEffort).speed, 1 + 2 + 5 + 7 + 9);
+        }
+    }
+
+    #[test]
+    fn without_message_1_a_loss_can_begin_the_exact_view() {
+        let fold = fold_with_losses(&[3, 4], &[(1, 2)]);
+        let expected = Progress { exact_through: 4, lost: 2, ..Progress::without_losses(2, 0, 4) };
+        assert_eq!(fold.progress(), expected);
+        assert_eq!(fold.state(View::Exact).speed, 3 + 4);
     }
 
     #[test]

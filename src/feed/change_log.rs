@@ -211,7 +211,7 @@ mod tests {
             mission: Some(Text::new(mission.to_owned()).unwrap()),
             ..RocketState::of(None)
         };
-        let progress = Progress { processed, complete_through: processed, highest: processed };
+        let progress = Progress::without_losses(processed, processed, processed);
         Rocket { channel: channel(name), state, last_received: Timestamp::FIRST, progress }
     }
 

@@ -71,6 +71,8 @@ fn rocket_json(channel: &str, expected: &ExpectedRocket, sent: u32) -> Value {
             "completeThrough": sent,
             "highest": sent,
             "missing": 0,
+            "exactThrough": sent,
+            "lost": 0,
             "gaps": [],
         },
     })

@@ -1,10 +1,12 @@
-//! The audit: every row of `rockets` must equal the combination of its channel's processed ranges.
-//! It reads both tables in parallel, in byte order of the channels. An engine provides only the
+//! The audit: every row of `rockets` must equal the combination of its channel's processed ranges,
+//! and losses must be possible. It reads the tables in parallel, in byte order of the channels. An engine provides only the
 //! rows, from one snapshot.
 
 use std::cmp::Ordering;
 
 use super::StoreError;
+use crate::domain::losses::Loss;
+use crate::domain::message::MessageNumber;
 use crate::domain::ranges::ProcessedRange;
 use crate::domain::rocket::{RangeFold, Rocket, View};
 use crate::domain::summary::Latest;
@@ -34,20 +36,25 @@ pub(super) type Readable<T> = Result<T, String>;
 /// A row and its channel, which may be invalid.
 pub(super) type Row<T> = (String, Readable<T>);
 
-/// The rows of both tables in one snapshot, in the order of the channels, ranges then by their
-/// first number.
+/// The rows of all tables in one snapshot, in the order of the channels, ranges and losses then by
+/// their first number.
 pub(super) trait Rows {
     fn next_rocket(&mut self) -> Result<Option<Row<Rocket>>, StoreError>;
     fn next_range(&mut self) -> Result<Option<Row<ProcessedRange>>, StoreError>;
+    fn next_loss(&mut self) -> Result<Option<Row<Loss>>, StoreError>;
 }
 
 /// Goes through all rows, and reports each problem.
 pub(super) fn run(rows: &mut dyn Rows, found: OnFinding<'_>) -> Result<Audit, StoreError> {
     let mut audit = Audit::default();
     let (mut next_rocket, mut next_range) = (rows.next_rocket()?, rows.next_range()?);
+    let mut losses = LossAudit { next: rows.next_loss()? };
     loop {
         let order = match (&next_rocket, &next_range) {
-            (None, None) => return Ok(audit),
+            (None, None) => {
+                losses.check_orphans(rows, None, found)?;
+                return Ok(audit);
+            }
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
             (Some((rocket, _)), Some((range, _))) => rocket.as_bytes().cmp(range.as_bytes()),
@@ -65,6 +72,10 @@ pub(super) fn run(rows: &mut dyn Rows, found: OnFinding<'_>) -> Result<Audit, St
             folded = Some((channel, fold));
             next_range = next;
         }
+        let highest = match &rocket {
+            Some((_, Ok(rocket))) => Some(rocket.progress.highest),
+            _ => None,
+        };
         let (channel, details) = match (rocket, folded) {
             (Some((channel, _)), None) => {
                 (channel, vec!["is in rockets, but has no processed ranges".to_owned()])
@@ -85,7 +96,75 @@ pub(super) fn run(rows: &mut dyn Rows, found: OnFinding<'_>) -> Result<Audit, St
         for detail in details {
             found(Finding { channel: Some(channel.clone()), detail });
         }
+        losses.check(rows, &channel, highest, found)?;
     }
+}
+
+/// The losses that are not yet checked.
+struct LossAudit {
+    next: Option<Row<Loss>>,
+}
+
+impl LossAudit {
+    /// Checks the losses of a channel, which has this highest number in `rockets`. None if it is
+    /// unknown, which has been reported.
+    fn check(
+        &mut self,
+        rows: &mut dyn Rows,
+        channel: &str,
+        highest: Option<i64>,
+        found: OnFinding<'_>,
+    ) -> Result<(), StoreError> {
+        self.check_orphans(rows, Some(channel), found)?;
+        let mut previous: Option<(i64, i64)> = None;
+        while let Some((_, loss)) = self.next.take_if(|(next, _)| next == channel) {
+            let mut report = |detail| found(Finding { channel: Some(channel.to_owned()), detail });
+            match loss {
+                Ok(loss) => {
+                    loss_problems(&loss, previous, highest).into_iter().for_each(&mut report);
+                    previous = Some((loss.first, loss.last));
+                }
+                Err(detail) => report(format!("one of its losses can't be read: {detail}")),
+            }
+            self.next = rows.next_loss()?;
+        }
+        Ok(())
+    }
+
+    /// Reports losses of channels before this one; of all that are left if there is none.
+    fn check_orphans(
+        &mut self,
+        rows: &mut dyn Rows,
+        before: Option<&str>,
+        found: OnFinding<'_>,
+    ) -> Result<(), StoreError> {
+        let is_orphan = |(channel, _): &mut Row<Loss>| {
+            before.is_none_or(|before| channel.as_bytes() < before.as_bytes())
+        };
+        while let Some((channel, _)) = self.next.take_if(is_orphan) {
+            let detail = "has losses, but is not in rockets".to_owned();
+            found(Finding { channel: Some(channel), detail });
+            self.next = rows.next_loss()?;
+        }
+        Ok(())
+    }
+}
+
+fn loss_problems(loss: &Loss, previous: Option<(i64, i64)>, highest: Option<i64>) -> Vec<String> {
+    let Loss { first, last, .. } = loss;
+    let mut problems = Vec::new();
+    if *first < MessageNumber::MIN || last < first {
+        problems.push(format!("the loss {first} to {last} is not a valid range"));
+    }
+    if let Some(highest) = highest.filter(|highest| last >= highest) {
+        problems.push(format!("the loss {first} to {last} is not below the highest, {highest}"));
+    }
+    if let Some((previous_first, previous_last)) = previous.filter(|(_, last)| last >= first) {
+        problems.push(format!(
+            "the losses {previous_first} to {previous_last} and {first} to {last} overlap"
+        ));
+    }
+    problems
 }
 
 /// Folds all ranges of a channel, and reports each range that is invalid or conflicts with its
@@ -123,7 +202,7 @@ fn fold_channel(
 }
 
 fn problems(range: &ProcessedRange, previous: Option<(i64, i64)>) -> Vec<String> {
-    let ProcessedRange { first, last, summary } = range;
+    let ProcessedRange { first, last, summary, first_received: _ } = range;
     let mut problems = Vec::new();
     if *first < 1 || last < first || *last > i64::from(u32::MAX) {
         problems

@@ -45,6 +45,8 @@ pub(super) struct Columns {
     is_changed: Column<bool>,
     /// The number of empty rows.
     empty: usize,
+    /// The hash of the losses of each rocket that has some.
+    losses: HashMap<usize, u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +160,17 @@ impl Columns {
             ) = stored;
         }
         Ok(row)
+    }
+
+    /// Marks the rockets whose losses have other hashes than before as changed. The losses
+    /// themselves are not in the copy.
+    pub(super) fn update_losses(&mut self, hashes: &HashMap<String, u64>) {
+        let by_channel = hashes.iter().filter_map(|(name, hash)| Some((self.find(name)?, *hash)));
+        let losses: HashMap<usize, u64> = by_channel.collect();
+        for row in losses.keys().chain(self.losses.keys()) {
+            self.is_changed[*row] |= losses.get(row) != self.losses.get(row);
+        }
+        self.losses = losses;
     }
 
     /// Removes the rockets of all rows that are not kept.
@@ -385,11 +398,11 @@ impl Columns {
             }),
             state: RocketState::of(Some(self.summary(row))),
             last_received: self.last_received[row],
-            progress: Progress {
-                processed: rest.processed.into(),
-                complete_through: rest.complete_through.into(),
-                highest: rest.highest.into(),
-            },
+            progress: Progress::without_losses(
+                rest.processed.into(),
+                rest.complete_through.into(),
+                rest.highest.into(),
+            ),
         }
     }
 }
@@ -572,7 +585,11 @@ mod tests {
     /// Applies a new message.
     fn apply(columns: &mut Columns, name: &str, number: u32, message: Message) {
         let messages = [message.on(name).numbered(number.into()).at((number % 60).into())];
-        let joined = Batch::new(&messages).groups()[0].join(Vec::new(), &mut [Outcome::Duplicate]);
+        let joined = Batch::new(&messages).groups()[0].join(
+            Vec::new(),
+            Timestamp::FIRST,
+            &mut [Outcome::Duplicate],
+        );
         columns.apply(&channel(name), &joined.applied.unwrap(), Timestamp::FIRST);
     }
 

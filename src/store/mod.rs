@@ -27,8 +27,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::domain::batch::Outcome;
+use crate::domain::losses::{LossError, LossRequest};
 use crate::domain::message::Message;
-use crate::domain::query::{Page, RocketInBothViews, RocketQuery, RocketWithGaps};
+use crate::domain::query::{
+    GapPage, GapQuery, Page, RocketInBothViews, RocketQuery, RocketWithGaps,
+};
 use crate::domain::rocket::{Rocket, View};
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
@@ -122,7 +125,7 @@ impl Store {
         channel: &Channel,
     ) -> Result<Option<RocketInBothViews>, StoreError> {
         match self {
-            Self::Sqlite(store) => store.rocket_in_both_views(channel),
+            Self::Sqlite(store) => store.rocket_in_both_views(channel).await,
             Self::Postgres(store) => store.rocket_in_both_views(channel).await,
         }
     }
@@ -164,6 +167,32 @@ impl Store {
         match self {
             Self::Sqlite(store) => store.report_rows(report, each),
             Self::Postgres(store) => store.report_rows(report, each),
+        }
+    }
+
+    /// A page of a rocket's gaps; none if the channel is unknown.
+    pub async fn gaps(&self, query: GapQuery) -> Result<Option<GapPage>, StoreError> {
+        match self {
+            Self::Sqlite(store) => {
+                let store = store.clone();
+                let read = tokio::task::spawn_blocking(move || store.gaps(&query));
+                read.await.unwrap_or(Err(StoreError::BrokenOff))
+            }
+            Self::Postgres(store) => store.gaps(query).await,
+        }
+    }
+
+    /// Declares numbers lost, and withdraws declarations, durably and in one transaction for each
+    /// partition. The results say how many numbers have become lost, or are no longer, or why a
+    /// request was refused. A dry run changes nothing.
+    pub fn change_losses(
+        &self,
+        requests: &[LossRequest],
+        dry_run: bool,
+    ) -> Result<Vec<Result<i64, LossError>>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.change_losses(requests, dry_run),
+            Self::Postgres(store) => store.change_losses(requests, dry_run),
         }
     }
 

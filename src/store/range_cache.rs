@@ -153,7 +153,7 @@ impl<S> CachedRanges<S> {
 /// Updates a range. Its texts share no memory with messages; unchanged texts are kept.
 fn update(cached: &mut ProcessedRange, range: &ProcessedRange) {
     let Summary { speed_change, launch, mission, explosion, latest_time } = &range.summary;
-    cached.last = range.last;
+    (cached.last, cached.first_received) = (range.last, range.first_received);
     let summary = &mut cached.summary;
     (summary.speed_change, summary.latest_time) = (*speed_change, *latest_time);
     update_latest(&mut summary.launch, launch);
@@ -171,9 +171,10 @@ fn update_latest(cached: &mut Option<Latest>, latest: &Option<Latest>) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::domain::batch::Batch;
+    use crate::domain::batch::{Batch, Outcome};
     use crate::domain::message::Message;
     use crate::domain::message::example::faster;
+    use crate::domain::timestamp::Timestamp;
 
     fn messages(numbers: &[i64]) -> Vec<Message> {
         numbers.iter().map(|number| faster(1).on("c").numbered(*number)).collect()
@@ -194,7 +195,7 @@ mod tests {
         let mut cached = cached.entry(group.channel()).unwrap();
         let stored = cached.near(group).unwrap();
         let joined =
-            group.join(stored, &mut vec![crate::domain::batch::Outcome::Duplicate; messages.len()]);
+            group.join(stored, Timestamp::FIRST, &mut vec![Outcome::Duplicate; messages.len()]);
         cached.apply(&joined);
     }
 

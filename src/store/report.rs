@@ -118,6 +118,8 @@ impl Report {
                 ("first_missing", Integer),
                 ("last_missing", Integer),
                 ("after_time", Time),
+                ("since", Time),
+                ("lost", Integer),
             ],
         }
     }

@@ -5,8 +5,10 @@ use bytestring::ByteString;
 
 use super::StoreError;
 use super::report::{Kind, Value};
+use crate::domain::losses::Loss;
+use crate::domain::query::RangeAbove;
 use crate::domain::ranges::ProcessedRange;
-use crate::domain::rocket::{Progress, Rocket, RocketState, Status};
+use crate::domain::rocket::{Progress, RangeFold, Rocket, RocketState, Status};
 use crate::domain::summary::{Latest, Summary};
 use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
@@ -16,9 +18,15 @@ pub(super) const ROCKET_COLUMNS: &str = "channel, status, type, speed, mission, 
      latest_launch_msg, latest_mission_msg, latest_exploded_msg, latest_update, last_received, \
      processed, complete_through, highest";
 
+/// [`ROCKET_COLUMNS`] of the table with this name or alias.
+pub(super) fn rocket_columns(table: &str) -> String {
+    let columns = ROCKET_COLUMNS.split(", ").map(|column| format!("{table}.{column}"));
+    columns.collect::<Vec<_>>().join(", ")
+}
+
 /// The columns of `processed_ranges` that [`range`] reads, of the table with this name or alias.
 pub(super) fn range_columns(table: &str) -> String {
-    const COLUMNS: [&str; 10] = [
+    const COLUMNS: [&str; 11] = [
         "first_msg",
         "last_msg",
         "speed_change",
@@ -29,6 +37,7 @@ pub(super) fn range_columns(table: &str) -> String {
         "exploded_msg",
         "exploded_reason",
         "latest_time",
+        "first_received",
     ];
     COLUMNS.map(|column| format!("{table}.{column}")).join(", ")
 }
@@ -52,7 +61,8 @@ pub(super) trait Cells {
     }
 }
 
-/// Reads the columns that [`ROCKET_COLUMNS`] names.
+/// Reads the columns that [`ROCKET_COLUMNS`] names. The progress is that of a channel without
+/// losses.
 pub(super) fn rocket(row: &impl Cells) -> Result<Rocket, StoreError> {
     let status = required(row, 1, row.text(1)?)?;
     let status: Status = status.parse().map_err(|()| row.damaged(1, "is no status"))?;
@@ -70,11 +80,7 @@ pub(super) fn rocket(row: &impl Cells) -> Result<Rocket, StoreError> {
             latest_update: row.time(9)?,
         },
         last_received: time(row, 10)?,
-        progress: Progress {
-            processed: integer(row, 11)?,
-            complete_through: integer(row, 12)?,
-            highest: integer(row, 13)?,
-        },
+        progress: Progress::without_losses(integer(row, 11)?, integer(row, 12)?, integer(row, 13)?),
     })
 }
 
@@ -90,6 +96,69 @@ pub(super) fn range(row: &impl Cells, index: usize) -> Result<ProcessedRange, St
             explosion: latest(row, index + 7)?,
             latest_time: time(row, index + 9)?,
         },
+        first_received: time(row, index + 10)?,
+    })
+}
+
+/// Selects what the exact view of a channel consists of, if `condition` selects its rows: its
+/// losses, and all ranges that it can reach across them, in ascending order. Without losses that is
+/// the range that starts at 1, if it exists.
+pub(super) fn exact_prefix_sql(condition: &str) -> String {
+    format!(
+        "SELECT {} FROM processed_ranges AS ranges
+         WHERE {condition} AND first_msg <= 1 + coalesce((
+             SELECT last_msg FROM losses WHERE {condition} ORDER BY first_msg DESC LIMIT 1), 0)
+         UNION ALL
+         SELECT first_msg, last_msg, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+         FROM losses WHERE {condition} ORDER BY first_msg",
+        range_columns("ranges")
+    )
+}
+
+/// Selects the ranges above the number $2, in ascending order, beginning with the one that it
+/// touches. `condition` selects the ranges of the channel.
+pub(super) fn ranges_above_sql(condition: &str) -> String {
+    format!(
+        "SELECT first_msg, last_msg, first_received FROM processed_ranges
+         WHERE {condition} AND first_msg >= coalesce((
+             SELECT max(first_msg) FROM processed_ranges WHERE {condition} AND first_msg <= $2 + 1
+         ), 0)
+         ORDER BY first_msg"
+    )
+}
+
+/// Reads the columns that [`ranges_above_sql`] selects.
+pub(super) fn range_above(row: &impl Cells) -> Result<RangeAbove, StoreError> {
+    Ok(RangeAbove {
+        first: integer(row, 0)?,
+        last: integer(row, 1)?,
+        first_received: time(row, 2)?,
+    })
+}
+
+/// Adds a row of [`exact_prefix_sql`] to a fold.
+pub(super) fn add_to_exact_prefix(
+    row: &impl Cells,
+    fold: &mut RangeFold,
+) -> Result<(), StoreError> {
+    if row.integer(2)?.is_some() {
+        fold.add(range(row, 0)?);
+    } else {
+        fold.add_loss(integer(row, 0)?, integer(row, 1)?);
+    }
+    Ok(())
+}
+
+/// The columns of `losses` that [`loss`] reads.
+pub(super) const LOSS_COLUMNS: &str = "first_msg, last_msg, reason, declared_at";
+
+/// Reads the columns that [`LOSS_COLUMNS`] names.
+pub(super) fn loss(row: &impl Cells) -> Result<Loss, StoreError> {
+    Ok(Loss {
+        first: integer(row, 0)?,
+        last: integer(row, 1)?,
+        reason: required(row, 2, text(row, 2)?)?,
+        declared_at: time(row, 3)?,
     })
 }
 
@@ -121,7 +190,7 @@ pub(super) fn time(row: &impl Cells, index: usize) -> Result<Timestamp, StoreErr
     required(row, index, row.time(index)?)
 }
 
-fn integer(row: &impl Cells, index: usize) -> Result<i64, StoreError> {
+pub(super) fn integer(row: &impl Cells, index: usize) -> Result<i64, StoreError> {
     required(row, index, row.integer(index)?)
 }
 

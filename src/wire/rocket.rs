@@ -27,7 +27,8 @@ pub(crate) struct PageJson<'r> {
     "latestMissionMessage": 4, "latestExplodedMessage": null,
     "latestUpdate": "2022-02-02T18:39:05.863370Z", "lastReceived": "2026-11-23T10:00:00.000123Z",
     "messages": {
-        "processed": 6, "completeThrough": 4, "highest": 7, "missing": 1, "gaps": [[5, 5]]
+        "processed": 6, "completeThrough": 4, "highest": 7, "missing": 1, "exactThrough": 4,
+        "lost": 0, "gaps": [[5, 5]]
     }
 }))]
 #[serde(rename_all = "camelCase")]
@@ -139,6 +140,11 @@ struct MessagesJson<'r> {
     complete_through: i64,
     highest: i64,
     missing: i64,
+    /// The highest number up to which every number is processed or declared lost. The exact view
+    /// ends here.
+    exact_through: i64,
+    /// How many missing numbers below `highest` are declared lost.
+    lost: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     /// The first 100 missing ranges below the highest number, both ends inclusive; not in lists.
     #[schema(value_type = Option<Vec<[i64; 2]>>)]
@@ -171,6 +177,8 @@ impl<'r> MessagesJson<'r> {
             complete_through: progress.complete_through,
             highest: progress.highest,
             missing: progress.missing(),
+            exact_through: progress.exact_through,
+            lost: progress.lost,
             gaps,
         }
     }

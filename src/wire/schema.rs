@@ -244,6 +244,11 @@ pub(crate) struct GapRow {
     /// The latest messageTime before the gap; null if the gap begins at message 1.
     #[schema(format = DateTime, required)]
     after_time: Option<String>,
+    /// When the service first took a message of the range above the gap.
+    #[schema(format = DateTime)]
+    since: String,
+    /// How many of the numbers are declared lost.
+    lost: i64,
 }
 
 /// The state of the service.

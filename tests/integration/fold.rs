@@ -10,6 +10,7 @@ use rocket_monitor::domain::message::Message;
 use rocket_monitor::domain::ranges::{Applied, ProcessedRange};
 use rocket_monitor::domain::rocket::{RangeFold, RocketState, View, gaps};
 use rocket_monitor::domain::summary::Summary;
+use rocket_monitor::domain::timestamp::Timestamp;
 use rocket_monitor::wire::message::parse;
 use serde_json::{Value, json};
 use testkit::message::Sent;
@@ -41,7 +42,7 @@ impl Model {
             let all: Vec<_> = stored.values().cloned().collect();
             let near: Vec<_> = all.iter().filter(near).cloned().collect();
             assert_eq!(group.near(&all), near);
-            let joined = group.join(near, &mut outcomes);
+            let joined = group.join(near, Timestamp::FIRST, &mut outcomes);
             for first in joined.removed {
                 assert!(stored.remove(&first).is_some(), "{first} was not there to remove");
             }
@@ -76,7 +77,8 @@ impl Model {
         let missing = gaps(ranges.values().map(|range| (range.first, range.last)), 100);
         let counted = json!({
             "processed": progress.processed, "completeThrough": progress.complete_through,
-            "highest": progress.highest, "missing": progress.missing(), "gaps": missing,
+            "highest": progress.highest, "missing": progress.missing(),
+            "exactThrough": progress.exact_through, "lost": progress.lost, "gaps": missing,
         });
         rocket_json(channel, &fold.state(view), counted)
     }

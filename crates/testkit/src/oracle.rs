@@ -49,7 +49,8 @@ impl Oracle {
             "latestExplodedMessage": null, "latestUpdate": null,
             "messages": {
                 "processed": numbers.len(), "completeThrough": complete, "highest": highest,
-                "missing": highest as usize - numbers.len(), "gaps": gaps(&numbers),
+                "missing": highest as usize - numbers.len(), "exactThrough": complete, "lost": 0,
+                "gaps": gaps(&numbers),
             },
         });
         let mut latest: Option<String> = None;

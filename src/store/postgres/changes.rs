@@ -13,11 +13,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use sqlx::postgres::{PgListener, PgRow};
+use sqlx::postgres::{PgArguments, PgListener, Postgres};
+use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Executor, PgPool, Row};
 
-use super::PostgresStore;
-use super::{cluster, session};
+use super::buckets::Buckets;
+use super::read::SNAPSHOT;
+use super::{PostgresStore, cluster, losses, session};
 use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
@@ -61,17 +63,13 @@ impl PostgresStore {
         let buckets: Vec<i16> = buckets.into_iter().collect();
         let channels: Vec<String> =
             channels.iter().map(|channel| channel.as_str().to_owned()).collect();
+        let all_buckets = self.buckets.clone();
         self.read(move |pool| async move {
             let sql = format!(
                 "SELECT {ROCKET_COLUMNS} FROM rockets WHERE channel = ANY($1) AND bucket = ANY($2)"
             );
-            rockets(
-                &sqlx::query(AssertSqlSafe(sql))
-                    .bind(channels)
-                    .bind(buckets)
-                    .fetch_all(&pool)
-                    .await?,
-            )
+            let found = sqlx::query(AssertSqlSafe(sql)).bind(channels).bind(buckets);
+            rockets(&pool, &all_buckets, found).await
         })
         .await
     }
@@ -153,8 +151,18 @@ async fn notify(
     Ok(())
 }
 
-fn rockets(found: &[PgRow]) -> Result<Vec<Rocket>, StoreError> {
-    found.iter().map(rows::rocket).collect()
+/// Reads the rockets that a statement selects, from one snapshot with their losses.
+async fn rockets(
+    pool: &PgPool,
+    buckets: &Buckets,
+    selected: Query<'_, Postgres, PgArguments>,
+) -> Result<Vec<Rocket>, StoreError> {
+    let mut snapshot = pool.begin_with(SNAPSHOT).await?;
+    let found = selected.fetch_all(&mut *snapshot).await?;
+    let mut rockets: Vec<_> = found.iter().map(rows::rocket).collect::<Result<_, _>>()?;
+    losses::add_losses(&mut snapshot, buckets, &mut rockets).await?;
+    snapshot.commit().await?;
+    Ok(rockets)
 }
 
 /// The payloads of the notifications of some changes; a single unspecified one if the changes are
@@ -269,6 +277,7 @@ impl PostgresStore {
         bucket: i16,
         after: String,
     ) -> Result<Vec<Rocket>, StoreError> {
+        let buckets = self.buckets.clone();
         self.read(move |pool| async move {
             let condition = if transaction.is_some() {
                 "age(xmin) BETWEEN 0 AND age($4::text::xid)"
@@ -284,7 +293,7 @@ impl PostgresStore {
                 Some(transaction) => found.bind((transaction & i64::from(u32::MAX)).to_string()),
                 None => found,
             };
-            rockets(&found.fetch_all(&pool).await?)
+            rockets(&pool, &buckets, found).await
         })
         .await
     }

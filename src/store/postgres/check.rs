@@ -1,4 +1,4 @@
-//! The audit: reads both tables in one snapshot, by cursors, while instances write.
+//! The audit: reads the tables in one snapshot, by cursors, while instances write.
 
 use std::collections::VecDeque;
 
@@ -9,10 +9,11 @@ use tokio::runtime::Handle;
 use super::PostgresStore;
 use super::buckets::Buckets;
 use super::session::{self, WorkKind};
+use crate::domain::losses::Loss;
 use crate::domain::ranges::ProcessedRange;
 use crate::domain::rocket::Rocket;
 use crate::store::audit::{self, OnFinding};
-use crate::store::rows::{self, ROCKET_COLUMNS};
+use crate::store::rows::{self, LOSS_COLUMNS, ROCKET_COLUMNS};
 use crate::store::{Audit, Finding, StoreError};
 
 /// How many rows are fetched at a time.
@@ -33,6 +34,7 @@ impl PostgresStore {
                 bucket,
                 rockets: VecDeque::new(),
                 ranges: VecDeque::new(),
+                losses: VecDeque::new(),
             };
             let Audit { channels, ranges } = audit::run(&mut tables, found)?;
             totals = Audit { channels: totals.channels + channels, ranges: totals.ranges + ranges };
@@ -43,7 +45,7 @@ impl PostgresStore {
     }
 }
 
-/// Starts to read both tables in one snapshot. On a cluster, too: all rows of a bucket are on one
+/// Starts to read the tables in one snapshot. On a cluster, too: all rows of a bucket are on one
 /// node.
 async fn open_cursors(connection: &mut PgConnection, bucket: i16) -> Result<(), StoreError> {
     let sql = format!(
@@ -52,7 +54,10 @@ async fn open_cursors(connection: &mut PgConnection, bucket: i16) -> Result<(), 
              SELECT {ROCKET_COLUMNS} FROM rockets WHERE bucket = {bucket} ORDER BY channel;
          DECLARE all_ranges BINARY NO SCROLL CURSOR FOR
              SELECT channel, {} FROM processed_ranges WHERE bucket = {bucket} ORDER BY channel,
-             first_msg",
+             first_msg;
+         DECLARE all_losses BINARY NO SCROLL CURSOR FOR
+             SELECT {LOSS_COLUMNS}, channel FROM losses WHERE bucket = {bucket}
+             ORDER BY channel, first_msg",
         rows::range_columns("processed_ranges")
     );
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
@@ -66,7 +71,7 @@ async fn check_buckets(
     found: OnFinding<'_>,
 ) -> Result<(), StoreError> {
     sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
-    for table in ["rockets", "processed_ranges"] {
+    for table in ["rockets", "processed_ranges", "losses"] {
         let sql =
             format!("SELECT channel, bucket FROM {table} WHERE bucket <> ALL($1) ORDER BY channel");
         for row in
@@ -88,6 +93,7 @@ struct PostgresRows<'c> {
     bucket: i16,
     rockets: VecDeque<PgRow>,
     ranges: VecDeque<PgRow>,
+    losses: VecDeque<PgRow>,
 }
 
 impl PostgresRows<'_> {
@@ -103,7 +109,7 @@ impl PostgresRows<'_> {
         row: &PgRow,
         read: impl FnOnce(&PgRow) -> Result<T, StoreError>,
     ) -> Result<audit::Row<T>, StoreError> {
-        let channel: String = row.try_get(0)?;
+        let channel: String = row.try_get("channel")?;
         if self.buckets.at(self.buckets.index_of(&channel)) != self.bucket {
             let detail =
                 format!("it is in the bucket {}, where no statement finds it", self.bucket);
@@ -126,5 +132,12 @@ impl audit::Rows for PostgresRows<'_> {
             self.ranges = self.fetch("all_ranges")?;
         }
         self.ranges.pop_front().map(|row| self.read(&row, |row| rows::range(row, 1))).transpose()
+    }
+
+    fn next_loss(&mut self) -> Result<Option<audit::Row<Loss>>, StoreError> {
+        if self.losses.is_empty() {
+            self.losses = self.fetch("all_losses")?;
+        }
+        self.losses.pop_front().map(|row| self.read(&row, rows::loss)).transpose()
     }
 }

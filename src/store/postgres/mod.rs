@@ -12,6 +12,7 @@ mod check;
 mod cluster;
 mod error;
 mod literal;
+mod losses;
 mod migration_lock;
 mod password_file;
 mod read;
@@ -166,20 +167,14 @@ impl PostgresStore {
         let removed = self.wait(WorkKind::Bounded, async |connection| {
             let mut transaction = connection.begin_with(BEGIN_TO_WRITE).await?;
             // The row of `rockets` first, because every writer of the channel locks it first.
-            let [rocket, ranges] = [
-                "DELETE FROM rockets WHERE channel = $1 AND bucket = $2",
-                "DELETE FROM processed_ranges WHERE channel = $1 AND bucket = $2",
-            ];
-            let removed = sqlx::query(rocket)
-                .bind(channel.as_str())
-                .bind(bucket)
-                .execute(&mut *transaction)
-                .await?;
-            sqlx::query(ranges)
-                .bind(channel.as_str())
-                .bind(bucket)
-                .execute(&mut *transaction)
-                .await?;
+            let mut delete = async |table: &str| {
+                let sql = format!("DELETE FROM {table} WHERE channel = $1 AND bucket = $2");
+                let delete = sqlx::query(AssertSqlSafe(sql)).bind(channel.as_str()).bind(bucket);
+                delete.execute(&mut *transaction).await
+            };
+            let removed = delete("rockets").await?;
+            delete("processed_ranges").await?;
+            delete("losses").await?;
             insert_tombstone(&mut transaction, channel, bucket).await?;
             transaction.commit().await?;
             Ok(removed.rows_affected() > 0)

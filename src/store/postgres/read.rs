@@ -5,34 +5,48 @@ use std::ops::ControlFlow;
 use futures_util::TryStreamExt;
 use sqlx::postgres::{PgArguments, PgRow, Postgres};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row};
 
-use super::PostgresStore;
+use super::buckets::Buckets;
 use super::rows::PgTime;
 use super::session::{self, WorkKind};
+use super::{PostgresStore, losses};
 use crate::domain::query::{MAX_GAPS, Page, RocketInBothViews, RocketQuery, RocketWithGaps};
-use crate::domain::rocket::{View, gaps};
+use crate::domain::rocket::{RocketState, View, gaps};
 use crate::domain::text::Channel;
 use crate::store::StoreError;
 use crate::store::fault_injection::FailurePoint;
 use crate::store::page::{self, Parameter, PartStatement};
 use crate::store::report::{Report, ReportRows, Value};
-use crate::store::rows::{self, ROCKET_COLUMNS};
+use crate::store::rows::{self, Cells, ROCKET_COLUMNS};
 
 /// The view `gaps` in key order, so that nothing is sorted and reading stops at the last row
 /// wanted.
 const GAPS: &str = "
-    SELECT channel, below + 1, first_msg - 1, after_time
-    FROM (SELECT channel, bucket, first_msg,
-                 coalesce(lag(last_msg) OVER neighbours, 0) AS below,
-                 lag(latest_time) OVER neighbours           AS after_time
-          FROM processed_ranges
-          WINDOW neighbours AS (PARTITION BY channel, bucket ORDER BY first_msg)) AS ranges
-    WHERE first_msg > below + 1
-    ORDER BY channel, bucket, first_msg LIMIT $1";
+    SELECT above.channel, 1 + coalesce(below.last_msg, 0), above.first_msg - 1, below.latest_time,
+           above.first_received, lost.numbers
+    FROM processed_ranges AS above
+    LEFT JOIN LATERAL (
+        SELECT last_msg, latest_time FROM processed_ranges AS others
+        WHERE others.channel = above.channel AND others.bucket = above.bucket
+          AND others.first_msg < above.first_msg
+        ORDER BY others.first_msg DESC LIMIT 1) AS below ON true
+    CROSS JOIN LATERAL (
+        SELECT coalesce(sum(least(last_msg, above.first_msg - 1)
+                            - greatest(first_msg, 1 + coalesce(below.last_msg, 0)) + 1), 0)::bigint
+               AS numbers
+        FROM losses
+        WHERE losses.channel = above.channel AND losses.bucket = above.bucket
+          AND first_msg < above.first_msg AND last_msg > coalesce(below.last_msg, 0)
+          AND first_msg >= coalesce((
+              SELECT max(lower.first_msg) FROM losses AS lower
+              WHERE lower.channel = above.channel AND lower.bucket = above.bucket
+                AND lower.first_msg <= 1 + coalesce(below.last_msg, 0)), 0)) AS lost
+    WHERE above.first_msg > 1 + coalesce(below.last_msg, 0)
+    ORDER BY above.channel, above.bucket, above.first_msg LIMIT $1";
 
 /// Starts a transaction whose statements all see the same snapshot.
-const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+pub(super) const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 impl PostgresStore {
     /// See [`Reader::rocket`](crate::store::Reader::rocket).
@@ -41,11 +55,7 @@ impl PostgresStore {
         channel: &Channel,
         view: View,
     ) -> Result<Option<RocketWithGaps>, StoreError> {
-        let (channel, bucket) = (channel.clone(), self.buckets.of(channel));
-        self.read(move |pool| async move {
-            rocket(&mut *pool.acquire().await?, &channel, bucket, view).await
-        })
-        .await
+        Ok(self.rocket_in_both_views(channel).await?.map(|found| found.into_view(view)))
     }
 
     /// See [`Store::rocket_in_both_views`](crate::store::Store::rocket_in_both_views).
@@ -54,22 +64,16 @@ impl PostgresStore {
         channel: &Channel,
     ) -> Result<Option<RocketInBothViews>, StoreError> {
         let (channel, bucket) = (channel.clone(), self.buckets.of(channel));
-        self.read(move |pool| async move {
-            let mut snapshot = pool.begin_with(SNAPSHOT).await?;
-            let best_effort = rocket(&mut snapshot, &channel, bucket, View::BestEffort).await?;
-            let exact = rocket(&mut snapshot, &channel, bucket, View::Exact).await?;
-            snapshot.commit().await?;
-            Ok(best_effort.zip(exact).map(|(best_effort, exact)| RocketInBothViews {
-                best_effort,
-                exact: exact.rocket.state,
-            }))
-        })
+        self.read(
+            move |pool| async move { rocket(&mut *pool.acquire().await?, &channel, bucket).await },
+        )
         .await
     }
 
     /// See [`Store::rockets`](crate::store::Store::rockets).
     pub async fn rockets(&self, query: RocketQuery) -> Result<Page, StoreError> {
-        self.read(move |pool| async move { rockets(&pool, &query).await }).await
+        let buckets = self.buckets.clone();
+        self.read(move |pool| async move { rockets(&pool, &buckets, &query).await }).await
     }
 
     /// See [`Store::report`](crate::store::Store::report).
@@ -136,10 +140,51 @@ async fn rocket(
     connection: &mut PgConnection,
     channel: &Channel,
     bucket: i16,
-    view: View,
-) -> Result<Option<RocketWithGaps>, StoreError> {
-    // One statement has one snapshot: the gaps are from the same state as the row. Between n ranges
-    // there are n - 1 gaps, and there may be one before the first.
+) -> Result<Option<RocketInBothViews>, StoreError> {
+    let Some(row) = rocket_row(connection, channel, bucket).await? else {
+        return Ok(None);
+    };
+    if row.try_get(HAS_LOSSES)? {
+        return rocket_with_losses(connection, channel, bucket).await;
+    }
+    let best_effort = rocket_with_gaps(&row)?;
+    let sequence = row.integer(FIRST_SEQUENCE)?.map(|_| rows::range(&row, FIRST_SEQUENCE));
+    let exact = RocketState::of(sequence.transpose()?.map(|range| range.summary));
+    Ok(Some(RocketInBothViews { best_effort, exact }))
+}
+
+/// Reads a rocket with losses, which takes several statements.
+async fn rocket_with_losses(
+    connection: &mut PgConnection,
+    channel: &Channel,
+    bucket: i16,
+) -> Result<Option<RocketInBothViews>, StoreError> {
+    let mut snapshot = connection.begin_with(SNAPSHOT).await?;
+    let Some(row) = rocket_row(&mut snapshot, channel, bucket).await? else {
+        return Ok(None);
+    };
+    let mut best_effort = rocket_with_gaps(&row)?;
+    let prefix = losses::exact_prefix(&mut snapshot, channel.as_str(), bucket).await?;
+    snapshot.commit().await?;
+    best_effort.rocket.progress.add_losses(&prefix);
+    Ok(Some(RocketInBothViews { best_effort, exact: prefix.state(View::Exact) }))
+}
+
+/// The index of the first column of a [`rocket_row`] after those of `rockets`: the first numbers
+/// of the first ranges, then their last numbers, then whether the rocket has losses, then the
+/// range that starts at 1.
+const FIRSTS: usize = 14;
+const LASTS: usize = FIRSTS + 1;
+const HAS_LOSSES: usize = LASTS + 1;
+const FIRST_SEQUENCE: usize = HAS_LOSSES + 1;
+
+/// A row with everything about a rocket without losses. One statement has one snapshot.
+async fn rocket_row(
+    connection: &mut PgConnection,
+    channel: &Channel,
+    bucket: i16,
+) -> Result<Option<PgRow>, StoreError> {
+    // Between n ranges there are n - 1 gaps, and there may be one before the first.
     let first_ranges = |column: &str| {
         format!(
             "ARRAY(SELECT {column} FROM processed_ranges WHERE channel = $1 AND bucket = $3 ORDER \
@@ -147,26 +192,34 @@ async fn rocket(
         )
     };
     let sql = format!(
-        "SELECT {ROCKET_COLUMNS}, {}, {} FROM {} WHERE channel = $1 AND bucket = $3",
+        "SELECT {}, {}, {}, EXISTS (SELECT FROM losses WHERE channel = $1 AND bucket = $3), {}
+         FROM rockets LEFT JOIN processed_ranges AS sequence
+             ON sequence.channel = $1 AND sequence.bucket = $3 AND sequence.first_msg = 1
+         WHERE rockets.channel = $1 AND rockets.bucket = $3",
+        rows::rocket_columns("rockets"),
         first_ranges("first_msg"),
         first_ranges("last_msg"),
-        page::table(view)
+        rows::range_columns("sequence")
     );
     let found = sqlx::query(AssertSqlSafe(sql))
         .bind(channel.as_str())
         .bind(MAX_GAPS as i64 + 1)
         .bind(bucket);
-    let Some(row) = found.fetch_optional(connection).await? else {
-        return Ok(None);
-    };
-    let (firsts, lasts): (Vec<i64>, Vec<i64>) = (row.try_get(14)?, row.try_get(15)?);
-    Ok(Some(RocketWithGaps {
-        rocket: rows::rocket(&row)?,
-        gaps: gaps(firsts.into_iter().zip(lasts), MAX_GAPS),
-    }))
+    Ok(found.fetch_optional(connection).await?)
 }
 
-async fn rockets(pool: &PgPool, query: &RocketQuery) -> Result<Page, StoreError> {
+/// The best-effort view of a [`rocket_row`], as of a rocket without losses.
+fn rocket_with_gaps(row: &PgRow) -> Result<RocketWithGaps, StoreError> {
+    let (firsts, lasts): (Vec<i64>, Vec<i64>) = (row.try_get(FIRSTS)?, row.try_get(LASTS)?);
+    let gaps = gaps(firsts.into_iter().zip(lasts), MAX_GAPS);
+    Ok(RocketWithGaps { rocket: rows::rocket(row)?, gaps })
+}
+
+async fn rockets(
+    pool: &PgPool,
+    buckets: &Buckets,
+    query: &RocketQuery,
+) -> Result<Page, StoreError> {
     let mut snapshot = pool.begin_with(SNAPSHOT).await?;
     let mut rockets = Vec::with_capacity(query.limit + 1);
     for part in page::parts(query) {
@@ -180,8 +233,10 @@ async fn rockets(pool: &PgPool, query: &RocketQuery) -> Result<Page, StoreError>
             }
         }
     }
+    let mut page = page::page(query, rockets);
+    losses::add_losses(&mut snapshot, buckets, &mut page.rockets).await?;
     snapshot.commit().await?;
-    Ok(page::page(query, rockets))
+    Ok(page)
 }
 
 fn bind(

@@ -23,22 +23,38 @@ mod migrations {
     refinery::embed_migrations!("migrations/postgres");
 }
 
+/// The columns that `rockets` and `rockets_exact` have in common.
+macro_rules! rockets {
+    () => {
+        "channel text, status text, type text, speed bigint, mission text, exploded_reason text, \
+         latest_launch_msg bigint, latest_mission_msg bigint, latest_exploded_msg bigint, \
+         latest_update timestamp with time zone, last_received timestamp with time zone, \
+         processed bigint, complete_through bigint, highest bigint"
+    };
+}
+
 /// The tables and views with their columns, after the last migration.
-const SHAPE: [(&str, &str); 10] = [
+const SHAPE: [(&str, &str); 11] = [
     ("rocket_buckets", "bucket smallint"),
     ("rockets_forgotten", "channel text, forgotten_at timestamp with time zone, bucket smallint"),
-    ("rockets", ROCKETS),
-    ("rockets_exact", ROCKETS),
+    ("rockets", concat!(rockets!(), ", bucket smallint")),
+    ("rockets_exact", concat!(rockets!(), ", exact_through bigint, bucket smallint")),
     (
         "processed_ranges",
         "channel text, first_msg bigint, last_msg bigint, speed_change bigint, launch_msg bigint, \
          launch_type text, mission_msg bigint, mission text, exploded_msg bigint, exploded_reason \
-         text, latest_time timestamp with time zone, bucket smallint",
+         text, latest_time timestamp with time zone, bucket smallint, first_received timestamp \
+         with time zone",
+    ),
+    (
+        "losses",
+        "channel text, bucket smallint, first_msg bigint, last_msg bigint, reason text, \
+         declared_at timestamp with time zone",
     ),
     (
         "gaps",
         "channel text, first_missing bigint, last_missing bigint, after_time timestamp with time \
-         zone",
+         zone, since timestamp with time zone, lost bigint",
     ),
     (
         "report_missions",
@@ -57,12 +73,6 @@ const SHAPE: [(&str, &str); 10] = [
          bigint, missing bigint, rockets_with_gaps bigint, latest_update timestamp with time zone",
     ),
 ];
-
-const ROCKETS: &str = "channel text, status text, type text, speed bigint, mission text, \
-                       exploded_reason text, latest_launch_msg bigint, latest_mission_msg bigint, \
-                       latest_exploded_msg bigint, latest_update timestamp with time zone, \
-                       last_received timestamp with time zone, processed bigint, complete_through \
-                       bigint, highest bigint, bucket smallint";
 
 /// The result of opening a database.
 #[derive(Debug)]

@@ -131,20 +131,20 @@ fn remove_ranges(is_cluster: bool) -> String {
 
 const WRITE_RANGES: &str = "
     PREPARE write_ranges (smallint, text[], bigint[], bigint[], bigint[], bigint[], text[],
-                          bigint[], text[], bigint[], text[], timestamptz[]) AS
+                          bigint[], text[], bigint[], text[], timestamptz[], timestamptz[]) AS
     INSERT INTO processed_ranges (bucket, channel, first_msg, last_msg, speed_change, launch_msg,
                                   launch_type, mission_msg, mission, exploded_msg,
-                                  exploded_reason, latest_time)
+                                  exploded_reason, latest_time, first_received)
     SELECT buckets.bucket, batch.*
     FROM rocket_buckets AS buckets
-    CROSS JOIN unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) AS batch
+    CROSS JOIN unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS batch
     WHERE buckets.bucket = $1
     ON CONFLICT (channel, bucket, first_msg) DO UPDATE SET
         last_msg = excluded.last_msg, speed_change = excluded.speed_change,
         launch_msg = excluded.launch_msg, launch_type = excluded.launch_type,
         mission_msg = excluded.mission_msg, mission = excluded.mission,
         exploded_msg = excluded.exploded_msg, exploded_reason = excluded.exploded_reason,
-        latest_time = excluded.latest_time;";
+        latest_time = excluded.latest_time, first_received = excluded.first_received;";
 
 /// The first statements on a new connection.
 pub(super) fn set_up(is_cluster: bool) -> String {
@@ -306,7 +306,9 @@ fn range_columns(ranges: &[(&str, &ProcessedRange)]) -> Vec<String> {
         array(ranges.iter().map(|(_, range)| range.first)),
         array(ranges.iter().map(|(_, range)| range.last)),
     ];
-    [&keys[..], &summary_columns(ranges.iter().map(|(_, range)| &range.summary))].concat()
+    let summaries = summary_columns(ranges.iter().map(|(_, range)| &range.summary));
+    let received = [array(ranges.iter().map(|(_, range)| range.first_received))];
+    [&keys[..], &summaries, &received].concat()
 }
 
 /// One array for each column: speed change; number and text of launch, mission and explosion;

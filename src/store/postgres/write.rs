@@ -363,7 +363,8 @@ impl<'b, 'm> Transaction<'b, 'm> {
                 Some((version, ranges)) => (Stored::Cached(version), ranges),
                 None => (Stored::NotLoaded, Vec::new()),
             };
-            Share { group, stored, received: now, joined: group.join(ranges, &mut outcomes) }
+            let joined = group.join(ranges, now, &mut outcomes);
+            Share { group, stored, received: now, joined }
         };
         let shares = batch.groups().iter().map(share).collect();
         Self { bucket, shares, outcomes, now, may_be_committed: false }
@@ -488,7 +489,7 @@ impl<'b, 'm> Transaction<'b, 'm> {
                 None => (i64::MAX, Vec::new()),
             };
             range_cache.insert(channel, complete_from, cached, state);
-            share.joined = share.group.join(ranges, &mut self.outcomes);
+            share.joined = share.group.join(ranges, self.now, &mut self.outcomes);
         }
     }
 
@@ -648,7 +649,12 @@ mod tests {
     fn ranges(ends: &[(i64, i64)]) -> Vec<ProcessedRange> {
         let summary = crate::domain::summary::Summary::of(&message(0, 1));
         ends.iter()
-            .map(|&(first, last)| ProcessedRange { first, last, summary: summary.clone() })
+            .map(|&(first, last)| ProcessedRange {
+                first,
+                last,
+                summary: summary.clone(),
+                first_received: Timestamp::FIRST,
+            })
             .collect()
     }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::commits::{Commits, OpenTransaction, Recorded, Version};
-use super::{SqliteStore, lock, schema};
+use super::{SqliteStore, lock, losses, schema};
 use crate::domain::ranges::Applied;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
@@ -232,9 +232,17 @@ impl SqliteStore {
         if from.is_none() && !self.is_cache_current()? {
             self.refresh(|| {}, false)?;
         }
-        let mut copy = self.cache.copy_mut();
-        let copy = copy.as_mut().filter(|copy| copy.number == number);
-        Ok(copy.map(|copy| copy.columns.take_changed(from.unwrap_or(0), limit)))
+        let changed = {
+            let mut copy = self.cache.copy_mut();
+            let copy = copy.as_mut().filter(|copy| copy.number == number);
+            copy.map(|copy| copy.columns.take_changed(from.unwrap_or(0), limit))
+        };
+        let Some((mut rockets, next)) = changed else { return Ok(None) };
+        if !self.add_losses_to_cached(&mut rockets)? {
+            let channels: Vec<_> = rockets.into_iter().map(|rocket| rocket.channel).collect();
+            rockets = self.rockets_from_tables(&channels)?;
+        }
+        Ok(Some((rockets, next)))
     }
 
     fn is_cache_current(&self) -> Result<bool, StoreError> {
@@ -301,6 +309,7 @@ impl SqliteStore {
             }
         }
         columns.retain(|row| exists.get(row) == Some(&true));
+        columns.update_losses(&losses::hashes(snapshot)?);
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::cache::Cache;
 use super::commits::Version;
 use super::database_file::{DatabaseFile, ReaderConnection};
-use super::{ConnectionPool, SqliteStore};
+use super::{ConnectionPool, SqliteStore, losses};
 use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
@@ -31,11 +31,21 @@ impl SqliteStore {
     pub fn rockets_of(&self, channels: &[Channel]) -> Result<Vec<Rocket>, StoreError> {
         self.failures.check(FailurePoint::BeforeReadOfChanges)?;
         let cached = |columns: &Columns| {
-            channels.iter().filter_map(|channel| columns.get(channel)).collect()
+            channels.iter().filter_map(|channel| columns.get(channel)).collect::<Vec<_>>()
         };
-        if let Some(rockets) = self.read_current_cache(|columns, _| cached(columns))? {
+        if let Some(mut rockets) = self.read_current_cache(|columns, _| cached(columns))?
+            && self.add_losses_to_cached(&mut rockets)?
+        {
             return Ok(rockets);
         }
+        self.rockets_from_tables(channels)
+    }
+
+    /// Reads rockets without the copy in memory.
+    pub(super) fn rockets_from_tables(
+        &self,
+        channels: &[Channel],
+    ) -> Result<Vec<Rocket>, StoreError> {
         self.with_reader(|connection| {
             let snapshot = connection.unchecked_transaction()?;
             let sql = format!("SELECT {ROCKET_COLUMNS} FROM rockets WHERE channel = ?1");
@@ -46,6 +56,7 @@ impl SqliteStore {
                     rockets.push(rows::rocket(row)?);
                 }
             }
+            losses::add_losses(&snapshot, &mut rockets)?;
             Ok(rockets)
         })
     }

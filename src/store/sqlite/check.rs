@@ -3,10 +3,11 @@
 use rusqlite::{Connection, ErrorCode, Row, Rows};
 
 use super::SqliteStore;
+use crate::domain::losses::Loss;
 use crate::domain::ranges::ProcessedRange;
 use crate::domain::rocket::Rocket;
 use crate::store::audit::{self, OnFinding};
-use crate::store::rows::{self, ROCKET_COLUMNS};
+use crate::store::rows::{self, LOSS_COLUMNS, ROCKET_COLUMNS};
 use crate::store::{Audit, Finding, StoreError};
 
 /// The maximum number of reported problems of the file itself.
@@ -47,7 +48,7 @@ fn check_file(connection: &Connection, found: OnFinding<'_>) -> Result<(), Store
     Ok(())
 }
 
-/// Reads both tables in the order of the channels.
+/// Reads the tables in the order of the channels.
 fn check_channels(connection: &Connection, found: OnFinding<'_>) -> Result<Audit, StoreError> {
     let all_rockets = format!("SELECT {ROCKET_COLUMNS} FROM rockets ORDER BY channel");
     let all_ranges = format!(
@@ -56,12 +57,21 @@ fn check_channels(connection: &Connection, found: OnFinding<'_>) -> Result<Audit
     );
     let mut rockets = connection.prepare(&all_rockets)?;
     let mut ranges = connection.prepare(&all_ranges)?;
-    audit::run(&mut SqliteRows { rockets: rockets.query([])?, ranges: ranges.query([])? }, found)
+    let all_losses =
+        format!("SELECT {LOSS_COLUMNS}, channel FROM losses ORDER BY channel, first_msg");
+    let mut losses = connection.prepare(&all_losses)?;
+    let mut rows = SqliteRows {
+        rockets: rockets.query([])?,
+        ranges: ranges.query([])?,
+        losses: losses.query([])?,
+    };
+    audit::run(&mut rows, found)
 }
 
 struct SqliteRows<'r> {
     rockets: Rows<'r>,
     ranges: Rows<'r>,
+    losses: Rows<'r>,
 }
 
 impl audit::Rows for SqliteRows<'_> {
@@ -71,6 +81,10 @@ impl audit::Rows for SqliteRows<'_> {
 
     fn next_range(&mut self) -> Result<Option<audit::Row<ProcessedRange>>, StoreError> {
         next_row(&mut self.ranges, |row| rows::range(row, 0))
+    }
+
+    fn next_loss(&mut self) -> Result<Option<audit::Row<Loss>>, StoreError> {
+        next_row(&mut self.losses, |row| rows::loss(row))
     }
 }
 

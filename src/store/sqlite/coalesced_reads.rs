@@ -10,6 +10,7 @@ use std::rc::Rc;
 use tokio::sync::oneshot;
 
 use super::SqliteStore;
+use super::read::{ShortRead, TooManyRows};
 use crate::domain::query::RocketWithGaps;
 use crate::domain::rocket::View;
 use crate::domain::text::Channel;
@@ -27,8 +28,7 @@ pub struct CoalescedReads {
 #[derive(Debug)]
 struct PendingRead {
     channel: Channel,
-    view: View,
-    answer: oneshot::Sender<ReadResult>,
+    answer: oneshot::Sender<Result<ShortRead, StoreError>>,
 }
 
 impl CoalescedReads {
@@ -42,20 +42,23 @@ impl CoalescedReads {
         let (answer, result) = oneshot::channel();
         let is_first = {
             let mut pending = self.pending.borrow_mut();
-            pending.push(PendingRead { channel: channel.clone(), view, answer });
+            pending.push(PendingRead { channel: channel.clone(), answer });
             pending.len() == 1
         };
         if is_first {
             // It runs after the connections that are ready now.
             tokio::task::spawn_local(self.clone().read_pending());
         }
-        result.await.unwrap_or(Err(StoreError::BrokenOff))
+        let found = match result.await.unwrap_or(Err(StoreError::BrokenOff))? {
+            Ok(found) => found,
+            Err(TooManyRows) => self.store.rocket_at_length(channel).await?,
+        };
+        Ok(found.map(|found| found.into_view(view)))
     }
 
     async fn read_pending(self) {
         let reads = std::mem::take(&mut *self.pending.borrow_mut());
-        let requests = reads.iter().map(|read| (&read.channel, read.view));
-        match self.store.rockets_by_channels(requests) {
+        match self.store.rockets_in_short(reads.iter().map(|read| &read.channel)) {
             Ok(found) => {
                 assert_eq!(found.len(), reads.len(), "each read has one result");
                 for (read, found) in reads.into_iter().zip(found) {
@@ -65,8 +68,8 @@ impl CoalescedReads {
             }
             // Perhaps only one of the reads fails.
             Err(_) => {
-                for PendingRead { channel, view, answer } in reads {
-                    let _ = answer.send(self.store.rocket(&channel, view));
+                for PendingRead { channel, answer } in reads {
+                    let _ = answer.send(self.store.rocket_in_short(&channel));
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql, params, params_from_iter};
 
-use super::SqliteStore;
+use super::{SqliteStore, losses};
 use crate::domain::query::{MAX_GAPS, Page, RocketInBothViews, RocketQuery, RocketWithGaps};
 use crate::domain::rocket::{Rocket, View, gaps};
 use crate::domain::text::Channel;
@@ -17,59 +17,83 @@ use crate::store::rows::{self, ROCKET_COLUMNS};
 /// The view `gaps` in key order, so that nothing is sorted and reading stops at the last row
 /// wanted.
 const GAPS: &str = "
-    SELECT above.channel, 1 + coalesce(below.last_msg, 0), above.first_msg - 1, below.latest_time
-    FROM processed_ranges AS above
-    LEFT JOIN processed_ranges AS below
-           ON below.channel = above.channel
-          AND below.first_msg = (SELECT max(others.first_msg) FROM processed_ranges AS others
-                                 WHERE others.channel = above.channel AND others.first_msg <
-                                 above.first_msg)
-    WHERE above.first_msg > 1 + coalesce(below.last_msg, 0)
-    ORDER BY above.channel, above.first_msg LIMIT $1";
+    SELECT channel, first_missing, last_missing, after_time, since,
+           (SELECT coalesce(sum(min(last_msg, last_missing) - max(first_msg, first_missing) + 1), 0)
+            FROM losses
+            WHERE losses.channel = missing.channel
+              AND first_msg <= last_missing AND last_msg >= first_missing
+              AND first_msg >= coalesce((SELECT max(first_msg) FROM losses
+                                         WHERE losses.channel = missing.channel
+                                           AND first_msg <= first_missing), 0))
+    FROM (SELECT above.channel AS channel, 1 + coalesce(below.last_msg, 0) AS first_missing,
+                 above.first_msg - 1 AS last_missing, below.latest_time AS after_time,
+                 above.first_received AS since
+          FROM processed_ranges AS above
+          LEFT JOIN processed_ranges AS below
+                 ON below.channel = above.channel
+                AND below.first_msg = (SELECT max(others.first_msg) FROM processed_ranges AS others
+                                       WHERE others.channel = above.channel
+                                         AND others.first_msg < above.first_msg)
+          WHERE above.first_msg > 1 + coalesce(below.last_msg, 0)
+          ORDER BY above.channel, above.first_msg LIMIT $1) AS missing";
 
 impl SqliteStore {
-    /// See [`Reader::rocket`](crate::store::Reader::rocket).
-    pub fn rocket(
-        &self,
-        channel: &Channel,
-        view: View,
-    ) -> Result<Option<RocketWithGaps>, StoreError> {
-        self.with_reader(|connection| rocket(connection, channel, view))
+    /// Reads a rocket in both views; none if it is unknown. If that takes too many rows for a
+    /// thread that serves others too, the result is [`TooManyRows`].
+    pub(super) fn rocket_in_short(&self, channel: &Channel) -> Result<ShortRead, StoreError> {
+        self.with_reader(|connection| {
+            let snapshot = connection.unchecked_transaction()?;
+            rocket(&snapshot, channel, MAX_SHORT_ROWS)
+        })
     }
 
-    /// See [`Store::rocket_in_both_views`](crate::store::Store::rocket_in_both_views).
-    pub fn rocket_in_both_views(
+    /// The result of [`rocket_in_short`](Self::rocket_in_short) for each channel, in their order,
+    /// from one snapshot.
+    pub(super) fn rockets_in_short<'a>(
+        &self,
+        channels: impl Iterator<Item = &'a Channel>,
+    ) -> Result<Vec<ShortRead>, StoreError> {
+        self.with_reader(|connection| {
+            let snapshot = connection.unchecked_transaction()?;
+            channels.map(|channel| rocket(&snapshot, channel, MAX_SHORT_ROWS)).collect()
+        })
+    }
+
+    /// Reads a rocket in both views, however many rows it takes, on another thread.
+    pub(super) async fn rocket_at_length(
         &self,
         channel: &Channel,
     ) -> Result<Option<RocketInBothViews>, StoreError> {
-        self.with_reader(|connection| {
-            let snapshot = connection.unchecked_transaction()?;
-            let best_effort = rocket(&snapshot, channel, View::BestEffort)?;
-            let exact = rocket(&snapshot, channel, View::Exact)?;
-            Ok(best_effort.zip(exact).map(|(best_effort, exact)| RocketInBothViews {
-                best_effort,
-                exact: exact.rocket.state,
-            }))
-        })
+        let (store, channel) = (self.clone(), channel.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            store.with_reader(|connection| {
+                let snapshot = connection.unchecked_transaction()?;
+                let Ok(found) = rocket(&snapshot, &channel, usize::MAX)? else {
+                    unreachable!("no rocket has so many rows")
+                };
+                Ok(found)
+            })
+        });
+        read.await.unwrap_or(Err(StoreError::BrokenOff))
     }
 
-    /// The result of [`rocket`](Self::rocket) for each of the reads, in their order, from one
-    /// snapshot.
-    pub fn rockets_by_channels<'a>(
+    /// See [`Store::rocket_in_both_views`](crate::store::Store::rocket_in_both_views).
+    pub async fn rocket_in_both_views(
         &self,
-        reads: impl Iterator<Item = (&'a Channel, View)>,
-    ) -> Result<Vec<Option<RocketWithGaps>>, StoreError> {
-        self.with_reader(|connection| {
-            let snapshot = connection.unchecked_transaction()?;
-            reads.map(|(channel, view)| rocket(&snapshot, channel, view)).collect()
-        })
+        channel: &Channel,
+    ) -> Result<Option<RocketInBothViews>, StoreError> {
+        match self.rocket_in_short(channel)? {
+            Ok(found) => Ok(found),
+            Err(TooManyRows) => self.rocket_at_length(channel).await,
+        }
     }
 
     /// See [`Store::rockets`](crate::store::Store::rockets).
     pub fn rockets(&self, query: &RocketQuery) -> Result<Page, StoreError> {
         if query.view == View::BestEffort
             && query.searches_fleet()
-            && let Some(page) = self.read_cache(|columns, _| columns.page(query))?
+            && let Some(mut page) = self.read_cache(|columns, _| columns.page(query))?
+            && self.add_losses_to_cached(&mut page.rockets)?
         {
             return Ok(page);
         }
@@ -82,7 +106,9 @@ impl SqliteStore {
                     read_part(&snapshot, query, part, remaining, &mut rockets)?;
                 }
             }
-            Ok(page::page(query, rockets))
+            let mut page = page::page(query, rockets);
+            losses::add_losses(&snapshot, &mut page.rockets)?;
+            Ok(page)
         })
     }
 }
@@ -150,22 +176,41 @@ impl SqliteStore {
     }
 }
 
+/// How many rows of a channel's losses and ranges are read at once on a thread that serves others
+/// too. They take less than a millisecond.
+const MAX_SHORT_ROWS: usize = 500;
+
+/// The losses of a channel, and the ranges that the exact view reaches across them, have too many
+/// rows for a short read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooManyRows;
+
+/// The result of a short read; none if the channel is unknown.
+pub(super) type ShortRead = Result<Option<RocketInBothViews>, TooManyRows>;
+
 fn rocket(
-    connection: &Connection,
+    snapshot: &Connection,
     channel: &Channel,
-    view: View,
-) -> Result<Option<RocketWithGaps>, StoreError> {
-    let sql = format!("SELECT {ROCKET_COLUMNS} FROM {} WHERE channel = ?1", page::table(view));
-    let mut statement = connection.prepare_cached(&sql)?;
-    // While this query is open, so is its snapshot: the gaps are from the same state as the row.
+    max_rows: usize,
+) -> Result<ShortRead, StoreError> {
+    let sql = format!("SELECT {ROCKET_COLUMNS} FROM rockets WHERE channel = ?1");
+    let mut statement = snapshot.prepare_cached(&sql)?;
     let mut found = statement.query(params![channel.as_str()])?;
     let Some(row) = found.next()? else {
-        return Ok(None);
+        return Ok(Ok(None));
     };
-    let rocket = rows::rocket(row)?;
-    let gaps =
-        if rocket.progress.missing() == 0 { Vec::new() } else { first_gaps(connection, channel)? };
-    Ok(Some(RocketWithGaps { rocket, gaps }))
+    let mut rocket = rows::rocket(row)?;
+    if rocket.progress.missing() == 0 {
+        let exact = rocket.state.clone();
+        let best_effort = RocketWithGaps { rocket, gaps: Vec::new() };
+        return Ok(Ok(Some(RocketInBothViews { best_effort, exact })));
+    }
+    let Some(prefix) = losses::exact_prefix(snapshot, channel, max_rows)? else {
+        return Ok(Err(TooManyRows));
+    };
+    rocket.progress.add_losses(&prefix);
+    let best_effort = RocketWithGaps { rocket, gaps: first_gaps(snapshot, channel)? };
+    Ok(Ok(Some(RocketInBothViews { best_effort, exact: prefix.state(View::Exact) })))
 }
 
 fn first_gaps(connection: &Connection, channel: &Channel) -> Result<Vec<(i64, i64)>, StoreError> {

@@ -45,8 +45,9 @@ fn upsert_rocket_speed() -> String {
 const ADD_RANGE: &str = "
     INSERT INTO processed_ranges (channel, first_msg, last_msg, speed_change, launch_msg,
     launch_type, mission_msg,
-                                  mission, exploded_msg, exploded_reason, latest_time)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+                                  mission, exploded_msg, exploded_reason, latest_time,
+                                  first_received)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
 
 /// It has the parameters of [`ADD_RANGE`]. The row exists: the transaction has loaded or validated
 /// it.
@@ -54,7 +55,7 @@ const GROW_RANGE: &str = "
     UPDATE processed_ranges SET last_msg = ?3, speed_change = ?4, launch_msg = ?5, launch_type =
     ?6, mission_msg = ?7,
                                 mission = ?8, exploded_msg = ?9, exploded_reason = ?10,
-                                latest_time = ?11
+                                latest_time = ?11, first_received = ?12
     WHERE channel = ?1 AND first_msg = ?2";
 
 const DELETE_RANGE: &str = "DELETE FROM processed_ranges WHERE channel = ?1 AND first_msg = ?2";
@@ -66,7 +67,7 @@ pub struct SqliteWriter {
     pub(super) checkpoints: Option<Checkpoints>,
     pub(super) connection: ConnectionHandle,
     failures: Failures,
-    cache: Arc<Cache>,
+    pub(super) cache: Arc<Cache>,
     range_cache: RangeCache<()>,
     /// The version of the database that the range cache belongs to.
     version: Option<Version>,
@@ -189,8 +190,9 @@ impl SqliteWriter {
             .prepare_cached(&self.statements.upsert_rocket_speed)?
             .execute(params!["", 0, no_time, no_time, 0, 0, 0])?;
         let no_text = None::<&str>;
-        let range =
-            params!["", 1, 1, 0, no_text, no_text, no_text, no_text, no_text, no_text, no_time];
+        let range = params![
+            "", 1, 1, 0, no_text, no_text, no_text, no_text, no_text, no_text, no_time, no_time
+        ];
         transaction.prepare_cached(ADD_RANGE)?.execute(range)?;
         transaction.execute_batch("ROLLBACK TO probe; RELEASE probe")?;
         let user_version: i64 =
@@ -210,7 +212,8 @@ struct BatchStatements<'t> {
     add_range: CachedStatement<'t>,
     upsert_rocket: CachedStatement<'t>,
     upsert_rocket_speed: CachedStatement<'t>,
-    now: [u8; 27],
+    now: Timestamp,
+    now_text: [u8; 27],
 }
 
 impl<'t> BatchStatements<'t> {
@@ -226,7 +229,8 @@ impl<'t> BatchStatements<'t> {
             add_range: transaction.prepare_cached(ADD_RANGE)?,
             upsert_rocket: transaction.prepare_cached(&statements.upsert_rocket)?,
             upsert_rocket_speed: transaction.prepare_cached(&statements.upsert_rocket_speed)?,
-            now: now.to_text(),
+            now,
+            now_text: now.to_text(),
         })
     }
 
@@ -247,7 +251,7 @@ impl<'t> BatchStatements<'t> {
             Some(ranges) => ranges,
             None => self.load(group)?,
         };
-        let joined = group.join(near, outcomes);
+        let joined = group.join(near, self.now, outcomes);
         self.store_ranges(channel, &joined)?;
         cached.apply(&joined);
         if let Some(applied) = &joined.applied {
@@ -323,7 +327,7 @@ impl<'t> BatchStatements<'t> {
             channel.as_str(),
             speed_change,
             ascii(&latest_update),
-            ascii(&self.now),
+            ascii(&self.now_text),
             applied.processed,
             applied.complete_through,
             applied.highest,
@@ -364,6 +368,7 @@ fn store_range(
         number(explosion),
         text(explosion),
         ascii(&latest_time.to_text()),
+        ascii(&range.first_received.to_text()),
     ])?;
     Ok(())
 }
@@ -396,10 +401,10 @@ impl SqliteWriter {
         let mut connection = self.connection.guard();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let open = self.cache.commits.begin(|| Version::of(generation, &transaction));
-        transaction.execute(
-            "DELETE FROM processed_ranges WHERE channel = ?1",
-            params![channel.as_str()],
-        )?;
+        for table in ["processed_ranges", "losses"] {
+            let sql = format!("DELETE FROM {table} WHERE channel = ?1");
+            transaction.execute(&sql, params![channel.as_str()])?;
+        }
         let now = Timestamp::from_system_time(SystemTime::now());
         transaction.execute(
             "DELETE FROM rockets_forgotten WHERE forgotten_at < ?1",

@@ -58,7 +58,8 @@ fn the_example_is_taken_once(backend: Backend) {
             "latestExplodedMessage": null, "latestUpdate": "2022-02-02T18:39:05.863370Z",
             "lastReceived": null,
             "messages": {
-                "processed": 1, "completeThrough": 1, "highest": 1, "missing": 0, "gaps": [],
+                "processed": 1, "completeThrough": 1, "highest": 1, "missing": 0,
+                "exactThrough": 1, "lost": 0, "gaps": [],
             },
         })
     );
@@ -108,7 +109,8 @@ fn both_views_differ_while_a_gap_is_open(backend: Backend) {
             "explodedReason": null, "latestMissionMessage": null, "latestExplodedMessage": null,
             "latestUpdate": null,
             "messages": {
-                "processed": 1, "completeThrough": 0, "highest": 3, "missing": 2, "gaps": [[1, 2]],
+                "processed": 1, "completeThrough": 0, "highest": 3, "missing": 2,
+                "exactThrough": 0, "lost": 0, "gaps": [[1, 2]],
             },
         })
     );

@@ -64,9 +64,19 @@ fn reports_say_what_the_views_say(backend: Backend) {
     let explosions =
         json!([{ "reason": "a \"big\" bang, twice", "rockets": 1, "latestUpdate": time }]);
     assert_eq!(rows("explosions"), explosions);
+    // The range above the gap has the latest message.
+    let since = |channel: &str| {
+        app.client().get(&format!("/rockets/{channel}")).json()["lastReceived"].clone()
+    };
     let gaps = json!([
-        { "channel": "a", "firstMissing": 2, "lastMissing": 3, "afterTime": time },
-        { "channel": "c", "firstMissing": 1, "lastMissing": 2, "afterTime": null },
+        {
+            "channel": "a", "firstMissing": 2, "lastMissing": 3, "afterTime": time,
+            "since": since("a"), "lost": 0,
+        },
+        {
+            "channel": "c", "firstMissing": 1, "lastMissing": 2, "afterTime": null,
+            "since": since("c"), "lost": 0,
+        },
     ]);
     assert_eq!(rows("gaps"), gaps);
     client.get("/reports/rockets").problem(404);
@@ -177,11 +187,13 @@ fn a_channel_of_many_gaps_is_reported_in_little_memory(backend: Backend) {
         assert_eq!(client.post_lines(lines.as_bytes()).json()["applied"], 20_000);
     }
     let before = peak_kibibytes();
-    let report = client.get("/reports/gaps").json();
+    let mut report = client.get("/reports/gaps").json();
+    let row = report["rows"][9_999].as_object_mut().unwrap();
+    assert!(row.remove("since").unwrap().is_string());
     assert_eq!(
-        report["rows"][9_999],
+        json!(row),
         json!({ "channel": "g", "firstMissing": 19_999, "lastMissing": 19_999,
-                                              "afterTime": "2022-02-02T19:39:06.000000Z" })
+                "afterTime": "2022-02-02T19:39:06.000000Z", "lost": 0 })
     );
     // 120,000 gaps in memory take half a gigabyte. Other tests run in this process too.
     let grown = peak_kibibytes() - before;
@@ -201,7 +213,7 @@ fn peak_in(status: &str) -> Option<u64> {
 
 /// Gives a channel a gap below each even number.
 fn make_gaps(app: &App, backend: Backend, gaps: u32) {
-    let values = "2 * n, 2 * n, 1, '2022-02-02T19:39:06.000000Z'";
+    let time = "'2022-02-02T19:39:06.000000Z'";
     match backend {
         Backend::Postgres | Backend::Citus => {
             let bucket = "SELECT (array_agg(bucket ORDER BY bucket))
@@ -210,8 +222,10 @@ fn make_gaps(app: &App, backend: Backend, gaps: u32) {
             let bucket = &query(&app.database_argument(), bucket)[0]["bucket"];
             let insert = format!(
                 "INSERT INTO processed_ranges
-                     (bucket, channel, first_msg, last_msg, speed_change, latest_time)
-                 SELECT {bucket}, 'g', {values}::timestamptz FROM generate_series(1, {gaps}) AS n"
+                     (bucket, channel, first_msg, last_msg, speed_change, latest_time,
+                      first_received)
+                 SELECT {bucket}, 'g', 2 * n, 2 * n, 1, {time}::timestamptz, {time}::timestamptz
+                 FROM generate_series(1, {gaps}) AS n"
             );
             execute(&app.database_argument(), &insert);
         }
@@ -220,8 +234,8 @@ fn make_gaps(app: &App, backend: Backend, gaps: u32) {
                 "WITH RECURSIVE numbers(n) AS
                      (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {gaps})
                  INSERT INTO processed_ranges
-                     (channel, first_msg, last_msg, speed_change, latest_time)
-                 SELECT 'g', {values} FROM numbers"
+                     (channel, first_msg, last_msg, speed_change, latest_time, first_received)
+                 SELECT 'g', 2 * n, 2 * n, 1, {time}, {time} FROM numbers"
             );
             sql(&app.database(), &insert);
         }
@@ -236,9 +250,9 @@ fn a_long_report_is_printed_in_little_memory(backend: Backend) {
     const GAPS: u32 = 400_000;
     let app = App::spawn(backend);
     make_gaps(&app, backend, GAPS);
-    let last_cell = "2022-02-02T19:39:06.000000Z";
+    let last_cells = "2022-02-02T19:39:06.000000Z,0";
     let csv_lines = GAPS as usize + 1;
-    let formats = [("table", 10_004, "┘"), ("csv", csv_lines, last_cell), ("json", 1, "]}")];
+    let formats = [("table", 10_004, "┘"), ("csv", csv_lines, last_cells), ("json", 1, "]}")];
     for (format, lines, last) in formats {
         let words = ["report", "gaps", "--format", format, "--database", &app.database_argument()];
         let mut command = program(&words);
