@@ -58,8 +58,8 @@ FROM (SELECT channel, bucket, first_received AS since,
       WINDOW below AS (PARTITION BY channel, bucket ORDER BY first_msg)) AS missing
 WHERE first_missing <= last_missing;
 
--- The columns of rockets, for every channel, as the fold of the messages up to exact_through: the highest number up to which
--- every number is processed or declared lost. Without losses that is the range that starts at 1, or nothing.
+-- The columns of rockets, for every channel, as the fold of the messages up to exact_through: the highest number up to
+-- which every number is processed or declared lost. Without losses that is the range that starts at 1, or nothing.
 DROP VIEW rockets_exact;
 CREATE VIEW rockets_exact AS
 SELECT rocket.channel,

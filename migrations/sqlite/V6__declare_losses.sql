@@ -11,8 +11,8 @@ CREATE TABLE losses (
     PRIMARY KEY (channel, first_msg, last_msg)
 ) STRICT, WITHOUT ROWID;
 
--- The service's own time when it first took a message of the range. Of older ranges it is not known; they have the time of
--- this migration, which is later.
+-- The service's own time when it first took a message of the range. Of older ranges it is not known; they have the time
+-- of this migration, which is later.
 ALTER TABLE processed_ranges ADD COLUMN first_received TEXT NOT NULL DEFAULT '0001-01-01T00:00:00.000000Z';
 UPDATE processed_ranges SET first_received = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now');
 
@@ -38,8 +38,8 @@ FROM (SELECT above.channel                   AS channel,
                                    WHERE others.channel = above.channel AND others.first_msg < above.first_msg)
       WHERE above.first_msg > 1 + coalesce(below.last_msg, 0)) AS missing;
 
--- The columns of rockets, for every channel, as the fold of the messages up to exact_through: the highest number up to which
--- every number is processed or declared lost. Without losses that is the range that starts at 1, or nothing.
+-- The columns of rockets, for every channel, as the fold of the messages up to exact_through: the highest number up to
+-- which every number is processed or declared lost. Without losses that is the range that starts at 1, or nothing.
 DROP VIEW rockets_exact;
 CREATE VIEW rockets_exact AS
 SELECT rocket.channel,
@@ -63,7 +63,8 @@ FROM rockets AS rocket
 LEFT JOIN processed_ranges AS sequence ON sequence.channel = rocket.channel AND sequence.first_msg = 1
 WHERE NOT EXISTS (SELECT 1 FROM losses WHERE losses.channel = rocket.channel)
 UNION ALL
--- With casts, because SQLite reads only what a page in the order of the channels needs if both parts have the same affinities.
+-- With casts, because the columns of both parts must have the same affinities: only then does SQLite merge the parts in
+-- the order of their channels, and reads no more than a page of them needs.
 SELECT channel,
        CASE WHEN exploded_msg IS NOT NULL THEN 'exploded'
             WHEN launch_msg   IS NOT NULL THEN 'launched'

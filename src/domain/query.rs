@@ -1,6 +1,8 @@
 //! A query for a page of rockets, for both engines: order, filters, and the end of the previous
 //! page.
 
+use std::time::Duration;
+
 use crate::domain::losses::Loss;
 use crate::domain::rocket::{Rocket, RocketState, Status, View};
 use crate::domain::text::{Channel, Text};
@@ -104,29 +106,117 @@ pub enum SortKey {
     Text(String),
 }
 
-/// Filters by equality: a rocket must match all that are given.
+/// Filters: a rocket must match all that are given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filters {
     /// Only this channel.
     pub channel: Option<Channel>,
-    /// Only this type.
-    pub rocket_type: Option<Text>,
-    /// Only this mission.
-    pub mission: Option<Text>,
-    /// Only this status.
-    pub status: Option<Status>,
+    /// Only channels that start with these bytes.
+    pub channel_prefix: Option<Text>,
+    /// Only these types, if there are any.
+    pub rocket_types: Vec<Text>,
+    /// Only these missions, if there are any.
+    pub missions: Vec<Text>,
+    /// Only these statuses, if there are any.
+    pub statuses: Vec<Status>,
+    /// Only rockets with gaps, or only those without.
+    pub missing: Option<bool>,
+    /// Only rockets that have been silent for this long.
+    pub silent_for: Option<SilentFor>,
 }
 
 impl Filters {
-    /// Whether a rocket in this state matches, apart from its channel.
-    pub fn match_state(&self, state: &RocketState) -> bool {
-        fn matches<T: PartialEq>(filter: &Option<T>, actual: Option<&T>) -> bool {
-            filter.as_ref().is_none_or(|wanted| Some(wanted) == actual)
+    /// Whether a rocket matches at this time.
+    pub fn matches(&self, rocket: &Rocket, now: Timestamp) -> bool {
+        fn is_one_of<T: PartialEq>(wanted: &[T], actual: Option<&T>) -> bool {
+            wanted.is_empty() || actual.is_some_and(|actual| wanted.contains(actual))
         }
-        matches(&self.rocket_type, state.rocket_type.as_ref())
-            && matches(&self.mission, state.mission.as_ref())
-            && matches(&self.status, Some(&state.status))
+        let Rocket { channel, state, last_received, progress } = rocket;
+        self.matches_channel(channel)
+            && is_one_of(&self.rocket_types, state.rocket_type.as_ref())
+            && is_one_of(&self.missions, state.mission.as_ref())
+            && is_one_of(&self.statuses, Some(&state.status))
+            && self.missing.is_none_or(|missing| missing == (progress.missing() > 0))
+            && self.silent_cutoff(now).is_none_or(|cutoff| *last_received <= cutoff)
     }
+
+    pub fn matches_channel(&self, channel: &Channel) -> bool {
+        self.channel.as_ref().is_none_or(|wanted| wanted == channel)
+            && self
+                .channel_prefix
+                .as_ref()
+                .is_none_or(|prefix| channel.as_str().starts_with(prefix.as_str()))
+    }
+
+    /// Rockets that are silent at this time were last received at the cutoff or before; none if
+    /// all rockets match.
+    pub fn silent_cutoff(&self, now: Timestamp) -> Option<Timestamp> {
+        self.silent_for.map(|silent_for| silent_for.cutoff(now))
+    }
+}
+
+/// How long a rocket has been silent at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SilentFor {
+    seconds: u64,
+}
+
+impl SilentFor {
+    const SECONDS_PER_DAY: u64 = 86_400;
+    const MAX_DAYS: u64 = 36_500;
+
+    /// Reads an integer of at least 1 and a unit, such as `90s`, `15m`, `2h` or `7d`. The error is
+    /// the second half of a sentence ("must …").
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let error = || {
+            format!(
+                "must be an integer and a unit, such as 90s, 15m, 2h or 7d; from 1s to {}d",
+                Self::MAX_DAYS
+            )
+        };
+        let (count, unit) =
+            text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(error)?;
+        let seconds_per_unit = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            "d" => Self::SECONDS_PER_DAY,
+            _ => return Err(error()),
+        };
+        // The parser would accept a sign.
+        let is_number = count.bytes().all(|byte| byte.is_ascii_digit());
+        let count: Option<u64> = if is_number { count.parse().ok() } else { None };
+        let seconds = count.and_then(|count| count.checked_mul(seconds_per_unit));
+        let seconds = seconds.ok_or_else(error)?;
+        let is_valid = (1..=Self::MAX_DAYS * Self::SECONDS_PER_DAY).contains(&seconds);
+        is_valid.then_some(Self { seconds }).ok_or_else(error)
+    }
+
+    pub fn seconds(self) -> u64 {
+        self.seconds
+    }
+
+    pub fn duration(self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+
+    /// A rocket that is silent at this time was last received at the cutoff or before.
+    pub fn cutoff(self, now: Timestamp) -> Timestamp {
+        now.minus(self.duration())
+    }
+}
+
+/// The lowest text that is higher than every text with this prefix; none if there is no such text.
+/// Texts compare by their UTF-8 bytes, which is the order of their scalar values.
+pub fn prefix_successor(prefix: &str) -> Option<String> {
+    let mut rest = prefix.chars();
+    while let Some(last) = rest.next_back() {
+        // A range of chars skips the surrogates.
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            return Some(rest.as_str().to_owned() + next.encode_utf8(&mut [0; 4]));
+        }
+    }
+    None
 }
 
 /// A position in a sorted list: just after this rocket.
@@ -146,6 +236,8 @@ pub struct RocketQuery {
     pub sort: Sort,
     pub order: Order,
     pub filters: Filters,
+    /// The time at which rockets are silent or not.
+    pub now: Timestamp,
     /// The end of the previous page.
     pub after: Option<Position>,
     /// The maximum number of rockets on the page.
@@ -153,11 +245,21 @@ pub struct RocketQuery {
 }
 
 impl RocketQuery {
-    /// Whether all rockets must be searched or sorted for a page. They are stored in the order of
-    /// their channels.
+    /// Whether rockets other than those of the page must be searched or sorted. Rockets are stored
+    /// in the order of their channels.
     pub fn searches_fleet(&self) -> bool {
-        let Filters { channel, rocket_type, mission, status } = &self.filters;
-        let is_filtered = rocket_type.is_some() || mission.is_some() || status.is_some();
+        let Filters {
+            channel,
+            channel_prefix: _,
+            rocket_types,
+            missions,
+            statuses,
+            missing,
+            silent_for,
+        } = &self.filters;
+        let is_filtered = !(rocket_types.is_empty() && missions.is_empty() && statuses.is_empty())
+            || missing.is_some()
+            || silent_for.is_some();
         channel.is_none() && (is_filtered || self.sort != Sort::Channel)
     }
 }
@@ -254,5 +356,83 @@ impl RocketInBothViews {
             best_effort.rocket.state = exact;
         }
         best_effort
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_successor_is_above_every_text_with_the_prefix_and_nothing_else() {
+        for (prefix, successor) in [
+            ("a", Some("b")),
+            ("az", Some("a{")),
+            ("~", Some("\u{7f}")),
+            ("\u{7f}", Some("\u{80}")),
+            ("é", Some("ê")),
+            ("a\u{d7ff}", Some("a\u{e000}")),
+            ("\u{ffff}", Some("\u{10000}")),
+            ("🚀", Some("🚁")),
+            ("a\u{10ffff}", Some("b")),
+            ("a\u{d7ff}\u{10ffff}\u{10ffff}", Some("a\u{e000}")),
+            ("\u{10ffff}", None),
+            ("\u{10ffff}\u{10ffff}", None),
+        ] {
+            let found = prefix_successor(prefix);
+            assert_eq!(found.as_deref(), successor, "{prefix:?}");
+            let highest = prefix.to_owned() + &"\u{10ffff}".repeat(3);
+            assert!(found.is_none_or(|successor| highest < successor && *prefix < *successor));
+        }
+    }
+
+    #[test]
+    fn silences_are_integers_with_a_unit_within_bounds() {
+        for (text, seconds) in [
+            ("1s", 1),
+            ("90s", 90),
+            ("15m", 900),
+            ("2h", 7_200),
+            ("7d", 604_800),
+            ("007s", 7),
+            ("36500d", 3_153_600_000),
+            ("3153600000s", 3_153_600_000),
+        ] {
+            assert_eq!(SilentFor::parse(text).unwrap().seconds(), seconds, "{text}");
+        }
+        for text in [
+            "",
+            "s",
+            "0s",
+            "0d",
+            "7",
+            "1",
+            "-1s",
+            "+1s",
+            "1.5h",
+            " 1s",
+            "1 s",
+            "1s ",
+            "1S",
+            "1w",
+            "1ms",
+            "s1",
+            "١s",
+            "1é",
+            "36501d",
+            "3153600001s",
+            "18446744073709551615d",
+            "99999999999999999999999s",
+        ] {
+            let error = SilentFor::parse(text).unwrap_err();
+            assert!(error.starts_with("must be an integer and a unit"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cutoff_never_leaves_the_years_that_a_timestamp_can_have() {
+        let longest = SilentFor::parse("36500d").unwrap();
+        assert_eq!(longest.cutoff(Timestamp::FIRST), Timestamp::FIRST);
     }
 }

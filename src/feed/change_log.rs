@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::domain::query::Filters;
 use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
+use crate::domain::timestamp::Timestamp;
 use crate::store::changes::ChangeHint;
 
 /// The maximum number of retained changes, one per rocket.
@@ -72,18 +73,18 @@ impl RocketChange {
     /// unknown whether the rocket matched before, the follower may learn that a rocket is gone that
     /// it never received.
     pub fn delivery(&self, filters: &Filters, position: u64) -> Delivery {
-        if filters.channel.as_ref().is_some_and(|channel| *channel != self.channel) {
+        if !filters.matches_channel(&self.channel) {
             return Delivery::Nothing;
         }
         let Some(rocket) = &self.rocket else {
             return if position < self.marks.created { Delivery::Nothing } else { Delivery::Gone };
         };
-        if filters.match_state(&rocket.state) {
+        if filters.matches(rocket, Timestamp::FIRST) {
             return Delivery::Rocket;
         }
-        let may_have_left = (filters.rocket_type.is_some() && self.marks.rocket_type > position)
-            || (filters.mission.is_some() && self.marks.mission > position)
-            || (filters.status.is_some() && self.marks.status > position);
+        let may_have_left = (!filters.rocket_types.is_empty() && self.marks.rocket_type > position)
+            || (!filters.missions.is_empty() && self.marks.mission > position)
+            || (!filters.statuses.is_empty() && self.marks.status > position);
         if may_have_left && position >= self.marks.created {
             Delivery::Gone
         } else {
@@ -200,7 +201,6 @@ mod tests {
     use super::*;
     use crate::domain::rocket::{Progress, RocketState, Status};
     use crate::domain::text::Text;
-    use crate::domain::timestamp::Timestamp;
 
     fn channel(name: &str) -> Channel {
         Channel::new(name.to_owned()).unwrap()
@@ -220,7 +220,7 @@ mod tests {
     }
 
     fn of_mission(name: &str) -> Filters {
-        Filters { mission: Some(Text::new(name.to_owned()).unwrap()), ..Filters::default() }
+        Filters { missions: vec![Text::new(name.to_owned()).unwrap()], ..Filters::default() }
     }
 
     /// The delivery of the latest change to a follower at this position.
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(delivery(&log, &of_mission("y"), 2), Delivery::Rocket);
         let other = Filters { channel: Some(channel("b")), ..of_mission("x") };
         assert_eq!(delivery(&log, &other, 1), Delivery::Nothing);
-        let awaiting = Filters { status: Some(Status::Exploded), ..Filters::default() };
+        let awaiting = Filters { statuses: vec![Status::Exploded], ..Filters::default() };
         assert_eq!(delivery(&log, &awaiting, 1), Delivery::Nothing, "its status never changed");
     }
 

@@ -350,7 +350,7 @@ impl Columns {
             descending,
             row: usize::MAX,
         });
-        let Some(matches) = self.filter(&query.filters) else { return Vec::new() };
+        let Some(matches) = self.filter(&query.filters, query.now) else { return Vec::new() };
         let limit = query.limit + 1;
         let mut first = BinaryHeap::with_capacity(limit + 1);
         for row in (0..self.status.len()).filter(|row| matches(*row)) {
@@ -370,23 +370,36 @@ impl Columns {
         first.into_sorted_vec().into_iter().map(|position| position.row).collect()
     }
 
-    /// A function that returns whether a row matches; none if no row can match.
-    fn filter(&self, filters: &Filters) -> Option<impl Fn(usize) -> bool> {
-        let Filters { channel, rocket_type, mission, status } = filters;
-        // A text that is in no row is in no rocket.
-        let id = |text: &Option<Text>| match text {
-            Some(text) => self.texts.find(text).map(Some),
-            None => Some(None),
-        };
-        let (rocket_type, mission, status) = (id(rocket_type)?, id(mission)?, *status);
-        let channel = channel.as_ref().map(Channel::as_str);
+    /// A function that returns whether a row matches at this time; none if no row can match.
+    fn filter<'c>(
+        &'c self,
+        filters: &'c Filters,
+        now: Timestamp,
+    ) -> Option<impl Fn(usize) -> bool + 'c> {
+        let rocket_types = self.ids(&filters.rocket_types)?;
+        let missions = self.ids(&filters.missions)?;
+        let cutoff = filters.silent_cutoff(now);
+        let channel = filters.channel.as_ref().map(Channel::as_str);
+        let prefix = filters.channel_prefix.as_ref().map(Text::as_str);
+        let (statuses, missing) = (&filters.statuses, filters.missing);
         Some(move |row: usize| {
-            let Some(row_status) = self.status[row] else { return false };
-            status.is_none_or(|status| status == row_status)
-                && (rocket_type.is_none() || rocket_type == self.rocket_type[row])
-                && (mission.is_none() || mission == self.mission[row])
+            let Some(status) = self.status[row] else { return false };
+            let has_gaps = || self.rest[row].highest > self.rest[row].processed;
+            (statuses.is_empty() || statuses.contains(&status))
+                && (rocket_types.is_empty() || rocket_types.contains(&self.rocket_type[row]))
+                && (missions.is_empty() || missions.contains(&self.mission[row]))
+                && cutoff.is_none_or(|cutoff| self.last_received[row] <= cutoff)
+                && missing.is_none_or(|missing| missing == has_gaps())
                 && channel.is_none_or(|channel| channel == self.channels.name(row))
+                && prefix.is_none_or(|prefix| self.channels.name(row).starts_with(prefix))
         })
+    }
+
+    /// The ids of texts, without those that no rocket has; none if no rocket has any of them.
+    fn ids(&self, texts: &[Text]) -> Option<Vec<TextId>> {
+        let ids: Vec<TextId> =
+            texts.iter().map(|text| self.texts.find(text)).filter(Option::is_some).collect();
+        (texts.is_empty() || !ids.is_empty()).then_some(ids)
     }
 
     fn rocket(&self, row: usize) -> Rocket {
@@ -598,8 +611,8 @@ mod tests {
     }
 
     fn query(sort: Sort, order: Order) -> RocketQuery {
-        let filters = Filters::default();
-        RocketQuery { view: View::BestEffort, sort, order, filters, after: None, limit: 2 }
+        let (filters, now) = (Filters::default(), Timestamp::FIRST);
+        RocketQuery { view: View::BestEffort, sort, order, filters, now, after: None, limit: 2 }
     }
 
     /// The channels of all pages.
@@ -633,9 +646,12 @@ mod tests {
             assert_eq!(pages(&columns, query(sort, order)), expected, "{sort:?} {order:?}");
         }
         let mut filtered = query(Sort::Speed, Order::Asc);
-        filtered.filters.mission = Some(Text::new("x".to_owned()).unwrap());
+        let missions = |names: &[&'static str]| -> Vec<Text> {
+            names.iter().map(|name| Text::new(*name).unwrap()).collect()
+        };
+        filtered.filters.missions = missions(&["nowhere", "x"]);
         assert_eq!(pages(&columns, filtered.clone()), ["c", "d"]);
-        filtered.filters.mission = Some(Text::new("nowhere".to_owned()).unwrap());
+        filtered.filters.missions = missions(&["nowhere"]);
         assert!(pages(&columns, filtered).is_empty());
     }
 

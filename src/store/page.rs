@@ -3,9 +3,11 @@
 //! A page is read in up to two parts, each in the order of an index: first the rockets with a sort
 //! key, then those without.
 
-use crate::domain::query::{Filters, Order, Page, Position, RocketQuery, Sort, SortKey};
+use std::cmp::Ordering;
+
+use crate::domain::query::{Order, Page, Position, RocketQuery, Sort, SortKey, prefix_successor};
 use crate::domain::rocket::{Rocket, View};
-use crate::domain::text::Channel;
+use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
 
 /// The table or view with this view of the rockets.
@@ -65,7 +67,27 @@ pub(super) fn page(query: &RocketQuery, mut rockets: Vec<Rocket>) -> Page {
 pub(super) enum Parameter {
     Integer(i64),
     Text(String),
+    /// Any number of texts in one parameter, so that their number doesn't change the statement: the
+    /// cache of prepared statements is small.
+    Texts(Vec<String>),
     Time(Timestamp),
+}
+
+/// What the engines write differently.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Dialect {
+    Sqlite,
+    Postgres,
+}
+
+impl Dialect {
+    /// The condition that a column has one of the texts of a parameter.
+    fn is_one_of(self, column: &str, placeholder: &str) -> String {
+        match self {
+            Self::Sqlite => format!("{column} IN (SELECT value FROM json_each({placeholder}))"),
+            Self::Postgres => format!("{column} = ANY({placeholder})"),
+        }
+    }
 }
 
 /// A statement that reads a part of a page. Its parameters are `$1`, `$2` and so on.
@@ -81,11 +103,11 @@ pub(super) struct PartStatement {
 
 impl PartStatement {
     /// Selects at most `limit` rockets of a part.
-    pub(super) fn new(query: &RocketQuery, part: Part, limit: i64) -> Self {
+    pub(super) fn new(query: &RocketQuery, part: Part, limit: i64, dialect: Dialect) -> Self {
         let key = column(query.sort);
-        let (direction, beyond) = match query.order {
-            Order::Asc => ("ASC", ">"),
-            Order::Desc => ("DESC", "<"),
+        let direction = match query.order {
+            Order::Asc => "ASC",
+            Order::Desc => "DESC",
         };
         let by_channel = part == Part::Unkeyed || query.sort == Sort::Channel;
         let order = if by_channel {
@@ -95,7 +117,7 @@ impl PartStatement {
         };
         let mut statement =
             Self { conditions: Vec::new(), order, limit: String::new(), parameters: Vec::new() };
-        statement.filter(&query.filters);
+        statement.filter(query, dialect);
         if part == Part::Unkeyed {
             statement.conditions.push(format!("{key} IS NULL"));
         } else if query.sort.nullable(query.view) && query.after.is_none() {
@@ -106,19 +128,28 @@ impl PartStatement {
             .after
             .as_ref()
             .filter(|after| (after.key == SortKey::Null) == (part == Part::Unkeyed));
-        if let Some(after) = after {
-            let condition = match parameter(query.sort, &after.key).filter(|_| !by_channel) {
-                Some(key_value) => {
-                    let (key_value, channel) =
-                        (statement.parameter(key_value), statement.channel(&after.channel));
-                    format!("({key}, channel) {beyond} ({key_value}, {channel})")
-                }
-                None => format!("channel {beyond} {}", statement.channel(&after.channel)),
-            };
-            statement.conditions.push(condition);
+        let keyed_after = after.and_then(|after| Some((after, parameter(query.sort, &after.key)?)));
+        match keyed_after.filter(|_| !by_channel) {
+            Some((after, key_value)) => {
+                statement.channels(ChannelRange::new(query, None));
+                statement.beyond(query, &after.channel, key_value);
+            }
+            None => statement.channels(ChannelRange::new(query, after)),
         }
         statement.limit = statement.parameter(Parameter::Integer(limit));
         statement
+    }
+
+    /// Only rockets beyond this key and channel.
+    fn beyond(&mut self, query: &RocketQuery, channel: &Channel, key_value: Parameter) {
+        let key = column(query.sort);
+        let beyond = match query.order {
+            Order::Asc => ">",
+            Order::Desc => "<",
+        };
+        let (key_value, channel) =
+            (self.parameter(key_value), self.text(channel.as_str().to_owned()));
+        self.conditions.push(format!("({key}, channel) {beyond} ({key_value}, {channel})"));
     }
 
     pub(super) fn sql(&self, columns: &str, view: View) -> String {
@@ -131,29 +162,88 @@ impl PartStatement {
         format!("SELECT {columns} FROM {} {filter} ORDER BY {order} LIMIT {limit}", table(view))
     }
 
-    fn filter(&mut self, filters: &Filters) {
-        let Filters { channel, rocket_type, mission, status } = filters;
-        for (column, wanted) in [
-            ("channel", channel.as_ref().map(Channel::as_str)),
-            ("type", rocket_type.as_ref().map(|text| text.as_str())),
-            ("mission", mission.as_ref().map(|text| text.as_str())),
-            ("status", status.map(|status| status.name())),
-        ] {
-            if let Some(wanted) = wanted {
-                let placeholder = self.parameter(Parameter::Text(wanted.to_owned()));
-                self.conditions.push(format!("{column} = {placeholder}"));
-            }
+    fn filter(&mut self, query: &RocketQuery, dialect: Dialect) {
+        let filters = &query.filters;
+        if let Some(channel) = &filters.channel {
+            self.is_one_of("channel", vec![channel.as_str().to_owned()], dialect);
+        }
+        let texts = |texts: &[Text]| texts.iter().map(|text| text.as_str().to_owned()).collect();
+        self.is_one_of("type", texts(&filters.rocket_types), dialect);
+        self.is_one_of("mission", texts(&filters.missions), dialect);
+        let statuses = filters.statuses.iter().map(|status| status.name().to_owned());
+        self.is_one_of("status", statuses.collect(), dialect);
+        if let Some(missing) = filters.missing {
+            let condition = if missing { "highest > processed" } else { "highest = processed" };
+            self.conditions.push(condition.to_owned());
+        }
+        if let Some(cutoff) = filters.silent_cutoff(query.now) {
+            let cutoff = self.parameter(Parameter::Time(cutoff));
+            self.conditions.push(format!("last_received <= {cutoff}"));
         }
     }
 
-    fn channel(&mut self, channel: &Channel) -> String {
-        self.parameter(Parameter::Text(channel.as_str().to_owned()))
+    /// Only rockets with one of these values in a column. Without values, all rockets.
+    fn is_one_of(&mut self, column: &str, mut wanted: Vec<String>, dialect: Dialect) {
+        let condition = match wanted.len() {
+            0 => return,
+            1 => format!("{column} = {}", self.text(wanted.remove(0))),
+            _ => dialect.is_one_of(column, &self.parameter(Parameter::Texts(wanted))),
+        };
+        self.conditions.push(condition);
+    }
+
+    /// Only rockets with channels in this range.
+    fn channels(&mut self, range: ChannelRange) {
+        for bound in [range.lower, range.upper].into_iter().flatten() {
+            let channel = self.text(bound.channel);
+            self.conditions.push(format!("channel {} {channel}", bound.operator));
+        }
+    }
+
+    fn text(&mut self, text: String) -> String {
+        self.parameter(Parameter::Text(text))
     }
 
     /// The placeholder of a new parameter.
     fn parameter(&mut self, value: Parameter) -> String {
         self.parameters.push(value);
         format!("${}", self.parameters.len())
+    }
+}
+
+/// The channels that a page can have. There is one bound at either end: of several, SQLite would
+/// start its search at the first one, and a later page would read all pages before it.
+struct ChannelRange {
+    lower: Option<ChannelBound>,
+    upper: Option<ChannelBound>,
+}
+
+/// A comparison with a channel.
+struct ChannelBound {
+    operator: &'static str,
+    channel: String,
+}
+
+impl ChannelRange {
+    /// The channels with the query's prefix, beyond this position in the order of channels.
+    fn new(query: &RocketQuery, after: Option<&Position>) -> Self {
+        let prefix = query.filters.channel_prefix.as_ref().map(Text::as_str);
+        let bound =
+            |operator, channel: &str| ChannelBound { operator, channel: channel.to_owned() };
+        let lower = prefix.map(|prefix| bound(">=", prefix));
+        let upper = prefix.and_then(prefix_successor).map(|channel| bound("<", &channel));
+        let Some(after) = after.map(|after| after.channel.as_str()) else {
+            return Self { lower, upper };
+        };
+        // Channels that aren't beyond the position can't be on the page.
+        let tighter = |known: Option<ChannelBound>, operator, is_outside| match known {
+            Some(known) if after.cmp(&known.channel) == is_outside => Some(known),
+            _ => Some(bound(operator, after)),
+        };
+        match query.order {
+            Order::Asc => Self { lower: tighter(lower, ">", Ordering::Less), upper },
+            Order::Desc => Self { lower, upper: tighter(upper, "<", Ordering::Greater) },
+        }
     }
 }
 

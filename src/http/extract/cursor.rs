@@ -1,4 +1,5 @@
-//! Cursors encode the end of a page and its query, so that a cursor can't continue another query.
+//! Cursors encode the end of a page, and a hash of its query, so that a cursor can't continue
+//! another query.
 //!
 //! A cursor is a JSON array in base64url. It is opaque to clients, and its format may change with
 //! any release.
@@ -7,14 +8,16 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest, Sha256};
 
-use crate::domain::query::{Position, RocketQuery, Sort, SortKey};
+use crate::domain::query::{Filters, Position, RocketQuery, SilentFor, Sort, SortKey};
 use crate::domain::rocket::Status;
 use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
 
-/// The query: sort, order, view, and the filters channel, type, mission and status.
-type QueryParameters = (String, String, String, [Option<String>; 4]);
+/// The number of bytes of a query's hash that a cursor has.
+const HASH_BYTES: usize = 12;
 
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
@@ -24,19 +27,27 @@ enum Key {
     Text(String),
 }
 
-fn query_parameters(query: &RocketQuery) -> QueryParameters {
-    let filters = &query.filters;
-    (
-        query.sort.name().to_owned(),
-        query.order.name().to_owned(),
-        query.view.name().to_owned(),
-        [
-            filters.channel.as_ref().map(ToString::to_string),
-            filters.rocket_type.as_ref().map(ToString::to_string),
-            filters.mission.as_ref().map(ToString::to_string),
-            filters.status.map(|status| status.name().to_owned()),
-        ],
-    )
+/// A hash of the sort, order, view and filters, the same in every process. A hash, because a cursor
+/// with many long filters would not fit into a URL. It protects from mistakes and not from forgery:
+/// a forged cursor is checked like any other.
+fn query_hash(query: &RocketQuery) -> String {
+    let Filters { channel, channel_prefix, rocket_types, missions, statuses, missing, silent_for } =
+        &query.filters;
+    let texts = |texts: &[Text]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let parameters = json!([
+        query.sort.name(),
+        query.order.name(),
+        query.view.name(),
+        channel.as_ref().map(Channel::as_str),
+        channel_prefix.as_ref().map(Text::as_str),
+        texts(rocket_types),
+        texts(missions),
+        statuses.iter().map(|status| status.name()).collect::<Vec<_>>(),
+        missing,
+        // The filter itself: the time up to which it searches is another one for each page.
+        silent_for.map(SilentFor::seconds),
+    ]);
+    URL_SAFE_NO_PAD.encode(&Sha256::digest(parameters.to_string())[..HASH_BYTES])
 }
 
 /// The cursor of the page after the position.
@@ -46,7 +57,7 @@ pub(in crate::http) fn encode(query: &RocketQuery, position: &Position) -> Strin
         SortKey::Integer(integer) => Key::Integer(*integer),
         SortKey::Text(text) => Key::Text(text.clone()),
     };
-    let json = serde_json::to_vec(&(query_parameters(query), key, position.channel.as_str()));
+    let json = serde_json::to_vec(&(query_hash(query), key, position.channel.as_str()));
     URL_SAFE_NO_PAD.encode(
         json.unwrap_or_else(|error| unreachable!("a tuple of texts and numbers is JSON: {error}")),
     )
@@ -55,9 +66,9 @@ pub(in crate::http) fn encode(query: &RocketQuery, position: &Position) -> Strin
 /// The position that a cursor encodes, if it belongs to the query.
 pub(in crate::http) fn decode(cursor: &str, query: &RocketQuery) -> Result<Position, String> {
     let json = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| invalid_cursor())?;
-    let (parameters, key, channel): (QueryParameters, Key, String) =
+    let (hash, key, channel): (String, Key, String) =
         serde_json::from_slice(&json).map_err(|_| invalid_cursor())?;
-    if parameters != query_parameters(query) {
+    if hash != query_hash(query) {
         return Err(
             "belongs to a different sort, order, view or filter: repeat those of the page \
                     that returned it"

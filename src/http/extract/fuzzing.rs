@@ -22,8 +22,8 @@ pub fn cursor(input: &[u8]) {
     let sort = *Sort::ALL.get(usize::from(first % 6)).unwrap();
     let order = if first & 0x40 == 0 { Order::Asc } else { Order::Desc };
     let view = if first & 0x80 == 0 { View::BestEffort } else { View::Exact };
-    let query =
-        RocketQuery { view, sort, order, filters: Filters::default(), after: None, limit: 1 };
+    let (filters, now) = (Filters::default(), Timestamp::FIRST);
+    let query = RocketQuery { view, sort, order, filters, now, after: None, limit: 1 };
     let raw = std::str::from_utf8(rest).map(str::to_owned).unwrap_or_default();
     for cursor in [raw, URL_SAFE_NO_PAD.encode(rest)] {
         let Ok(position) = cursors::decode(&cursor, &query) else { continue };
@@ -45,7 +45,7 @@ pub fn cursor(input: &[u8]) {
 /// A query string: accepted, or rejected with a response of bounded size.
 pub fn query(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
-    match query_strings::rockets(text) {
+    match query_strings::rockets(text, Timestamp::FIRST) {
         Ok(query) => {
             assert!((1..=1_000).contains(&query.limit));
             assert!(query.after.is_none() || text.contains('='));

@@ -1,5 +1,5 @@
-//! Query strings: every parameter must be known, given once, and valid. One response lists all
-//! faults.
+//! Query strings: every parameter must be known, valid, and given once, unless it may be repeated.
+//! One response lists all faults.
 
 use std::borrow::Cow;
 
@@ -7,13 +7,20 @@ use bytestring::ByteString;
 use percent_encoding::percent_decode_str;
 
 use super::cursor;
-use crate::domain::query::{Filters, Order, RocketQuery, Sort};
+use crate::domain::query::{Filters, Order, RocketQuery, SilentFor, Sort};
 use crate::domain::rocket::{Status, View, Views};
 use crate::domain::text::{Channel, Text};
+use crate::domain::timestamp::Timestamp;
 use crate::http::problem::{FieldError, Problem};
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
+
+/// The parameters that may be repeated: either of their values matches. They are not lists in one
+/// parameter, because values can hold commas.
+const REPEATABLE: [&str; 2] = ["type", "mission"];
+/// How often each of them may be given.
+const MAX_REPETITIONS: usize = 50;
 
 /// The maximum number of faults of a query string that a response lists. This and the next bound
 /// the size of the response to a hostile query.
@@ -21,17 +28,29 @@ const MAX_ERRORS: usize = 20;
 /// The maximum number of characters of a parameter's name that a response repeats.
 const MAX_NAME_CHARS: usize = 64;
 
-/// The parameters of `GET /rockets`.
-pub(in crate::http) fn rockets(query_string: &str) -> Result<RocketQuery, Problem> {
-    const KNOWN: [&str; 9] =
-        ["sort", "order", "channel", "type", "mission", "status", "view", "limit", "cursor"];
+/// The parameters of `GET /rockets`, at this time.
+pub(in crate::http) fn rockets(query_string: &str, now: Timestamp) -> Result<RocketQuery, Problem> {
+    const KNOWN: [&str; 12] = [
+        "sort",
+        "order",
+        "channel",
+        "channelPrefix",
+        "type",
+        "mission",
+        "status",
+        "missing",
+        "silentFor",
+        "view",
+        "limit",
+        "cursor",
+    ];
     let mut params = Params::read(query_string, &KNOWN);
     let sort = params.one_of("sort", &Sort::ALL, Sort::name).unwrap_or_default();
     let order = params.one_of("order", &Order::ALL, Order::name).unwrap_or(sort.default_order());
     let filters = params.filters();
     let view = params.view();
     let limit = params.parse("limit", limit).unwrap_or(DEFAULT_LIMIT);
-    let mut query = RocketQuery { view, sort, order, filters, after: None, limit };
+    let mut query = RocketQuery { view, sort, order, filters, now, after: None, limit };
     query.after = params.parse("cursor", |text| cursor::decode(text, &query));
     params.finish()?;
     Ok(query)
@@ -46,11 +65,10 @@ pub(in crate::http) struct EventsQuery {
 
 /// The parameters of `GET /events`.
 pub(in crate::http) fn events(query_string: &str) -> Result<EventsQuery, Problem> {
-    let mut params =
-        Params::read(query_string, &["channel", "type", "mission", "status", "snapshot"]);
+    const KNOWN: [&str; 6] = ["channel", "channelPrefix", "type", "mission", "status", "snapshot"];
+    let mut params = Params::read(query_string, &KNOWN);
     let filters = params.filters();
-    let snapshot = params
-        .one_of("snapshot", &[true, false], |snapshot| if snapshot { "true" } else { "false" });
+    let snapshot = params.flag("snapshot");
     params.finish()?;
     Ok(EventsQuery { filters, snapshot: snapshot.unwrap_or(true) })
 }
@@ -67,6 +85,13 @@ pub(in crate::http) fn rocket(query_string: &str) -> Result<Views, Problem> {
         params.one_of("view", &Views::ALL, Views::name).unwrap_or(Views::One(View::default()));
     params.finish()?;
     Ok(views)
+}
+
+/// Statuses, separated by commas.
+fn statuses(text: &str) -> Result<Vec<Status>, String> {
+    let names = || Status::ALL.map(Status::name).join(", ");
+    let statuses = text.split(',').map(str::parse).collect::<Result<Vec<Status>, ()>>();
+    statuses.map_err(|()| format!("must be one or more of {}, separated by commas", names()))
 }
 
 fn limit(text: &str) -> Result<usize, String> {
@@ -99,7 +124,10 @@ impl<'q> Params<'q> {
                 continue;
             };
             match decode(value) {
-                Some(_) if params.values.iter().any(|(given, _)| given == name) => {
+                Some(_)
+                    if !REPEATABLE.contains(name)
+                        && params.values.iter().any(|(given, _)| given == name) =>
+                {
                     params.add_error(name, "may be given only once".to_owned());
                 }
                 Some(value) => params.values.push((name, value)),
@@ -123,6 +151,24 @@ impl<'q> Params<'q> {
         value.map_err(|detail| self.add_error(name, detail)).ok()
     }
 
+    /// The different values of a parameter that may be repeated, in their order.
+    fn parse_all(&mut self, name: &str) -> Vec<Text> {
+        let given = self.values.iter().filter(|(given, _)| *given == name);
+        let given: Vec<_> = given.map(|(_, value)| Text::new(ByteString::from(&**value))).collect();
+        if given.len() > MAX_REPETITIONS {
+            self.add_error(name, format!("may be given at most {MAX_REPETITIONS} times"));
+            return Vec::new();
+        }
+        let mut values = Vec::with_capacity(given.len());
+        for value in given {
+            match value {
+                Ok(value) => values.push(value),
+                Err(detail) => self.add_error(name, detail),
+            }
+        }
+        in_order(values)
+    }
+
     fn one_of<T: Copy>(
         &mut self,
         name: &str,
@@ -136,12 +182,19 @@ impl<'q> Params<'q> {
         })
     }
 
+    fn flag(&mut self, name: &str) -> Option<bool> {
+        self.one_of(name, &[true, false], |flag| if flag { "true" } else { "false" })
+    }
+
     fn filters(&mut self) -> Filters {
         Filters {
             channel: self.parse("channel", |text| Channel::new(ByteString::from(text))),
-            rocket_type: self.parse("type", |text| Text::new(ByteString::from(text))),
-            mission: self.parse("mission", |text| Text::new(ByteString::from(text))),
-            status: self.one_of("status", &Status::ALL, Status::name),
+            channel_prefix: self.parse("channelPrefix", |text| Text::new(ByteString::from(text))),
+            rocket_types: self.parse_all("type"),
+            missions: self.parse_all("mission"),
+            statuses: in_order(self.parse("status", statuses).unwrap_or_default()),
+            missing: self.flag("missing"),
+            silent_for: self.parse("silentFor", SilentFor::parse),
         }
     }
 
@@ -152,6 +205,13 @@ impl<'q> Params<'q> {
     fn finish(self) -> Result<(), Problem> {
         if self.errors.is_empty() { Ok(()) } else { Err(Problem::bad_query(self.errors)) }
     }
+}
+
+/// Each value once. The same values in another order are the same filter.
+fn in_order<T: Ord>(mut values: Vec<T>) -> Vec<T> {
+    values.sort_unstable();
+    values.dedup();
+    values
 }
 
 /// The decoded names and values of a query string. Skips pairs that are not UTF-8.

@@ -16,8 +16,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::domain::query::{Filters, Order, Position, RocketQuery, Sort};
-use crate::domain::rocket::{Rocket, Status, View};
+use crate::domain::rocket::{Rocket, View};
 use crate::domain::text::Text;
+use crate::domain::timestamp::Timestamp;
 use crate::feed::{Cursor, Delivery, Follower, RocketChange};
 use crate::http::extract::query;
 use crate::http::problem::Problem;
@@ -45,9 +46,16 @@ const LAST_EVENT_ID_HEADER: &str = "Last-Event-ID";
     tag = "Rockets",
     params(
         ("channel" = inline(Option<Text>), Query, description = "Only this channel."),
-        ("type" = inline(Option<Text>), Query, description = "Only rockets of this type."),
-        ("mission" = inline(Option<Text>), Query, description = "Only rockets of this mission."),
-        ("status" = Option<Status>, Query, description = "Only rockets with this status."),
+        ("channelPrefix" = inline(Option<Text>), Query,
+         description = "Only channels that start with these bytes of UTF-8."),
+        ("type" = inline(Option<Vec<Text>>), Query, max_items = 50,
+         description = "Only rockets of this type; if repeated, of any of these types."),
+        ("mission" = inline(Option<Vec<Text>>), Query, max_items = 50,
+         description = "Only rockets of this mission; if repeated, of any of these missions."),
+        // Not an array: generated clients would repeat the parameter.
+        ("status" = Option<String>, Query, example = "launched,exploded",
+         pattern = "^(awaitingLaunch|exploded|launched)(,(awaitingLaunch|exploded|launched))*$",
+         description = "Only rockets with this status; several are separated by commas."),
         ("snapshot" = Option<bool>, Query, description = "Whether to start with a snapshot; `true` \
                                                           by default."),
         ("Last-Event-ID" = Option<String>, Header,
@@ -163,6 +171,7 @@ impl EventStream {
             sort: Sort::Channel,
             order: Order::Asc,
             filters: self.filters.clone(),
+            now: Timestamp::FIRST,
             after,
             limit: MAX_CHUNK_EVENTS,
         };

@@ -1,5 +1,7 @@
 //! `GET /rockets` and `GET /rockets/{channel}`.
 
+use std::time::SystemTime;
+
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytestring::ByteString;
@@ -7,8 +9,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 
 use super::json;
 use crate::domain::query::{Order, Sort};
-use crate::domain::rocket::{Status, View, Views};
+use crate::domain::rocket::{View, Views};
 use crate::domain::text::{Channel, Text};
+use crate::domain::timestamp::Timestamp;
 use crate::http::extract::{cursor, query};
 use crate::http::problem::Problem;
 use crate::http::read_limit::ReadCost;
@@ -29,9 +32,22 @@ use crate::wire::rocket::{BothViewsJson, OneRocketJson, PageJson, RocketJson};
                                                         last in either order; ties break by \
                                                         channel."),
         ("channel" = inline(Option<Text>), Query, description = "Only this channel."),
-        ("type" = inline(Option<Text>), Query, description = "Only rockets of this type."),
-        ("mission" = inline(Option<Text>), Query, description = "Only rockets of this mission."),
-        ("status" = Option<Status>, Query, description = "Only rockets with this status."),
+        ("channelPrefix" = inline(Option<Text>), Query,
+         description = "Only channels that start with these bytes of UTF-8."),
+        ("type" = inline(Option<Vec<Text>>), Query, max_items = 50,
+         description = "Only rockets of this type; if repeated, of any of these types."),
+        ("mission" = inline(Option<Vec<Text>>), Query, max_items = 50,
+         description = "Only rockets of this mission; if repeated, of any of these missions."),
+        // Not an array: generated clients would repeat the parameter.
+        ("status" = Option<String>, Query, example = "launched,exploded",
+         pattern = "^(awaitingLaunch|exploded|launched)(,(awaitingLaunch|exploded|launched))*$",
+         description = "Only rockets with this status; several are separated by commas."),
+        ("missing" = Option<bool>, Query,
+         description = "Only rockets with gaps (`true`), or only those without (`false`)."),
+        ("silentFor" = Option<String>, Query, pattern = "^[0-9]+[smhd]$", example = "15m",
+         description = "Only rockets of which the service has last received a message this long \
+                        ago or longer: an integer and `s`, `m`, `h` or `d`, at most `36500d`. \
+                        Pages are searched one by one, each at its own time."),
         ("view" = Option<View>, Query, description = "`best-effort` by default."),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000,
          description = "At most this many rockets; 100 by default."),
@@ -51,7 +67,8 @@ pub(in crate::http) async fn list(
     request: HttpRequest,
     state: web::Data<State>,
 ) -> Result<HttpResponse, Problem> {
-    let query = query::rockets(request.query_string())?;
+    let now = Timestamp::from_system_time(SystemTime::now());
+    let query = query::rockets(request.query_string(), now)?;
     let read = {
         let (store, query) = (state.store.clone(), query.clone());
         async move { store.rockets(query).await }

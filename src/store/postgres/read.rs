@@ -16,7 +16,7 @@ use crate::domain::rocket::{RocketState, View, gaps};
 use crate::domain::text::Channel;
 use crate::store::StoreError;
 use crate::store::fault_injection::FailurePoint;
-use crate::store::page::{self, Parameter, PartStatement};
+use crate::store::page::{self, Dialect, Parameter, PartStatement};
 use crate::store::report::{Report, ReportRows, Value};
 use crate::store::rows::{self, Cells, ROCKET_COLUMNS};
 
@@ -225,7 +225,7 @@ async fn rockets(
     for part in page::parts(query) {
         let remaining = page::remaining(query, rockets.len());
         if remaining > 0 {
-            let part = PartStatement::new(query, part, remaining);
+            let part = PartStatement::new(query, part, remaining, Dialect::Postgres);
             let sql = part.sql(ROCKET_COLUMNS, query.view);
             let statement = part.parameters.into_iter().fold(sqlx::query(AssertSqlSafe(sql)), bind);
             for row in statement.fetch_all(&mut *snapshot).await? {
@@ -246,6 +246,7 @@ fn bind(
     match parameter {
         Parameter::Integer(integer) => statement.bind(integer),
         Parameter::Text(text) => statement.bind(text),
+        Parameter::Texts(texts) => statement.bind(texts),
         Parameter::Time(time) => statement.bind(PgTime(time)),
     }
 }

@@ -10,7 +10,7 @@ use crate::domain::query::{MAX_GAPS, Page, RocketInBothViews, RocketQuery, Rocke
 use crate::domain::rocket::{Rocket, View, gaps};
 use crate::domain::text::Channel;
 use crate::store::StoreError;
-use crate::store::page::{self, Parameter, Part, PartStatement};
+use crate::store::page::{self, Dialect, Parameter, Part, PartStatement};
 use crate::store::report::{Report, ReportRows, Value};
 use crate::store::rows::{self, ROCKET_COLUMNS};
 
@@ -232,7 +232,7 @@ fn read_part(
     limit: i64,
     rockets: &mut Vec<Rocket>,
 ) -> Result<(), StoreError> {
-    let part = PartStatement::new(query, part, limit);
+    let part = PartStatement::new(query, part, limit, Dialect::Sqlite);
     let mut statement = connection.prepare_cached(&part.sql(ROCKET_COLUMNS, query.view))?;
     let mut found = statement.query(params_from_iter(part.parameters))?;
     while let Some(row) = found.next()? {
@@ -246,6 +246,7 @@ impl ToSql for Parameter {
         Ok(match self {
             Self::Integer(integer) => ToSqlOutput::from(*integer),
             Self::Text(text) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
+            Self::Texts(texts) => ToSqlOutput::from(serde_json::Value::from(&**texts).to_string()),
             Self::Time(time) => ToSqlOutput::from(time.to_string()),
         })
     }

@@ -1,19 +1,25 @@
 //! GET /rockets: orders, filters, views, and pages that show each rocket exactly once.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
 use testkit::app::{App, Backend};
 use testkit::client::{Answer, Client, encode};
 use testkit::conformance;
 use testkit::message::{Event, exploded, faster, launched, launched_as, message};
+use testkit::postgres::{divided, execute};
 use testkit::process::{Service, run, stdout};
 use testkit::sqlite::{query, sql};
 
 conformance!(
     every_sort_pages_through_each_rocket_once,
     filters_and_views,
+    any_filters_find_what_a_plain_filter_finds,
+    a_cursor_belongs_to_its_filters,
     limits_and_cursors,
     bad_queries_name_the_parameter,
     defaults,
@@ -175,6 +181,252 @@ fn filters_and_views(backend: Backend) {
     }
 }
 
+const TYPES: [&str; 4] = ["Falcon-9", "a,b", "ß", "unknown"];
+const MISSIONS: [&str; 4] = ["ARTEMIS", "M, m", "&=+%", "none"];
+const STATUSES: [&str; 3] = ["awaitingLaunch", "exploded", "launched"];
+/// Channels start with one of these. Some are next to each other, with nothing in between.
+const PREFIXES: [&str; 9] = [
+    "a",
+    "a~",
+    "a\u{d7ff}",
+    "a\u{e000}",
+    "b",
+    "é",
+    "\u{ffff}",
+    "\u{10ffff}",
+    "\u{10ffff}\u{10ffff}",
+];
+/// How long ago a rocket was last heard of, in minutes.
+const SILENCES: [u32; 4] = [0, 40, 180, 2_880];
+
+/// Some rockets of every kind, with their channels and silences.
+fn varied_fleet(client: &mut Client) -> Vec<(String, u32)> {
+    let mut lines = Vec::new();
+    let mut silences = Vec::new();
+    for index in 0..72_u32 {
+        let part = |modulus: u32| (index / modulus) as usize;
+        let channel = format!("{}{}", PREFIXES[index as usize % 9], index % 5);
+        let channel = if silences.iter().any(|(known, _)| *known == channel) {
+            format!("{channel}~{index}")
+        } else {
+            channel
+        };
+        let (rocket_type, mission) = (TYPES[part(2) % 3], MISSIONS[part(5) % 3]);
+        let mut launch = launched_as(&channel, 1, rocket_type, (index % 4) as i32, mission);
+        launch["metadata"]["messageTime"] = json!(format!("2022-02-02T18:00:{:02}Z", index % 7));
+        match index % 7 {
+            // Never launched, and with a gap at its beginning.
+            0 => lines.push(faster(&channel, 3, 1)),
+            1 => lines.extend([launch, exploded(&channel, 2, "BOOM")]),
+            // The exact view lacks the explosion.
+            2 => lines.extend([launch, exploded(&channel, 3, "BOOM")]),
+            3 => lines.extend([launch, launched_as(&channel, 9, TYPES[part(3) % 3], 1, "M, m")]),
+            4 => lines.push(faster(&channel, 1, 1)),
+            _ => lines.push(launch),
+        }
+        silences.push((channel, SILENCES[part(3) % 4]));
+    }
+    let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+    assert_eq!(client.post_lines(lines.join("\n").as_bytes()).json()["rejected"], 0);
+    silences
+}
+
+/// Lets time pass for each rocket, in the database.
+fn silence(postgres: Option<&str>, file: &Path, silences: &[(String, u32)]) {
+    let statements = silences.iter().map(|(channel, minutes)| {
+        let time = match postgres {
+            Some(_) => format!("now() - interval '{minutes} minutes'"),
+            None => {
+                format!("strftime('%Y-%m-%dT%H:%M:%S', 'now', '-{minutes} minutes') || '.000000Z'")
+            }
+        };
+        format!("UPDATE rockets SET last_received = {time} WHERE channel = '{channel}';")
+    });
+    let statements: String = statements.collect();
+    match postgres {
+        Some(url) => execute(url, &statements),
+        None => sql(file, &statements),
+    }
+}
+
+/// Filters, chosen at random.
+#[derive(Clone, Debug)]
+struct Wanted {
+    prefix: Option<&'static str>,
+    types: Vec<&'static str>,
+    missions: Vec<&'static str>,
+    statuses: Vec<&'static str>,
+    missing: Option<bool>,
+    /// In minutes.
+    silent_for: Option<u32>,
+}
+
+impl Wanted {
+    fn any() -> impl Strategy<Value = Self> {
+        let option = proptest::option::weighted::<BoxedStrategy<&'static str>>;
+        // More often than not there is no such filter.
+        let some = |of: &'static [&'static str]| {
+            prop_oneof![Just(Vec::new()), Just(Vec::new()), subsequence(of, 0..=of.len())]
+        };
+        let prefix = option(0.3, select(PREFIXES.as_slice()).boxed());
+        let silent_for =
+            proptest::option::weighted(0.3, select(vec![30_u32, 120, 1_440, 52_560_000]));
+        let missing = proptest::option::weighted(0.3, any::<bool>());
+        (prefix, some(&TYPES), some(&MISSIONS), some(&STATUSES), missing, silent_for).prop_map(
+            |(prefix, types, missions, statuses, missing, silent_for)| Self {
+                prefix,
+                types,
+                missions,
+                statuses,
+                missing,
+                silent_for,
+            },
+        )
+    }
+
+    fn query(&self) -> String {
+        let mut query = String::new();
+        let mut add = |name: &str, value: &str| query += &format!("&{name}={value}");
+        self.types.iter().for_each(|value| add("type", &encode(value)));
+        self.prefix.iter().for_each(|value| add("channelPrefix", &encode(value)));
+        self.missions.iter().rev().for_each(|value| add("mission", &encode(value)));
+        if !self.statuses.is_empty() {
+            add("status", &[self.statuses.join(","), self.statuses[0].to_owned()].join(","));
+        }
+        self.missing.iter().for_each(|missing| add("missing", &missing.to_string()));
+        if let Some(minutes) = self.silent_for {
+            let hours = minutes.is_multiple_of(60).then(|| format!("{}h", minutes / 60));
+            add("silentFor", &hours.unwrap_or_else(|| format!("{minutes}m")));
+        }
+        query
+    }
+
+    fn matches(&self, rocket: &Value, silences: &[(String, u32)]) -> bool {
+        let is_one_of = |wanted: &[&str], member: &str| {
+            wanted.is_empty() || wanted.iter().any(|value| rocket[member] == **value)
+        };
+        let channel = rocket["channel"].as_str().unwrap();
+        let (_, silence) = silences.iter().find(|(known, _)| known == channel).unwrap();
+        is_one_of(&self.types, "type")
+            && is_one_of(&self.missions, "mission")
+            && is_one_of(&self.statuses, "status")
+            && self.prefix.is_none_or(|prefix| channel.as_bytes().starts_with(prefix.as_bytes()))
+            && self.missing.is_none_or(|missing| (rocket["messages"]["missing"] != 0) == missing)
+            && self.silent_for.is_none_or(|silent_for| *silence >= silent_for)
+    }
+}
+
+fn any_filters_find_what_a_plain_filter_finds(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    let mut silences = varied_fleet(&mut client);
+    match backend {
+        Backend::SqliteFile => silence(None, &app.database(), &silences),
+        Backend::Postgres | Backend::Citus => {
+            silence(Some(&app.database_argument()), Path::new(""), &silences);
+        }
+        // Nobody else can change it, so no time has passed.
+        Backend::SqliteMemory => silences.iter_mut().for_each(|(_, minutes)| *minutes = 0),
+    }
+    check_any_filters(&mut client, &silences);
+}
+
+#[test]
+fn any_filters_find_what_a_plain_filter_finds_in_a_fleet_that_is_divided() {
+    let database = divided();
+    let service = Service::start(&database.url);
+    let mut client = Client::new(service.address);
+    let silences = varied_fleet(&mut client);
+    silence(Some(&database.url), Path::new(""), &silences);
+    check_any_filters(&mut client, &silences);
+}
+
+fn check_any_filters(client: &mut Client, silences: &[(String, u32)]) {
+    let [best_effort, exact] = ["best-effort", "exact"].map(|view| {
+        let all = client.get(&format!("/rockets?view={view}&limit=1000")).json();
+        all["rockets"].as_array().unwrap().clone()
+    });
+    assert_eq!((best_effort.len(), exact.len()), (72, 72));
+    let config = ProptestConfig { cases: 40, ..ProptestConfig::default() };
+    let client = RefCell::new(client);
+    proptest!(config, |(wanted in Wanted::any(), limit in 1..20_usize)| {
+        for (view, all) in [("best-effort", &best_effort), ("exact", &exact)] {
+            let matching =
+                all.iter().filter(|rocket| wanted.matches(rocket, silences)).cloned().collect();
+            let matching: Vec<Value> = matching;
+            for (sort, order) in SORTS.iter().flat_map(|sort| [(sort, "asc"), (sort, "desc")]) {
+                let query = format!(
+                    "view={view}&sort={sort}&order={order}&limit={limit}{}", wanted.query()
+                );
+                let pages = pages(&mut client.borrow_mut(), &query);
+                prop_assert!(pages.iter().rev().skip(1).all(|page| page.len() == limit));
+                let must = sorted(matching.clone(), sort, order == "desc");
+                prop_assert_eq!(pages.concat(), must, "{}", query);
+            }
+        }
+    });
+}
+
+fn a_cursor_belongs_to_its_filters(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    fleet(&mut client);
+    let queries = [
+        "",
+        "&channelPrefix=a",
+        "&channelPrefix=%C3%A9",
+        "&type=T1",
+        "&type=T1&type=T2",
+        "&type=T1,T2&type=T1&type=T2",
+        "&mission=m",
+        "&mission=M&mission=m",
+        "&type=T1&type=T2&mission=M&mission=m",
+        "&status=launched",
+        "&status=launched,awaitingLaunch",
+        "&missing=true",
+        "&missing=false",
+        "&silentFor=36500d",
+        "&silentFor=1s",
+    ];
+    // The position does not matter, so that filters without a second page have a cursor, too.
+    let forged = |query: &str, client: &mut Client| {
+        let answer = client.get(&format!("/rockets?sort=channel&limit=1{query}")).json();
+        answer["nextCursor"].as_str().map(str::to_owned)
+    };
+    let cursors: Vec<_> = queries.iter().map(|query| forged(query, &mut client)).collect();
+    assert!(cursors.iter().flatten().count() >= queries.len() - 2, "{cursors:?}");
+    for (mine, cursor) in cursors.iter().enumerate() {
+        let Some(cursor) = cursor else { continue };
+        for (other, query) in queries.iter().enumerate() {
+            let answer =
+                client.get(&format!("/rockets?sort=channel&limit=1{query}&cursor={cursor}"));
+            if mine == other {
+                assert_eq!(answer.status, 200, "{answer:?}");
+            } else {
+                assert_eq!(answer.problem(400)["errors"][0]["parameter"], "cursor", "{query}");
+            }
+        }
+    }
+    // The same filters in other words.
+    for (query, other) in [
+        ("&type=T1&type=T2", "&type=T2&type=T1&type=T2"),
+        ("&status=launched,awaitingLaunch", "&status=awaitingLaunch,launched,launched"),
+    ] {
+        let cursor = forged(query, &mut client).unwrap();
+        let path = format!("/rockets?sort=channel&limit=1{other}&cursor={cursor}");
+        assert_eq!(client.get(&path).status, 200, "{other}");
+    }
+    // As many and as long as allowed: the next page can still be asked for.
+    let long: String =
+        (0..50).map(|index| format!("&type={}{index:03}", "x".repeat(252))).collect();
+    let cursor = forged("&type=T1", &mut client).unwrap();
+    let path = format!("/rockets?sort=channel&type=T1{}", &long[..long.len() - 261]);
+    let answer = client.get(&format!("{path}&limit=1"));
+    let next = client.get(&next_link(&answer));
+    assert_eq!(next.json()["rockets"].as_array().unwrap().len(), 1, "{next:?}");
+    client.get(&format!("{path}&cursor={cursor}")).problem(400);
+}
+
 fn limits_and_cursors(backend: Backend) {
     let app = App::spawn(backend);
     let mut client = app.client();
@@ -228,6 +480,33 @@ fn bad_queries_name_the_parameter(backend: Backend) {
         ("page=2", "page"),
         ("Limit=2", "Limit"),
         ("limit=2&limit=2", "limit"),
+        ("channelPrefix=", "channelPrefix"),
+        ("channelPrefix=%00", "channelPrefix"),
+        (&format!("channelPrefix={}", "x".repeat(256)), "channelPrefix"),
+        ("channelPrefix=a&channelPrefix=a", "channelPrefix"),
+        ("type=", "type"),
+        ("type=A&type=", "type"),
+        (&"type=A&".repeat(51), "type"),
+        (&"mission=%20&".repeat(51), "mission"),
+        ("status=", "status"),
+        ("status=launched,", "status"),
+        ("status=,launched", "status"),
+        ("status=launched,flying", "status"),
+        ("status=launched,%20exploded", "status"),
+        ("status=launched&status=exploded", "status"),
+        ("missing=", "missing"),
+        ("missing=1", "missing"),
+        ("missing=true,false", "missing"),
+        ("missing=true&missing=true", "missing"),
+        ("silentFor=", "silentFor"),
+        ("silentFor=0s", "silentFor"),
+        ("silentFor=-1s", "silentFor"),
+        ("silentFor=%2B1s", "silentFor"),
+        ("silentFor=1.5h", "silentFor"),
+        ("silentFor=90", "silentFor"),
+        ("silentFor=36501d", "silentFor"),
+        ("silentFor=99999999999999999999s", "silentFor"),
+        ("silentFor=1h&silentFor=1h", "silentFor"),
         ("sort=speed&%73ort=speed", "sort"),
     ] {
         let problem = client.get(&format!("/rockets?{query}")).problem(400);

@@ -89,8 +89,10 @@ fn what_others_change_between_batches_is_noticed() {
         assert!(!is_new(one.post(&faster("r", number + 1, 1))));
         assert!(!is_new(other.post(&faster("r", number, 1))));
     }
-    let expected =
-        json!({ "processed": 40, "completeThrough": 40, "highest": 40, "missing": 0, "gaps": [] });
+    let expected = json!({
+        "processed": 40, "completeThrough": 40, "highest": 40, "missing": 0, "exactThrough": 40,
+        "lost": 0, "gaps": [],
+    });
     assert_eq!(rocket(&mut one, "r", "exact")["messages"], expected);
     // Copies of a removed rocket's messages count again, with or without new ones.
     for numbers in [&[1, 2, 3][..], &[3, 4], &[40], &[41, 42]] {
@@ -202,7 +204,7 @@ fn other_programs_tables_may_be_beside_ours() {
         "CREATE TABLE refinery_schema_history (version int); CREATE TABLE notes (text text)",
     );
     let migrated = run(&["migrate", "--database", &database.url]);
-    assert!(stdout(&migrated).contains("schema version 4, up to date"), "{migrated:?}");
+    assert!(stdout(&migrated).contains("schema version 5, up to date"), "{migrated:?}");
     let alone = run(&["migrate", "--distribute", "--database", &database.url]);
     assert!(
         !alone.status.success() && stderr(&alone).contains("CREATE EXTENSION citus"),
