@@ -13,6 +13,7 @@ mod cluster;
 mod error;
 mod literal;
 mod migration_lock;
+mod missing;
 mod password_file;
 mod read;
 mod rows;
