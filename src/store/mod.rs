@@ -29,6 +29,7 @@ use std::time::Duration;
 use crate::domain::batch::Outcome;
 use crate::domain::losses::{LossError, LossRequest};
 use crate::domain::message::Message;
+use crate::domain::missing::{Missing, Question};
 use crate::domain::query::{
     GapPage, GapQuery, Page, RocketInBothViews, RocketQuery, RocketWithGaps,
 };
@@ -65,6 +66,10 @@ impl Default for OpenOptions {
         Self { migrate: true, failures: Failures::default(), log_bytes: LOG_BYTES }
     }
 }
+
+/// About how many missing ranges are read at a time: [`Store::missing`] answers no further question
+/// once it has found them.
+const MAX_MISSING_RANGES: usize = 8_192;
 
 /// How long tombstones of removed rockets are retained.
 const TOMBSTONE_RETENTION: Duration = Duration::from_secs(3_600);
@@ -202,6 +207,27 @@ impl Store {
         match self {
             Self::Sqlite(store) => store.rockets_of(channels),
             Self::Postgres(store) => store.rockets_of(channels).await,
+        }
+    }
+
+    /// Which numbers have not been processed. Answers the first questions, at least one, in their
+    /// order and from one snapshot, and leaves out the others once the answers are large.
+    pub async fn missing(&self, questions: Vec<Question>) -> Result<Vec<Missing>, StoreError> {
+        match self {
+            Self::Sqlite(store) => {
+                let store = store.clone();
+                let read = tokio::task::spawn_blocking(move || store.missing(&questions));
+                read.await.unwrap_or(Err(StoreError::BrokenOff))
+            }
+            Self::Postgres(store) => store.missing(questions).await,
+        }
+    }
+
+    /// Like [`missing`](Self::missing), for callers that are not asynchronous.
+    pub fn missing_blocking(&self, questions: Vec<Question>) -> Result<Vec<Missing>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.missing(&questions),
+            Self::Postgres(store) => store.missing_blocking(questions),
         }
     }
 

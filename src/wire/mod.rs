@@ -5,7 +5,9 @@
 //! the [domain](crate::domain), which knows no format.
 
 mod fast_path;
+mod members;
 pub mod message;
+pub(crate) mod missing;
 pub mod ndjson;
 pub mod report;
 pub(crate) mod rocket;

@@ -35,12 +35,27 @@ pub struct Lines {
     pub bytes: usize,
 }
 
-/// Cuts a stream into lines and parses them.
+/// A line that is not blank.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// From 1. Blank lines count.
+    pub(crate) number: u64,
+    /// What is before the line end, often a slice of the stream's buffer.
+    pub(crate) text: Result<Bytes, LineTooLong>,
+}
+
+/// A line is longer than this many bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("longer than {0} bytes")]
+pub(crate) struct LineTooLong(usize);
+
+/// Cuts a stream into lines.
 ///
-/// A line ends in LF or CRLF; the last line may lack it. A leading byte-order mark is skipped. A
-/// line of more than [`MAX_MESSAGE_BYTES`] is bad, and no more than that is buffered.
-#[derive(Debug, Default)]
-pub struct LineReader {
+/// A line ends in LF or CRLF; the last may lack it. A leading byte-order mark is skipped. No more
+/// of a line than its maximum length is buffered.
+#[derive(Debug)]
+pub(crate) struct LineCutter {
+    max_line_bytes: usize,
     /// The start of a line whose end has not arrived.
     partial_line: Vec<u8>,
     /// Whether the partial line is already too long, and is dropped up to its end.
@@ -49,33 +64,37 @@ pub struct LineReader {
     lines_read: u64,
 }
 
-impl LineReader {
-    /// Parses the next part of the stream.
-    pub fn feed(&mut self, chunk: &Bytes, lines: &mut Lines) {
-        lines.bytes += chunk.len();
+impl LineCutter {
+    pub(crate) fn new(max_line_bytes: usize) -> Self {
+        Self { max_line_bytes, partial_line: Vec::new(), is_too_long: false, lines_read: 0 }
+    }
+
+    /// Passes on the lines that end in the next part of the stream.
+    pub(crate) fn feed(&mut self, chunk: &Bytes, each: &mut impl FnMut(Line)) {
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', chunk) {
             if self.partial_line.is_empty() && !self.is_too_long {
-                self.end_line(chunk.slice(start..end), lines);
+                self.end_line(chunk.slice(start..end), each);
             } else {
                 self.extend_partial_line(&chunk[start..end]);
-                self.end_partial_line(lines);
+                self.end_partial_line(each);
             }
             start = end + 1;
         }
         self.extend_partial_line(&chunk[start..]);
     }
 
-    /// Parses the last line, if its line end is missing.
-    pub fn finish(&mut self, lines: &mut Lines) {
+    /// Passes on the last line, if its line end is missing.
+    pub(crate) fn finish(&mut self, each: &mut impl FnMut(Line)) {
         if !self.partial_line.is_empty() || self.is_too_long {
-            self.end_partial_line(lines);
+            self.end_partial_line(each);
         }
     }
 
     fn extend_partial_line(&mut self, part: &[u8]) {
         // A byte-order mark and a CR don't count as part of the line.
-        if self.partial_line.len() + part.len() > MAX_MESSAGE_BYTES + BYTE_ORDER_MARK.len() + 1 {
+        let max_bytes = self.max_line_bytes + BYTE_ORDER_MARK.len() + 1;
+        if self.partial_line.len() + part.len() > max_bytes {
             self.is_too_long = true;
         }
         if self.is_too_long {
@@ -85,49 +104,89 @@ impl LineReader {
         }
     }
 
-    fn end_partial_line(&mut self, lines: &mut Lines) {
+    fn end_partial_line(&mut self, each: &mut impl FnMut(Line)) {
         if std::mem::take(&mut self.is_too_long) {
             self.lines_read += 1;
-            lines.bad.push(BadLine {
-                line: self.lines_read,
-                detail: too_long(),
-                rejection: RejectionKind::TooLarge,
-            });
+            let text = Err(LineTooLong(self.max_line_bytes));
+            each(Line { number: self.lines_read, text });
         } else {
             let line = Bytes::from(std::mem::take(&mut self.partial_line));
-            self.end_line(line, lines);
+            self.end_line(line, each);
         }
     }
 
-    fn end_line(&mut self, line: Bytes, lines: &mut Lines) {
-        let mut json = line;
-        if self.lines_read == 0 && json.starts_with(BYTE_ORDER_MARK) {
-            json = json.slice(BYTE_ORDER_MARK.len()..);
+    fn end_line(&mut self, line: Bytes, each: &mut impl FnMut(Line)) {
+        let mut text = line;
+        if self.lines_read == 0 && text.starts_with(BYTE_ORDER_MARK) {
+            text = text.slice(BYTE_ORDER_MARK.len()..);
         }
-        if json.ends_with(b"\r") {
-            json.truncate(json.len() - 1);
+        if text.ends_with(b"\r") {
+            text.truncate(text.len() - 1);
         }
         self.lines_read += 1;
-        let parsed = if json.len() > MAX_MESSAGE_BYTES {
-            Err((too_long(), RejectionKind::TooLarge))
-        } else if json.iter().all(u8::is_ascii_whitespace) {
+        let text = if text.len() > self.max_line_bytes {
+            Err(LineTooLong(self.max_line_bytes))
+        } else if text.iter().all(u8::is_ascii_whitespace) {
             return;
         } else {
-            parse(json)
-                .map_err(|rejection| (rejection.to_string(), RejectionKind::from(&rejection)))
+            Ok(text)
         };
-        match parsed {
-            Ok(message) => lines.messages.push(message),
-            Err((detail, rejection)) => {
-                let detail = shorten(&detail, MAX_DETAIL_BYTES).into_owned();
-                lines.bad.push(BadLine { line: self.lines_read, detail, rejection });
-            }
+        each(Line { number: self.lines_read, text });
+    }
+}
+
+/// Cuts a stream into lines and parses them as messages.
+///
+/// A line of more than [`MAX_MESSAGE_BYTES`] is bad.
+#[derive(Debug)]
+pub struct LineReader(LineCutter);
+
+impl Default for LineReader {
+    fn default() -> Self {
+        Self(LineCutter::new(MAX_MESSAGE_BYTES))
+    }
+}
+
+impl LineReader {
+    /// Parses the next part of the stream.
+    pub fn feed(&mut self, chunk: &Bytes, lines: &mut Lines) {
+        lines.bytes += chunk.len();
+        self.0.feed(chunk, &mut |line| lines.add(line));
+    }
+
+    /// Parses the last line, if its line end is missing.
+    pub fn finish(&mut self, lines: &mut Lines) {
+        self.0.finish(&mut |line| lines.add(line));
+    }
+}
+
+impl Lines {
+    fn add(&mut self, line: Line) {
+        match line.parse() {
+            Ok(message) => self.messages.push(message),
+            Err(bad) => self.bad.push(bad),
         }
     }
 }
 
-fn too_long() -> String {
-    format!("longer than {MAX_MESSAGE_BYTES} bytes")
+impl Line {
+    /// The message on this line.
+    pub(crate) fn parse(self) -> Result<Message, BadLine> {
+        let number = self.number;
+        let text = self
+            .text
+            .map_err(|error| BadLine::new(number, &error.to_string(), RejectionKind::TooLarge))?;
+        parse(text).map_err(|rejection| {
+            BadLine::new(number, &rejection.to_string(), RejectionKind::from(&rejection))
+        })
+    }
+}
+
+impl BadLine {
+    /// Shortens a detail that is too long.
+    pub(crate) fn new(line: u64, detail: &str, rejection: RejectionKind) -> Self {
+        Self { line, detail: shorten(detail, MAX_DETAIL_BYTES).into_owned(), rejection }
+    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod error;
 mod literal;
 mod losses;
 mod migration_lock;
+mod missing;
 mod password_file;
 mod read;
 mod rows;

@@ -17,6 +17,7 @@ mod commits;
 mod database_file;
 mod files;
 mod losses;
+mod missing;
 mod read;
 mod rows;
 mod schema;
