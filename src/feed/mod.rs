@@ -157,6 +157,21 @@ impl Feed {
         shared.wake_notifier.notify_one();
     }
 
+    /// Reports other changes of rockets, which are committed or may be. The store has notified other
+    /// instances.
+    pub fn report_changed<'c>(
+        &self,
+        channels: impl IntoIterator<Item = &'c Channel>,
+        hint: ChangeHint,
+    ) {
+        if self.shared.is_followed.load(Ordering::SeqCst) {
+            let mut pending = lock(&self.shared.pending);
+            channels.into_iter().for_each(|channel| pending.add(channel, hint));
+            drop(pending);
+            self.shared.wake_reader.notify_one();
+        }
+    }
+
     /// Starts to follow: at `from` if the changes since then are retained, or else at the end.
     /// Delivers everything that is committed from now on, here or elsewhere.
     pub async fn follow(&self, from: Option<Cursor>) -> Result<Follower, FollowError> {

@@ -15,7 +15,9 @@ use utoipa::{Modify, OpenApi};
 
 use super::access::{COOKIE, RequiredToken};
 use super::problem::ProblemJson;
-use super::routes::{assets, docs, events, health, messages, metrics, reports, rockets, session};
+use super::routes::{
+    assets, docs, events, gaps, health, messages, metrics, reports, rockets, session,
+};
 use crate::domain::query::{Order, Sort};
 use crate::domain::rocket::{Status, View, Views};
 use crate::store::report::Report;
@@ -34,6 +36,10 @@ use crate::store::report::Report;
         messages::post,
         rockets::list,
         rockets::one,
+        rockets::forget,
+        gaps::list,
+        gaps::declare,
+        gaps::withdraw,
         events::follow,
         reports::stats,
         reports::list,

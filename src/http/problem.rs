@@ -54,6 +54,13 @@ pub(super) enum FieldError {
     },
 }
 
+impl FieldError {
+    /// Whether it is about this parameter.
+    pub(super) fn is_about(&self, name: &str) -> bool {
+        matches!(self, Self::Parameter { parameter, .. } if parameter == name)
+    }
+}
+
 impl Problem {
     /// The detail is a sentence for people.
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {

@@ -32,9 +32,9 @@ const STOP_TIMEOUT_SECONDS: u64 = 6;
 /// Blocking threads of a worker that stay free for fast reads while it runs all the slow reads that
 /// the limits allow.
 const FREE_BLOCKING_THREADS: usize = 4;
-/// The kinds of slow reads, each with a limit: reports and large pages, other pages, totals, and
-/// snapshots.
-const SLOW_READ_KINDS: usize = 4;
+/// The kinds of slow requests, each with a limit: reports and large pages, other pages, totals,
+/// snapshots, and changes by operators.
+const SLOW_REQUEST_KINDS: usize = 5;
 
 /// The concurrency of a server.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +100,7 @@ impl Server {
             long_read_limit: read_limit(),
             search_limit: read_limit(),
             totals_limit: read_limit(),
+            change_limit: read_limit(),
             snapshot_limit: read_limit(),
             readiness: Readiness::default(),
             stopping,
@@ -109,7 +110,7 @@ impl Server {
         let mut server = ActixServer::build()
             .workers(workers)
             .max_concurrent_connections(connections.div_ceil(workers))
-            .worker_max_blocking_threads(SLOW_READ_KINDS * workers + FREE_BLOCKING_THREADS)
+            .worker_max_blocking_threads(SLOW_REQUEST_KINDS * workers + FREE_BLOCKING_THREADS)
             .disable_signals()
             .shutdown_timeout(STOP_TIMEOUT_SECONDS);
         for listener in listeners {

@@ -22,6 +22,8 @@ pub(super) struct State {
     pub(super) search_limit: ReadLimit,
     /// Limits reads of the fleet's totals, which never wait for reports.
     pub(super) totals_limit: ReadLimit,
+    /// Limits changes by operators: declared losses, forgotten rockets.
+    pub(super) change_limit: ReadLimit,
     /// Limits the pages of snapshots.
     pub(super) snapshot_limit: ReadLimit,
     pub(super) readiness: Readiness,
@@ -30,6 +32,14 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Maps a failed change by an operator to a 503, and counts it.
+    pub(super) fn or_not_changed<T>(&self, changed: Result<T, StoreError>) -> Result<T, Problem> {
+        changed.map_err(|error| {
+            self.metrics.store_failed(StoreOperation::Commit);
+            Problem::unavailable("the database can't store changes now").with_reason(error)
+        })
+    }
+
     /// Maps a failed read to a 503, and counts it.
     pub(super) fn or_unavailable<T>(&self, read: Result<T, StoreError>) -> Result<T, Problem> {
         read.map_err(|error| {

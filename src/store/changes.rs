@@ -31,6 +31,10 @@ impl ChangeHint {
     pub const UNKNOWN: Self =
         Self { applied: 0, launched: true, mission_changed: true, exploded: true };
 
+    /// Losses were declared or withdrawn. No filter depends on them.
+    pub const LOSSES: Self =
+        Self { applied: 0, launched: false, mission_changed: false, exploded: false };
+
     /// The change by one new message.
     pub fn of(message: &Message) -> Self {
         Self {

@@ -5,6 +5,7 @@
 //! the [domain](crate::domain), which knows no format.
 
 mod fast_path;
+pub(crate) mod loss;
 mod members;
 pub mod message;
 pub(crate) mod missing;

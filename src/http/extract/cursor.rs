@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::domain::query::{Filters, Position, RocketQuery, SilentFor, Sort, SortKey};
+use crate::domain::message::MessageNumber;
+use crate::domain::query::{Filters, GapQuery, Position, RocketQuery, SilentFor, Sort, SortKey};
 use crate::domain::rocket::Status;
 use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
@@ -48,6 +49,26 @@ fn query_hash(query: &RocketQuery) -> String {
         silent_for.map(SilentFor::seconds),
     ]);
     URL_SAFE_NO_PAD.encode(&Sha256::digest(parameters.to_string())[..HASH_BYTES])
+}
+
+/// The cursor of the page of gaps after this one.
+pub(in crate::http) fn encode_gaps(query: &GapQuery) -> String {
+    let json = serde_json::to_vec(&(query.channel.as_str(), query.after));
+    URL_SAFE_NO_PAD.encode(
+        json.unwrap_or_else(|error| {
+            unreachable!("a tuple of a text and a number is JSON: {error}")
+        }),
+    )
+}
+
+/// The end of the last gap on the previous page, if the cursor belongs to the channel.
+pub(in crate::http) fn decode_gaps(cursor: &str, channel: &Channel) -> Result<i64, String> {
+    let json = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| invalid_cursor())?;
+    let (of, after): (String, i64) = serde_json::from_slice(&json).map_err(|_| invalid_cursor())?;
+    if of != channel.as_str() {
+        return Err("belongs to another channel".to_owned());
+    }
+    MessageNumber::new(after).map(MessageNumber::get).ok_or_else(invalid_cursor)
 }
 
 /// The cursor of the page after the position.

@@ -7,7 +7,8 @@ use bytestring::ByteString;
 use percent_encoding::percent_decode_str;
 
 use super::cursor;
-use crate::domain::query::{Filters, Order, RocketQuery, SilentFor, Sort};
+use crate::domain::message::MessageNumber;
+use crate::domain::query::{Filters, GapQuery, Order, RocketQuery, SilentFor, Sort};
 use crate::domain::rocket::{Status, View, Views};
 use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
@@ -85,6 +86,40 @@ pub(in crate::http) fn rocket(query_string: &str) -> Result<Views, Problem> {
         params.one_of("view", &Views::ALL, Views::name).unwrap_or(Views::One(View::default()));
     params.finish()?;
     Ok(views)
+}
+
+/// The parameters of `GET /rockets/{channel}/gaps`.
+pub(in crate::http) fn gaps(query_string: &str, channel: Channel) -> Result<GapQuery, Problem> {
+    let mut params = Params::read(query_string, &["limit", "cursor"]);
+    let limit = params.parse("limit", limit).unwrap_or(DEFAULT_LIMIT);
+    let after = params.parse("cursor", |text| cursor::decode_gaps(text, &channel));
+    params.finish()?;
+    Ok(GapQuery { channel, after: after.unwrap_or(0), limit })
+}
+
+/// The parameters `first` and `last`, which are required.
+pub(in crate::http) fn numbers(
+    query_string: &str,
+) -> Result<(MessageNumber, MessageNumber), Problem> {
+    let mut params = Params::read(query_string, &["first", "last"]);
+    let first = params.required("first", message_number);
+    let last = params.required("last", message_number);
+    if last < first && first.is_some() && last.is_some() {
+        params.add_error("last", "must not be below first".to_owned());
+    }
+    params.finish()?;
+    match (first, last) {
+        (Some(first), Some(last)) => Ok((first, last)),
+        _ => unreachable!("a parameter without a value is a fault"),
+    }
+}
+
+fn message_number(text: &str) -> Result<MessageNumber, String> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = is_number.then(|| text.parse().ok()).flatten();
+    number.and_then(MessageNumber::new).ok_or_else(|| {
+        format!("must be an integer from {} to {}", MessageNumber::MIN, MessageNumber::MAX)
+    })
 }
 
 /// Statuses, separated by commas.
@@ -167,6 +202,19 @@ impl<'q> Params<'q> {
             }
         }
         in_order(values)
+    }
+
+    /// The parameter's value, if it is valid. It is a fault if it is missing.
+    fn required<T>(
+        &mut self,
+        name: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let has_fault = self.errors.iter().any(|error| error.is_about(name));
+        if !has_fault && !self.values.iter().any(|(given, _)| *given == name) {
+            self.add_error(name, "is missing".to_owned());
+        }
+        self.parse(name, parse)
     }
 
     fn one_of<T: Copy>(

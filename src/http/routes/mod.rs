@@ -6,6 +6,7 @@
 pub(super) mod assets;
 pub(super) mod docs;
 pub(super) mod events;
+pub(super) mod gaps;
 pub(super) mod health;
 pub(super) mod messages;
 pub(super) mod metrics;
@@ -16,9 +17,10 @@ pub(super) mod session;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, Resource, Route, guard, web};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
-use super::extract::body;
+use super::extract::{body, query};
 use super::middleware::response_budget;
 use super::openapi;
 use super::problem::Problem;
@@ -36,10 +38,16 @@ pub(super) struct Endpoint {
 }
 
 /// All routes.
-pub(super) static ROUTES: [Endpoint; 16] = [
+pub(super) static ROUTES: [Endpoint; 18] = [
     Endpoint::at("/messages").post(|| web::to(messages::post)),
     Endpoint::at("/rockets").get(|| web::to(rockets::list)),
-    Endpoint::at("/rockets/{channel}").get(|| web::to(rockets::one)),
+    Endpoint::at("/rockets/{channel}")
+        .get(|| web::to(rockets::one))
+        .delete(|| web::to(rockets::forget)),
+    Endpoint::at("/rockets/{channel}/gaps").get(|| web::to(gaps::list)),
+    Endpoint::at("/rockets/{channel}/losses")
+        .post(|| web::to(gaps::declare))
+        .delete(|| web::to(gaps::withdraw)),
     Endpoint::at("/events").get(|| web::to(events::follow)),
     Endpoint::at("/stats").get(|| web::to(reports::stats)),
     Endpoint::at("/reports").get(|| web::to(reports::list)),
@@ -144,3 +152,17 @@ fn json(mut response: HttpResponseBuilder, body: &impl Serialize) -> HttpRespons
         .unwrap_or_else(|error| unreachable!("response bodies have only text keys: {error}"));
     response.content_type("application/json").body(response_budget::into_bytes(body))
 }
+
+/// The Link header for the same query with another cursor. It encodes the parameters again,
+/// whatever encoding the client chose.
+fn next_link(path: &str, query_string: &str, cursor: &str) -> String {
+    let kept = query::pairs(query_string).filter(|(name, _)| name != "cursor");
+    let pairs = kept.chain([("cursor".into(), cursor.into())]).map(|(name, value)| {
+        let encode = |text| utf8_percent_encode(text, UNRESERVED).to_string();
+        format!("{}={}", encode(&name), encode(&value))
+    });
+    format!("<{path}?{}>; rel=\"next\"", pairs.collect::<Vec<_>>().join("&"))
+}
+
+/// Everything but the unreserved characters of a URI.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

@@ -1,13 +1,13 @@
-//! `GET /rockets` and `GET /rockets/{channel}`.
+//! `GET /rockets`, and `GET` and `DELETE /rockets/{channel}`.
 
 use std::time::SystemTime;
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytestring::ByteString;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::percent_decode_str;
 
-use super::json;
+use super::{json, next_link};
 use crate::domain::query::{Order, Sort};
 use crate::domain::rocket::{View, Views};
 use crate::domain::text::{Channel, Text};
@@ -16,7 +16,8 @@ use crate::http::extract::{cursor, query};
 use crate::http::problem::Problem;
 use crate::http::read_limit::ReadCost;
 use crate::http::state::State;
-use crate::store::Reader;
+use crate::store::changes::ChangeHint;
+use crate::store::{Reader, StoreError};
 use crate::wire::rocket::{BothViewsJson, OneRocketJson, PageJson, RocketJson};
 
 /// One page of rockets.
@@ -82,7 +83,10 @@ pub(in crate::http) async fn list(
     let next_cursor = page.next.map(|position| cursor::encode(&query, &position));
     let mut response = HttpResponse::Ok();
     if let Some(cursor) = &next_cursor {
-        response.append_header((header::LINK, next_link(request.query_string(), cursor)));
+        response.append_header((
+            header::LINK,
+            next_link(request.path(), request.query_string(), cursor),
+        ));
     }
     let rockets = page.rockets.iter().map(|rocket| RocketJson::new(rocket, None)).collect();
     Ok(json(response, &PageJson { rockets, next_cursor }))
@@ -114,37 +118,76 @@ pub(in crate::http) async fn one(
     reader: web::Data<Reader>,
 ) -> Result<HttpResponse, Problem> {
     let views = query::rocket(request.query_string())?;
-    let not_found = || Problem::not_found("No message of this channel has been processed.");
-    // No message has a channel that is not a valid text. The path parameter has U+FFFD in place of
-    // bytes that are not UTF-8, so check the path itself.
-    if percent_decode_str(request.path()).decode_utf8().is_err() {
-        return Err(not_found());
-    }
-    let channel = Channel::new(ByteString::from(channel.into_inner())).map_err(|_| not_found())?;
+    let channel = self::channel(&request, channel)?;
     match views {
         Views::One(view) => {
             let found = reader.rocket(&channel, view).await;
-            let found = state.or_unavailable(found)?.ok_or_else(not_found)?;
+            let found = state.or_unavailable(found)?.ok_or_else(unknown_channel)?;
             Ok(json(HttpResponse::Ok(), &RocketJson::new(&found.rocket, Some(&found.gaps))))
         }
         Views::Both => {
             let found = state.store.rocket_in_both_views(&channel).await;
-            let found = state.or_unavailable(found)?.ok_or_else(not_found)?;
+            let found = state.or_unavailable(found)?.ok_or_else(unknown_channel)?;
             Ok(json(HttpResponse::Ok(), &BothViewsJson::new(&found)))
         }
     }
 }
 
-/// The Link header for the same query with another cursor. It encodes the parameters again,
-/// whatever encoding the client chose.
-fn next_link(query_string: &str, cursor: &str) -> String {
-    let kept = query::pairs(query_string).filter(|(name, _)| name != "cursor");
-    let pairs = kept.chain([("cursor".into(), cursor.into())]).map(|(name, value)| {
-        let encode = |text| utf8_percent_encode(text, UNRESERVED).to_string();
-        format!("{}={}", encode(&name), encode(&value))
-    });
-    format!("</rockets?{}>; rel=\"next\"", pairs.collect::<Vec<_>>().join("&"))
+/// Forget a rocket: remove it, and the record of its processed messages.
+///
+/// Copies of its messages that arrive later count again, as messages of a new rocket.
+#[utoipa::path(
+    delete,
+    path = "/rockets/{channel}",
+    operation_id = "forgetRocket",
+    tag = "Rockets",
+    params(
+        ("channel" = String, Path, min_length = 1, max_length = 255,
+         description = "Percent-encoded.")
+    ),
+    responses(
+        (status = 204, description = "The rocket is forgotten."),
+        (status = 400, description = "There are parameters; this takes none."),
+        (status = 404, description = "No message of this channel has been processed.")
+    )
+)]
+pub(in crate::http) async fn forget(
+    request: HttpRequest,
+    channel: web::Path<String>,
+    state: web::Data<State>,
+) -> Result<HttpResponse, Problem> {
+    query::expect_none(request.query_string())?;
+    let channel = self::channel(&request, channel)?;
+    let (store, feed) = (state.store.clone(), state.feed.clone());
+    let forget = async move {
+        let forget = move || {
+            let forgotten = store.forget(&channel);
+            // After a failure it may have been forgotten.
+            feed.report_changed([&channel], ChangeHint::UNKNOWN);
+            forgotten
+        };
+        tokio::task::spawn_blocking(forget).await.unwrap_or(Err(StoreError::BrokenOff))
+    };
+    if !state.or_not_changed(state.change_limit.read(forget).await?)? {
+        return Err(unknown_channel());
+    }
+    Ok(HttpResponse::NoContent().finish())
 }
 
-/// Everything but the unreserved characters of a URI.
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// The channel in a path.
+pub(super) fn channel(
+    request: &HttpRequest,
+    channel: web::Path<String>,
+) -> Result<Channel, Problem> {
+    // No message has a channel that is not a valid text. The path parameter has U+FFFD in place of
+    // bytes that are not UTF-8, so check the path itself.
+    if percent_decode_str(request.path()).decode_utf8().is_err() {
+        return Err(unknown_channel());
+    }
+    Channel::new(ByteString::from(channel.into_inner())).map_err(|_| unknown_channel())
+}
+
+/// The 404 for a channel that was never heard of.
+pub(super) fn unknown_channel() -> Problem {
+    Problem::not_found("No message of this channel has been processed.")
+}

@@ -14,6 +14,7 @@ use crate::domain::losses::{Loss, LossChanges, LossError, LossRequest};
 use crate::domain::query::{GapPage, GapQuery};
 use crate::domain::rocket::{RangeFold, Rocket};
 use crate::store::StoreError;
+use crate::store::changes::ChangeHint;
 use crate::store::rows::{self, LOSS_COLUMNS};
 
 /// Selects the rows of a channel.
@@ -108,6 +109,14 @@ impl PostgresStore {
             }
             Ok(())
         })?;
+        if !dry_run {
+            let hints =
+                requests.iter().map(|request| (request.channel.clone(), ChangeHint::LOSSES));
+            // Instances that miss the notification find the changed rows.
+            if let Err(error) = self.notify_blocking(Some(&hints.collect())) {
+                tracing::debug!(%error, "could not notify other instances");
+            }
+        }
         Ok(outcomes)
     }
 }
