@@ -7,6 +7,7 @@ mod headers;
 mod hostile;
 mod limits;
 mod listing;
+mod losses;
 mod messages;
 mod metrics;
 mod overload;
