@@ -13,11 +13,12 @@ use super::session::{self, WorkKind};
 use crate::domain::query::{MAX_GAPS, Page, RocketInBothViews, RocketQuery, RocketWithGaps};
 use crate::domain::rocket::{View, gaps};
 use crate::domain::text::Channel;
+use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
 use crate::store::fault_injection::FailurePoint;
 use crate::store::page::{self, Dialect, Parameter, PartStatement};
 use crate::store::report::{Report, ReportRows, Value};
-use crate::store::rows::{self, ROCKET_COLUMNS};
+use crate::store::rows::{self, Cells, ROCKET_COLUMNS};
 
 /// The view `gaps` in key order, so that nothing is sorted and reading stops at the last row
 /// wanted.
@@ -70,6 +71,18 @@ impl PostgresStore {
     /// See [`Store::rockets`](crate::store::Store::rockets).
     pub async fn rockets(&self, query: RocketQuery) -> Result<Page, StoreError> {
         self.read(move |pool| async move { rockets(&pool, &query).await }).await
+    }
+
+    /// See [`Store::first_received_after`](crate::store::Store::first_received_after).
+    pub async fn first_received_after(
+        &self,
+        after: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        self.read(move |pool| async move {
+            let first = sqlx::query(page::FIRST_RECEIVED_AFTER).bind(PgTime(after));
+            first.fetch_one(&pool).await?.time(0)
+        })
+        .await
     }
 
     /// See [`Store::report`](crate::store::Store::report).
