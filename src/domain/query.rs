@@ -238,6 +238,8 @@ pub struct RocketQuery {
     pub filters: Filters,
     /// The time at which rockets are silent or not.
     pub now: Timestamp,
+    /// Only rockets that were received after this time.
+    pub received_after: Option<Timestamp>,
     /// The end of the previous page.
     pub after: Option<Position>,
     /// The maximum number of rockets on the page.
@@ -259,7 +261,8 @@ impl RocketQuery {
         } = &self.filters;
         let is_filtered = !(rocket_types.is_empty() && missions.is_empty() && statuses.is_empty())
             || missing.is_some()
-            || silent_for.is_some();
+            || silent_for.is_some()
+            || self.received_after.is_some();
         channel.is_none() && (is_filtered || self.sort != Sort::Channel)
     }
 }

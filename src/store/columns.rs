@@ -14,7 +14,7 @@ use std::num::NonZeroU32;
 use self::column::{Channels, Column};
 use super::StoreError;
 use super::report::{Report, Value};
-use crate::domain::query::{Filters, Order, Page, Position, RocketQuery, Sort, SortKey};
+use crate::domain::query::{Order, Page, Position, RocketQuery, Sort, SortKey};
 use crate::domain::ranges::Applied;
 use crate::domain::rocket::{Progress, Rocket, RocketState, Status};
 use crate::domain::summary::{Latest, Summary};
@@ -350,7 +350,7 @@ impl Columns {
             descending,
             row: usize::MAX,
         });
-        let Some(matches) = self.filter(&query.filters, query.now) else { return Vec::new() };
+        let Some(matches) = self.filter(query) else { return Vec::new() };
         let limit = query.limit + 1;
         let mut first = BinaryHeap::with_capacity(limit + 1);
         for row in (0..self.status.len()).filter(|row| matches(*row)) {
@@ -370,15 +370,19 @@ impl Columns {
         first.into_sorted_vec().into_iter().map(|position| position.row).collect()
     }
 
-    /// A function that returns whether a row matches at this time; none if no row can match.
-    fn filter<'c>(
-        &'c self,
-        filters: &'c Filters,
-        now: Timestamp,
-    ) -> Option<impl Fn(usize) -> bool + 'c> {
+    /// The earliest time after this one at which a rocket was last received.
+    pub(super) fn first_received_after(&self, after: Timestamp) -> Option<Timestamp> {
+        let rows = self.last_received.iter().zip(self.status.iter());
+        let received = rows.filter(|(_, status)| status.is_some()).map(|(received, _)| *received);
+        received.filter(|received| *received > after).min()
+    }
+
+    /// A function that returns whether a row matches; none if no row can match.
+    fn filter<'c>(&'c self, query: &'c RocketQuery) -> Option<impl Fn(usize) -> bool + 'c> {
+        let filters = &query.filters;
         let rocket_types = self.ids(&filters.rocket_types)?;
         let missions = self.ids(&filters.missions)?;
-        let cutoff = filters.silent_cutoff(now);
+        let (cutoff, after) = (filters.silent_cutoff(query.now), query.received_after);
         let channel = filters.channel.as_ref().map(Channel::as_str);
         let prefix = filters.channel_prefix.as_ref().map(Text::as_str);
         let (statuses, missing) = (&filters.statuses, filters.missing);
@@ -389,6 +393,7 @@ impl Columns {
                 && (rocket_types.is_empty() || rocket_types.contains(&self.rocket_type[row]))
                 && (missions.is_empty() || missions.contains(&self.mission[row]))
                 && cutoff.is_none_or(|cutoff| self.last_received[row] <= cutoff)
+                && after.is_none_or(|after| self.last_received[row] > after)
                 && missing.is_none_or(|missing| missing == has_gaps())
                 && channel.is_none_or(|channel| channel == self.channels.name(row))
                 && prefix.is_none_or(|prefix| self.channels.name(row).starts_with(prefix))
@@ -589,6 +594,7 @@ mod tests {
     use crate::domain::batch::{Batch, Outcome};
     use crate::domain::message::Message;
     use crate::domain::message::example::{exploded, faster, launched, mission_changed};
+    use crate::domain::query::Filters;
     use crate::domain::rocket::View;
 
     fn channel(name: &str) -> Channel {
@@ -612,7 +618,16 @@ mod tests {
 
     fn query(sort: Sort, order: Order) -> RocketQuery {
         let (filters, now) = (Filters::default(), Timestamp::FIRST);
-        RocketQuery { view: View::BestEffort, sort, order, filters, now, after: None, limit: 2 }
+        RocketQuery {
+            view: View::BestEffort,
+            sort,
+            order,
+            filters,
+            now,
+            received_after: None,
+            after: None,
+            limit: 2,
+        }
     }
 
     /// The channels of all pages.

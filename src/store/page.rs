@@ -180,6 +180,10 @@ impl PartStatement {
             let cutoff = self.parameter(Parameter::Time(cutoff));
             self.conditions.push(format!("last_received <= {cutoff}"));
         }
+        if let Some(after) = query.received_after {
+            let after = self.parameter(Parameter::Time(after));
+            self.conditions.push(format!("last_received > {after}"));
+        }
     }
 
     /// Only rockets with one of these values in a column. Without values, all rockets.
@@ -210,6 +214,10 @@ impl PartStatement {
         format!("${}", self.parameters.len())
     }
 }
+
+/// The earliest time after `$1` at which a rocket was last received, for both engines.
+pub(super) const FIRST_RECEIVED_AFTER: &str =
+    "SELECT min(last_received) FROM rockets WHERE last_received > $1";
 
 /// The channels that a page can have. There is one bound at either end: of several, SQLite would
 /// start its search at the first one, and a later page would read all pages before it.

@@ -51,7 +51,8 @@ pub(in crate::http) fn rockets(query_string: &str, now: Timestamp) -> Result<Roc
     let filters = params.filters();
     let view = params.view();
     let limit = params.parse("limit", limit).unwrap_or(DEFAULT_LIMIT);
-    let mut query = RocketQuery { view, sort, order, filters, now, after: None, limit };
+    let mut query =
+        RocketQuery { view, sort, order, filters, now, received_after: None, after: None, limit };
     query.after = params.parse("cursor", |text| cursor::decode(text, &query));
     params.finish()?;
     Ok(query)
@@ -66,7 +67,16 @@ pub(in crate::http) struct EventsQuery {
 
 /// The parameters of `GET /events`.
 pub(in crate::http) fn events(query_string: &str) -> Result<EventsQuery, Problem> {
-    const KNOWN: [&str; 6] = ["channel", "channelPrefix", "type", "mission", "status", "snapshot"];
+    const KNOWN: [&str; 8] = [
+        "channel",
+        "channelPrefix",
+        "type",
+        "mission",
+        "status",
+        "missing",
+        "silentFor",
+        "snapshot",
+    ];
     let mut params = Params::read(query_string, &KNOWN);
     let filters = params.filters();
     let snapshot = params.flag("snapshot");

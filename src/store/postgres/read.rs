@@ -14,6 +14,7 @@ use super::{PostgresStore, losses};
 use crate::domain::query::{MAX_GAPS, Page, RocketInBothViews, RocketQuery, RocketWithGaps};
 use crate::domain::rocket::{RocketState, View, gaps};
 use crate::domain::text::Channel;
+use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
 use crate::store::fault_injection::FailurePoint;
 use crate::store::page::{self, Dialect, Parameter, PartStatement};
@@ -74,6 +75,18 @@ impl PostgresStore {
     pub async fn rockets(&self, query: RocketQuery) -> Result<Page, StoreError> {
         let buckets = self.buckets.clone();
         self.read(move |pool| async move { rockets(&pool, &buckets, &query).await }).await
+    }
+
+    /// See [`Store::first_received_after`](crate::store::Store::first_received_after).
+    pub async fn first_received_after(
+        &self,
+        after: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        self.read(move |pool| async move {
+            let first = sqlx::query(page::FIRST_RECEIVED_AFTER).bind(PgTime(after));
+            first.fetch_one(&pool).await?.time(0)
+        })
+        .await
     }
 
     /// See [`Store::report`](crate::store::Store::report).

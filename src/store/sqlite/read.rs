@@ -9,10 +9,11 @@ use super::{SqliteStore, losses};
 use crate::domain::query::{MAX_GAPS, Page, RocketInBothViews, RocketQuery, RocketWithGaps};
 use crate::domain::rocket::{Rocket, View, gaps};
 use crate::domain::text::Channel;
+use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
 use crate::store::page::{self, Dialect, Parameter, Part, PartStatement};
 use crate::store::report::{Report, ReportRows, Value};
-use crate::store::rows::{self, ROCKET_COLUMNS};
+use crate::store::rows::{self, Cells, ROCKET_COLUMNS};
 
 /// The view `gaps` in key order, so that nothing is sorted and reading stops at the last row
 /// wanted.
@@ -109,6 +110,21 @@ impl SqliteStore {
             let mut page = page::page(query, rockets);
             losses::add_losses(&snapshot, &mut page.rockets)?;
             Ok(page)
+        })
+    }
+}
+
+impl SqliteStore {
+    /// See [`Store::first_received_after`](crate::store::Store::first_received_after).
+    pub fn first_received_after(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        if let Some(first) = self.read_cache(|columns, _| columns.first_received_after(after))? {
+            return Ok(first);
+        }
+        self.with_reader(|connection| {
+            let mut statement = connection.prepare_cached(page::FIRST_RECEIVED_AFTER)?;
+            let mut found = statement.query(params![Parameter::Time(after)])?;
+            let row = found.next()?.ok_or(StoreError::BrokenOff)?;
+            row.time(0)
         })
     }
 }
