@@ -15,7 +15,9 @@ use utoipa::{Modify, OpenApi};
 
 use super::access::{COOKIE, RequiredToken};
 use super::problem::ProblemJson;
-use super::routes::{assets, docs, events, health, messages, metrics, reports, rockets, session};
+use super::routes::{
+    assets, docs, events, health, messages, metrics, missing, reports, rockets, session,
+};
 use crate::domain::query::{Order, Sort};
 use crate::domain::rocket::{Status, View, Views};
 use crate::store::report::Report;
@@ -32,6 +34,7 @@ use crate::store::report::Report;
     ),
     paths(
         messages::post,
+        missing::post,
         rockets::list,
         rockets::one,
         events::follow,

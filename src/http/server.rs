@@ -14,6 +14,7 @@ use actix_web::{App, web};
 use tokio::sync::watch;
 
 use super::access::Access;
+use super::extract::read_ahead::ReadAheadBudget;
 use super::middleware::Middleware;
 use super::middleware::connection::{Connection, ConnectionTimers, KEEP_ALIVE};
 use super::middleware::response_budget::ResponseBudget;
@@ -21,6 +22,7 @@ use super::read_limit::ReadLimit;
 use super::readiness::Readiness;
 use super::routes;
 use super::state::State;
+use super::stream_limit::StreamLimit;
 use crate::feed::Feed;
 use crate::ingest::Ingest;
 use crate::metrics::Metrics;
@@ -32,9 +34,13 @@ const STOP_TIMEOUT_SECONDS: u64 = 6;
 /// Blocking threads of a worker that stay free for fast reads while it runs all the slow reads that
 /// the limits allow.
 const FREE_BLOCKING_THREADS: usize = 4;
-/// The kinds of slow reads, each with a limit: reports and large pages, other pages, totals, and
-/// snapshots.
-const SLOW_READ_KINDS: usize = 4;
+/// The kinds of slow reads, each with a limit: reports and large pages, other pages, totals,
+/// snapshots, and missing messages.
+const SLOW_READ_KINDS: usize = 5;
+/// The maximum number of streams of questions: each may hold a megabyte of answers.
+const MAX_MISSING_STREAMS: usize = 64;
+/// The maximum number of streams in zstd: each may have a window of 8 MiB.
+const MAX_ZSTD_STREAMS: usize = 16;
 
 /// The concurrency of a server.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +107,10 @@ impl Server {
             search_limit: read_limit(),
             totals_limit: read_limit(),
             snapshot_limit: read_limit(),
+            missing_limit: read_limit(),
+            missing_streams: StreamLimit::new(MAX_MISSING_STREAMS),
+            zstd_streams: StreamLimit::new(MAX_ZSTD_STREAMS),
+            read_ahead: ReadAheadBudget::default(),
             readiness: Readiness::default(),
             stopping,
         });

@@ -9,6 +9,7 @@ pub(super) mod events;
 pub(super) mod health;
 pub(super) mod messages;
 pub(super) mod metrics;
+pub(super) mod missing;
 pub(super) mod reports;
 pub(super) mod rockets;
 pub(super) mod session;
@@ -36,8 +37,9 @@ pub(super) struct Endpoint {
 }
 
 /// All routes.
-pub(super) static ROUTES: [Endpoint; 16] = [
+pub(super) static ROUTES: [Endpoint; 17] = [
     Endpoint::at("/messages").post(|| web::to(messages::post)),
+    Endpoint::at("/missing").post(|| web::to(missing::post)),
     Endpoint::at("/rockets").get(|| web::to(rockets::list)),
     Endpoint::at("/rockets/{channel}").get(|| web::to(rockets::one)),
     Endpoint::at("/events").get(|| web::to(events::follow)),

@@ -2,6 +2,7 @@
 
 mod access;
 mod described;
+mod encodings;
 mod events;
 mod headers;
 mod hostile;
@@ -9,5 +10,6 @@ mod limits;
 mod listing;
 mod messages;
 mod metrics;
+mod missing;
 mod overload;
 mod reports;
