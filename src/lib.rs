@@ -27,6 +27,7 @@
 //! | [`service`] | starting and stopping the parts in the right order | what the parts do |
 //! | [`simulator`] | a fleet with a fold of its own, to compare with | the service's own fold |
 //! | [`cli`] | arguments, output and exit statuses of each command | what the commands do |
+//! | [`encoding`] | decoding of gzip and zstd | HTTP |
 //! | [`tokens`] | write and read tokens | HTTP |
 //! | [`metrics`] | counters, timings and gauges of the service | labels with many values |
 //! | [`terminal`] | escaping of text from senders and files | printing |
@@ -43,6 +44,7 @@
 
 pub mod cli;
 pub mod domain;
+pub mod encoding;
 pub mod feed;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -16,7 +16,7 @@ use utoipa::{Modify, OpenApi};
 use super::access::{COOKIE, RequiredToken};
 use super::problem::ProblemJson;
 use super::routes::{
-    assets, docs, events, gaps, health, messages, metrics, reports, rockets, session,
+    assets, docs, events, gaps, health, messages, metrics, missing, reports, rockets, session,
 };
 use crate::domain::query::{Order, Sort};
 use crate::domain::rocket::{Status, View, Views};
@@ -34,6 +34,7 @@ use crate::store::report::Report;
     ),
     paths(
         messages::post,
+        missing::post,
         rockets::list,
         rockets::one,
         rockets::forget,

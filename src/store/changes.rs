@@ -45,7 +45,7 @@ impl ChangeHint {
 
     /// Losses were declared or withdrawn. No filter depends on them.
     pub const LOSSES: Self =
-        Self { applied: 0, launched: false, mission_changed: false, exploded: false };
+        Self { launched: false, mission_changed: false, exploded: false, ..Self::UNKNOWN };
 
     /// The change by one new message.
     pub fn of(message: &Message) -> Self {

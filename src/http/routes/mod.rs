@@ -10,6 +10,7 @@ pub(super) mod gaps;
 pub(super) mod health;
 pub(super) mod messages;
 pub(super) mod metrics;
+pub(super) mod missing;
 pub(super) mod reports;
 pub(super) mod rockets;
 pub(super) mod session;
@@ -38,8 +39,9 @@ pub(super) struct Endpoint {
 }
 
 /// All routes.
-pub(super) static ROUTES: [Endpoint; 18] = [
+pub(super) static ROUTES: [Endpoint; 19] = [
     Endpoint::at("/messages").post(|| web::to(messages::post)),
+    Endpoint::at("/missing").post(|| web::to(missing::post)),
     Endpoint::at("/rockets").get(|| web::to(rockets::list)),
     Endpoint::at("/rockets/{channel}")
         .get(|| web::to(rockets::one))

@@ -2,6 +2,7 @@
 
 mod access;
 mod described;
+mod encodings;
 mod events;
 mod headers;
 mod hostile;
@@ -10,5 +11,6 @@ mod listing;
 mod losses;
 mod messages;
 mod metrics;
+mod missing;
 mod overload;
 mod reports;
