@@ -6,6 +6,7 @@ mod check;
 mod completions;
 mod database;
 mod forget;
+mod give_up;
 mod ingest;
 mod launch;
 mod logging;
@@ -92,6 +93,7 @@ enum Command {
     Report(report::ReportArgs),
     Backup(backup::BackupArgs),
     Forget(forget::ForgetArgs),
+    GiveUp(give_up::GiveUpArgs),
     Migrate(migrate::MigrateArgs),
     Completions(completions::CompletionsArgs),
     /// Print the manual page (for man: rocket-monitor man | man -l -)
@@ -168,6 +170,7 @@ pub fn run() -> ExitCode {
             checked => checked,
         },
         Command::Forget(args) => forget::run(&args),
+        Command::GiveUp(args) => give_up::run(&args),
         Command::Migrate(args) => migrate::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Backup(args) => backup::run(&args),

@@ -50,7 +50,7 @@ fn sent(channel: &str, number: u32) -> Sent {
     let event = match number % 5 {
         0 => Event::Launched(format!("T{number}"), 100, format!("M{number}")),
         1 => Event::Mission(format!("M{number}")),
-        2 if number % 3 == 0 => Event::Exploded(format!("R{number}")),
+        2 if number.is_multiple_of(3) => Event::Exploded(format!("R{number}")),
         _ => Event::Faster(1 << (number % 30)),
     };
     Sent { channel: channel.to_owned(), number, micros: number * 7 % 50, event }

@@ -2,5 +2,6 @@
 
 mod command_line;
 mod completions;
+mod give_up;
 mod launch;
 mod output;
