@@ -267,3 +267,83 @@ fn parameter(sort: Sort, key: &SortKey) -> Option<Parameter> {
         (_, SortKey::Text(text)) => Parameter::Text(text.clone()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::domain::query::Filters;
+
+    /// The conditions of a page by channel, and its parameters.
+    fn by_channel(order: Order, prefix: &'static str, after: Option<&'static str>) -> String {
+        let filters = Filters { channel_prefix: Text::new(prefix).ok(), ..Filters::default() };
+        let after = after.map(|channel| Position {
+            key: SortKey::Text(channel.to_owned()),
+            channel: Channel::new(channel).unwrap(),
+        });
+        let query = RocketQuery {
+            view: View::BestEffort,
+            sort: Sort::Channel,
+            order,
+            filters,
+            now: Timestamp::FIRST,
+            received_after: None,
+            after,
+            limit: 9,
+        };
+        let mut sql = PartStatement::new(&query, Part::Keyed, 9, Dialect::Sqlite);
+        for (index, parameter) in sql.parameters.iter().enumerate() {
+            let Parameter::Text(text) = parameter else { continue };
+            let placeholder = format!("${}", index + 1);
+            sql.conditions.iter_mut().for_each(|it| *it = it.replace(&placeholder, text));
+        }
+        sql.conditions.join(", ")
+    }
+
+    #[test]
+    fn a_page_by_channel_starts_where_its_first_rocket_is() {
+        for (order, prefix, after, conditions) in [
+            (Order::Asc, "ab", None, "channel >= ab, channel < ac"),
+            (Order::Asc, "ab", Some("abx"), "channel > abx, channel < ac"),
+            (Order::Desc, "ab", Some("abx"), "channel >= ab, channel < abx"),
+            (Order::Desc, "ab", None, "channel >= ab, channel < ac"),
+            (Order::Asc, "\u{10ffff}", None, "channel >= \u{10ffff}"),
+            (
+                Order::Desc,
+                "\u{10ffff}",
+                Some("\u{10ffff}x"),
+                "channel >= \u{10ffff}, channel < \u{10ffff}x",
+            ),
+            // Of a forged cursor.
+            (Order::Asc, "ab", Some("a"), "channel >= ab, channel < ac"),
+            (Order::Desc, "ab", Some("b"), "channel >= ab, channel < ac"),
+            (Order::Asc, "", Some("abx"), "channel > abx"),
+            (Order::Desc, "", None, ""),
+        ] {
+            assert_eq!(by_channel(order, prefix, after), conditions, "{prefix} {after:?}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_values_makes_no_other_statement() {
+        let statement = |missions: &[&'static str], dialect| {
+            let missions = missions.iter().map(|name| Text::new(*name).unwrap()).collect();
+            let query = RocketQuery {
+                view: View::BestEffort,
+                sort: Sort::Speed,
+                order: Order::Asc,
+                filters: Filters { missions, ..Filters::default() },
+                now: Timestamp::FIRST,
+                received_after: None,
+                after: None,
+                limit: 9,
+            };
+            PartStatement::new(&query, Part::Keyed, 9, dialect).sql("channel", View::BestEffort)
+        };
+        for dialect in [Dialect::Sqlite, Dialect::Postgres] {
+            let [one, two, three] = [&["a"][..], &["a", "b"], &["a", "b", "c"]]
+                .map(|missions| statement(missions, dialect));
+            assert!(one.contains("mission = $1") && one != two && two == three, "{one} {two}");
+        }
+    }
+}
