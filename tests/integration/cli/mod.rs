@@ -4,3 +4,4 @@ mod command_line;
 mod completions;
 mod launch;
 mod output;
+mod resend;
