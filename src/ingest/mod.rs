@@ -8,6 +8,7 @@
 
 mod committer;
 pub mod file;
+pub mod preview;
 
 use std::sync::Arc;
 use std::sync::mpsc;

@@ -5,3 +5,4 @@ mod completions;
 mod give_up;
 mod launch;
 mod output;
+mod resend;
