@@ -10,4 +10,5 @@ mod listing;
 mod messages;
 mod metrics;
 mod overload;
+mod report_pages;
 mod reports;
