@@ -51,8 +51,8 @@ export function getStats(signal) {
 
 /** `{ rows, truncated }`; `truncated` is true if the report has more rows. */
 export async function getReport(name, signal) {
-  const { rows, truncated = false } = await getJson(`reports/${name}`, signal);
-  return { rows, truncated };
+  const { rows, nextCursor } = await getJson(`reports/${name}?limit=10000`, signal);
+  return { rows, truncated: typeof nextCursor === 'string' };
 }
 
 export function getRockets(parameters, signal) {

@@ -42,7 +42,7 @@ pub use database::{Database, may_hold_password};
 pub use error::{OpenError, StoreError};
 use fault_injection::Failures;
 use postgres::{PostgresScan, PostgresStore, PostgresWatch, PostgresWriter};
-use report::{Report, ReportRows, Value};
+use report::{ReportQuery, ReportRows, Value};
 pub use sqlite::{Backup, BackupError};
 use sqlite::{CoalescedReads, SqliteScan, SqliteStore, SqliteWatch, SqliteWriter};
 
@@ -163,31 +163,34 @@ impl Store {
         }
     }
 
-    /// A report with at most `limit` rows. It reads the whole fleet.
-    pub async fn report(&self, report: Report, limit: usize) -> Result<ReportRows, StoreError> {
+    /// A page of a report. Reports on rockets read the whole fleet for each page. A page of gaps
+    /// reads from the end of the previous one.
+    pub async fn report(&self, query: ReportQuery) -> Result<ReportRows, StoreError> {
         match self {
             Self::Sqlite(store) => {
                 let store = store.clone();
-                let read = tokio::task::spawn_blocking(move || store.report(report, limit));
+                let read = tokio::task::spawn_blocking(move || store.report(&query));
                 read.await.unwrap_or(Err(StoreError::BrokenOff))
             }
-            Self::Postgres(store) => store.report(report, limit).await,
+            Self::Postgres(store) => store.report(query).await,
         }
     }
 
-    /// Calls `each` with every row of a report, until it breaks. For callers that are not
-    /// asynchronous.
+    /// Calls `each` with the rows of a report, until it breaks. For callers that are not
+    /// asynchronous. To go on after a row in another call, use
+    /// [`Report::position`](report::Report::position), and a limit: it tells Postgres to read only
+    /// these rows.
     ///
     /// It has no timeout. Rows are read one by one, from one snapshot: meanwhile, SQLite's log
     /// can't be truncated.
     pub fn report_rows(
         &self,
-        report: Report,
+        query: &ReportQuery,
         each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(store) => store.report_rows(report, each),
-            Self::Postgres(store) => store.report_rows(report, each),
+            Self::Sqlite(store) => store.report_rows(query, each),
+            Self::Postgres(store) => store.report_rows(query, each),
         }
     }
 

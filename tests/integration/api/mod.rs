@@ -13,4 +13,5 @@ mod messages;
 mod metrics;
 mod missing;
 mod overload;
+mod report_pages;
 mod reports;
