@@ -244,11 +244,13 @@ pub struct RocketQuery {
     pub after: Option<Position>,
     /// The maximum number of rockets on the page.
     pub limit: usize,
+    /// Whether to count the rockets that match the filters, on this page and on all others.
+    pub with_total: bool,
 }
 
 impl RocketQuery {
-    /// Whether rockets other than those of the page must be searched or sorted. Rockets are stored
-    /// in the order of their channels.
+    /// Whether rockets other than those of the page must be searched, sorted or counted. Rockets
+    /// are stored in the order of their channels.
     pub fn searches_fleet(&self) -> bool {
         let Filters {
             channel,
@@ -263,7 +265,7 @@ impl RocketQuery {
             || missing.is_some()
             || silent_for.is_some()
             || self.received_after.is_some();
-        channel.is_none() && (is_filtered || self.sort != Sort::Channel)
+        channel.is_none() && (is_filtered || self.with_total || self.sort != Sort::Channel)
     }
 }
 
@@ -273,6 +275,8 @@ pub struct Page {
     pub rockets: Vec<Rocket>,
     /// The end of the page, if more rockets follow.
     pub next: Option<Position>,
+    /// How many rockets match the filters, if the query asks for it.
+    pub total: Option<i64>,
 }
 
 /// The maximum number of gaps that are returned with a rocket.

@@ -357,6 +357,7 @@ impl ChangeReader {
             received_after: Some(received_after),
             after: None,
             limit: SILENT_CHUNK,
+            with_total: false,
         };
         let mut is_any = false;
         loop {

@@ -315,7 +315,7 @@ impl Rest {
 impl Columns {
     /// One page of the best-effort view.
     pub(super) fn page(&self, query: &RocketQuery) -> Page {
-        let rows = match query.sort {
+        let (rows, total) = match query.sort {
             Sort::LatestUpdate => self.first(query, |row| Some(self.latest_update[row]), time_key),
             Sort::Channel => self.first(query, |_| Some(()), |_| Some(())),
             Sort::Type => self.first(query, |row| self.text(self.rocket_type[row]), text_key),
@@ -323,7 +323,8 @@ impl Columns {
             Sort::Mission => self.first(query, |row| self.text(self.mission[row]), text_key),
             Sort::Status => self.first(query, |row| self.status[row], status_key),
         };
-        super::page::page(query, rows.into_iter().map(|row| self.rocket(row)).collect())
+        let rockets = rows.into_iter().map(|row| self.rocket(row)).collect();
+        super::page::page(query, rockets, query.with_total.then_some(total))
     }
 
     /// A rocket, if it is there.
@@ -336,13 +337,14 @@ impl Columns {
         self.texts.get(id).map(Text::as_str)
     }
 
-    /// The first rows after the query's position, in order: one more than the page holds.
+    /// The first rows after the query's position, in order: one more than the page holds. And how
+    /// many rows match, before and after the position.
     fn first<'c, K: Ord + Copy>(
         &'c self,
         query: &'c RocketQuery,
         key: impl Fn(usize) -> Option<K>,
         key_of: impl Fn(&'c SortKey) -> Option<K>,
-    ) -> Vec<usize> {
+    ) -> (Vec<usize>, i64) {
         let descending = query.order == Order::Desc;
         let after = query.after.as_ref().map(|Position { key, channel }| SortPosition {
             key: key_of(key),
@@ -350,10 +352,11 @@ impl Columns {
             descending,
             row: usize::MAX,
         });
-        let Some(matches) = self.filter(query) else { return Vec::new() };
+        let Some(matches) = self.filter(query) else { return (Vec::new(), 0) };
         let limit = query.limit + 1;
-        let mut first = BinaryHeap::with_capacity(limit + 1);
+        let (mut first, mut total) = (BinaryHeap::with_capacity(limit + 1), 0);
         for row in (0..self.status.len()).filter(|row| matches(*row)) {
+            total += 1;
             let position =
                 SortPosition { key: key(row), channel: self.channels.name(row), descending, row };
             if after.as_ref().is_some_and(|after| position <= *after) {
@@ -367,7 +370,8 @@ impl Columns {
                 *last = position;
             }
         }
-        first.into_sorted_vec().into_iter().map(|position| position.row).collect()
+        let rows = first.into_sorted_vec().into_iter().map(|position| position.row);
+        (rows.collect(), total)
     }
 
     /// The earliest time after this one at which a rocket was last received.
@@ -627,6 +631,7 @@ mod tests {
             received_after: None,
             after: None,
             limit: 2,
+            with_total: false,
         }
     }
 

@@ -54,13 +54,13 @@ pub(super) fn remaining(query: &RocketQuery, read: usize) -> i64 {
 }
 
 /// Makes a page of the rockets of all parts.
-pub(super) fn page(query: &RocketQuery, mut rockets: Vec<Rocket>) -> Page {
+pub(super) fn page(query: &RocketQuery, mut rockets: Vec<Rocket>, total: Option<i64>) -> Page {
     let has_more = rockets.len() > query.limit;
     rockets.truncate(query.limit);
     let last = rockets.last().filter(|_| has_more);
     let next = last
         .map(|rocket| Position { key: query.sort.key(rocket), channel: rocket.channel.clone() });
-    Page { rockets, next }
+    Page { rockets, next, total }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,6 +140,22 @@ impl PartStatement {
         statement
     }
 
+    /// Counts the rockets of all pages; none if the query doesn't ask for it. It reads as many rows
+    /// as a search does, which is the cost of most pages, too.
+    pub(super) fn count(query: &RocketQuery, dialect: Dialect) -> Option<(String, Vec<Parameter>)> {
+        let mut statement = Self {
+            conditions: Vec::new(),
+            order: String::new(),
+            limit: String::new(),
+            parameters: Vec::new(),
+        };
+        statement.filter(query, dialect);
+        statement.channels(ChannelRange::new(query, None));
+        let (table, filter) = (table(query.view), statement.where_clause());
+        let sql = format!("SELECT count(*) FROM {table} {filter}");
+        query.with_total.then_some((sql, statement.parameters))
+    }
+
     /// Only rockets beyond this key and channel.
     fn beyond(&mut self, query: &RocketQuery, channel: &Channel, key_value: Parameter) {
         let key = column(query.sort);
@@ -153,13 +169,15 @@ impl PartStatement {
     }
 
     pub(super) fn sql(&self, columns: &str, view: View) -> String {
-        let Self { conditions, order, limit, .. } = self;
-        let filter = if conditions.is_empty() {
-            String::new()
-        } else {
-            format!("WHERE {}", conditions.join(" AND "))
-        };
+        let (Self { order, limit, .. }, filter) = (self, self.where_clause());
         format!("SELECT {columns} FROM {} {filter} ORDER BY {order} LIMIT {limit}", table(view))
+    }
+
+    fn where_clause(&self) -> String {
+        if self.conditions.is_empty() {
+            return String::new();
+        }
+        format!("WHERE {}", self.conditions.join(" AND "))
     }
 
     fn filter(&mut self, query: &RocketQuery, dialect: Dialect) {
@@ -290,6 +308,7 @@ mod tests {
             received_after: None,
             after,
             limit: 9,
+            with_total: false,
         };
         let mut sql = PartStatement::new(&query, Part::Keyed, 9, Dialect::Sqlite);
         for (index, parameter) in sql.parameters.iter().enumerate() {
@@ -337,6 +356,7 @@ mod tests {
                 received_after: None,
                 after: None,
                 limit: 9,
+                with_total: false,
             };
             PartStatement::new(&query, Part::Keyed, 9, dialect).sql("channel", View::BestEffort)
         };

@@ -34,6 +34,7 @@ pub fn cursor(input: &[u8]) {
         received_after: None,
         after: None,
         limit: 1,
+        with_total: false,
     };
     let raw = std::str::from_utf8(rest).map(str::to_owned).unwrap_or_default();
     for cursor in [&raw, &URL_SAFE_NO_PAD.encode(rest)] {

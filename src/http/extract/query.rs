@@ -35,7 +35,7 @@ const MAX_NAME_CHARS: usize = 64;
 
 /// The parameters of `GET /rockets`, at this time.
 pub(in crate::http) fn rockets(query_string: &str, now: Timestamp) -> Result<RocketQuery, Problem> {
-    const KNOWN: [&str; 12] = [
+    const KNOWN: [&str; 13] = [
         "sort",
         "order",
         "channel",
@@ -48,6 +48,7 @@ pub(in crate::http) fn rockets(query_string: &str, now: Timestamp) -> Result<Roc
         "view",
         "limit",
         "cursor",
+        "total",
     ];
     let mut params = Params::read(query_string, &KNOWN);
     let sort = params.one_of("sort", &Sort::ALL, Sort::name).unwrap_or_default();
@@ -55,8 +56,10 @@ pub(in crate::http) fn rockets(query_string: &str, now: Timestamp) -> Result<Roc
     let filters = params.filters();
     let view = params.view();
     let limit = params.limit(MAX_LIMIT).unwrap_or(DEFAULT_LIMIT);
+    let with_total = params.flag("total").unwrap_or(false);
+    let (received_after, after) = (None, None);
     let mut query =
-        RocketQuery { view, sort, order, filters, now, received_after: None, after: None, limit };
+        RocketQuery { view, sort, order, filters, now, received_after, after, limit, with_total };
     query.after = params.parse("cursor", |text| cursor::decode(text, &query));
     params.finish()?;
     Ok(query)

@@ -181,6 +181,7 @@ impl EventStream {
             received_after: None,
             after,
             limit: MAX_CHUNK_EVENTS,
+            with_total: false,
         };
         // Snapshots have their own limit: many clients that connect at once must not delay pages
         // and reports.

@@ -3,6 +3,7 @@
 //! The router, the `Allow` headers, the metrics' labels and the tests of the API's description all
 //! take the routes from [`ROUTES`].
 
+pub(super) mod activity;
 pub(super) mod assets;
 pub(super) mod docs;
 pub(super) mod events;
@@ -39,7 +40,7 @@ pub(super) struct Endpoint {
 }
 
 /// All routes.
-pub(super) static ROUTES: [Endpoint; 19] = [
+pub(super) static ROUTES: [Endpoint; 20] = [
     Endpoint::at("/messages").post(|| web::to(messages::post)),
     Endpoint::at("/missing").post(|| web::to(missing::post)),
     Endpoint::at("/rockets").get(|| web::to(rockets::list)),
@@ -51,6 +52,7 @@ pub(super) static ROUTES: [Endpoint; 19] = [
         .post(|| web::to(gaps::declare))
         .delete(|| web::to(gaps::withdraw)),
     Endpoint::at("/events").get(|| web::to(events::follow)),
+    Endpoint::at("/activity").get(|| web::to(activity::show)),
     Endpoint::at("/stats").get(|| web::to(reports::stats)),
     Endpoint::at("/reports").get(|| web::to(reports::list)),
     Endpoint::at("/reports/{name}").get(|| web::to(reports::one)),

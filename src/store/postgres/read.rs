@@ -250,10 +250,23 @@ async fn rockets(
             }
         }
     }
-    let mut page = page::page(query, rockets);
+    let total = count(&mut snapshot, query).await?;
+    let mut page = page::page(query, rockets, total);
     losses::add_losses(&mut snapshot, buckets, &mut page.rockets).await?;
     snapshot.commit().await?;
     Ok(page)
+}
+
+/// How many rockets match, if the query asks for it.
+async fn count(
+    snapshot: &mut PgConnection,
+    query: &RocketQuery,
+) -> Result<Option<i64>, StoreError> {
+    let Some((sql, parameters)) = PartStatement::count(query, Dialect::Postgres) else {
+        return Ok(None);
+    };
+    let statement = parameters.into_iter().fold(sqlx::query(AssertSqlSafe(sql)), bind);
+    Ok(Some(statement.fetch_one(snapshot).await?.try_get(0)?))
 }
 
 fn bind(

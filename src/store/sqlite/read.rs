@@ -112,7 +112,7 @@ impl SqliteStore {
                     read_part(&snapshot, query, part, remaining, &mut rockets)?;
                 }
             }
-            let mut page = page::page(query, rockets);
+            let mut page = page::page(query, rockets, count(&snapshot, query)?);
             losses::add_losses(&snapshot, &mut page.rockets)?;
             Ok(page)
         })
@@ -232,6 +232,15 @@ fn first_gaps(connection: &Connection, channel: &Channel) -> Result<Vec<(i64, i6
     })?;
     let ranges: Vec<(i64, i64)> = ranges.collect::<Result<_, _>>()?;
     Ok(gaps(ranges.into_iter(), MAX_GAPS))
+}
+
+/// How many rockets match, if the query asks for it.
+fn count(connection: &Connection, query: &RocketQuery) -> Result<Option<i64>, StoreError> {
+    let Some((sql, parameters)) = PartStatement::count(query, Dialect::Sqlite) else {
+        return Ok(None);
+    };
+    let mut statement = connection.prepare_cached(&sql)?;
+    Ok(Some(statement.query_row(params_from_iter(parameters), |row| row.get(0))?))
 }
 
 fn read_part(

@@ -1,6 +1,7 @@
 //! The HTTP API: what it answers, and what clients can do to the service.
 
 mod access;
+mod activity;
 mod described;
 mod encodings;
 mod events;
