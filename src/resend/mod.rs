@@ -1,11 +1,11 @@
 //! Sends a file of messages again, but only what the service lacks.
 //!
-//! 1. [`scan`] reads the file for the highest number of each channel.
-//! 2. [`client`] asks the service which numbers up to it are missing.
+//! 1. `scan` reads the file for the highest number of each channel.
+//! 2. `client` asks the service which numbers up to it are missing.
 //! 3. The file is read again; the lines that are missing are sent.
 //! 4. The service is asked again.
 //!
-//! [`plan`] holds what is missing, as ranges. If they are too many for the memory, several rounds
+//! `plan` holds what is missing, as ranges. If they are too many for the memory, several rounds
 //! of these steps each do a part.
 
 mod client;
