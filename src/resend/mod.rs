@@ -1,11 +1,11 @@
 //! Sends a file of messages again, but only what the service lacks.
 //!
-//! 1. [`scan`] reads the file for the highest number of each channel.
-//! 2. [`client`] asks the service which numbers up to it are missing.
+//! 1. `scan` reads the file for the highest number of each channel.
+//! 2. `client` asks the service which numbers up to it are missing.
 //! 3. The file is read again; the lines that are missing are sent.
 //! 4. The service is asked again.
 //!
-//! [`plan`] holds what is missing, as ranges. If they are too many for the memory, several rounds
+//! `plan` holds what is missing, as ranges. If they are too many for the memory, several rounds
 //! of these steps each do a part.
 
 mod client;
@@ -154,6 +154,7 @@ impl Resend {
 
     /// Sends what the plan says is missing, and asks whether it is there.
     async fn resend(&mut self, mut plan: Plan) -> Result<Plan, String> {
+        let (mut still_missing, mut not_in_file) = (0, 0);
         for _ in 0..MAX_ATTEMPTS {
             self.observer.begin(Step::Send);
             plan = self.send(plan).await?;
@@ -166,14 +167,14 @@ impl Resend {
             let questions = plan.questions_again();
             let add = &mut |question: &_, answer| plan.add_again(question, answer);
             self.service.ask(questions, add).await?;
-            let (still_missing, not_in_file) = plan.compare();
+            (still_missing, not_in_file) = plan.compare();
             if still_missing == 0 {
-                self.report.not_in_file += not_in_file;
-                return Ok(plan);
+                break;
             }
             plan.retry();
         }
-        self.report.still_missing += plan.missing();
+        self.report.still_missing += still_missing;
+        self.report.not_in_file += not_in_file;
         Ok(plan)
     }
 

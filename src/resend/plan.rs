@@ -161,3 +161,77 @@ impl Plan {
         self.rockets.iter().filter_map(report).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::domain::missing::MissingFinder;
+
+    fn number(number: u32) -> MessageNumber {
+        MessageNumber::new(i64::from(number)).unwrap()
+    }
+
+    /// What a service with these numbers answers, at most two ranges at a time.
+    fn answer(known: &BTreeSet<u32>, question: &Question) -> Missing {
+        let mut finder = MissingFinder::new(question, 2);
+        for number in known {
+            if finder.add(i64::from(*number), i64::from(*number)).is_break() {
+                break;
+            }
+        }
+        finder.finish()
+    }
+
+    #[test]
+    fn rounds_ask_for_everything_once_however_little_room_there_is() {
+        let files: BTreeMap<Channel, BTreeSet<u32>> = (1..6_u32)
+            .map(|rocket| {
+                let channel = Channel::new(format!("r{rocket}")).unwrap();
+                (channel, (1..40).filter(|number| number % rocket != 1).collect())
+            })
+            .collect();
+        for max_ranges in [1, 3, 10, 1_000] {
+            let mut plan = Plan { max_ranges, ..Plan::default() };
+            let mut known: BTreeMap<_, BTreeSet<u32>> = BTreeMap::new();
+            for (channel, numbers) in &files {
+                numbers.iter().for_each(|it| plan.note(channel, number(*it)));
+                known.insert(channel, numbers.iter().copied().filter(|it| it % 7 > 2).collect());
+            }
+            let (mut rounds, mut not_in_file, mut sent) = (0, 0, 0);
+            while plan.begin_round() {
+                rounds += 1;
+                let mut questions = plan.questions();
+                while let Some(question) = questions.pop() {
+                    let missing = answer(&known[&question.channel], &question);
+                    questions.extend(plan.add(&question, missing));
+                }
+                for (channel, numbers) in &files {
+                    for it in numbers {
+                        if plan.take(channel, number(*it)) {
+                            assert!(known.get_mut(channel).unwrap().insert(*it), "{channel} {it}");
+                            assert!(!plan.take(channel, number(*it)));
+                            sent += 1;
+                        }
+                    }
+                }
+                let mut questions = plan.questions_again();
+                while let Some(question) = questions.pop() {
+                    let missing = answer(&known[&question.channel], &question);
+                    questions.extend(plan.add_again(&question, missing));
+                }
+                let (still_missing, others) = plan.compare();
+                assert_eq!(still_missing, 0);
+                not_in_file += others;
+            }
+            assert!(sent > 0 && files.iter().all(|(channel, numbers)| known[channel] == *numbers));
+            let gaps = |numbers: &BTreeSet<u32>| {
+                u64::from(*numbers.last().unwrap()) - numbers.len() as u64
+            };
+            assert_eq!(not_in_file, files.values().map(gaps).sum::<u64>());
+            assert_eq!(rounds > 1, max_ranges < 1_000, "{rounds} rounds");
+        }
+    }
+}

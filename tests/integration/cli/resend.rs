@@ -374,3 +374,56 @@ fn a_dry_run_of_ingest_counts_and_changes_nothing() {
     assert_eq!(dry.status.code(), Some(1), "{dry:?}");
     assert!(!database.exists());
 }
+
+/// A service that takes nothing, and says so. It lacks everything.
+fn refuse_everything(listener: TcpListener) {
+    for stream in listener.incoming() {
+        let mut stream = BufReader::new(stream.unwrap());
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).unwrap() > 0 {}
+        let length = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().unwrap())
+        });
+        let mut body = vec![0; length.unwrap_or(0)];
+        std::io::Read::read_exact(&mut stream, &mut body).unwrap();
+        let lines = String::from_utf8(body).unwrap();
+        let response: String = if head.starts_with("POST /missing") {
+            let answers = lines.lines().map(|line| {
+                let question: Value = serde_json::from_str(line).unwrap();
+                let missing = [[&question["from"], &question["through"]]];
+                serde_json::json!({
+                    "channel": question["channel"], "through": question["through"],
+                    "missing": missing, "nextFrom": null,
+                })
+            });
+            answers.map(|answer| answer.to_string() + "\n").collect()
+        } else {
+            let rejected = lines.lines().count();
+            let errors = [serde_json::json!({ "line": 1, "detail": "not\u{1b}today" })];
+            serde_json::json!({
+                "received": rejected, "applied": 0, "duplicates": 0, "rejected": rejected,
+                "errors": errors,
+            })
+            .to_string()
+        };
+        let length = response.len();
+        let head =
+            format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+        stream.get_mut().write_all((head + &response).as_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn what_is_still_missing_is_a_failure() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    // It ends with the tests.
+    std::thread::spawn(|| refuse_everything(listener));
+    let (_directory, path) = file(&[launched("r", 1), faster("r", 2, 1), faster("r", 5, 1)]);
+    let sent = run(&["resend", path.to_str().unwrap(), &url]);
+    assert_eq!(sent.status.code(), Some(1), "{sent:?}");
+    assert!(stdout(&sent).contains("3 messages are still missing"), "{}", stdout(&sent));
+    assert!(stdout(&sent).contains("sent      9 messages"), "{}", stdout(&sent));
+    assert!(stderr(&sent).contains(r"rejected a message: not\u{1b}today"), "{}", stderr(&sent));
+}
