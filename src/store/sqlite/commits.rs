@@ -16,8 +16,9 @@ use crate::store::StoreError;
 /// A mark of the last commit to a database, as a connection sees it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Version {
-    /// Of a database in memory, to which no other process commits.
-    Memory,
+    /// Of a database in memory, to which no other process commits: how many rows its connection has
+    /// changed, also in transactions that were rolled back.
+    Memory(u64),
     /// The generation of the file, and its last commit; none if the index can't be read.
     File(u64, Option<LastCommit>),
 }
@@ -25,15 +26,16 @@ pub(super) enum Version {
 impl Version {
     /// `generation` is that of the file; none for a database in memory.
     pub(super) fn of(generation: Option<u64>, connection: &Connection) -> Self {
-        generation.map_or(Self::Memory, |generation| {
-            Self::File(generation, wal_vfs::last_commit(connection))
-        })
+        match generation {
+            None => Self::Memory(connection.total_changes()),
+            Some(generation) => Self::File(generation, wal_vfs::last_commit(connection)),
+        }
     }
 
     /// Whether nothing was committed between the versions.
     fn equals(self, other: Self) -> bool {
         match (self, other) {
-            (Self::Memory, Self::Memory) => true,
+            (Self::Memory(rows), Self::Memory(other)) => rows == other,
             (Self::File(generation, Some(last)), Self::File(other_generation, Some(other))) => {
                 generation == other_generation && last == other
             }
@@ -43,7 +45,8 @@ impl Version {
 
     fn is_next_after(self, other: Self) -> bool {
         match (self, other) {
-            (Self::Memory, Self::Memory) => true,
+            // Transactions share the connection, so none was in between.
+            (Self::Memory(rows), Self::Memory(other)) => rows >= other,
             (Self::File(generation, Some(last)), Self::File(other_generation, Some(other))) => {
                 generation == other_generation && last.is_next_after(other)
             }

@@ -3,6 +3,7 @@
 mod access;
 mod described;
 mod events;
+mod forgetting;
 mod headers;
 mod hostile;
 mod limits;

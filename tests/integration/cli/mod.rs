@@ -2,5 +2,6 @@
 
 mod command_line;
 mod completions;
+mod forget;
 mod launch;
 mod output;
