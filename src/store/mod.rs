@@ -31,7 +31,7 @@ use crate::domain::losses::{LossError, LossRequest};
 use crate::domain::message::Message;
 use crate::domain::missing::{Missing, Question};
 use crate::domain::query::{
-    GapPage, GapQuery, Page, RocketInBothViews, RocketQuery, RocketWithGaps,
+    Filters, GapPage, GapQuery, Page, RocketInBothViews, RocketQuery, RocketWithGaps,
 };
 use crate::domain::rocket::{Rocket, View};
 use crate::domain::text::Channel;
@@ -160,6 +160,15 @@ impl Store {
                 read.await.unwrap_or(Err(StoreError::BrokenOff))
             }
             Self::Postgres(store) => store.first_received_after(after).await,
+        }
+    }
+
+    /// Like [`rockets`](Self::rockets), for callers that are not asynchronous. SQLite reads the
+    /// tables, because one walk through all pages is not worth a copy in memory.
+    pub fn rockets_blocking(&self, query: RocketQuery) -> Result<Page, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.page_from_tables(&query),
+            Self::Postgres(store) => store.rockets_blocking(query),
         }
     }
 
@@ -301,11 +310,26 @@ impl Store {
         }
     }
 
-    /// Removes a rocket and the record of its processed messages. Returns whether it existed.
+    /// Removes a rocket, the record of its processed messages, and its losses. Returns whether it
+    /// existed.
     pub fn forget(&self, channel: &Channel) -> Result<bool, StoreError> {
+        let channels = std::slice::from_ref(channel);
+        let forgotten = self.forget_matching(channels, &Filters::default(), Timestamp::FIRST)?;
+        Ok(!forgotten.is_empty())
+    }
+
+    /// Removes those rockets of these channels that match the filters at this time, durably and in
+    /// one transaction for each partition. Each rocket is matched in the transaction that removes
+    /// it. Returns the channels of the rockets that were removed.
+    pub fn forget_matching(
+        &self,
+        channels: &[Channel],
+        filters: &Filters,
+        now: Timestamp,
+    ) -> Result<Vec<Channel>, StoreError> {
         match self {
-            Self::Sqlite(store) => store.forget(channel),
-            Self::Postgres(store) => store.forget(channel),
+            Self::Sqlite(store) => store.forget_matching(channels, filters, now),
+            Self::Postgres(store) => store.forget_matching(channels, filters, now),
         }
     }
 

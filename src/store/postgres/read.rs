@@ -98,6 +98,12 @@ impl PostgresStore {
         .await
     }
 
+    /// Like [`rockets`](Self::rockets), for threads without a runtime.
+    pub fn rockets_blocking(&self, query: RocketQuery) -> Result<Page, StoreError> {
+        let runtime = self.runtime.0.as_ref().ok_or(StoreError::BrokenOff)?;
+        runtime.block_on(self.rockets(query))
+    }
+
     /// See [`Store::report`](crate::store::Store::report).
     pub async fn report(&self, query: ReportQuery) -> Result<ReportRows, StoreError> {
         let (sql, parameters) = self.report_statement(&query.with_next_row());

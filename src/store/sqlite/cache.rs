@@ -320,6 +320,7 @@ mod tests {
     use super::*;
     use crate::domain::message::Message;
     use crate::domain::message::example::{exploded, faster, launched};
+    use crate::domain::query::Filters;
     use crate::store::OpenOptions;
     use crate::store::report::{Report, ReportQuery, ReportRows};
 
@@ -412,7 +413,9 @@ mod tests {
             let mut writer = store.writer().unwrap();
             writer.commit(&[message(1, 1), message(2, 1)], Timestamp::FIRST).unwrap();
             assert!(has_copy(&store));
-            assert!(store.forget(&Channel::new("r1").unwrap()).unwrap());
+            let removed = [Channel::new("r1").unwrap()];
+            let none = Filters::default();
+            assert_eq!(store.forget_matching(&removed, &none, Timestamp::FIRST).unwrap(), removed);
             writer.commit(&[message(1, 2)], Timestamp::FIRST).unwrap();
             lock(&store.cache.refresh).not_before = Some(Instant::now() + Duration::from_secs(60));
             let cached = store

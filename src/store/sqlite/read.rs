@@ -103,6 +103,11 @@ impl SqliteStore {
         {
             return Ok(page);
         }
+        self.page_from_tables(query)
+    }
+
+    /// Reads a page without the copy in memory.
+    pub fn page_from_tables(&self, query: &RocketQuery) -> Result<Page, StoreError> {
         self.with_reader(|connection| {
             let snapshot = connection.unchecked_transaction()?;
             let mut rockets = Vec::with_capacity(query.limit + 1);

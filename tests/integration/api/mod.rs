@@ -5,6 +5,7 @@ mod activity;
 mod described;
 mod encodings;
 mod events;
+mod forgetting;
 mod headers;
 mod hostile;
 mod limits;

@@ -2,6 +2,7 @@
 
 mod command_line;
 mod completions;
+mod forget;
 mod give_up;
 mod launch;
 mod output;
