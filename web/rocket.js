@@ -46,7 +46,7 @@ export class RocketPage {
     show: (rocket) => this.#take(rocket),
     fail: (error) => this.#fail(error),
   }, INTERVAL_MS);
-  #plot = makePlot('plot', 'Speed');
+  #plot = makePlot('plot', { label: 'Speed' });
   #channel = null;
   /** The latest response that could be shown; null before the first. */
   #rocket = null;
