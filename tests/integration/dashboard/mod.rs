@@ -4,6 +4,7 @@ mod activity;
 mod connection;
 mod filters;
 mod fleet;
+mod gaps;
 mod layout;
 mod reports;
 mod rocket;
