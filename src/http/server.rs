@@ -14,6 +14,7 @@ use actix_web::{App, web};
 use tokio::sync::watch;
 
 use super::access::Access;
+use super::gap_totals::GapTotalsCache;
 use super::middleware::Middleware;
 use super::middleware::connection::{Connection, ConnectionTimers, KEEP_ALIVE};
 use super::middleware::response_budget::ResponseBudget;
@@ -100,6 +101,7 @@ impl Server {
             long_read_limit: read_limit(),
             search_limit: read_limit(),
             totals_limit: read_limit(),
+            gap_totals: GapTotalsCache::default(),
             change_limit: read_limit(),
             snapshot_limit: read_limit(),
             readiness: Readiness::default(),

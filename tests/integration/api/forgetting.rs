@@ -136,7 +136,7 @@ fn many_are_forgotten_if_they_still_match(backend: Backend) {
     let exploded = Filters { statuses: vec![Status::Exploded], ..Filters::default() };
     let both = Filters { statuses: vec![Status::Exploded], ..silent.clone() };
     let all = ["a", "b", "c", "d", "e", "unknown", "a"].map(channel);
-    let mut forget = |filters: &Filters| {
+    let forget = |filters: &Filters| {
         let forgotten = store.forget_matching(&all, filters, now).unwrap();
         names(&forgotten).join(" ")
     };
