@@ -16,6 +16,8 @@ use prometheus::{
 
 use crate::domain::batch::Outcome;
 use crate::domain::message::{EventType, Message};
+use crate::domain::query::GapTotals;
+use crate::domain::timestamp::Timestamp;
 use crate::store::report::{ReportRows, Value};
 use crate::wire::message::RejectionKind;
 
@@ -220,12 +222,14 @@ impl Metrics {
     }
 
     /// Encodes all metrics as text, with the current state of the service and the fleet. Without
-    /// `fleet`, the text lacks the fleet's gauges.
+    /// `fleet`, the text lacks the fleet's gauges, and without `gaps` (and the time), those of the
+    /// gaps.
     pub fn encode(
         &self,
         queue_bytes: i64,
         subscribers: i64,
         fleet: Option<&ReportRows>,
+        gaps: Option<(GapTotals, Timestamp)>,
     ) -> prometheus::Result<String> {
         let now = Registry::new_custom(Some(PREFIX.to_owned()), None)?;
         now.register(Box::new(self.requests()?))?;
@@ -238,6 +242,9 @@ impl Metrics {
         register_gauge(&now, "event_subscribers", "Open event streams.", subscribers)?;
         if let Some(fleet) = fleet {
             register_fleet(&now, fleet)?;
+        }
+        if let Some((gaps, time)) = gaps {
+            register_gaps(&now, gaps, time)?;
         }
         let mut families = self.collectors.registry.gather();
         families.extend(now.gather());
@@ -343,6 +350,19 @@ fn register_fleet(registry: &Registry, fleet: &ReportRows) -> prometheus::Result
         register_gauge(registry, name, help, total(fleet, column))?;
     }
     Ok(())
+}
+
+/// Registers the gauges of the gaps, at this time.
+fn register_gaps(registry: &Registry, gaps: GapTotals, time: Timestamp) -> prometheus::Result<()> {
+    let oldest = Gauge::new(
+        "oldest_gap_seconds",
+        "Time since the oldest gap that is not wholly declared lost was noticed; 0 without gaps.",
+    )?;
+    // Another instance's clock may be ahead.
+    let micros = gaps.oldest.map_or(0, |since| time.unix_micros() - since.unix_micros()).max(0);
+    oldest.set(Duration::from_micros(micros.unsigned_abs()).as_secs_f64());
+    registry.register(Box::new(oldest))?;
+    register_gauge(registry, "lost_messages", "Missing messages declared lost.", gaps.lost)
 }
 
 /// An integer column of the fleet's totals. None of them is null: the view counts rows, or replaces

@@ -312,6 +312,15 @@ pub struct Gap {
     pub lost: Vec<Loss>,
 }
 
+/// The totals of all gaps of the fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GapTotals {
+    /// The earliest time since when a gap is known, of those that are not wholly declared lost.
+    pub oldest: Option<Timestamp>,
+    /// How many missing numbers are declared lost.
+    pub lost: i64,
+}
+
 /// A page of a rocket's gaps.
 #[derive(Clone, Debug, Default)]
 pub struct GapPage {

@@ -9,6 +9,7 @@
 
 mod access;
 mod extract;
+mod gap_totals;
 mod middleware;
 mod openapi;
 mod problem;

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::access::Access;
 use super::extract::read_ahead::ReadAheadBudget;
+use super::gap_totals::GapTotalsCache;
 use super::middleware::Middleware;
 use super::middleware::connection::{Connection, ConnectionTimers, KEEP_ALIVE};
 use super::middleware::response_budget::ResponseBudget;
@@ -106,6 +107,7 @@ impl Server {
             long_read_limit: read_limit(),
             search_limit: read_limit(),
             totals_limit: read_limit(),
+            gap_totals: GapTotalsCache::default(),
             change_limit: read_limit(),
             snapshot_limit: read_limit(),
             missing_limit: read_limit(),

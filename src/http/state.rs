@@ -3,6 +3,7 @@
 use tokio::sync::watch;
 
 use super::extract::read_ahead::ReadAheadBudget;
+use super::gap_totals::GapTotalsCache;
 use super::problem::Problem;
 use super::read_limit::ReadLimit;
 use super::readiness::Readiness;
@@ -24,6 +25,8 @@ pub(super) struct State {
     pub(super) search_limit: ReadLimit,
     /// Limits reads of the fleet's totals, which never wait for reports.
     pub(super) totals_limit: ReadLimit,
+    /// The totals of all gaps, which are read one at a time.
+    pub(super) gap_totals: GapTotalsCache,
     /// Limits changes by operators: declared losses, forgotten rockets.
     pub(super) change_limit: ReadLimit,
     /// Limits the pages of snapshots.

@@ -31,7 +31,7 @@ use crate::domain::losses::{LossError, LossRequest};
 use crate::domain::message::Message;
 use crate::domain::missing::{Missing, Question};
 use crate::domain::query::{
-    Filters, GapPage, GapQuery, Page, RocketInBothViews, RocketQuery, RocketWithGaps,
+    Filters, GapPage, GapQuery, GapTotals, Page, RocketInBothViews, RocketQuery, RocketWithGaps,
 };
 use crate::domain::rocket::{Rocket, View};
 use crate::domain::text::Channel;
@@ -212,6 +212,18 @@ impl Store {
                 read.await.unwrap_or(Err(StoreError::BrokenOff))
             }
             Self::Postgres(store) => store.gaps(query).await,
+        }
+    }
+
+    /// The totals of all gaps. It reads all processed ranges.
+    pub async fn gap_totals(&self) -> Result<GapTotals, StoreError> {
+        match self {
+            Self::Sqlite(store) => {
+                let store = store.clone();
+                let read = tokio::task::spawn_blocking(move || store.gap_totals());
+                read.await.unwrap_or(Err(StoreError::BrokenOff))
+            }
+            Self::Postgres(store) => store.gap_totals().await,
         }
     }
 

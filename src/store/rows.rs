@@ -6,7 +6,7 @@ use bytestring::ByteString;
 use super::StoreError;
 use super::report::{Kind, Value};
 use crate::domain::losses::Loss;
-use crate::domain::query::RangeAbove;
+use crate::domain::query::{GapTotals, RangeAbove};
 use crate::domain::ranges::ProcessedRange;
 use crate::domain::rocket::{Progress, RangeFold, Rocket, RocketState, Status};
 use crate::domain::summary::{Latest, Summary};
@@ -125,6 +125,37 @@ pub(super) fn ranges_above_sql(condition: &str) -> String {
          ), 0)
          ORDER BY first_msg"
     )
+}
+
+/// Selects since when the oldest gap of channels without losses is known. `same_channel` compares
+/// the channels of `losses` and `ranges`. There is a gap below each range that doesn't start at 1,
+/// because ranges don't touch.
+pub(super) fn oldest_gap_sql(same_channel: &str) -> String {
+    format!(
+        "SELECT min(first_received) FROM processed_ranges AS ranges
+         WHERE first_msg > 1 AND NOT EXISTS (SELECT 1 FROM losses WHERE {same_channel})"
+    )
+}
+
+/// Selects since when the oldest of some gaps is known that is not wholly declared lost, and how
+/// many numbers are declared lost.
+pub(super) fn lost_gaps_sql(gaps: &str) -> String {
+    format!(
+        "SELECT min(CASE WHEN lost <= last_missing - first_missing THEN since END) AS since,
+                CAST(coalesce(sum(lost), 0) AS bigint) AS lost
+         FROM ({gaps}) AS gaps"
+    )
+}
+
+/// The totals of all gaps, from a row of [`oldest_gap_sql`] and one of [`lost_gaps_sql`] about the
+/// channels with losses.
+pub(super) fn gap_totals(
+    oldest: &impl Cells,
+    with_losses: &impl Cells,
+) -> Result<GapTotals, StoreError> {
+    let times = [oldest.time(0)?, with_losses.time(0)?];
+    let oldest = times.into_iter().flatten().min();
+    Ok(GapTotals { oldest, lost: integer(with_losses, 1)? })
 }
 
 /// Reads the columns that [`ranges_above_sql`] selects.

@@ -1,9 +1,10 @@
 //! `GET /metrics`.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use actix_web::{HttpResponse, web};
 
+use crate::domain::timestamp::Timestamp;
 use crate::http::problem::Problem;
 use crate::http::routes::reports::totals;
 use crate::http::state::State;
@@ -23,11 +24,13 @@ const FLEET_TIMEOUT: Duration = Duration::from_secs(2);
 pub(in crate::http) async fn show(state: web::Data<State>) -> Result<HttpResponse, Problem> {
     // If the store fails, the other metrics still work, and matter most.
     let fleet = tokio::time::timeout(FLEET_TIMEOUT, totals(&state)).await;
+    let gaps = state.gap_totals.get(&state.store, &state.metrics).await;
     let subscribers = i64::try_from(state.feed.followers()).unwrap_or(i64::MAX);
     let text = state.metrics.encode(
         state.ingest.queued_bytes(),
         subscribers,
         fleet.ok().and_then(Result::ok).as_ref(),
+        gaps.map(|gaps| (gaps, Timestamp::from_system_time(SystemTime::now()))),
     );
     let text = text.map_err(Problem::unavailable)?;
     Ok(HttpResponse::Ok().content_type(prometheus::TEXT_FORMAT).body(text))

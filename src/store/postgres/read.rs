@@ -11,7 +11,9 @@ use super::buckets::Buckets;
 use super::rows::PgTime;
 use super::session::{self, WorkKind};
 use super::{PostgresStore, losses};
-use crate::domain::query::{MAX_GAPS, Page, RocketInBothViews, RocketQuery, RocketWithGaps};
+use crate::domain::query::{
+    GapTotals, MAX_GAPS, Page, RocketInBothViews, RocketQuery, RocketWithGaps,
+};
 use crate::domain::rocket::{RocketState, View, gaps};
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
@@ -29,10 +31,17 @@ fn gaps_sql(bucket: Option<i16>, limit: &str) -> String {
     let beyond = bucket.map_or_else(String::new, |bucket| {
         format!("AND (above.channel, above.bucket, above.first_msg) > ($1, {bucket}::smallint, $2)")
     });
+    let order = format!("ORDER BY above.channel, above.bucket, above.first_msg LIMIT {limit}");
+    some_gaps_sql(&beyond, &order)
+}
+
+/// The gaps that meet a condition.
+fn some_gaps_sql(condition: &str, order: &str) -> String {
     format!(
         "
-    SELECT above.channel, 1 + coalesce(below.last_msg, 0), above.first_msg - 1, below.latest_time,
-           above.first_received, lost.numbers
+    SELECT above.channel, 1 + coalesce(below.last_msg, 0) AS first_missing,
+           above.first_msg - 1 AS last_missing, below.latest_time AS after_time,
+           above.first_received AS since, lost.numbers AS lost
     FROM processed_ranges AS above
     LEFT JOIN LATERAL (
         SELECT last_msg, latest_time FROM processed_ranges AS others
@@ -50,8 +59,7 @@ fn gaps_sql(bucket: Option<i16>, limit: &str) -> String {
               SELECT max(lower.first_msg) FROM losses AS lower
               WHERE lower.channel = above.channel AND lower.bucket = above.bucket
                 AND lower.first_msg <= 1 + coalesce(below.last_msg, 0)), 0)) AS lost
-    WHERE above.first_msg > 1 + coalesce(below.last_msg, 0) {beyond}
-    ORDER BY above.channel, above.bucket, above.first_msg LIMIT {limit}"
+    WHERE above.first_msg > 1 + coalesce(below.last_msg, 0) {condition} {order}"
     )
 }
 
@@ -133,6 +141,25 @@ impl PostgresStore {
             }
             Ok(())
         })
+    }
+
+    /// See [`Store::gap_totals`](crate::store::Store::gap_totals).
+    pub async fn gap_totals(&self) -> Result<GapTotals, StoreError> {
+        let same_bucket = "losses.bucket = ranges.bucket";
+        let oldest =
+            rows::oldest_gap_sql(&format!("losses.channel = ranges.channel AND {same_bucket}"));
+        let with_losses = "AND EXISTS (SELECT FROM losses WHERE losses.channel = above.channel AND \
+                           losses.bucket = above.bucket)";
+        let with_losses = rows::lost_gaps_sql(&some_gaps_sql(with_losses, ""));
+        self.read(move |pool| async move {
+            let mut snapshot = pool.begin_with(SNAPSHOT).await?;
+            let oldest = sqlx::query(AssertSqlSafe(oldest)).fetch_one(&mut *snapshot).await?;
+            let with_losses =
+                sqlx::query(AssertSqlSafe(with_losses)).fetch_one(&mut *snapshot).await?;
+            snapshot.commit().await?;
+            rows::gap_totals(&oldest, &with_losses)
+        })
+        .await
     }
 
     fn report_statement(&self, query: &ReportQuery) -> (String, Vec<Parameter>) {

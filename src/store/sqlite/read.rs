@@ -6,7 +6,9 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql, params, params_from_iter};
 
 use super::{SqliteStore, losses};
-use crate::domain::query::{MAX_GAPS, Page, RocketInBothViews, RocketQuery, RocketWithGaps};
+use crate::domain::query::{
+    GapTotals, MAX_GAPS, Page, RocketInBothViews, RocketQuery, RocketWithGaps,
+};
 use crate::domain::rocket::{Rocket, View, gaps};
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
@@ -19,6 +21,12 @@ use crate::store::rows::{self, Cells, ROCKET_COLUMNS};
 /// page and stops at the last row wanted. See [`ReportQuery::statement`].
 fn gaps_sql(is_continued: bool, limit: &str) -> String {
     let beyond = if is_continued { "AND (above.channel, above.first_msg) > ($1, $2)" } else { "" };
+    let order = format!("ORDER BY above.channel, above.first_msg LIMIT {limit}");
+    some_gaps_sql(beyond, &order)
+}
+
+/// The gaps that meet a condition.
+fn some_gaps_sql(condition: &str, order: &str) -> String {
     format!(
         "
     SELECT channel, first_missing, last_missing, after_time, since,
@@ -28,7 +36,7 @@ fn gaps_sql(is_continued: bool, limit: &str) -> String {
               AND first_msg <= last_missing AND last_msg >= first_missing
               AND first_msg >= coalesce((SELECT max(first_msg) FROM losses
                                          WHERE losses.channel = missing.channel
-                                           AND first_msg <= first_missing), 0))
+                                           AND first_msg <= first_missing), 0)) AS lost
     FROM (SELECT above.channel AS channel, 1 + coalesce(below.last_msg, 0) AS first_missing,
                  above.first_msg - 1 AS last_missing, below.latest_time AS after_time,
                  above.first_received AS since
@@ -38,8 +46,7 @@ fn gaps_sql(is_continued: bool, limit: &str) -> String {
                 AND below.first_msg = (SELECT max(others.first_msg) FROM processed_ranges AS others
                                        WHERE others.channel = above.channel
                                          AND others.first_msg < above.first_msg)
-          WHERE above.first_msg > 1 + coalesce(below.last_msg, 0) {beyond}
-          ORDER BY above.channel, above.first_msg LIMIT {limit}) AS missing"
+          WHERE above.first_msg > 1 + coalesce(below.last_msg, 0) {condition} {order}) AS missing"
     )
 }
 
@@ -186,6 +193,25 @@ impl SqliteStore {
                 }
             }
             Ok(())
+        })
+    }
+}
+
+impl SqliteStore {
+    /// See [`Store::gap_totals`](crate::store::Store::gap_totals).
+    pub fn gap_totals(&self) -> Result<GapTotals, StoreError> {
+        let oldest = rows::oldest_gap_sql("losses.channel = ranges.channel");
+        let with_losses = "AND above.channel IN (SELECT channel FROM losses)";
+        let with_losses = rows::lost_gaps_sql(&some_gaps_sql(with_losses, ""));
+        self.with_reader(|connection| {
+            let snapshot = connection.unchecked_transaction()?;
+            let (mut oldest, mut with_losses) =
+                (snapshot.prepare_cached(&oldest)?, snapshot.prepare_cached(&with_losses)?);
+            let (mut oldest, mut with_losses) = (oldest.query([])?, with_losses.query([])?);
+            let (Some(oldest), Some(with_losses)) = (oldest.next()?, with_losses.next()?) else {
+                unreachable!("both statements aggregate without grouping, so each has one row")
+            };
+            rows::gap_totals(oldest, with_losses)
         })
     }
 }

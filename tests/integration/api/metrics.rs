@@ -3,14 +3,16 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use serde_json::json;
 use testkit::app::{App, Backend};
 use testkit::conformance;
-use testkit::message::launched;
+use testkit::message::{faster, launched};
 use testkit::process::{stderr, stdout};
+use testkit::wait::eventually;
 
 use super::reports::fleet;
 
-conformance!(metrics_count_what_happens);
+conformance!(metrics_count_what_happens, metrics_of_gaps_follow_losses);
 
 /// The sum of a metric's values, over its labels.
 fn metric(text: &str, name: &str) -> f64 {
@@ -52,6 +54,7 @@ fn metrics_count_what_happens(backend: Backend) {
         ("rockets{status=\"launched\"}", 1.0),
         ("rockets_with_gaps", 2.0),
         ("missing_messages", 4.0),
+        ("lost_messages", 0.0),
         ("batch_messages_sum", 7.0),
         ("queue_bytes", 0.0),
         ("event_subscribers", 0.0),
@@ -59,6 +62,42 @@ fn metrics_count_what_happens(backend: Backend) {
         assert_eq!(metric(&text, &format!("rocket_monitor_{name}")), value, "{name}");
     }
     assert!(!text.contains("none"), "nothing is labelled by channel");
+}
+
+fn metrics_of_gaps_follow_losses(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    // They are read at most once a second.
+    let until = |has_gap: bool, lost: f64| {
+        eventually("the metrics follow", || {
+            let text = app.metrics();
+            let oldest = metric(&text, "rocket_monitor_oldest_gap_seconds");
+            // Nothing here takes longer than the tests' deadlines.
+            assert!((0.0..1_000.0).contains(&oldest), "{oldest}");
+            (oldest > 0.0, metric(&text, "rocket_monitor_lost_messages")) == (has_gap, lost)
+        });
+    };
+    until(false, 0.0);
+    // Channel a lacks 2 and 3, and channel c lacks 1 and 2.
+    fleet(&mut client);
+    until(true, 0.0);
+    let mut declare = |channel: &str, first: u32, last: u32| {
+        let loss = json!({ "first": first, "last": last, "reason": "overwritten" }).to_string();
+        let path = format!("/rockets/{channel}/losses");
+        let declared = client.request("POST", &path, &[], loss.as_bytes()).unwrap();
+        assert_eq!(declared.status, 200);
+    };
+    declare("a", 1, 3);
+    until(true, 2.0);
+    declare("c", 2, 2);
+    until(true, 3.0);
+    declare("c", 1, 2);
+    until(false, 4.0);
+    // A lost message arrives after all, and a new gap opens.
+    assert_eq!(client.post(&faster("a", 2, 1)).status, 204);
+    until(false, 3.0);
+    assert_eq!(client.post(&faster("a", 7, 1)).status, 204);
+    until(true, 3.0);
 }
 
 /// Not one test for each store, so that these need no other program.
