@@ -9,9 +9,11 @@ use std::io::{self, BufRead, Read};
 use bytes::{Buf, Bytes};
 use flate2::bufread::MultiGzDecoder;
 
-/// The largest window of zstd data, as a power of two: the largest that RFC 9659 allows in HTTP. A
-/// decoder may need that much memory.
-const MAX_WINDOW_LOG: u32 = 23;
+/// The largest windows of zstd data in requests and files, as powers of two: the largest that RFC
+/// 9659 allows in HTTP, and the largest that the command `zstd` decodes by default. A decoder may
+/// need that much memory.
+const MAX_REQUEST_WINDOW_LOG: u32 = 23;
+const MAX_FILE_WINDOW_LOG: u32 = 27;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -68,13 +70,18 @@ enum State<R: BufRead> {
 }
 
 impl<R: BufRead> Decoder<R> {
-    pub fn new(encoding: Encoding, input: R) -> io::Result<Self> {
+    /// A decoder of the body of a request.
+    pub fn of_request(encoding: Encoding, input: R) -> io::Result<Self> {
+        Self::new(encoding, input, MAX_REQUEST_WINDOW_LOG)
+    }
+
+    fn new(encoding: Encoding, input: R, max_window_log: u32) -> io::Result<Self> {
         Ok(Self(match encoding {
             Encoding::Identity => State::Identity(input),
             Encoding::Gzip => State::Gzip(Box::new(MultiGzDecoder::new(input))),
             Encoding::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
-                decoder.window_log_max(MAX_WINDOW_LOG)?;
+                decoder.window_log_max(max_window_log)?;
                 State::Zstd(Box::new(decoder))
             }
         }))
@@ -84,7 +91,7 @@ impl<R: BufRead> Decoder<R> {
     pub fn of_file(mut input: R) -> io::Result<Self> {
         // A pipe may return less, but no writer splits the first four bytes.
         let encoding = Encoding::from_start(input.fill_buf()?);
-        Self::new(encoding, input)
+        Self::new(encoding, input, MAX_FILE_WINDOW_LOG)
     }
 
     /// The input. Bytes that were not decoded yet must stay.
@@ -182,7 +189,7 @@ mod tests {
 
     /// Decodes data that arrives in parts, into a buffer of this many bytes.
     fn decode(encoding: Encoding, data: &[u8], part: usize, room: usize) -> io::Result<Vec<u8>> {
-        let mut decoder = Decoder::new(encoding, Arrived::default())?;
+        let mut decoder = Decoder::of_request(encoding, Arrived::default())?;
         let (mut parts, mut text, mut buffer) = (data.chunks(part), Vec::new(), vec![0; room]);
         loop {
             match decoder.read(&mut buffer) {

@@ -15,7 +15,7 @@ use crate::domain::query::SilentFor;
 use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
 use crate::store::Store;
-use crate::store::report::{Report, Value};
+use crate::store::report::{Report, ReportQuery, Value};
 use crate::terminal::Escaped;
 
 /// Declare missing messages lost, so that the exact view goes on without them
@@ -99,7 +99,7 @@ pub(super) fn run(args: &GiveUpArgs) -> Result<ExitCode, Failure> {
             let channel = Channel::new(ByteString::from(channel.as_str()))
                 .map_err(|detail| format!("CHANNEL {detail}"))?;
             let request = LossRequest { channel, first, last, action };
-            change(&store, &[request], args.dry_run)?
+            give_up_numbers(&store, request, args.dry_run)?
         }
         (None, None, Some(age)) => give_up_gaps(&store, age.cutoff(now), &action, args.dry_run)?,
         _ => unreachable!("the group and its conflicts leave only these"),
@@ -110,75 +110,98 @@ pub(super) fn run(args: &GiveUpArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Declares or withdraws all gaps that have been known since the cutoff or longer.
+/// Declares or withdraws all gaps that have been known since the cutoff or longer. Reads and
+/// changes them part by part: a reader must not keep SQLite's log from being truncated.
 fn give_up_gaps(
     store: &Store,
     cutoff: Timestamp,
     action: &LossAction,
     dry_run: bool,
 ) -> Result<i64, Failure> {
-    let mut requests = Vec::new();
-    store.report_rows(Report::Gaps, &mut |row| {
-        let [
-            Value::Text(channel),
-            Value::Integer(first),
-            Value::Integer(last),
-            _,
-            Value::Time(since),
-            Value::Integer(lost),
-        ] = &row[..]
-        else {
-            unreachable!("these are the columns of gaps: {row:?}")
-        };
-        let is_affected = match action {
-            LossAction::Declare { .. } => *lost <= last - first,
-            LossAction::Withdraw => *lost > 0,
-        };
-        if *since <= cutoff && is_affected {
-            let channel = Channel::new(ByteString::from(channel.as_str()));
-            requests.extend(channel.ok().map(|channel| LossRequest {
-                channel,
-                first: *first,
-                last: *last,
-                action: action.clone(),
-            }));
+    let mut query = ReportQuery { report: Report::Gaps, after: None, limit: MAX_BATCH };
+    let mut total = 0;
+    loop {
+        let (mut requests, mut rows, mut last) = (Vec::new(), 0, None);
+        store.report_rows(&query, &mut |row| {
+            requests.extend(request(&row, cutoff, action));
+            rows += 1;
+            last = Some(row);
+            ControlFlow::Continue(())
+        })?;
+        // A rocket may have been forgotten since its gaps were read.
+        total += change(store, &requests, dry_run)?.into_iter().flatten().sum::<i64>();
+        let position = last.map(|row| query.report.position(&row)).transpose()?.flatten();
+        if rows < query.limit || position.is_none() {
+            return Ok(total);
         }
-        ControlFlow::Continue(())
-    })?;
-    let mut numbers = 0;
-    for batch in requests.chunks(MAX_BATCH) {
-        numbers += change(store, batch, dry_run)?;
+        query.after = position;
     }
-    Ok(numbers)
 }
 
-/// Changes losses, or lists what would change. Returns how many numbers that concerns.
-fn change(store: &Store, requests: &[LossRequest], dry_run: bool) -> Result<i64, Failure> {
-    let mut total = 0;
-    let is_one = requests.len() == 1;
-    for (request, outcome) in requests.iter().zip(store.change_losses(requests, dry_run)?) {
-        let LossRequest { channel, first, last, .. } = request;
-        let numbers = match outcome {
-            Ok(numbers) => numbers,
-            // A rocket was forgotten since its gaps were listed.
-            Err(_) if !is_one => continue,
-            Err(LossError::UnknownChannel) => {
-                return Err(format!("no message of channel {channel} has been processed").into());
+/// The request for a gap; none if it is too new, or nothing would change.
+fn request(gap: &[Value], cutoff: Timestamp, action: &LossAction) -> Option<LossRequest> {
+    let [
+        Value::Text(channel),
+        Value::Integer(first),
+        Value::Integer(last),
+        _,
+        Value::Time(since),
+        Value::Integer(lost),
+    ] = gap
+    else {
+        unreachable!("these are the columns of gaps: {gap:?}")
+    };
+    let would_change = match action {
+        LossAction::Declare { .. } => *lost <= last - first,
+        LossAction::Withdraw => *lost > 0,
+    };
+    let channel = Channel::new(ByteString::from(channel.as_str())).ok()?;
+    (*since <= cutoff && would_change).then(|| LossRequest {
+        channel,
+        first: *first,
+        last: *last,
+        action: action.clone(),
+    })
+}
+
+/// Declares or withdraws numbers of one channel.
+fn give_up_numbers(store: &Store, request: LossRequest, dry_run: bool) -> Result<i64, Failure> {
+    let requests = [request];
+    let outcomes = change(store, &requests, dry_run)?;
+    let ([LossRequest { channel, first, last, .. }], [outcome]) = (&requests, &outcomes[..]) else {
+        unreachable!("each request has one outcome")
+    };
+    outcome.map_err(|error| {
+        let message = match error {
+            LossError::UnknownChannel => {
+                format!("no message of channel {channel} has been processed")
             }
-            Err(LossError::NotBelow { highest }) => {
-                return Err(format!(
-                    "{first}-{last} are not below the highest processed number of channel \
-                     {channel}, {highest}: whether later ones were sent is not known"
-                )
-                .into());
-            }
+            LossError::NotBelow { highest } => format!(
+                "{first}-{last} are not below the highest processed number of channel {channel}, \
+                 {highest}: whether later ones were sent is not known"
+            ),
         };
-        total += numbers;
-        if dry_run && numbers > 0 {
+        message.into()
+    })
+}
+
+/// Changes losses, or lists what would change.
+fn change(
+    store: &Store,
+    requests: &[LossRequest],
+    dry_run: bool,
+) -> Result<Vec<Result<i64, LossError>>, Failure> {
+    let outcomes = store.change_losses(requests, dry_run)?;
+    for (request, outcome) in requests.iter().zip(&outcomes) {
+        let LossRequest { channel, first, last, .. } = request;
+        if let Ok(numbers) = outcome
+            && dry_run
+            && *numbers > 0
+        {
             print_line!("{} {first}-{last}: {numbers}", Escaped(channel))?;
         }
     }
-    Ok(total)
+    Ok(outcomes)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use super::output::{self, print_error, print_line};
 use super::{DatabaseArgs, Failure};
 use crate::store::Store;
-use crate::store::report::{Report, ReportRows, Value};
+use crate::store::report::{Report, ReportQuery, Value};
 use crate::terminal::{escape_json, escape_lines};
 use crate::wire::report::{self as wire, ReportWriter, Syntax};
 
@@ -79,14 +79,16 @@ pub(super) fn run(args: &ReportArgs) -> Result<ExitCode, Failure> {
 
 fn print_table(store: &Store, report: Report) -> Result<(), Failure> {
     let mut rows = Vec::new();
-    store.report_rows(report, &mut |row| {
+    // One row more than the table shows means that there are more.
+    let query = ReportQuery { limit: MAX_TABLE_ROWS + 1, ..ReportQuery::all(report) };
+    store.report_rows(&query, &mut |row| {
         rows.push(row);
-        // One row more than the table shows means that there are more.
-        if rows.len() > MAX_TABLE_ROWS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        ControlFlow::Continue(())
     })?;
-    let rows = ReportRows::new(report, rows, MAX_TABLE_ROWS);
-    print_line!("{}", wire::table(&rows))?;
-    if rows.truncated {
+    let has_more = rows.len() > MAX_TABLE_ROWS;
+    rows.truncate(MAX_TABLE_ROWS);
+    print_line!("{}", wire::table(report, &rows))?;
+    if has_more {
         print_error(format_args!(
             "rocket-monitor: only the first {MAX_TABLE_ROWS} rows are shown; --format csv or \
              --format json prints all of them"
@@ -105,7 +107,7 @@ fn print_rows(store: &Store, report: Report, syntax: Syntax) -> Result<(), Failu
     // The callback only tells the store whether to continue, so the result is kept here.
     let mut printed = printer.start();
     if let Ok(ControlFlow::Continue(())) = printed {
-        store.report_rows(report, &mut |row| {
+        store.report_rows(&ReportQuery::all(report), &mut |row| {
             printed = printer.row(row);
             if matches!(printed, Ok(ControlFlow::Continue(()))) {
                 ControlFlow::Continue(())
@@ -132,7 +134,7 @@ struct Printer {
 
 impl Printer {
     fn start(&mut self) -> Result<ControlFlow<()>, Failure> {
-        let start = self.writer.start(false)?;
+        let start = self.writer.start()?;
         self.print(start)
     }
 
@@ -146,7 +148,7 @@ impl Printer {
 
     fn end(mut self) -> Result<(), Failure> {
         if self.print_rows()?.is_continue() && self.syntax == Syntax::Json {
-            print_line!("{}", self.writer.end())?;
+            print_line!("{}", self.writer.end(None))?;
         }
         Ok(())
     }
@@ -164,7 +166,7 @@ impl Printer {
         }
         let text = String::from_utf8(text)?;
         let escaped = match self.syntax {
-            Syntax::Json => escape_json(&text),
+            Syntax::Json | Syntax::Ndjson => escape_json(&text),
             Syntax::Csv => escape_lines(&text),
         };
         output::print_part(escaped.as_bytes())

@@ -173,6 +173,11 @@ impl Progress {
     pub fn missing(&self) -> i64 {
         self.highest - self.processed
     }
+
+    /// The greatest number of processed ranges that the channel can have.
+    pub fn max_ranges(&self) -> i64 {
+        self.processed.min(self.missing() + 1)
+    }
 }
 
 /// A rocket in one view.

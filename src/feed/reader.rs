@@ -283,7 +283,7 @@ impl ChangeReader {
             *following = Following::default();
             return Ok(());
         };
-        self.read_hinted(hints).await?;
+        let may_have_removals = self.read_hinted(hints).await?;
         let Following { subscription: Some(subscription), scan_state: Some(scan_state) } =
             following
         else {
@@ -292,6 +292,8 @@ impl ChangeReader {
         if needs_scan {
             self.scan_for_changes(scan_state).await?;
             subscription.next_scan = subscription.scan_interval.map(|time| Instant::now() + time);
+        } else if may_have_removals {
+            self.scan_for_removals(scan_state).await?;
         }
         self.check_silences().await
     }
@@ -426,8 +428,10 @@ impl ChangeReader {
         Ok(Subscription { notified, task, scan_interval, next_scan })
     }
 
-    /// Reads and logs the current state of the hinted rockets.
-    async fn read_hinted(&self, hints: ChangeHints) -> Result<(), StoreError> {
+    /// Reads and logs the current state of the hinted rockets. Returns whether some of them don't
+    /// exist: only the tombstones tell which were removed.
+    async fn read_hinted(&self, hints: ChangeHints) -> Result<bool, StoreError> {
+        let mut may_have_removals = false;
         let channels: Vec<Channel> = hints.keys().cloned().collect();
         for part in channels.chunks(READ_CHUNK) {
             let rockets = self.store.rockets_of(part).await?;
@@ -444,9 +448,9 @@ impl ChangeReader {
                     }
                     log.add(rocket.channel.clone(), Some(rocket), *hint);
                 }
-                // The other rockets were removed, which a scan also finds, or never stored, which
-                // followers must not see.
+                // The other rockets were removed, or never stored, which followers must not see.
                 for channel in part.iter().filter(|channel| !found.contains(channel)) {
+                    may_have_removals = true;
                     if log.has_rocket(channel) {
                         log.add(channel.clone(), None, ChangeHint::UNKNOWN);
                     }
@@ -455,7 +459,7 @@ impl ChangeReader {
             // Followers get these before the rest is read.
             tokio::task::yield_now().await;
         }
-        Ok(())
+        Ok(may_have_removals)
     }
 
     /// Finds all rockets that any process has changed or removed since the last scan.

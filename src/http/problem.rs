@@ -80,6 +80,11 @@ impl Problem {
         self
     }
 
+    /// What the log says about a server error.
+    pub(super) fn logged_reason(&self) -> &str {
+        self.reason.as_deref().unwrap_or(&self.detail)
+    }
+
     pub(super) fn status(&self) -> StatusCode {
         self.status
     }
@@ -202,9 +207,7 @@ impl ResponseError for Problem {
             response.append_header(header.clone());
         }
         if self.status.is_server_error() {
-            response
-                .extensions_mut()
-                .insert(LoggedReason(self.reason.as_deref().unwrap_or(&self.detail).to_owned()));
+            response.extensions_mut().insert(LoggedReason(self.logged_reason().to_owned()));
         }
         response.body(self.to_json())
     }

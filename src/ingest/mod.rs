@@ -9,6 +9,7 @@
 pub mod activity;
 mod committer;
 pub mod file;
+pub mod preview;
 
 use std::sync::Arc;
 use std::sync::mpsc;

@@ -13,7 +13,7 @@ use std::num::NonZeroU32;
 
 use self::column::{Channels, Column};
 use super::StoreError;
-use super::report::{Report, Value};
+use super::report::{Report, ReportQuery, Value};
 use crate::domain::query::{Order, Page, Position, RocketQuery, Sort, SortKey};
 use crate::domain::ranges::Applied;
 use crate::domain::rocket::{Progress, Rocket, RocketState, Status};
@@ -506,15 +506,13 @@ struct Totals {
 
 /// Reports.
 impl Columns {
-    /// The first rows of a report on rockets, in its order. `round` rounds a mean as the database
-    /// does.
+    /// The rows of a report on rockets, in its order. `round` rounds a mean as the database does.
     pub(super) fn report(
         &self,
-        report: Report,
-        limit: usize,
+        query: &ReportQuery,
         round: &dyn Fn(f64) -> Result<f64, StoreError>,
     ) -> Result<Vec<Vec<Value>>, StoreError> {
-        let groups = match report {
+        let groups = match query.report {
             Report::Missions => self.groups(|row| self.status[row].map(|_| self.mission[row])),
             Report::Types => self.groups(|row| self.status[row].map(|_| self.rocket_type[row])),
             Report::Explosions => self.groups(|row| {
@@ -525,7 +523,7 @@ impl Columns {
         };
         let cells = |(text, group): (Option<&str>, &Totals)| {
             let text = text.map_or(Value::Null, |text| Value::Text(text.to_owned()));
-            if report == Report::Explosions {
+            if query.report == Report::Explosions {
                 return Ok(vec![text, Value::Integer(group.rockets), time(group.latest_update)]);
             }
             let mean = group.speed as f64 / group.rockets as f64;
@@ -538,9 +536,11 @@ impl Columns {
                 group.max_speed.map_or(Value::Null, Value::Integer),
             ])
         };
-        let mut named: Vec<_> = groups.iter().map(|(id, group)| (self.text(*id), group)).collect();
+        let named = groups.iter().map(|(id, group)| (self.text(*id), group));
+        let after = query.after_text();
+        let mut named: Vec<_> = named.filter(|(text, _)| text.is_none() || after < *text).collect();
         named.sort_unstable_by_key(|(text, _)| (text.is_none(), *text));
-        named.into_iter().take(limit).map(cells).collect()
+        named.into_iter().take(query.limit).map(cells).collect()
     }
 
     /// The totals of the rows by a text. `text` is none for rows to leave out.

@@ -31,7 +31,7 @@ use crate::domain::losses::{LossError, LossRequest};
 use crate::domain::message::Message;
 use crate::domain::missing::{Missing, Question};
 use crate::domain::query::{
-    GapPage, GapQuery, Page, RocketInBothViews, RocketQuery, RocketWithGaps,
+    Filters, GapPage, GapQuery, Page, RocketInBothViews, RocketQuery, RocketWithGaps,
 };
 use crate::domain::rocket::{Rocket, View};
 use crate::domain::text::Channel;
@@ -42,7 +42,7 @@ pub use database::{Database, may_hold_password};
 pub use error::{OpenError, StoreError};
 use fault_injection::Failures;
 use postgres::{PostgresScan, PostgresStore, PostgresWatch, PostgresWriter};
-use report::{Report, ReportRows, Value};
+use report::{ReportQuery, ReportRows, Value};
 pub use sqlite::{Backup, BackupError};
 use sqlite::{CoalescedReads, SqliteScan, SqliteStore, SqliteWatch, SqliteWriter};
 
@@ -163,31 +163,43 @@ impl Store {
         }
     }
 
-    /// A report with at most `limit` rows. It reads the whole fleet.
-    pub async fn report(&self, report: Report, limit: usize) -> Result<ReportRows, StoreError> {
+    /// Like [`rockets`](Self::rockets), for callers that are not asynchronous. SQLite reads the
+    /// tables, because one walk through all pages is not worth a copy in memory.
+    pub fn rockets_blocking(&self, query: RocketQuery) -> Result<Page, StoreError> {
         match self {
-            Self::Sqlite(store) => {
-                let store = store.clone();
-                let read = tokio::task::spawn_blocking(move || store.report(report, limit));
-                read.await.unwrap_or(Err(StoreError::BrokenOff))
-            }
-            Self::Postgres(store) => store.report(report, limit).await,
+            Self::Sqlite(store) => store.page_from_tables(&query),
+            Self::Postgres(store) => store.rockets_blocking(query),
         }
     }
 
-    /// Calls `each` with every row of a report, until it breaks. For callers that are not
-    /// asynchronous.
+    /// A page of a report. Reports on rockets read the whole fleet for each page. A page of gaps
+    /// reads from the end of the previous one.
+    pub async fn report(&self, query: ReportQuery) -> Result<ReportRows, StoreError> {
+        match self {
+            Self::Sqlite(store) => {
+                let store = store.clone();
+                let read = tokio::task::spawn_blocking(move || store.report(&query));
+                read.await.unwrap_or(Err(StoreError::BrokenOff))
+            }
+            Self::Postgres(store) => store.report(query).await,
+        }
+    }
+
+    /// Calls `each` with the rows of a report, until it breaks. For callers that are not
+    /// asynchronous. To go on after a row in another call, use
+    /// [`Report::position`](report::Report::position), and a limit: it tells Postgres to read only
+    /// these rows.
     ///
     /// It has no timeout. Rows are read one by one, from one snapshot: meanwhile, SQLite's log
     /// can't be truncated.
     pub fn report_rows(
         &self,
-        report: Report,
+        query: &ReportQuery,
         each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(store) => store.report_rows(report, each),
-            Self::Postgres(store) => store.report_rows(report, each),
+            Self::Sqlite(store) => store.report_rows(query, each),
+            Self::Postgres(store) => store.report_rows(query, each),
         }
     }
 
@@ -298,11 +310,26 @@ impl Store {
         }
     }
 
-    /// Removes a rocket and the record of its processed messages. Returns whether it existed.
+    /// Removes a rocket, the record of its processed messages, and its losses. Returns whether it
+    /// existed.
     pub fn forget(&self, channel: &Channel) -> Result<bool, StoreError> {
+        let channels = std::slice::from_ref(channel);
+        let forgotten = self.forget_matching(channels, &Filters::default(), Timestamp::FIRST)?;
+        Ok(!forgotten.is_empty())
+    }
+
+    /// Removes those rockets of these channels that match the filters at this time, durably and in
+    /// one transaction for each partition. Each rocket is matched in the transaction that removes
+    /// it. Returns the channels of the rockets that were removed.
+    pub fn forget_matching(
+        &self,
+        channels: &[Channel],
+        filters: &Filters,
+        now: Timestamp,
+    ) -> Result<Vec<Channel>, StoreError> {
         match self {
-            Self::Sqlite(store) => store.forget(channel),
-            Self::Postgres(store) => store.forget(channel),
+            Self::Sqlite(store) => store.forget_matching(channels, filters, now),
+            Self::Postgres(store) => store.forget_matching(channels, filters, now),
         }
     }
 

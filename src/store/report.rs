@@ -1,6 +1,11 @@
 //! The catalogue of reports, shared by the HTTP API, the command line and both engines. Each report
 //! is a view in the schema, where its columns are documented.
 
+use bytestring::ByteString;
+
+use super::StoreError;
+use super::page::Parameter;
+use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
 
 /// A report on the whole fleet, from the best-effort view.
@@ -124,34 +129,120 @@ impl Report {
         }
     }
 
-    /// The statement that reads the report. Both engines share it, except for `gaps`, whose
-    /// statement is an argument. $1 is the row limit.
-    pub(super) fn sql(self, gaps: &str) -> String {
-        if self == Self::Gaps {
-            return gaps.to_owned();
+    /// The position after a row; none if no row can follow it.
+    pub fn position(self, row: &[Value]) -> Result<Option<ReportPosition>, StoreError> {
+        let column = self.columns()[0].0;
+        let damaged = |detail| StoreError::Damaged(format!("{column} {detail}"));
+        match (self, row) {
+            (Self::Fleet, _) | (_, [Value::Null, ..]) => Ok(None),
+            (Self::Gaps, [Value::Text(channel), _, Value::Integer(last), ..]) => {
+                let channel = Channel::new(ByteString::from(&**channel)).map_err(damaged)?;
+                Ok(Some(ReportPosition::Gap { channel, last: *last }))
+            }
+            (Self::Missions | Self::Types | Self::Explosions, [Value::Text(text), ..]) => {
+                let text = Text::new(ByteString::from(&**text)).map_err(damaged)?;
+                Ok(Some(ReportPosition::Text(text)))
+            }
+            _ => Err(damaged("is not of its type".to_owned())),
         }
-        let names: Vec<&str> = self.columns().iter().map(|(name, _)| *name).collect();
-        let (view, first) = (self.view(), names[0]);
-        format!("SELECT {} FROM {view} ORDER BY {first} NULLS LAST LIMIT $1", names.join(", "))
     }
 }
 
+/// A position in a report: just after this row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReportPosition {
+    /// The row with this text in its first column.
+    Text(Text),
+    /// The gap of this channel that ends with this number.
+    Gap { channel: Channel, last: i64 },
+}
+
+/// A query for rows of a report.
+#[derive(Clone, Debug)]
+pub struct ReportQuery {
+    pub report: Report,
+    /// The end of the previous page.
+    pub after: Option<ReportPosition>,
+    /// The maximum number of rows.
+    pub limit: usize,
+}
+
+impl ReportQuery {
+    /// All rows.
+    pub fn all(report: Report) -> Self {
+        Self { report, after: None, limit: usize::MAX }
+    }
+
+    /// The query for one row more: if it is there, another page follows.
+    pub(super) fn with_next_row(&self) -> Self {
+        Self { limit: self.limit.saturating_add(1), ..self.clone() }
+    }
+
+    /// The text after which a report on rockets continues.
+    pub(super) fn after_text(&self) -> Option<&str> {
+        match &self.after {
+            None => None,
+            Some(ReportPosition::Text(text)) => Some(text.as_str()),
+            Some(ReportPosition::Gap { .. }) => unreachable!("a position belongs to its report"),
+        }
+    }
+
+    /// The statement that reads the rows, and the values of its placeholders `$1`, `$2` and so on,
+    /// which appear in this order. Both engines share it, except for `gaps`.
+    ///
+    /// `gaps` makes that statement from the channel to continue in, if there is one, and the
+    /// limit's placeholder. Then `$1` is this channel, and `$2` the first number of the range above
+    /// the last gap.
+    pub(super) fn statement(
+        &self,
+        gaps: impl FnOnce(Option<&Channel>, &str) -> String,
+    ) -> (String, Vec<Parameter>) {
+        let limit = Parameter::Integer(i64::try_from(self.limit).unwrap_or(i64::MAX));
+        if self.report == Report::Gaps {
+            return match &self.after {
+                None => (gaps(None, "$1"), vec![limit]),
+                Some(ReportPosition::Gap { channel, last }) => {
+                    let after = Parameter::Text(channel.as_str().to_owned());
+                    let above = Parameter::Integer(last.saturating_add(1));
+                    (gaps(Some(channel), "$3"), vec![after, above, limit])
+                }
+                Some(ReportPosition::Text(_)) => unreachable!("a position belongs to its report"),
+            };
+        }
+        let names: Vec<&str> = self.report.columns().iter().map(|(name, _)| *name).collect();
+        let (view, first) = (self.report.view(), names[0]);
+        let select = format!("SELECT {} FROM {view}", names.join(", "));
+        let order = format!("ORDER BY {first} NULLS LAST");
+        match self.after_text() {
+            None => (format!("{select} {order} LIMIT $1"), vec![limit]),
+            Some(text) => (
+                format!("{select} WHERE {first} > $1 OR {first} IS NULL {order} LIMIT $2"),
+                vec![Parameter::Text(text.to_owned()), limit],
+            ),
+        }
+    }
+}
+
+/// A page of a report.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReportRows {
     pub report: Report,
     /// The rows, sorted by the first column (gaps by channel and number), nulls last. Each row has
     /// a cell for each column.
     pub rows: Vec<Vec<Value>>,
-    /// Whether there are more rows than the limit.
-    pub truncated: bool,
+    /// The end of the page, if more rows follow.
+    pub next: Option<ReportPosition>,
 }
 
 impl ReportRows {
-    /// Truncates the rows to `limit`. One row more than that means that there are more.
-    pub(crate) fn new(report: Report, mut rows: Vec<Vec<Value>>, limit: usize) -> Self {
-        let truncated = rows.len() > limit;
-        rows.truncate(limit);
-        Self { report, rows, truncated }
+    /// Makes a page of the rows that were found, which may be one more than the page holds.
+    pub(crate) fn new(query: &ReportQuery, mut rows: Vec<Vec<Value>>) -> Result<Self, StoreError> {
+        let report = query.report;
+        let has_more = rows.len() > query.limit;
+        rows.truncate(query.limit);
+        let last = rows.last().filter(|_| has_more);
+        let next = last.map(|row| report.position(row)).transpose()?.flatten();
+        Ok(Self { report, rows, next })
     }
 }
 

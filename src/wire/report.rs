@@ -1,4 +1,4 @@
-//! Reports as CSV, tables and JSON, for both the HTTP API and the command line.
+//! Reports as CSV, tables, JSON and NDJSON, for both the HTTP API and the command line.
 
 use std::io;
 
@@ -18,8 +18,10 @@ pub enum Syntax {
     /// A text that a spreadsheet would take for a formula gets an apostrophe in front, which makes
     /// it a text there. Numbers don't: a negative number is not a formula.
     Csv,
-    /// JSON: the report's name, its rows as objects, and `truncated` if there are more rows.
+    /// JSON: the report's name, its rows as objects, and the cursor of the next page, or null.
     Json,
+    /// NDJSON: each row as an object on a line.
+    Ndjson,
 }
 
 /// Encodes a report in parts, so that a long report need not be in memory as a whole: the start,
@@ -38,14 +40,12 @@ impl ReportWriter {
     }
 
     /// The text before the rows.
-    pub fn start(&self, truncated: bool) -> io::Result<Vec<u8>> {
+    pub fn start(&self) -> io::Result<Vec<u8>> {
         match self.syntax {
             Syntax::Csv => csv_lines([self.report.columns().iter().map(|(name, _)| *name)]),
-            Syntax::Json => {
-                let truncated = if truncated { r#","truncated":true"# } else { "" };
-                // The names of the reports need no escapes.
-                Ok(format!(r#"{{"name":"{}"{truncated},"rows":["#, self.report.name()).into())
-            }
+            // The names of the reports need no escapes.
+            Syntax::Json => Ok(format!(r#"{{"name":"{}","rows":["#, self.report.name()).into()),
+            Syntax::Ndjson => Ok(Vec::new()),
         }
     }
 
@@ -64,34 +64,37 @@ impl ReportWriter {
                 }
                 Ok(text)
             }
+            Syntax::Ndjson => {
+                let mut text = Vec::new();
+                for row in rows {
+                    serde_json::to_writer(&mut text, &RowObject::new(self.report, row))?;
+                    text.push(b'\n');
+                }
+                Ok(text)
+            }
         }
     }
 
-    /// The text after the rows.
-    pub fn end(&self) -> &'static str {
+    /// The text after the rows. Only JSON has the cursor of the next page.
+    pub fn end(&self, next_cursor: Option<&str>) -> String {
         match self.syntax {
-            Syntax::Csv => "",
-            Syntax::Json => "]}",
+            Syntax::Csv | Syntax::Ndjson => String::new(),
+            Syntax::Json => {
+                // Quotes a text, or writes null.
+                let next_cursor = serde_json::Value::from(next_cursor);
+                format!(r#"],"nextCursor":{next_cursor}}}"#)
+            }
         }
     }
 }
 
-fn encode(report: &ReportRows, syntax: Syntax) -> io::Result<Vec<u8>> {
-    let mut writer = ReportWriter::new(report.report, syntax);
-    let mut text = writer.start(report.truncated)?;
-    text.extend(writer.rows(&report.rows)?);
-    text.extend(writer.end().bytes());
+/// Encodes a page of a report.
+pub fn encode(page: &ReportRows, syntax: Syntax, next_cursor: Option<&str>) -> io::Result<Vec<u8>> {
+    let mut writer = ReportWriter::new(page.report, syntax);
+    let mut text = writer.start()?;
+    text.extend(writer.rows(&page.rows)?);
+    text.extend(writer.end(next_cursor).bytes());
     Ok(text)
-}
-
-/// Encodes a whole report as [`Syntax::Csv`].
-pub fn csv(report: &ReportRows) -> io::Result<Vec<u8>> {
-    encode(report, Syntax::Csv)
-}
-
-/// Encodes a whole report as [`Syntax::Json`].
-pub fn json(report: &ReportRows) -> io::Result<Vec<u8>> {
-    encode(report, Syntax::Json)
 }
 
 fn csv_lines<L>(lines: impl IntoIterator<Item = L>) -> io::Result<Vec<u8>>
@@ -122,12 +125,12 @@ fn looks_like_formula(text: &str) -> bool {
 
 /// A table for terminals: numbers are right-aligned, null is empty, and unsafe characters are
 /// escaped.
-pub fn table(report: &ReportRows) -> String {
-    let columns = report.report.columns();
+pub fn table(report: Report, rows: &[Vec<Value>]) -> String {
+    let columns = report.columns();
     let mut table = Table::new();
     table.load_preset(presets::UTF8_BORDERS_ONLY);
     table.set_header(columns.iter().map(|(name, _)| *name));
-    for row in &report.rows {
+    for row in rows {
         table.add_row(row.iter().map(|value| Escaped(value).to_string()));
     }
     for (column, (_, kind)) in table.column_iter_mut().zip(columns) {
@@ -224,29 +227,38 @@ mod tests {
         let rows = [row("a,\n\"b\"", 1), row("=1", 2), row("", 3)];
         for count in 0..=rows.len() {
             let rows: Vec<_> = rows.iter().take(count).cloned().collect();
-            let report = ReportRows { report: Report::Explosions, rows, truncated: false };
-            for (syntax, encoded) in [(Syntax::Csv, csv(&report)?), (Syntax::Json, json(&report)?)]
-            {
+            let report = ReportRows { report: Report::Explosions, rows, next: None };
+            for syntax in [Syntax::Csv, Syntax::Json, Syntax::Ndjson] {
                 let mut writer = ReportWriter::new(report.report, syntax);
-                let mut text = writer.start(false)?;
+                let mut text = writer.start()?;
                 for row in report.rows.chunks(1) {
                     text.extend(writer.rows(row)?);
                 }
-                text.extend(writer.end().bytes());
-                assert_eq!(text, encoded);
+                text.extend(writer.end(None).bytes());
+                assert_eq!(text, encode(&report, syntax, None)?);
             }
         }
         Ok(())
     }
 
     #[test]
-    fn csv_and_json_have_the_documented_form() -> io::Result<()> {
+    fn every_syntax_has_the_documented_form() -> io::Result<()> {
         let rows = vec![vec![Value::Text("=1".into()), Value::Integer(2), Value::Null]; 2];
-        let report = ReportRows { report: Report::Explosions, rows, truncated: true };
-        assert_eq!(csv(&report)?, b"reason,rockets,latest_update\r\n'=1,2,\r\n'=1,2,\r\n");
+        let report = ReportRows { report: Report::Explosions, rows, next: None };
         let row = r#"{"reason":"=1","rockets":2,"latestUpdate":null}"#;
-        let encoded = format!(r#"{{"name":"explosions","truncated":true,"rows":[{row},{row}]}}"#);
-        assert_eq!(String::from_utf8_lossy(&json(&report)?), encoded);
+        let json = |next_cursor: &str| {
+            format!(r#"{{"name":"explosions","rows":[{row},{row}],"nextCursor":{next_cursor}}}"#)
+        };
+        let csv = "reason,rockets,latest_update\r\n'=1,2,\r\n'=1,2,\r\n".to_owned();
+        for (syntax, next_cursor, expected) in [
+            (Syntax::Csv, Some("Wy_-"), csv),
+            (Syntax::Json, None, json("null")),
+            (Syntax::Json, Some("Wy_-"), json(r#""Wy_-""#)),
+            (Syntax::Ndjson, Some("Wy_-"), format!("{row}\n{row}\n")),
+        ] {
+            let encoded = encode(&report, syntax, next_cursor)?;
+            assert_eq!(String::from_utf8_lossy(&encoded), expected);
+        }
         Ok(())
     }
 }

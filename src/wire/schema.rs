@@ -124,7 +124,12 @@ pub(crate) struct MissionChanged {
     new_mission: Text,
 }
 
-/// A report: its name and its rows.
+/// A page of a report as newline-delimited JSON: each row as an object on a line.
+#[derive(ToSchema)]
+#[schema(as = ReportLines, value_type = String, content_media_type = "application/x-ndjson")]
+pub(crate) struct ReportLines(String);
+
+/// A page of a report: its name and its rows.
 #[derive(ToSchema)]
 #[schema(as = ReportRows, discriminator(property_name = "name", mapping(
     ("missions" = "#/components/schemas/MissionsReport"),
@@ -148,12 +153,14 @@ macro_rules! reports {
         $(
             $(#[$docs])*
             #[derive(ToSchema)]
+            #[schema(rename_all = "camelCase")]
             pub(crate) struct $schema {
                 #[schema(inline)]
                 name: $name,
-                /// Present, and true, if the report has more rows than these.
-                truncated: Option<bool>,
                 rows: Vec<$row>,
+                /// The `cursor` of the next page; null on the last.
+                #[schema(required)]
+                next_cursor: Option<String>,
             }
 
             pub(crate) struct $name;

@@ -178,12 +178,10 @@ impl Client {
             }
         }
         let mut answer = Answer { status, headers, body: Vec::new() };
-        if answer.header("transfer-encoding") == Some("chunked") {
+        if !head_only && answer.header("transfer-encoding") == Some("chunked") {
             answer.body = chunked(stream)?;
-            return Ok(answer);
-        }
-        let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
-        if !head_only {
+        } else if !head_only {
+            let length = answer.header("content-length").map_or(0, |it| it.parse().unwrap());
             answer.body.resize(length, 0);
             stream.read_exact(&mut answer.body)?;
         }

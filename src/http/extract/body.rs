@@ -71,7 +71,7 @@ impl Body {
             Some(Encoding::Identity) => None,
             Some(encoding) => Some(Decoding {
                 encoding,
-                decoder: Decoder::new(encoding, Arrived::default()).map_err(|error| {
+                decoder: Decoder::of_request(encoding, Arrived::default()).map_err(|error| {
                     Problem::unavailable("the body can't be decoded").with_reason(error)
                 })?,
                 buffer: vec![0; DECODED_BYTES].into(),

@@ -16,6 +16,7 @@ use crate::domain::query::{Filters, GapQuery, Position, RocketQuery, SilentFor, 
 use crate::domain::rocket::Status;
 use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
+use crate::store::report::{Report, ReportPosition};
 
 /// The number of bytes of a query's hash that a cursor has.
 const HASH_BYTES: usize = 12;
@@ -69,6 +70,46 @@ pub(in crate::http) fn decode_gaps(cursor: &str, channel: &Channel) -> Result<i6
         return Err("belongs to another channel".to_owned());
     }
     MessageNumber::new(after).map(MessageNumber::get).ok_or_else(invalid_cursor)
+}
+
+/// The cursor of the page of a report after the position.
+pub(in crate::http) fn encode_report(report: Report, position: &ReportPosition) -> String {
+    let (text, number) = match position {
+        ReportPosition::Text(text) => (text.as_str(), 0),
+        ReportPosition::Gap { channel, last } => (channel.as_str(), *last),
+    };
+    let json = serde_json::to_vec(&(report.name(), text, number));
+    URL_SAFE_NO_PAD.encode(
+        json.unwrap_or_else(|error| unreachable!("a tuple of texts and a number is JSON: {error}")),
+    )
+}
+
+/// The position that a cursor encodes, if it belongs to the report.
+pub(in crate::http) fn decode_report(
+    cursor: &str,
+    report: Report,
+) -> Result<ReportPosition, String> {
+    let json = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| invalid_cursor())?;
+    let (name, text, number): (String, String, i64) =
+        serde_json::from_slice(&json).map_err(|_| invalid_cursor())?;
+    if name != report.name() {
+        return Err("belongs to another report".to_owned());
+    }
+    let text = ByteString::from(text);
+    match report {
+        Report::Missions | Report::Types | Report::Explosions if number == 0 => {
+            Text::new(text).map(ReportPosition::Text).map_err(|_| invalid_cursor())
+        }
+        Report::Gaps => {
+            let channel = Channel::new(text).map_err(|_| invalid_cursor())?;
+            let last = MessageNumber::new(number).ok_or_else(invalid_cursor)?.get();
+            Ok(ReportPosition::Gap { channel, last })
+        }
+        // The totals of the fleet are one row, so they have no next page.
+        Report::Fleet | Report::Missions | Report::Types | Report::Explosions => {
+            Err(invalid_cursor())
+        }
+    }
 }
 
 /// The cursor of the page after the position.

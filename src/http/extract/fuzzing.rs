@@ -7,10 +7,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytestring::ByteString;
 
 use super::{cursor as cursors, query as query_strings};
+use crate::domain::message::MessageNumber;
 use crate::domain::query::{Filters, Order, RocketQuery, Sort, SortKey};
 use crate::domain::rocket::{Status, View};
 use crate::domain::text::Text;
 use crate::domain::timestamp::Timestamp;
+use crate::store::report::{Report, ReportPosition};
 
 /// The largest response to a bad query.
 const MAX_RESPONSE_BYTES: usize = 16 * 1024;
@@ -35,8 +37,8 @@ pub fn cursor(input: &[u8]) {
         with_total: false,
     };
     let raw = std::str::from_utf8(rest).map(str::to_owned).unwrap_or_default();
-    for cursor in [raw, URL_SAFE_NO_PAD.encode(rest)] {
-        let Ok(position) = cursors::decode(&cursor, &query) else { continue };
+    for cursor in [&raw, &URL_SAFE_NO_PAD.encode(rest)] {
+        let Ok(position) = cursors::decode(cursor, &query) else { continue };
         let is_valid = match (&position.key, sort) {
             (SortKey::Null, sort) => sort.nullable(view),
             (SortKey::Integer(_), sort) => sort == Sort::Speed,
@@ -50,6 +52,23 @@ pub fn cursor(input: &[u8]) {
         assert!(is_valid, "{sort:?} {position:?}");
         assert_eq!(cursors::decode(&cursors::encode(&query, &position), &query), Ok(position));
     }
+    for cursor in [raw, URL_SAFE_NO_PAD.encode(rest)] {
+        Report::ALL.into_iter().for_each(|report| report_cursor(&cursor, report));
+    }
+}
+
+/// A cursor of a report.
+fn report_cursor(cursor: &str, report: Report) {
+    let Ok(position) = cursors::decode_report(cursor, report) else { return };
+    match &position {
+        ReportPosition::Text(_) => assert!(![Report::Gaps, Report::Fleet].contains(&report)),
+        ReportPosition::Gap { last, .. } => {
+            assert_eq!(report, Report::Gaps);
+            assert!(MessageNumber::new(*last).is_some(), "{last}");
+        }
+    }
+    let encoded = cursors::encode_report(report, &position);
+    assert_eq!(cursors::decode_report(&encoded, report), Ok(position));
 }
 
 /// A query string: accepted, or rejected with a response of bounded size.
@@ -63,6 +82,12 @@ pub fn query(input: &[u8]) {
         Err(problem) => assert_bounded_problem(&problem),
     }
     query_strings::events(text).err().iter().for_each(assert_bounded_problem);
+    for report in Report::ALL {
+        match query_strings::report(text, report) {
+            Ok(query) => assert!((1..=10_000).contains(&query.limit)),
+            Err(problem) => assert_bounded_problem(&problem),
+        }
+    }
     query_strings::rocket(text).err().iter().for_each(assert_bounded_problem);
     query_strings::expect_none(text).err().iter().for_each(assert_bounded_problem);
 }

@@ -13,9 +13,13 @@ use crate::domain::rocket::{Status, View, Views};
 use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
 use crate::http::problem::{FieldError, Problem};
+use crate::store::report::{Report, ReportQuery};
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
+/// The limits of pages of reports, all of which are in memory.
+const DEFAULT_REPORT_LIMIT: usize = 1_000;
+const MAX_REPORT_LIMIT: usize = 10_000;
 
 /// The parameters that may be repeated: either of their values matches. They are not lists in one
 /// parameter, because values can hold commas.
@@ -51,7 +55,7 @@ pub(in crate::http) fn rockets(query_string: &str, now: Timestamp) -> Result<Roc
     let order = params.one_of("order", &Order::ALL, Order::name).unwrap_or(sort.default_order());
     let filters = params.filters();
     let view = params.view();
-    let limit = params.parse("limit", limit).unwrap_or(DEFAULT_LIMIT);
+    let limit = params.limit(MAX_LIMIT).unwrap_or(DEFAULT_LIMIT);
     let with_total = params.flag("total").unwrap_or(false);
     let (received_after, after) = (None, None);
     let mut query =
@@ -104,10 +108,19 @@ pub(in crate::http) fn rocket(query_string: &str) -> Result<Views, Problem> {
 /// The parameters of `GET /rockets/{channel}/gaps`.
 pub(in crate::http) fn gaps(query_string: &str, channel: Channel) -> Result<GapQuery, Problem> {
     let mut params = Params::read(query_string, &["limit", "cursor"]);
-    let limit = params.parse("limit", limit).unwrap_or(DEFAULT_LIMIT);
+    let limit = params.limit(MAX_LIMIT).unwrap_or(DEFAULT_LIMIT);
     let after = params.parse("cursor", |text| cursor::decode_gaps(text, &channel));
     params.finish()?;
     Ok(GapQuery { channel, after: after.unwrap_or(0), limit })
+}
+
+/// The parameters of `GET /reports/{name}`.
+pub(in crate::http) fn report(query_string: &str, report: Report) -> Result<ReportQuery, Problem> {
+    let mut params = Params::read(query_string, &["limit", "cursor"]);
+    let limit = params.limit(MAX_REPORT_LIMIT).unwrap_or(DEFAULT_REPORT_LIMIT);
+    let after = params.parse("cursor", |text| cursor::decode_report(text, report));
+    params.finish()?;
+    Ok(ReportQuery { report, after, limit })
 }
 
 /// The parameters `first` and `last`, which are required.
@@ -140,14 +153,6 @@ fn statuses(text: &str) -> Result<Vec<Status>, String> {
     let names = || Status::ALL.map(Status::name).join(", ");
     let statuses = text.split(',').map(str::parse).collect::<Result<Vec<Status>, ()>>();
     statuses.map_err(|()| format!("must be one or more of {}, separated by commas", names()))
-}
-
-fn limit(text: &str) -> Result<usize, String> {
-    let limit =
-        if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None };
-    limit
-        .filter(|limit| (1..=MAX_LIMIT).contains(limit))
-        .ok_or_else(|| format!("must be an integer from 1 to {MAX_LIMIT}"))
 }
 
 /// Decoded parameters, and the faults found so far.
@@ -240,6 +245,17 @@ impl<'q> Params<'q> {
             let found = all.iter().find(|one| name_of(**one) == text).copied();
             let names = || all.iter().map(|one| name_of(*one)).collect::<Vec<_>>().join(", ");
             found.ok_or_else(|| format!("must be one of {}", names()))
+        })
+    }
+
+    /// The parameter `limit`.
+    fn limit(&mut self, max: usize) -> Option<usize> {
+        self.parse("limit", |text| {
+            let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+            let limit: Option<usize> = if is_number { text.parse().ok() } else { None };
+            limit
+                .filter(|limit| (1..=max).contains(limit))
+                .ok_or_else(|| format!("must be an integer from 1 to {max}"))
         })
     }
 

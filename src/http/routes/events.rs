@@ -57,7 +57,7 @@ const LAST_EVENT_ID_HEADER: &str = "Last-Event-ID";
          description = "Only rockets with this status; several are separated by commas."),
         ("missing" = Option<bool>, Query,
          description = "Only rockets with gaps (`true`), or only those without (`false`)."),
-        ("silentFor" = Option<String>, Query, pattern = "^[0-9]+[smhd]$", example = "15m",
+        ("silentFor" = Option<String>, Query, pattern = "^[1-9][0-9]{0,3}[smhd]$", example = "15m",
          description = "Only rockets of which the service has last received a message this long \
                         ago or longer: an integer and `s`, `m`, `h` or `d`, at most `36500d`. A \
                         rocket that becomes silent gets its event within about a second."),

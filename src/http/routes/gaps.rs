@@ -120,8 +120,8 @@ pub(in crate::http) async fn declare(
     params(
         ("channel" = String, Path, min_length = 1, max_length = 255,
          description = "Percent-encoded."),
-        ("first" = MessageNumber, Query, description = "The first number."),
-        ("last" = MessageNumber, Query, description = "The last number, not below `first`.")
+        ("first" = inline(MessageNumber), Query, description = "The first number."),
+        ("last" = inline(MessageNumber), Query, description = "The last number, not below `first`.")
     ),
     responses(
         (status = 200, description = "None of these numbers is declared lost any longer.",

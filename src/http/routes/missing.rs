@@ -69,8 +69,9 @@ pub(in crate::http) async fn post(
     }
     let question = parse(body.read_message().await?).map_err(Problem::bad_question)?;
     let answers = read(&state, vec![question.clone()]).await?;
+    let [answer] = &*answers else { unreachable!("a store answers at least one question") };
     let mut text = Vec::new();
-    answers.iter().for_each(|answer| write_line(&mut text, &AnswerJson::new(&question, answer)));
+    write_line(&mut text, &AnswerJson::new(&question, answer));
     Ok(ndjson().body(response_budget::into_bytes(text)))
 }
 
@@ -143,7 +144,8 @@ impl AnswerStream {
                 Ok(next) => next.map(|next| (Ok(next), (None, Some(answers)))),
                 // The connection is closed without the end of the response.
                 Err(problem) => {
-                    tracing::warn!(%problem, "the answers to a stream of questions were cut off");
+                    let (status, reason) = (problem.status().as_u16(), problem.logged_reason());
+                    tracing::warn!(status, reason, "the answers to a stream were cut off");
                     Some((Err(problem), (None, None)))
                 }
             }

@@ -1,25 +1,17 @@
 //! `GET /stats`, `GET /reports` and `GET /reports/{name}`.
 
-use actix_web::http::header::{self, Accept, Header, HeaderName, Quality};
+use actix_web::http::header::{self, Accept, Header, Quality};
 use actix_web::mime::Mime;
 use actix_web::{HttpRequest, HttpResponse, web};
 
-use super::json;
-use crate::http::extract::query;
+use super::{json, next_link};
+use crate::http::extract::{cursor, query};
 use crate::http::middleware::response_budget;
 use crate::http::problem::Problem;
 use crate::http::state::State;
-use crate::store::report::{Report, ReportRows};
-use crate::wire;
-use crate::wire::report::{ReportInfo, ReportList, RowObject, camel_case};
-use crate::wire::schema::{FleetTotals, ReportJson};
-
-/// A header with the number of rows in the response, if the report has more.
-static TRUNCATED_AT: HeaderName = HeaderName::from_static("report-truncated-at");
-
-/// The maximum number of rows in a response, because all of it is in memory. The command line and
-/// the views have no limit.
-const MAX_ROWS: usize = 10_000;
+use crate::store::report::{Report, ReportQuery, ReportRows};
+use crate::wire::report::{ReportInfo, ReportList, RowObject, Syntax, camel_case, encode};
+use crate::wire::schema::{FleetTotals, ReportJson, ReportLines};
 
 /// The totals of the fleet: the only row of the report `fleet`.
 #[utoipa::path(
@@ -67,23 +59,33 @@ pub(in crate::http) async fn list(request: HttpRequest) -> Result<HttpResponse, 
     Ok(json(HttpResponse::Ok(), &ReportList { reports: &reports }))
 }
 
-/// One report, as JSON or CSV.
+/// One page of a report, as JSON, CSV or NDJSON.
 ///
-/// A response has at most 10,000 rows. If there are more, it has the header `Report-Truncated-At`,
-/// and the JSON has `"truncated": true`. The command line and the database's views have no limit.
+/// All pages together have every row. CSV has a line with the columns on each page.
 #[utoipa::path(
     get,
     path = "/reports/{name}",
     operation_id = "getReport",
     tag = "Reports",
-    params(("name" = Report, Path, description = "The name of the report.")),
+    params(
+        ("name" = Report, Path, description = "The name of the report."),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 10000,
+         description = "At most this many rows; 1,000 by default."),
+        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]+$",
+         description = "The `nextCursor` of the previous page of the same report. It is in the \
+                        URL of the Link header, too.")
+    ),
     responses(
-        (status = 200, description = "The rows, as JSON, or as CSV to clients whose Accept prefers \
-                                      it.", content(
+        (status = 200, description = "The rows, as JSON, or as CSV or NDJSON (a row on each line) \
+                                      to clients whose Accept prefers it.", content(
             (ReportJson = "application/json"),
-            (String = "text/csv")
+            (String = "text/csv"),
+            (ReportLines = "application/x-ndjson")
+        ), headers(
+            ("Link" = String, description = "The next page, if there is one, as `rel=\"next\"`.")
         )),
-        (status = 400, description = "There are parameters; this takes none."),
+        (status = 400, description = "A parameter is unknown, repeated or bad; `errors` names \
+                                      them."),
         (status = 404, description = "There is no such report.")
     )
 )]
@@ -92,24 +94,21 @@ pub(in crate::http) async fn one(
     name: web::Path<String>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, Problem> {
-    query::expect_none(request.query_string())?;
     let report = Report::ALL.into_iter().find(|report| report.name() == *name);
     let report = report
         .ok_or_else(|| Problem::not_found("There is no such report; GET /reports lists them."))?;
-    let report = read(&state, report).await?;
+    let query = query::report(request.query_string(), report)?;
+    let page = read(&state, query).await?;
+    let next_cursor = page.next.as_ref().map(|position| cursor::encode_report(report, position));
     let mut response = HttpResponse::Ok();
     response.insert_header((header::VARY, "Accept"));
-    if report.truncated {
-        response.insert_header((TRUNCATED_AT.clone(), MAX_ROWS.to_string()));
+    if let Some(cursor) = &next_cursor {
+        let link = next_link(request.path(), request.query_string(), cursor);
+        response.insert_header((header::LINK, link));
     }
-    if wants_csv(&request) {
-        let csv = wire::report::csv(&report).map_err(Problem::unavailable)?;
-        return Ok(response
-            .content_type("text/csv; charset=utf-8")
-            .body(response_budget::into_bytes(csv)));
-    }
-    let body = wire::report::json(&report).map_err(Problem::unavailable)?;
-    Ok(response.content_type("application/json").body(response_budget::into_bytes(body)))
+    let (syntax, content_type) = preferred_syntax(&request);
+    let body = encode(&page, syntax, next_cursor.as_deref()).map_err(Problem::unavailable)?;
+    Ok(response.content_type(content_type).body(response_budget::into_bytes(body)))
 }
 
 /// Reads the totals of the fleet. Dashboards and Prometheus read them often, so they don't wait for
@@ -117,25 +116,38 @@ pub(in crate::http) async fn one(
 pub(in crate::http) async fn totals(state: &State) -> Result<ReportRows, Problem> {
     let store = state.store.clone();
     state.or_unavailable(
-        state.totals_limit.read(async move { store.report(Report::Fleet, 1).await }).await?,
+        state
+            .totals_limit
+            .read(async move { store.report(ReportQuery::all(Report::Fleet)).await })
+            .await?,
     )
 }
 
-async fn read(state: &State, report: Report) -> Result<ReportRows, Problem> {
-    if report == Report::Fleet {
+async fn read(state: &State, query: ReportQuery) -> Result<ReportRows, Problem> {
+    if query.report == Report::Fleet {
         return totals(state).await;
     }
     let store = state.store.clone();
-    state.or_unavailable(
-        state.long_read_limit.read(async move { store.report(report, MAX_ROWS).await }).await?,
-    )
+    state
+        .or_unavailable(state.long_read_limit.read(async move { store.report(query).await }).await?)
 }
 
-/// Whether the client prefers CSV to JSON (RFC 9110, section 12.5.1). A client that accepts neither
-/// gets JSON.
-fn wants_csv(request: &HttpRequest) -> bool {
-    let Ok(accept) = Accept::parse(request) else { return false };
-    quality(&accept, "text", "csv") > quality(&accept, "application", "json")
+/// The syntax that the client prefers (RFC 9110, section 12.5.1), and its media type. Of equal ones
+/// it is JSON before CSV before NDJSON. A client that accepts none of them gets JSON.
+fn preferred_syntax(request: &HttpRequest) -> (Syntax, &'static str) {
+    let json = (Syntax::Json, "application/json");
+    let Ok(accept) = Accept::parse(request) else { return json };
+    let mut preferred = (quality(&accept, "application", "json"), json);
+    for (media_type, offer) in [
+        (("text", "csv"), (Syntax::Csv, "text/csv; charset=utf-8")),
+        (("application", "x-ndjson"), (Syntax::Ndjson, "application/x-ndjson")),
+    ] {
+        let quality = quality(&accept, media_type.0, media_type.1);
+        if quality > preferred.0 {
+            preferred = (quality, offer);
+        }
+    }
+    preferred.1
 }
 
 /// How much a client prefers a media type: the quality of the most specific range that matches it.

@@ -129,13 +129,22 @@ async fn gaps(
     let channel = query.channel.as_str();
     let mut page = GapPage::default();
     {
-        let sql = rows::ranges_above_sql("channel = $1 AND bucket = $3");
+        // Without a limit, the server would send all ranges, and the connection could not be used
+        // before they were all read. There is a gap below each of these ranges except the first,
+        // and one more gap than the page holds shows that another page follows.
+        let limit = i64::try_from(query.limit).unwrap_or(i64::MAX).saturating_add(2);
+        let sql = rows::ranges_above_sql("channel = $1 AND bucket = $3") + " LIMIT $4";
         let found = sqlx::query(AssertSqlSafe(sql)).bind(channel).bind(query.after).bind(bucket);
-        let mut found = found.fetch(&mut *snapshot);
-        let mut below = 0;
+        let mut found = found.bind(limit).fetch(&mut *snapshot);
+        let (mut below, mut ranges) = (0, 0);
         while let Some(row) = found.try_next().await?
             && page.add(query, &mut below, rows::range_above(&row)?)
-        {}
+        {
+            ranges += 1;
+        }
+        if ranges == limit {
+            return Err(StoreError::Damaged("processed_ranges: ranges touch".to_owned()));
+        }
     }
     let (Some(lowest), Some(highest)) = (page.gaps.first(), page.gaps.last()) else {
         return Ok(page);

@@ -11,6 +11,7 @@ mod changes;
 mod check;
 mod cluster;
 mod error;
+mod forget;
 mod literal;
 mod losses;
 mod migration_lock;
@@ -29,11 +30,11 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use tokio::runtime::Runtime;
 
 use super::fault_injection::Failures;
-use super::{OpenError, OpenOptions, StoreError, TOMBSTONE_RETENTION};
+use super::{OpenError, OpenOptions, StoreError};
 use crate::domain::text::Channel;
 use buckets::Buckets;
 pub use changes::{PostgresScan, PostgresWatch};
@@ -162,31 +163,6 @@ impl PostgresStore {
         self.wait(WorkKind::Long, async |connection| cluster::distribute(connection, buckets).await)
     }
 
-    /// Removes a rocket and the record of its processed messages. Returns whether it existed.
-    pub fn forget(&self, channel: &Channel) -> Result<bool, StoreError> {
-        let bucket = self.buckets.of(channel);
-        let removed = self.wait(WorkKind::Bounded, async |connection| {
-            let mut transaction = connection.begin_with(BEGIN_TO_WRITE).await?;
-            // The row of `rockets` first, because every writer of the channel locks it first.
-            let mut delete = async |table: &str| {
-                let sql = format!("DELETE FROM {table} WHERE channel = $1 AND bucket = $2");
-                let delete = sqlx::query(AssertSqlSafe(sql)).bind(channel.as_str()).bind(bucket);
-                delete.execute(&mut *transaction).await
-            };
-            let removed = delete("rockets").await?;
-            delete("processed_ranges").await?;
-            delete("losses").await?;
-            insert_tombstone(&mut transaction, channel, bucket).await?;
-            transaction.commit().await?;
-            Ok(removed.rows_affected() > 0)
-        })?;
-        // Instances that miss the notification find the tombstone.
-        if let Err(error) = self.notify_blocking(None) {
-            tracing::debug!(%error, "could not notify other instances");
-        }
-        Ok(removed)
-    }
-
     /// Runs a task over a new connection, and waits for it. Must not be called in an asynchronous
     /// context.
     fn wait<T>(
@@ -251,25 +227,4 @@ fn pool(url: &PostgresUrl, buckets: &Buckets, size: u32) -> PgPool {
             Box::pin(async move { Ok(session::is_alive(connection).await) })
         })
         .connect_lazy_with((*url.connect).clone())
-}
-
-async fn insert_tombstone(
-    connection: &mut PgConnection,
-    channel: &Channel,
-    bucket: i16,
-) -> Result<(), StoreError> {
-    // The time is by the server's clock, which all instances share. A cluster can use only the time
-    // at the start of the transaction.
-    let delete_old = "DELETE FROM rockets_forgotten WHERE bucket = $2 AND forgotten_at < now() - \
-               make_interval(secs => $1)";
-    sqlx::query(delete_old)
-        .bind(TOMBSTONE_RETENTION.as_secs_f64())
-        .bind(bucket)
-        .execute(&mut *connection)
-        .await?;
-    let insert =
-        "INSERT INTO rockets_forgotten (channel, bucket, forgotten_at) VALUES ($1, $2, now())
-                ON CONFLICT (channel, bucket) DO UPDATE SET forgotten_at = excluded.forgotten_at";
-    sqlx::query(insert).bind(channel.as_str()).bind(bucket).execute(connection).await?;
-    Ok(())
 }

@@ -18,12 +18,19 @@ use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
 use crate::store::fault_injection::FailurePoint;
 use crate::store::page::{self, Dialect, Parameter, PartStatement};
-use crate::store::report::{Report, ReportRows, Value};
+use crate::store::report::{Report, ReportQuery, ReportRows, Value};
 use crate::store::rows::{self, Cells, ROCKET_COLUMNS};
 
-/// The view `gaps` in key order, so that nothing is sorted and reading stops at the last row
-/// wanted.
-const GAPS: &str = "
+/// The view `gaps` in key order, so that nothing is sorted, and reading starts after the previous
+/// page, whose last gap was in this bucket, and stops at the last row wanted. See
+/// [`ReportQuery::statement`].
+fn gaps_sql(bucket: Option<i16>, limit: &str) -> String {
+    // All columns of the primary key, because only then does the index search for its place.
+    let beyond = bucket.map_or_else(String::new, |bucket| {
+        format!("AND (above.channel, above.bucket, above.first_msg) > ($1, {bucket}::smallint, $2)")
+    });
+    format!(
+        "
     SELECT above.channel, 1 + coalesce(below.last_msg, 0), above.first_msg - 1, below.latest_time,
            above.first_received, lost.numbers
     FROM processed_ranges AS above
@@ -43,8 +50,10 @@ const GAPS: &str = "
               SELECT max(lower.first_msg) FROM losses AS lower
               WHERE lower.channel = above.channel AND lower.bucket = above.bucket
                 AND lower.first_msg <= 1 + coalesce(below.last_msg, 0)), 0)) AS lost
-    WHERE above.first_msg > 1 + coalesce(below.last_msg, 0)
-    ORDER BY above.channel, above.bucket, above.first_msg LIMIT $1";
+    WHERE above.first_msg > 1 + coalesce(below.last_msg, 0) {beyond}
+    ORDER BY above.channel, above.bucket, above.first_msg LIMIT {limit}"
+    )
+}
 
 /// Starts a transaction whose statements all see the same snapshot.
 pub(super) const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -89,29 +98,46 @@ impl PostgresStore {
         .await
     }
 
+    /// Like [`rockets`](Self::rockets), for threads without a runtime.
+    pub fn rockets_blocking(&self, query: RocketQuery) -> Result<Page, StoreError> {
+        let runtime = self.runtime.0.as_ref().ok_or(StoreError::BrokenOff)?;
+        runtime.block_on(self.rockets(query))
+    }
+
     /// See [`Store::report`](crate::store::Store::report).
-    pub async fn report(&self, which: Report, limit: usize) -> Result<ReportRows, StoreError> {
-        self.read(
-            move |pool| async move { report(&mut *pool.acquire().await?, which, limit).await },
-        )
+    pub async fn report(&self, query: ReportQuery) -> Result<ReportRows, StoreError> {
+        let (sql, parameters) = self.report_statement(&query.with_next_row());
+        self.read(move |pool| async move {
+            let all = parameters.into_iter().fold(sqlx::query(AssertSqlSafe(sql)), bind);
+            let found = all.fetch_all(&mut *pool.acquire().await?).await?;
+            let rows = found.iter().map(|row| cells(row, query.report));
+            ReportRows::new(&query, rows.collect::<Result<_, _>>()?)
+        })
         .await
     }
 
     /// See [`Store::report_rows`](crate::store::Store::report_rows).
     pub fn report_rows(
         &self,
-        which: Report,
+        query: &ReportQuery,
         each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
+        let (sql, parameters) = self.report_statement(query);
         self.wait(WorkKind::Long, async |connection| {
-            let all = sqlx::query(AssertSqlSafe(which.sql(GAPS))).bind(i64::MAX);
+            let all = parameters.into_iter().fold(sqlx::query(AssertSqlSafe(sql)), bind);
             let mut found = all.fetch(connection);
             while let Some(row) = found.try_next().await? {
-                if each(cells(&row, which)?).is_break() {
+                if each(cells(&row, query.report)?).is_break() {
                     break;
                 }
             }
             Ok(())
+        })
+    }
+
+    fn report_statement(&self, query: &ReportQuery) -> (String, Vec<Parameter>) {
+        query.statement(|after, limit| {
+            gaps_sql(after.map(|channel| self.buckets.of(channel)), limit)
         })
     }
 
@@ -126,22 +152,6 @@ impl PostgresStore {
         let read = runtime.spawn(session::within(self.url.patience(), read(self.pool.clone())));
         read.await.unwrap_or(Err(StoreError::BrokenOff))
     }
-}
-
-async fn report(
-    connection: &mut PgConnection,
-    report: Report,
-    limit: usize,
-) -> Result<ReportRows, StoreError> {
-    let mut rows = Vec::new();
-    for row in sqlx::query(AssertSqlSafe(report.sql(GAPS)))
-        .bind(limit as i64 + 1)
-        .fetch_all(connection)
-        .await?
-    {
-        rows.push(cells(&row, report)?);
-    }
-    Ok(ReportRows::new(report, rows, limit))
 }
 
 fn cells(row: &PgRow, report: Report) -> Result<Vec<Value>, StoreError> {

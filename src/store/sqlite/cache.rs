@@ -319,16 +319,17 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::domain::message::Message;
-    use crate::domain::message::example::faster;
+    use crate::domain::message::example::{exploded, faster, launched};
+    use crate::domain::query::Filters;
     use crate::store::OpenOptions;
-    use crate::store::report::{Report, ReportRows};
+    use crate::store::report::{Report, ReportQuery, ReportRows};
 
     fn message(rocket: u32, number: u32) -> Message {
         faster(7).on(&format!("r{rocket}")).numbered(number.into())
     }
 
     fn fleet(store: &SqliteStore) -> ReportRows {
-        store.report_from_tables(Report::Fleet, 1).unwrap()
+        store.report_from_tables(&ReportQuery::all(Report::Fleet)).unwrap()
     }
 
     /// Forgets the copy, so that the next read makes another.
@@ -372,9 +373,37 @@ mod tests {
                 }
                 done.store(true, Ordering::Relaxed);
             });
-            let cached =
-                store.read_cache(|columns, _| columns.report(Report::Fleet, 1, &Ok)).unwrap();
+            let cached = store
+                .read_cache(|columns, _| columns.report(&ReportQuery::all(Report::Fleet), &Ok))
+                .unwrap();
             assert_eq!(cached.unwrap().unwrap(), fleet(&store).rows);
+        }
+    }
+
+    #[test]
+    fn the_copy_continues_reports_as_the_tables_do() {
+        for (_directory, store) in stores() {
+            let mut writer = store.writer().unwrap();
+            let mut messages = vec![message(1, 1)];
+            for text in ["a", "B", "é", "a b", "\u{ffff}", "🚀"] {
+                messages.push(launched(text, 7, text).on(text));
+                messages.push(exploded(text).on(text).numbered(2));
+            }
+            writer.commit(&messages, Timestamp::FIRST).unwrap();
+            for report in [Report::Missions, Report::Types, Report::Explosions, Report::Fleet] {
+                let mut query = ReportQuery { report, after: None, limit: 2 };
+                loop {
+                    let page = store.report_from_tables(&query).unwrap();
+                    let wanted = query.with_next_row();
+                    let cached = store.read_cache(|columns, _| columns.report(&wanted, &Ok));
+                    let rows = cached.unwrap().unwrap().unwrap();
+                    assert_eq!(ReportRows::new(&query, rows).unwrap(), page, "{query:?}");
+                    query.after = page.next;
+                    if query.after.is_none() {
+                        break;
+                    }
+                }
+            }
         }
     }
 
@@ -384,11 +413,14 @@ mod tests {
             let mut writer = store.writer().unwrap();
             writer.commit(&[message(1, 1), message(2, 1)], Timestamp::FIRST).unwrap();
             assert!(has_copy(&store));
-            assert!(store.forget(&Channel::new("r1").unwrap()).unwrap());
+            let removed = [Channel::new("r1").unwrap()];
+            let none = Filters::default();
+            assert_eq!(store.forget_matching(&removed, &none, Timestamp::FIRST).unwrap(), removed);
             writer.commit(&[message(1, 2)], Timestamp::FIRST).unwrap();
             lock(&store.cache.refresh).not_before = Some(Instant::now() + Duration::from_secs(60));
-            let cached =
-                store.read_cache(|columns, _| columns.report(Report::Fleet, 1, &Ok)).unwrap();
+            let cached = store
+                .read_cache(|columns, _| columns.report(&ReportQuery::all(Report::Fleet), &Ok))
+                .unwrap();
             assert_eq!(cached.unwrap().unwrap(), fleet(&store).rows, "the copy was not rebuilt");
         }
     }
@@ -398,7 +430,7 @@ mod tests {
         for (_directory, store) in stores() {
             store.close().unwrap();
             assert!(!has_copy(&store));
-            assert_eq!(store.report(Report::Fleet, 1).unwrap(), fleet(&store));
+            assert_eq!(store.report(&ReportQuery::all(Report::Fleet)).unwrap(), fleet(&store));
         }
     }
 }

@@ -16,7 +16,8 @@ use crate::store::StoreError;
 /// A mark of the last commit to a database, as a connection sees it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Version {
-    /// Of a database in memory, which has one connection: how many rows it has changed.
+    /// Of a database in memory, to which no other process commits: how many rows its connection has
+    /// changed, also in transactions that were rolled back.
     Memory(u64),
     /// The generation of the file, and its last commit; none if the index can't be read.
     File(u64, Option<LastCommit>),
@@ -34,7 +35,7 @@ impl Version {
     /// Whether nothing was committed between the versions.
     fn equals(self, other: Self) -> bool {
         match (self, other) {
-            (Self::Memory(changes), Self::Memory(others)) => changes == others,
+            (Self::Memory(rows), Self::Memory(other)) => rows == other,
             (Self::File(generation, Some(last)), Self::File(other_generation, Some(other))) => {
                 generation == other_generation && last == other
             }
@@ -44,7 +45,8 @@ impl Version {
 
     fn is_next_after(self, other: Self) -> bool {
         match (self, other) {
-            (Self::Memory(changes), Self::Memory(others)) => changes > others,
+            // Transactions share the connection, so none was in between.
+            (Self::Memory(rows), Self::Memory(other)) => rows >= other,
             (Self::File(generation, Some(last)), Self::File(other_generation, Some(other))) => {
                 generation == other_generation && last.is_next_after(other)
             }

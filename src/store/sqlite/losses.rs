@@ -227,7 +227,11 @@ fn losses(
     Ok(losses)
 }
 
-fn stored_rocket(connection: &Connection, channel: &Channel) -> Result<Option<Rocket>, StoreError> {
+/// The row of a rocket, as of a channel without losses.
+pub(super) fn stored_rocket(
+    connection: &Connection,
+    channel: &Channel,
+) -> Result<Option<Rocket>, StoreError> {
     let sql = format!("SELECT {ROCKET_COLUMNS} FROM rockets WHERE channel = ?1");
     let mut statement = connection.prepare_cached(&sql)?;
     let mut found = statement.query(params![channel.as_str()])?;

@@ -16,6 +16,7 @@ mod coalesced_reads;
 mod commits;
 mod database_file;
 mod files;
+mod forget;
 mod losses;
 mod missing;
 mod read;

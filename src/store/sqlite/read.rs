@@ -12,12 +12,15 @@ use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
 use crate::store::page::{self, Dialect, Parameter, Part, PartStatement};
-use crate::store::report::{Report, ReportRows, Value};
+use crate::store::report::{Report, ReportQuery, ReportRows, Value};
 use crate::store::rows::{self, Cells, ROCKET_COLUMNS};
 
-/// The view `gaps` in key order, so that nothing is sorted and reading stops at the last row
-/// wanted.
-const GAPS: &str = "
+/// The view `gaps` in key order, so that nothing is sorted, and reading starts after the previous
+/// page and stops at the last row wanted. See [`ReportQuery::statement`].
+fn gaps_sql(is_continued: bool, limit: &str) -> String {
+    let beyond = if is_continued { "AND (above.channel, above.first_msg) > ($1, $2)" } else { "" };
+    format!(
+        "
     SELECT channel, first_missing, last_missing, after_time, since,
            (SELECT coalesce(sum(min(last_msg, last_missing) - max(first_msg, first_missing) + 1), 0)
             FROM losses
@@ -35,8 +38,10 @@ const GAPS: &str = "
                 AND below.first_msg = (SELECT max(others.first_msg) FROM processed_ranges AS others
                                        WHERE others.channel = above.channel
                                          AND others.first_msg < above.first_msg)
-          WHERE above.first_msg > 1 + coalesce(below.last_msg, 0)
-          ORDER BY above.channel, above.first_msg LIMIT $1) AS missing";
+          WHERE above.first_msg > 1 + coalesce(below.last_msg, 0) {beyond}
+          ORDER BY above.channel, above.first_msg LIMIT {limit}) AS missing"
+    )
+}
 
 impl SqliteStore {
     /// Reads a rocket in both views; none if it is unknown. If that takes too many rows for a
@@ -98,6 +103,11 @@ impl SqliteStore {
         {
             return Ok(page);
         }
+        self.page_from_tables(query)
+    }
+
+    /// Reads a page without the copy in memory.
+    pub fn page_from_tables(&self, query: &RocketQuery) -> Result<Page, StoreError> {
         self.with_reader(|connection| {
             let snapshot = connection.unchecked_transaction()?;
             let mut rockets = Vec::with_capacity(query.limit + 1);
@@ -136,52 +146,40 @@ fn round(connection: &Connection, mean: f64) -> Result<f64, StoreError> {
 
 impl SqliteStore {
     /// See [`Store::report`](crate::store::Store::report). From the copy in memory, if possible.
-    pub fn report(&self, report: Report, limit: usize) -> Result<ReportRows, StoreError> {
-        let wanted = limit + 1;
-        if report != Report::Gaps
+    pub fn report(&self, query: &ReportQuery) -> Result<ReportRows, StoreError> {
+        let wanted = query.with_next_row();
+        if query.report != Report::Gaps
             && let Some(rows) = self.read_cache(|columns, connection| {
-                columns.report(report, wanted, &|mean| round(connection, mean))
+                columns.report(&wanted, &|mean| round(connection, mean))
             })?
         {
-            return Ok(ReportRows::new(report, rows?, limit));
+            return ReportRows::new(query, rows?);
         }
-        self.report_from_tables(report, limit)
+        self.report_from_tables(query)
     }
 
     /// Reads a report without the copy in memory.
-    pub(super) fn report_from_tables(
-        &self,
-        report: Report,
-        limit: usize,
-    ) -> Result<ReportRows, StoreError> {
+    pub(super) fn report_from_tables(&self, query: &ReportQuery) -> Result<ReportRows, StoreError> {
         let mut rows = Vec::new();
-        self.each_row(report, limit as i64 + 1, &mut |row| {
+        self.report_rows(&query.with_next_row(), &mut |row| {
             rows.push(row);
             ControlFlow::Continue(())
         })?;
-        Ok(ReportRows::new(report, rows, limit))
+        ReportRows::new(query, rows)
     }
 
     /// See [`Store::report_rows`](crate::store::Store::report_rows).
     pub fn report_rows(
         &self,
-        report: Report,
+        query: &ReportQuery,
         each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        self.each_row(report, i64::MAX, each)
-    }
-
-    fn each_row(
-        &self,
-        report: Report,
-        limit: i64,
-        each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
+        let (sql, parameters) = query.statement(|after, limit| gaps_sql(after.is_some(), limit));
         self.with_reader(|connection| {
-            let mut statement = connection.prepare_cached(&report.sql(GAPS))?;
-            let mut found = statement.query(params![limit])?;
+            let mut statement = connection.prepare_cached(&sql)?;
+            let mut found = statement.query(params_from_iter(parameters))?;
             while let Some(row) = found.next()? {
-                let cells = report.columns().iter().enumerate();
+                let cells = query.report.columns().iter().enumerate();
                 let cells = cells.map(|(index, (_, kind))| rows::value(row, index, *kind));
                 if each(cells.collect::<Result<_, _>>()?).is_break() {
                     break;

@@ -2,14 +2,13 @@
 //! process can write to the file in between.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
 
+use super::ConnectionHandle;
 use super::cache::{Cache, CommittedChange};
 use super::checkpoints::Checkpoints;
 use super::commits::Version;
-use super::{ConnectionHandle, SqliteStore};
 use crate::domain::batch::{Batch, Group, Outcome, Window};
 use crate::domain::message::Message;
 use crate::domain::ranges::{Applied, Joined, ProcessedRange};
@@ -18,7 +17,7 @@ use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::fault_injection::{FailurePoint, Failures};
 use crate::store::range_cache::{MAX_RANGES, RangeCache};
-use crate::store::{StoreError, TOMBSTONE_RETENTION, rows, upsert};
+use crate::store::{StoreError, rows, upsert};
 
 /// Adds the sum of new messages to a rocket.
 fn upsert_rocket() -> String {
@@ -384,40 +383,4 @@ fn text(latest: &Option<Latest>) -> Option<&str> {
 /// A timestamp's bytes as a string.
 fn ascii(timestamp: &[u8; 27]) -> &str {
     std::str::from_utf8(timestamp).unwrap_or_else(|_| unreachable!("digits and signs are ASCII"))
-}
-
-impl SqliteStore {
-    /// See [`Store::forget`](crate::store::Store::forget).
-    pub fn forget(&self, channel: &Channel) -> Result<bool, StoreError> {
-        let mut writer = self.writer()?;
-        let removed = writer.remove(channel);
-        writer.connection.verify(removed)
-    }
-}
-
-impl SqliteWriter {
-    fn remove(&mut self, channel: &Channel) -> Result<bool, StoreError> {
-        let generation = self.connection.generation();
-        let mut connection = self.connection.guard();
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let open = self.cache.commits.begin(|| Version::of(generation, &transaction));
-        for table in ["processed_ranges", "losses"] {
-            let sql = format!("DELETE FROM {table} WHERE channel = ?1");
-            transaction.execute(&sql, params![channel.as_str()])?;
-        }
-        let now = Timestamp::from_system_time(SystemTime::now());
-        transaction.execute(
-            "DELETE FROM rockets_forgotten WHERE forgotten_at < ?1",
-            params![now.minus(TOMBSTONE_RETENTION).to_string()],
-        )?;
-        let insert_tombstone =
-            "INSERT OR REPLACE INTO rockets_forgotten (channel, forgotten_at) VALUES (?1, ?2)";
-        transaction.execute(insert_tombstone, params![channel.as_str(), now.to_string()])?;
-        let removed = transaction
-            .execute("DELETE FROM rockets WHERE channel = ?1", params![channel.as_str()])?;
-        transaction.commit()?;
-        let changes = [CommittedChange::Removed(channel.clone())];
-        self.cache.apply(open, true, &changes, || Version::of(generation, &connection));
-        Ok(removed > 0)
-    }
 }

@@ -61,6 +61,8 @@ fn each_token_opens_its_own_door() {
         (Some("write-token-471"), 401, 401),
     ] {
         assert_eq!(status(&mut client, "POST", "/messages", token), write, "{token:?}");
+        let forgotten = status(&mut client, "DELETE", "/rockets/unknown", token);
+        assert_eq!(forgotten, if write == 204 { 404 } else { 401 }, "{token:?}");
         for path in
             ["/rockets", "/rockets?limit=1", "/stats", "/reports", "/reports/fleet", "/metrics"]
         {

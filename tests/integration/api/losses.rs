@@ -153,7 +153,8 @@ fn lists_agree(client: &mut Client, oracle: &Oracle, channels: &[String]) {
             let page = client.get(&format!("/rockets?view={view}&sort={sort}&limit=1000")).json();
             for channel in channels {
                 let items = page["rockets"].as_array().unwrap();
-                let item = items.iter().find(|item| item["channel"] == *channel).unwrap();
+                let item = items.iter().find(|item| item["channel"] == *channel);
+                let item = item.unwrap_or_else(|| panic!("{channel} is not in {page}"));
                 let mut item = item.clone();
                 item.as_object_mut().unwrap().remove("lastReceived").unwrap();
                 let mut expected = oracle.rocket(channel, exact);

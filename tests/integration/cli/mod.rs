@@ -2,6 +2,8 @@
 
 mod command_line;
 mod completions;
+mod forget;
 mod give_up;
 mod launch;
 mod output;
+mod resend;

@@ -92,6 +92,7 @@ impl Everything {
         add("backup --replace", &[&self.path("copy.db"), "--database", &database], 0, 1);
         add("launch --messages 20 --verify", &[&format!("http://{}", self.service.address)], 0, 1);
         add("forget r", &["--database", &database], 0, 1);
+        add("forget --status launched", &["--database", &database], 0, 1);
         commands
     }
 }
