@@ -66,7 +66,9 @@ export class Changes {
     [byId('change-first').value, byId('change-last').value, byId('change-reason').value] = [first, last, ''];
     setNeeded('change-numbers', kind !== 'forget');
     setNeeded('change-reason-line', kind === 'declare');
+    // A signed-in user probably needs it. Only the service knows: it may have a token for reading alone.
     setNeeded('change-token-line', this.#needsToken || isSignedIn());
+    byId('change-token').required = this.#needsToken;
     byId('change-dialog').showModal();
   }
 
@@ -99,12 +101,12 @@ export class Changes {
       const isAnswered = error.status !== undefined;
       return setText(byId('change-problem'), isAnswered ? error.message : 'The service can’t be reached. Try again.');
     }
-    const asked = this.#needsToken || isSignedIn();
-    this.#needsToken = true;
+    const isGiven = byId('change-token').value.trim() !== '';
+    this.#needsToken = byId('change-token').required = true;
     setNeeded('change-token-line', true);
     byId('change-token').focus();
     const refused = 'The service does not accept this token for writing.';
-    setText(byId('change-problem'), asked ? refused : 'This service requires a write token.');
+    setText(byId('change-problem'), isGiven ? refused : 'This service requires a write token.');
   }
 }
 

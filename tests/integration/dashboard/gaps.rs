@@ -259,3 +259,20 @@ fn a_service_that_reads_without_a_token_asks_for_one_when_it_is_needed() {
     confirm(&mut browser);
     says(&mut browser, "#detail-notice", "removed");
 }
+
+#[test]
+fn a_service_that_writes_without_a_token_needs_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("read").to_str().unwrap().to_owned();
+    std::fs::write(&path, "read-token").unwrap();
+    let options = ["--database", "memory", "--read-token-file", &path];
+    let service = testkit::process::Service::start_with(&options);
+    post(&mut Client::new(service.address), &[launched("r", 1)]);
+    let mut browser = Browser::start();
+    sign_in(&mut browser, &service);
+    browser.run("location.hash = '#/rockets/r'");
+    browser.until(&visible("#forget"), &json!(true));
+    browser.click("#forget");
+    confirm(&mut browser);
+    says(&mut browser, "#detail-notice", "removed");
+}
