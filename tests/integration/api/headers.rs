@@ -168,7 +168,9 @@ fn upgrade_is_ignored_and_the_body_ends_where_its_length_says() {
             "{headers} {answer:?}"
         );
     }
-    for (method, status) in [("GET", 200), ("HEAD", 200), ("CONNECT", 405), ("DELETE", 405)] {
+    for (method, status) in
+        [("GET", 200), ("HEAD", 200), ("CONNECT", 405), ("PUT", 405), ("DELETE", 204)]
+    {
         let mut client = app.client();
         let request = format!("{method} /rockets/a HTTP/1.1\r\nHost: localhost\r\n{WEBSOCKET}\r\n");
         client.send(request.as_bytes()).unwrap();
