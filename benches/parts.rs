@@ -18,8 +18,14 @@ fn main() {
 
 /// Messages of a thousand rockets, in their order of arrival.
 fn lines(messages: u64) -> Vec<Bytes> {
-    let fleet =
-        Fleet { seed: 1, rockets: 1_000, messages, duplicate_percent: 10.0, displacement: 20 };
+    let fleet = Fleet {
+        seed: 1,
+        rockets: 1_000,
+        messages,
+        duplicate_percent: 10.0,
+        lossy_percent: 0.0,
+        displacement: 20,
+    };
     let line = |(rocket, number)| {
         let mut json = Vec::new();
         fleet.write_message(&fleet.channel(rocket), rocket, number, &mut json);

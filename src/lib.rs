@@ -26,7 +26,9 @@
 //! | [`http`] | extract, call, answer | SQL, folding, batching |
 //! | [`service`] | starting and stopping the parts in the right order | what the parts do |
 //! | [`simulator`] | a fleet with a fold of its own, to compare with | the service's own fold |
+//! | [`resend`] | asks what a service lacks of a file, and sends it | arguments, printing |
 //! | [`cli`] | arguments, output and exit statuses of each command | what the commands do |
+//! | [`encoding`], [`input`] | decoding of gzip and zstd; files | HTTP |
 //! | [`tokens`] | write and read tokens | HTTP |
 //! | [`metrics`] | counters, timings and gauges of the service | labels with many values |
 //! | [`terminal`] | escaping of text from senders and files | printing |
@@ -43,12 +45,15 @@
 
 pub mod cli;
 pub mod domain;
+pub mod encoding;
 pub mod feed;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod http;
 pub mod ingest;
+pub mod input;
 pub mod metrics;
+pub mod resend;
 pub mod service;
 pub mod simulator;
 pub mod store;

@@ -68,6 +68,7 @@ struct Collectors {
     /// By outcome and type.
     messages: [[IntCounter; EventType::ALL.len()]; OUTCOMES.len()],
     rejected: [IntCounter; REJECTION_REASONS.len()],
+    questions: IntCounter,
     batch_messages: Histogram,
     commit_seconds: Histogram,
     queue_wait_seconds: Histogram,
@@ -123,6 +124,7 @@ impl Metrics {
                     .map(|event_type| messages.with_label_values(&[outcome, event_type.name()]))
             }),
             rejected: REJECTION_REASONS.map(|(_, reason)| rejected.with_label_values(&[reason])),
+            questions: counter(&registry, QUESTIONS)?,
             batch_messages: histogram(
                 &registry,
                 "batch_messages",
@@ -193,6 +195,11 @@ impl Metrics {
                 counter.inc();
             }
         }
+    }
+
+    /// Records answered questions about missing messages.
+    pub fn asked(&self, questions: usize) {
+        self.collectors.questions.inc_by(questions as u64);
     }
 
     pub fn store_failed(&self, operation: StoreOperation) {
@@ -273,6 +280,16 @@ fn counters(
     let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
     registry.register(Box::new(counters.clone()))?;
     Ok(counters)
+}
+
+/// The name and the description of a counter.
+const QUESTIONS: (&str, &str) =
+    ("missing_questions_total", "Answered questions about missing messages.");
+
+fn counter(registry: &Registry, (name, help): (&str, &str)) -> prometheus::Result<IntCounter> {
+    let counter = IntCounter::new(name, help)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
 }
 
 fn histogram(

@@ -6,6 +6,8 @@ const TIMEOUT_MS = 10_000;
 const CLOCK_TOLERANCE_MS = 2_000;
 /** How often to read the two views of a rocket until both agree on the moment, where one request can't read both. */
 const VIEW_ATTEMPTS = 5;
+/** A report is read in pages. The service chooses the size of the first one. */
+const LARGEST_PAGE = 10_000;
 
 let clockOffset = 0;
 let noteSession = () => {};
@@ -49,14 +51,34 @@ export function getStats(signal) {
   return getJson('stats', signal);
 }
 
-/** `{ rows, truncated }`; `truncated` is true if the report has more rows. */
-export async function getReport(name, signal) {
-  const { rows, nextCursor } = await getJson(`reports/${name}?limit=10000`, signal);
-  return { rows, truncated: typeof nextCursor === 'string' };
+export function getActivity(signal) {
+  return getJson('activity', signal);
+}
+
+/** At most this many rows of a report: `{ rows, truncated }`; `truncated` is true if the report has more. */
+export async function getReport(name, most, signal) {
+  let { rows, truncated = false, nextCursor: cursor } = await getJson(`reports/${name}`, signal);
+  while (cursor && rows.length < most) {
+    const limit = Math.min(LARGEST_PAGE, most - rows.length);
+    const page = await getJson(`reports/${name}?${new URLSearchParams({ cursor, limit })}`, signal);
+    rows = rows.concat(page.rows);
+    cursor = page.nextCursor;
+  }
+  return { rows, truncated: truncated || Boolean(cursor) };
+}
+
+/** A page of a rocket's gaps: `{ gaps, nextCursor }`. */
+export function getGaps(channel, parameters, signal) {
+  return getJson(`rockets/${encodeURIComponent(channel)}/gaps?${parameters}`, signal);
 }
 
 export function getRockets(parameters, signal) {
   return getJson(`rockets?${parameters}`, signal);
+}
+
+/** Whether the API can be asked for a channel by a path. A path can't end in "." or "..", however they are encoded. */
+export function hasPath(channel) {
+  return channel !== '.' && channel !== '..';
 }
 
 /**
@@ -64,8 +86,8 @@ export function getRockets(parameters, signal) {
  * doesn't know the channel. `exact` is null if it could not be read at the same moment.
  */
 export async function getRocket(channel, signal) {
-  // A path can't end in "." or "..", however they are encoded. The list finds these channels, in one view at a time.
-  if (channel === '.' || channel === '..') return getRocketFromList(channel, signal);
+  // The list finds the other channels, in one view at a time.
+  if (!hasPath(channel)) return getRocketFromList(channel, signal);
   try {
     return await getJson(`rockets/${encodeURIComponent(channel)}?view=both`, signal);
   } catch (error) {
@@ -95,6 +117,20 @@ async function getListed(channel, view, signal) {
 export function isSameMoment(a, b) {
   const moment = ({ lastReceived, messages: { gaps, ...counts } }) => JSON.stringify([lastReceived, counts]);
   return moment(a) === moment(b);
+}
+
+/**
+ * Changes something, and returns the body of the response, or null if it has none. `token` is a write token, or "".
+ * The result says nothing about the session, which holds a read token.
+ */
+export async function change(method, url, body, token) {
+  const headers = { Accept: 'application/json' };
+  if (token) headers.Authorization = `Bearer ${token}`;
+  if (body) headers['Content-Type'] = 'application/json';
+  const options = { method, headers, body: body && JSON.stringify(body), signal: AbortSignal.timeout(TIMEOUT_MS) };
+  const response = await fetch(url, options);
+  if (!response.ok) throw await readProblem(response);
+  return response.status === 204 ? null : parse(await response.text());
 }
 
 async function getJson(url, signal) {

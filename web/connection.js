@@ -8,8 +8,8 @@ import { byId, setText } from './dom.js';
 import { formatClock, formatDuration } from './format.js';
 
 const LABELS = { connecting: 'Connecting', live: 'Live', lost: 'Connection lost', locked: 'Not signed in' };
-/** Reports can be refused under load. That doesn't mean a lost connection: only their part of the page is stale. */
-const MINOR = 'missions';
+/** These can be refused under load. That doesn't mean a lost connection: only their part of the page is stale. */
+const MINOR = ['missions', 'activity', 'gaps'];
 /** How long the banner says that the connection is back. */
 const BACK_MS = 8_000;
 
@@ -86,7 +86,7 @@ export class Connection {
   }
 
   #results() {
-    return [...this.#sources].filter(([source]) => source !== MINOR).map(([, result]) => result);
+    return [...this.#sources].filter(([source]) => !MINOR.includes(source)).map(([, result]) => result);
   }
 
   #markStale(state) {

@@ -1,10 +1,13 @@
 // The dashboard's entry point: chooses the page, and holds what all pages share.
 
+import { ActivityView } from './activity.js';
 import { serviceNow } from './api.js';
 import { Connection } from './connection.js';
+import { startDensity } from './density.js';
 import { byId, copyText, setText } from './dom.js';
 import { Fleet } from './fleet.js';
 import { formatClock, spellUnseen } from './format.js';
+import { Groups, TITLES } from './groups.js';
 import { Overview } from './overview.js';
 import { RocketPage } from './rocket.js';
 import { fleetHash, parseRoute } from './route.js';
@@ -14,6 +17,8 @@ const TICK_MS = 1_000;
 
 const connection = new Connection();
 const overview = new Overview(connection);
+const activity = new ActivityView(connection);
+const groups = new Groups(connection);
 const fleet = new Fleet(connection, navigate);
 const rocketPage = new RocketPage(connection);
 
@@ -21,11 +26,12 @@ let shown = null;
 /** Where the user left the fleet's page, to return there. `trail` has the cursors of the previous pages. */
 const fleetPlace = { hash: '#/', scroll: 0, trail: [] };
 
-/** Shows another query of the fleet, as a new history entry. */
-function navigate(query, trail) {
+/** Shows another query of the fleet, as a new history entry, or in place of the current one. */
+function navigate(query, trail, replaces) {
   const hash = fleetHash(query);
   if (hash === location.hash) return;
-  history.pushState({ trail }, '', hash);
+  if (replaces) history.replaceState({ trail }, '', hash);
+  else history.pushState({ trail }, '', hash);
   show();
 }
 
@@ -35,15 +41,18 @@ function show() {
   if (arrives) leave();
   shown = route.page;
   if (route.page === 'rocket') showRocket(route.channel);
+  else if (route.page === 'groups') showGroups(route, arrives);
   else showFleet(route.query, arrives);
   setTitle();
 }
 
 function leave() {
   if (shown === 'rocket') return rocketPage.hide();
+  if (shown === 'groups') return groups.hide();
   fleetPlace.scroll = scrollY;
   fleet.hide();
   overview.hide();
+  activity.hide();
 }
 
 function showRocket(channel) {
@@ -52,12 +61,20 @@ function showRocket(channel) {
   byId('detail-channel').focus({ preventScroll: true });
 }
 
+function showGroups(route, arrives) {
+  const isNew = groups.show(route);
+  if (!arrives && !isNew) return;
+  scrollTo(0, 0);
+  byId('groups-heading').focus({ preventScroll: true });
+}
+
 function showFleet(query, arrives) {
   const hash = fleetHash(query);
   const isBack = arrives && hash === fleetPlace.hash;
   // A link to the place makes a new history entry, which has no trail.
   if (isBack && !history.state?.trail) history.replaceState({ trail: fleetPlace.trail }, '');
   overview.show(query);
+  activity.show();
   fleet.show(query);
   if (arrives) {
     scrollTo(0, isBack ? fleetPlace.scroll : 0);
@@ -69,9 +86,11 @@ function showFleet(query, arrives) {
 
 /** The title identifies the tab, and shows an outage. */
 function setTitle() {
-  const { page, channel } = parseRoute(location.hash);
+  const { page, channel, report } = parseRoute(location.hash);
   const sign = connection.state === 'lost' ? '⚠ ' : '';
-  document.title = `${sign}${page === 'rocket' ? `${spellUnseen(channel)} – ` : ''}Rocket Monitor`;
+  const names = { rocket: () => spellUnseen(channel), groups: () => TITLES[report], fleet: () => '' };
+  const name = names[page]();
+  document.title = `${sign}${name && `${name} – `}Rocket Monitor`;
 }
 
 function tick() {
@@ -81,7 +100,7 @@ function tick() {
 }
 
 function shownPage() {
-  return shown === 'rocket' ? rocketPage : fleet;
+  return { rocket: rocketPage, groups, fleet }[shown];
 }
 
 /** Shows commands that can be pasted into any POSIX shell. Both rocket-monitor and curl take the tokens from variables. */
@@ -111,9 +130,10 @@ async function copy({ target }) {
 connection.onTokenWanted = askForToken;
 connection.onRecovered = () => {
   endAsking();
-  if (shown === 'rocket') return rocketPage.refresh();
-  fleet.refresh();
+  shownPage().refresh();
+  if (shown !== 'fleet') return;
   overview.refresh();
+  activity.refresh();
 };
 connection.onChange = setTitle;
 
@@ -126,6 +146,7 @@ byId('empty').addEventListener('click', copy);
 addEventListener('hashchange', show);
 document.addEventListener('visibilitychange', tick);
 history.scrollRestoration = 'manual';
+startDensity();
 startSession(showCommands);
 show();
 tick();

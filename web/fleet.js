@@ -2,7 +2,8 @@
 
 import { UnexpectedResponse, getRockets, isOutage, serviceNow } from './api.js';
 import { byId, setText } from './dom.js';
-import { Filters } from './filters.js';
+import { Download } from './download.js';
+import { Filters, choose } from './filters.js';
 import { formatClock, formatNumber } from './format.js';
 import { Poller } from './poller.js';
 import { DEFAULT_ORDERS, changeQuery, hasFilters, listParameters } from './route.js';
@@ -17,9 +18,10 @@ export class Fleet {
   #connection;
   #navigate;
   #table = new RocketTable(byId('rockets'), (sort) => this.#sortBy(sort));
-  #filters = new Filters((filters) => this.#go(changeQuery(this.#query, filters)));
+  #filters = new Filters((filters, typing) => this.#go(changeQuery(this.#query, filters), [], typing));
+  #download = new Download();
   #poller = new Poller({
-    ask: (signal) => getRockets(listParameters(this.#query), signal),
+    ask: (signal) => this.#ask(signal),
     show: (page) => this.#take(page),
     fail: (error) => this.#fail(error),
   }, INTERVAL_MS);
@@ -28,7 +30,10 @@ export class Fleet {
   #page = null;
   #clearing = null;
 
-  /** `navigate(query, trail)` shows another query; `trail` has the cursors of the previous pages. */
+  /**
+   * `navigate(query, trail, replaces)` shows another query; `trail` has the cursors of the previous pages. It
+   * `replaces` the history entry of the current one.
+   */
   constructor(connection, navigate) {
     this.#connection = connection;
     this.#navigate = navigate;
@@ -63,6 +68,12 @@ export class Fleet {
     this.#table.refreshAges();
   }
 
+  #ask(signal) {
+    const parameters = listParameters(this.#query);
+    parameters.set('total', 'true');
+    return getRockets(parameters, signal);
+  }
+
   /** Starts another query. Pending responses and cursors of the previous query don't apply to it. */
   #begin(query) {
     this.#poller.stop();
@@ -71,6 +82,7 @@ export class Fleet {
     this.#table.showSort(query);
     this.#filters.show(query);
     showLimit(query.limit);
+    this.#download.show(query, null);
     this.#showPages();
     byId('rockets').ariaBusy = 'true';
     byId('pending').hidden = true;
@@ -83,6 +95,9 @@ export class Fleet {
     if (isFirst || !this.#table.isHeld()) this.#showRows(page);
     else byId('pending').hidden = !this.#table.update(page.rockets);
     this.#page = page;
+    this.#download.show(this.#query, page.total);
+    // Whoever can't see the rows hears how many match, once for each query.
+    if (isFirst) setText(byId('announcement'), byId('range').textContent);
     clearTimeout(this.#clearing);
     this.#showProblem('');
     this.#showPages();
@@ -92,10 +107,10 @@ export class Fleet {
   }
 
   /** Whatever is said about the rows changes together with them. */
-  #showRows({ rockets }) {
+  #showRows({ rockets, total }) {
     this.#table.render(rockets);
     byId('pending').hidden = true;
-    this.#showAmount(rockets.length);
+    this.#showAmount(rockets.length, total);
   }
 
   /** The button disappears, so the focus moves to the table, but not to a row: that would hold the rows. */
@@ -104,12 +119,13 @@ export class Fleet {
     if (this.#page) this.#showRows(this.#page);
   }
 
-  #showAmount(amount) {
+  #showAmount(amount, total) {
     const { pageNumber, limit } = this.#query;
     const first = (pageNumber - 1) * limit;
     const none = amount === 0;
     const empty = none && pageNumber === 1 && !hasFilters(this.#query);
-    setText(byId('range'), none ? 'No rows' : `Rows ${formatNumber(first + 1)}–${formatNumber(first + amount)}`);
+    const rows = `Rows ${formatNumber(first + 1)}–${formatNumber(first + amount)}`;
+    setText(byId('range'), none ? 'No rows' : `${rows} of ${formatNumber(total)}`);
     byId('no-match').hidden = !none;
     setText(byId('no-match'), this.#describeNone());
     byId('empty').hidden = !empty;
@@ -147,8 +163,7 @@ export class Fleet {
   #clear(reason) {
     clearTimeout(this.#clearing);
     this.#table.render([]);
-    setText(byId('range'), '');
-    setText(byId('rows-as-of'), '');
+    for (const id of ['range', 'announcement', 'rows-as-of']) setText(byId(id), '');
     setText(byId('no-match'), reason);
     byId('no-match').hidden = reason === '';
     byId('empty').hidden = true;
@@ -184,8 +199,8 @@ export class Fleet {
     return [...(history.state?.trail ?? [])];
   }
 
-  #go(query, trail = []) {
-    this.#navigate(query, trail);
+  #go(query, trail = [], replaces = false) {
+    this.#navigate(query, trail, replaces);
   }
 }
 
@@ -197,8 +212,5 @@ function describeOutage(error) {
 
 /** A URL may ask for a number of rows that is not in the list. */
 function showLimit(limit) {
-  const select = byId('limit');
-  const isOffered = [...select.options].some((option) => option.value === limit);
-  if (!isOffered && /^[1-9]\d{0,3}$/.test(limit)) select.add(new Option(limit));
-  select.value = limit;
+  if (/^[1-9]\d{0,3}$/.test(limit)) choose(byId('limit'), limit);
 }

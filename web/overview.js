@@ -5,7 +5,7 @@ import { byId, element, setText, setValue } from './dom.js';
 import { formatClock, formatCount, formatFullTime, formatNumber, formatRate, formatTime, spellUnseen } from './format.js';
 import { suggest } from './filters.js';
 import { Poller } from './poller.js';
-import { changeQuery, fleetHash } from './route.js';
+import { changeQuery, fleetHash, parseFilters, withOnly } from './route.js';
 
 const STATS_INTERVAL_MS = 2_000;
 const MISSIONS_INTERVAL_MS = 5_000;
@@ -16,8 +16,10 @@ const SHORTEST_RATE_MS = 1_500;
 /** After a longer pause without a response, the rate is measured from scratch: a mean over the pause would be outdated. */
 const LONGEST_STEP_MS = 15_000;
 const MISSIONS_SHOWN = 8;
-/** A longer list would be of no use. */
+/** A longer list would be of no use here; the page of missions has all. */
 const MOST_MISSIONS = 500;
+/** More missions are not requested: this repeats every few seconds. */
+const MOST_ROWS = 10_000;
 
 export class Overview {
   #connection;
@@ -33,7 +35,7 @@ export class Overview {
     fail: (error) => this.#connection.fail('totals', error),
   }, STATS_INTERVAL_MS);
   #reports = new Poller({
-    ask: (signal) => getReport('missions', signal),
+    ask: (signal) => getReport('missions', MOST_ROWS, signal),
     show: (report) => this.#takeMissions(report),
     fail: (error) => this.#connection.fail('missions', error),
   }, MISSIONS_INTERVAL_MS);
@@ -48,12 +50,11 @@ export class Overview {
     });
   }
 
-  /** Shows which filters are set, and makes links that change one of them. */
+  /** Shows which filters are set, and makes links that set others. A tile leads to the rockets that it counts. */
   show(query) {
     this.#query = query;
-    for (const tile of document.querySelectorAll('[data-filter]')) {
-      const { filter, value } = tile.dataset;
-      showAsFilter(tile, query, filter, value);
+    for (const tile of document.querySelectorAll('[data-filters]')) {
+      showLink(tile, query, withOnly(query, parseFilters(new URLSearchParams(tile.dataset.filters))));
     }
     this.#showMissions(this.#report);
     this.#connection.wait('totals');
@@ -125,7 +126,7 @@ export class Overview {
   /** The largest missions. Always includes the filtered mission, and the rockets without a mission. */
   #chooseMissions(missions, amount) {
     const [named, unnamed] = [missions.filter(isNamed), missions.filter((row) => !isNamed(row))];
-    const chosen = named.filter(({ mission }, index) => index < amount || mission === this.#query.mission);
+    const chosen = named.filter(({ mission }, index) => index < amount || this.#query.mission.includes(mission));
     return chosen.concat(unnamed);
   }
 
@@ -138,10 +139,19 @@ export class Overview {
     bar.lastElementChild.style.width = `${100 * row.exploded / most}%`;
     link.title = describeMission(row);
     link.classList.toggle('fixed', row.mission === null);
-    if (row.mission !== null) return showAsFilter(link, this.#query, 'mission', row.mission, true);
+    if (row.mission !== null) return this.#showChoice(link, row.mission);
     // There is no filter for rockets without a mission.
     link.removeAttribute('href');
     link.removeAttribute('aria-current');
+  }
+
+  /** A click adds the mission to the chosen ones, a second click removes it. */
+  #showChoice(link, mission) {
+    const chosen = this.#query.mission;
+    const isChosen = chosen.includes(mission);
+    const others = chosen.filter((other) => other !== mission);
+    link.href = fleetHash(changeQuery(this.#query, { mission: isChosen ? others : [...chosen, mission] }));
+    mark(link, isChosen);
   }
 
   #showOthers(missions, shown) {
@@ -174,11 +184,14 @@ function showStats(stats) {
   for (const id of ['total-missing', 'total-with-gaps']) byId(id).classList.toggle('incomplete', stats.missing > 0);
 }
 
-/** Makes a link set a filter, and marks it if the filter is set. With `toggles`, a second click removes the filter. */
-function showAsFilter(link, query, filter, value, toggles = false) {
-  const isSet = query[filter] === value;
-  link.href = fleetHash(changeQuery(query, { [filter]: toggles && isSet ? '' : value }));
-  if (isSet) link.ariaCurrent = 'true';
+/** Makes a link lead to another query, and marks it if that is the current one. */
+function showLink(link, query, target) {
+  link.href = fleetHash(target);
+  mark(link, fleetHash(changeQuery(query, {})) === fleetHash(target));
+}
+
+function mark(link, isCurrent) {
+  if (isCurrent) link.ariaCurrent = 'true';
   else link.removeAttribute('aria-current');
 }
 
@@ -202,7 +215,7 @@ function describeTruncation(missions) {
     'There are more missions than the service reports.',
     `This list has only the first ${amount} by name, with ${rockets}.`,
     'Larger missions may be missing, and so are the rockets without a mission.',
-    'To find a mission, type its name into the filter “Mission”.',
+    'To find a mission, type its name into the filter “Mission”, or see the page of all missions.',
   ].join(' ');
 }
 

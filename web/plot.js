@@ -1,10 +1,11 @@
 // A plot of a value over time, as SVG: a step line, because a value holds until the next one.
+//
+// The colours are in the style sheet.
 
 import { byId, oncePerFrame } from './dom.js';
 import { formatClock, formatDuration, formatNumber, formatShortNumber } from './format.js';
 
 const MOST_POINTS = 600;
-const HEIGHT = 280;
 const MARGIN = { top: 12, right: 16, bottom: 40, left: 72 };
 /** For a width of 600 pixels; a wider plot has more. */
 const MOST_X_LABELS = 6;
@@ -15,14 +16,20 @@ const X_STEPS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200
 export class Plot {
   #container;
   #label;
+  #height;
+  #startsAtZero;
+  /** Describes the plot in words, if not by its values. */
+  #description = null;
   #points = [];
   #until = 0;
   #width = 600;
   #renderSoon = oncePerFrame(() => this.#render());
 
-  constructor(container, label) {
+  constructor(container, { label, height = 280, startsAtZero = false }) {
     this.#container = container;
     this.#label = label;
+    this.#height = height;
+    this.#startsAtZero = startsAtZero;
     new ResizeObserver(([{ contentRect }]) => {
       this.#width = Math.max(240, contentRect.width);
       this.#renderSoon();
@@ -32,6 +39,14 @@ export class Plot {
   clear() {
     this.#points = [];
     this.#until = 0;
+    this.#renderSoon();
+  }
+
+  /** Shows these points instead of the earlier ones. The last value holds until then. */
+  replace(points, until, description) {
+    this.#points = points;
+    this.#until = until;
+    this.#description = description;
     this.#renderSoon();
   }
 
@@ -53,6 +68,7 @@ export class Plot {
 
   /** Describes the plot in words. */
   describe() {
+    if (this.#description !== null) return this.#description;
     const values = this.#values();
     if (values.length === 0) return 'No speed is known yet.';
     const duration = formatDuration(this.#until - this.#points[0].time);
@@ -68,12 +84,12 @@ export class Plot {
   #render() {
     const values = this.#values();
     if (values.length === 0) return this.#container.replaceChildren();
-    const size = { width: this.#width, height: HEIGHT, viewBox: `0 0 ${this.#width} ${HEIGHT}` };
+    const size = { width: this.#width, height: this.#height, viewBox: `0 0 ${this.#width} ${this.#height}` };
     const image = svg('svg', { ...size, role: 'img' });
     image.ariaLabel = `${this.#label} over time (UTC). ${this.describe()}`;
     const x = this.#timeScale();
     const y = this.#valueScale(values);
-    image.append(...drawValueAxis(y, this.#width), ...drawTimeAxis(x), ...this.#drawLine(x, y));
+    image.append(...drawValueAxis(y, this.#width), ...drawTimeAxis(x, y.bottom), ...this.#drawLine(x, y));
     this.#container.replaceChildren(image);
   }
 
@@ -84,11 +100,13 @@ export class Plot {
 
   /** The scale runs from a round number below the values to one above them. */
   #valueScale(values) {
-    const [lowest, highest] = [Math.min(...values), Math.max(...values)];
+    const lowest = Math.min(...values, ...(this.#startsAtZero ? [0] : []));
+    const highest = Math.max(...values);
     const step = roundStep((highest - lowest || Math.abs(highest) || 1) / Y_STEPS);
     const domain = [Math.floor(lowest / step) * step, Math.ceil(highest / step) * step];
-    if (domain[0] === domain[1]) domain.splice(0, 2, domain[0] - step, domain[1] + step);
-    return Object.assign(scale(domain, [HEIGHT - MARGIN.bottom, MARGIN.top]), { step });
+    if (domain[0] === domain[1]) domain.splice(0, 2, domain[0] - (this.#startsAtZero ? 0 : step), domain[1] + step);
+    const bottom = this.#height - MARGIN.bottom;
+    return Object.assign(scale(domain, [bottom, MARGIN.top]), { step, bottom });
   }
 
   #drawLine(x, y) {
@@ -99,8 +117,8 @@ export class Plot {
   }
 }
 
-export function makePlot(id, label) {
-  return new Plot(byId(id), label);
+export function makePlot(id, options) {
+  return new Plot(byId(id), options);
 }
 
 /** Halves the points, but keeps the extremes: the lowest and the highest of every four, and every interruption. */
@@ -144,13 +162,12 @@ function drawValueAxis(y, width) {
   return drawn;
 }
 
-function drawTimeAxis(x) {
+function drawTimeAxis(x, bottom) {
   const [from, to] = x.domain;
   const seconds = (to - from) / 1000;
   const most = Math.max(2, MOST_X_LABELS * x.size / 600);
   const step = 1000 * (X_STEPS_S.find((candidate) => seconds / candidate <= most) ?? X_STEPS_S.at(-1));
   const drawn = [];
-  const bottom = HEIGHT - MARGIN.bottom;
   for (let time = Math.ceil(from / step) * step; time <= to; time += step) {
     const place = x(time).toFixed(1);
     drawn.push(svg('line', { class: 'tick', x1: place, x2: place, y1: bottom, y2: bottom + 5 }));
@@ -175,7 +192,7 @@ function roundStep(step) {
   return Math.max(1, factor * power);
 }
 
-function svg(tag, attributes) {
+export function svg(tag, attributes) {
   const made = document.createElementNS('http://www.w3.org/2000/svg', tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
   return made;

@@ -1,13 +1,16 @@
-// The page of one rocket: both views side by side, its missing messages, and its speed over time.
+// The page of one rocket: both views side by side, its missing messages, its speed over time, and what an operator can
+// change.
 //
 // All values come from one response and so from one snapshot: values read at different times could differ for that
 // reason alone. The stream only tells the page when to request the rocket again.
 
-import { getRocket, isOutage, isSameMoment, serviceNow } from './api.js';
+import { getRocket, hasPath, isOutage, isSameMoment, serviceNow } from './api.js';
+import { Changes } from './changes.js';
 import { byId, element, setStatus, setText, setValue } from './dom.js';
 import {
-  formatAge, formatClock, formatCount, formatFullTime, formatGap, formatNumber, formatStatus, formatTime,
+  formatAge, formatClock, formatCount, formatFullTime, formatNumber, formatStatus, formatTime,
 } from './format.js';
+import { Gaps } from './gaps.js';
 import { makePlot } from './plot.js';
 import { Poller } from './poller.js';
 import { LiveStream } from './stream.js';
@@ -20,8 +23,6 @@ const INTERVAL_MS = 5_000;
 const ASLEEP_MS = 30_000;
 /** The channels that the API accepts. */
 const CHANNEL = /^\P{Cc}{1,255}$/u;
-/** The API lists no more gaps than this. */
-const MOST_GAPS = 100;
 /** The names of the sources. */
 const [REQUESTS, STREAM] = ['rocket', 'stream'];
 
@@ -46,7 +47,9 @@ export class RocketPage {
     show: (rocket) => this.#take(rocket),
     fail: (error) => this.#fail(error),
   }, INTERVAL_MS);
-  #plot = makePlot('plot', 'Speed');
+  #changes = new Changes(() => this.#poller.soon());
+  #gaps;
+  #plot = makePlot('plot', { label: 'Speed' });
   #channel = null;
   /** The latest response that could be shown; null before the first. */
   #rocket = null;
@@ -60,6 +63,8 @@ export class RocketPage {
 
   constructor(connection) {
     this.#connection = connection;
+    this.#gaps = new Gaps(connection, (kind, numbers) => this.#changes.open(kind, this.#channel, numbers));
+    byId('forget').addEventListener('click', () => this.#changes.open('forget', this.#channel));
     this.#stream = new LiveStream({
       rocket: (item) => this.#notice(item),
       gone: () => this.#notice('gone'),
@@ -79,6 +84,7 @@ export class RocketPage {
     this.#channel = channel;
     this.#rocket = this.#forgottenAt = this.#announced = null;
     this.#plot.clear();
+    this.#gaps.show(channel);
     byId('detail-known').hidden = true;
     this.#showNotice('');
     setValue(byId('detail-channel'), channel);
@@ -92,6 +98,8 @@ export class RocketPage {
     byId('detail').hidden = true;
     setText(byId('rocket-as-of'), '');
     this.#channel = null;
+    this.#gaps.hide();
+    this.#changes.close();
     this.#poller.stop();
     this.#stream.close();
     clearTimeout(this.#reload);
@@ -193,12 +201,21 @@ export class RocketPage {
 
   #showAbsence() {
     if (this.#rocket) this.#forgottenAt ??= serviceNow();
+    byId('forget').hidden = true;
     this.#plot.add(serviceNow(), null);
     if (!this.#forgottenAt) {
       return this.#showNotice('No message of this rocket has been processed yet. It appears here as soon as one is.');
     }
     const time = formatClock(this.#forgottenAt);
     this.#showNotice(`This rocket was removed from the service at ${time} UTC. This is its last known state.`);
+  }
+
+  /** The gaps and the changes, unless there is no path to them. */
+  #showChangeable(messages) {
+    const canChange = hasPath(this.#channel);
+    if (canChange && !this.#forgottenAt) this.#gaps.update(messages);
+    byId('forget').hidden = !canChange || this.#forgottenAt !== null;
+    byId('no-path').hidden = canChange;
   }
 
   #showNotice(text) {
@@ -209,7 +226,8 @@ export class RocketPage {
   #render(rocket) {
     showFacts(rocket);
     showViews(rocket);
-    showGaps(rocket.messages);
+    showThrough(rocket.messages);
+    this.#showChangeable(rocket.messages);
     setText(byId('plot-summary'), this.#plot.describe());
     byId('detail-known').hidden = false;
     if (!this.#forgottenAt) this.#showNotice('');
@@ -227,6 +245,13 @@ function showFacts({ bestEffort, lastReceived, messages }) {
   byId('detail-last-received').title = formatFullTime(lastReceived);
   byId('detail-missing').classList.toggle('incomplete', messages.missing > 0);
   byId('detail-reason-tile').hidden = bestEffort.explodedReason === null;
+}
+
+/** Up to where each view goes. */
+function showThrough({ processed, completeThrough, exactThrough }) {
+  setText(byId('best-effort-hint'), `All ${formatNumber(processed)} processed messages, with or without gaps.`);
+  const gap = exactThrough > completeThrough ? 'first gap that is not declared lost' : 'first gap';
+  setText(byId('exact-hint'), `Only the messages from 1 up to the ${gap}: through ${formatNumber(exactThrough)}.`);
 }
 
 function showViews({ bestEffort, exact }) {
@@ -256,19 +281,6 @@ function describeDifference(differing, exact) {
   if (differing.length === 0) return 'Both views agree.';
   const values = formatCount(differing.length, 'value');
   return `The views differ in ${values} (≠): the exact view waits for missing messages.`;
-}
-
-function showGaps({ processed, completeThrough, highest, missing, gaps }) {
-  const listed = gaps ?? [];
-  const [count, complete, last] = [processed, completeThrough, highest].map(formatNumber);
-  const progress = `${count} processed, complete through ${complete}, highest ${last}.`;
-  const missed = `${missing === 0 ? 'No message is' : formatCount(missing, 'message is', 'messages are')} missing.`;
-  const cut = listed.length >= MOST_GAPS ? ` The first ${MOST_GAPS} gaps:` : '';
-  setText(byId('gaps-summary'), `${missed} ${progress}${cut}`);
-  const texts = missing > 0 ? listed.map(formatGap) : [];
-  const list = byId('gaps');
-  if (texts.join() === [...list.children].map((gap) => gap.textContent).join()) return;
-  list.replaceChildren(...texts.map((text) => element('li', { textContent: text })));
 }
 
 function makeField({ label }) {

@@ -9,9 +9,11 @@ const TIMEOUT_MS = 10_000;
 /** Tells the service's other tabs about sign-ins and sign-outs. */
 const tabs = new BroadcastChannel('session');
 
+/** Whether the latest response was to a signed-in user; null before the first one. */
+let known = null;
+
 /** Connects the header's buttons. Calls `onChange(signedIn)` when the user turns out to be signed in or out. */
 export function startSession(onChange) {
-  let known = null;
   byId('sign-in').addEventListener('click', openDialog);
   byId('sign-out').addEventListener('click', signOut);
   byId('token-form').addEventListener('submit', submitToken);
@@ -22,6 +24,11 @@ export function startSession(onChange) {
     byId('sign-out').hidden = !signedIn;
     onChange(signedIn);
   });
+}
+
+/** Whether the service has tokens, and the user has given it a read token. */
+export function isSignedIn() {
+  return known === true;
 }
 
 /** Asks for a token once. After the user closes the dialog, only the header's button opens it. */

@@ -195,7 +195,8 @@ function writtenMessages({ messages }) {
 }
 
 function writeMessages(cell, { messages }) {
-  cell.title = `${formatNumber(messages.processed)} processed, ${formatNumber(messages.missing)} missing`;
+  const lost = messages.lost > 0 ? `, ${formatNumber(messages.lost)} of them declared lost` : '';
+  cell.title = `${formatNumber(messages.processed)} processed, ${formatNumber(messages.missing)} missing${lost}`;
   cell.classList.toggle('incomplete', messages.missing > 0);
 }
 

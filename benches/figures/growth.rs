@@ -14,8 +14,14 @@ use crate::input::{get_request, post_request};
 use crate::measure::{drive, drive_over};
 use crate::servers::{Server, program};
 
-pub const FLEET: Fleet =
-    Fleet { seed: 6, rockets: 1_000_000, messages: 0, duplicate_percent: 0.0, displacement: 0 };
+pub const FLEET: Fleet = Fleet {
+    seed: 6,
+    rockets: 1_000_000,
+    messages: 0,
+    duplicate_percent: 0.0,
+    lossy_percent: 0.0,
+    displacement: 0,
+};
 /// How often each figure but `ingest` is measured. The median counts.
 const TIMES: usize = 3;
 const POSTS: usize = 30_000;

@@ -9,7 +9,14 @@ use rocket_monitor::simulator::Fleet;
 
 /// 1,000 channels, 10% duplicates, displaced by up to 20.
 pub fn fleet(messages: u64) -> Fleet {
-    Fleet { seed: 1, rockets: 1_000, messages, duplicate_percent: 10.0, displacement: 20 }
+    Fleet {
+        seed: 1,
+        rockets: 1_000,
+        messages,
+        duplicate_percent: 10.0,
+        lossy_percent: 0.0,
+        displacement: 20,
+    }
 }
 
 pub fn get_request(path: &str) -> Vec<u8> {

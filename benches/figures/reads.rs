@@ -38,6 +38,7 @@ pub fn pages(directory: &Path) -> String {
         rockets: ROCKETS,
         messages: 300_000,
         duplicate_percent: 0.0,
+        lossy_percent: 0.0,
         displacement: 3,
     };
     let file = directory.join("messages.ndjson");
@@ -108,6 +109,7 @@ pub fn beside_ingestion(directory: &Path) -> String {
         rockets: ROCKETS,
         messages: 300_000,
         duplicate_percent: 0.0,
+        lossy_percent: 0.0,
         displacement: 3,
     };
     write_file(&file, launched);

@@ -34,6 +34,7 @@ pub fn million(directory: &Path) -> String {
         rockets: MILLION,
         messages: u64::from(MILLION),
         duplicate_percent: 0.0,
+        lossy_percent: 0.0,
         displacement: 0,
     };
     let few = Fleet { rockets: 1_000, ..one_each };

@@ -124,6 +124,7 @@ pub fn beside_a_stream(directory: &Path) -> String {
                 rockets: 100_000,
                 messages: 100_000,
                 duplicate_percent: 0.0,
+                lossy_percent: 0.0,
                 displacement: 0,
             };
             write_file(&file, new);
@@ -237,6 +238,7 @@ pub fn headless(directory: &Path) -> String {
         rockets: 1,
         messages: 10_000_001,
         duplicate_percent: 0.0,
+        lossy_percent: 0.0,
         displacement: 0,
     };
     let (database, part) = (directory.join("rockets.db"), directory.join("part.ndjson"));

@@ -1,5 +1,8 @@
 -- Missing numbers can be declared lost, and it is known since when they are missing.
 
+-- On a cluster, tables and views are changed in one transaction, each on all nodes. Elsewhere this has no meaning.
+SET LOCAL citus.multi_shard_modify_mode TO 'sequential';
+
 -- processed_ranges and rockets don't depend on them.
 CREATE TABLE losses (
     channel     text COLLATE "C" NOT NULL,
@@ -92,26 +95,33 @@ LEFT JOIN (
            max(lpad(launch_msg::text, 10, '0') || launch_type)       AS numbered_type,
            max(lpad(mission_msg::text, 10, '0') || mission)          AS numbered_mission,
            max(lpad(exploded_msg::text, 10, '0') || exploded_reason) AS numbered_reason
-    FROM (SELECT with_losses.channel, with_losses.bucket, exact_through
-          FROM (SELECT channel, bucket FROM losses GROUP BY channel, bucket) AS with_losses
-          -- The number after exact_through is 1, or follows a range or a loss, and is in neither.
-          CROSS JOIN LATERAL (
-              SELECT min(number) - 1 AS exact_through
-              FROM (SELECT 1::bigint AS number
-                    UNION ALL
-                    SELECT last_msg + 1 FROM processed_ranges AS below
-                    WHERE below.channel = with_losses.channel AND below.bucket = with_losses.bucket
-                    UNION ALL
-                    SELECT last_msg + 1 FROM losses AS below
-                    WHERE below.channel = with_losses.channel AND below.bucket = with_losses.bucket) AS candidates
-              WHERE number > coalesce((SELECT last_msg FROM processed_ranges AS below
-                                       WHERE below.channel = with_losses.channel
-                                         AND below.bucket = with_losses.bucket AND first_msg <= number
-                                       ORDER BY first_msg DESC LIMIT 1), 0)
-                AND number > coalesce((SELECT last_msg FROM losses AS below
-                                       WHERE below.channel = with_losses.channel
-                                         AND below.bucket = with_losses.bucket AND first_msg <= number
-                                       ORDER BY first_msg DESC LIMIT 1), 0)) AS gap) AS reached
+    -- The number after exact_through follows a range or a loss, or is 1, and is in neither. (A cluster can't run a
+    -- UNION here.)
+    FROM (SELECT channel, bucket, least(
+                     (SELECT min(last_msg + 1) FROM processed_ranges AS range
+                      WHERE range.channel = declared.channel AND range.bucket = declared.bucket
+                        AND last_msg + 1 > coalesce((
+                            SELECT loss.last_msg FROM losses AS loss
+                            WHERE loss.channel = declared.channel AND loss.bucket = declared.bucket
+                              AND loss.first_msg <= range.last_msg + 1
+                            ORDER BY loss.first_msg DESC LIMIT 1), 0)),
+                     (SELECT min(last_msg + 1) FROM losses AS loss
+                      WHERE loss.channel = declared.channel AND loss.bucket = declared.bucket
+                        AND last_msg + 1 > coalesce((
+                            SELECT range.last_msg FROM processed_ranges AS range
+                            WHERE range.channel = declared.channel AND range.bucket = declared.bucket
+                              AND range.first_msg <= loss.last_msg + 1
+                            ORDER BY range.first_msg DESC LIMIT 1), 0)
+                        AND NOT EXISTS (
+                            SELECT FROM losses AS next
+                            WHERE next.channel = declared.channel AND next.bucket = declared.bucket
+                              AND next.first_msg = loss.last_msg + 1)),
+                     CASE WHEN min(first_msg) > 1 AND NOT EXISTS (
+                              SELECT FROM processed_ranges AS range
+                              WHERE range.channel = declared.channel AND range.bucket = declared.bucket
+                                AND range.first_msg = 1)
+                          THEN 1 END) - 1 AS exact_through
+          FROM losses AS declared GROUP BY channel, bucket) AS reached
     LEFT JOIN processed_ranges AS range
         ON range.channel = reached.channel AND range.bucket = reached.bucket AND range.first_msg <= exact_through
     GROUP BY reached.channel, reached.bucket, exact_through) AS across

@@ -121,6 +121,8 @@ fn query(args: &ForgetArgs, channel: Option<Channel>) -> RocketQuery {
         now: Timestamp::from_system_time(SystemTime::now()),
         after: None,
         limit: PAGE_ROCKETS,
+        received_after: None,
+        with_total: false,
     }
 }
 

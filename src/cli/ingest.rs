@@ -9,7 +9,9 @@ use clap::Args;
 
 use super::output::{self, print_error, print_line};
 use super::{DatabaseArgs, Failure};
-use crate::ingest::file;
+use crate::ingest::file::{self, FileSummary};
+use crate::ingest::preview::preview;
+use crate::input::{self, Position};
 use crate::terminal::Escaped;
 use crate::wire::ndjson::BadLine;
 
@@ -18,9 +20,14 @@ const MAX_REJECTED_PRINTED: u64 = 100;
 
 /// Read a file of messages (newline-delimited JSON) straight into the database
 ///
+/// The file may be compressed with gzip or zstd.
+///
 /// It can run while `serve` runs on the same database, and it can be repeated: each message counts
 /// once. Prints how many messages were new, duplicates or rejected, and the first 100 rejected
 /// lines on standard error.
+///
+/// With --dry-run, it stores nothing, and prints how many messages would be new, duplicates or
+/// rejected if it did.
 ///
 /// Exit status: 0 if every line was a message, 2 if some lines were rejected (the others are
 /// stored), 1 if the command could not read the whole input or store it.
@@ -28,6 +35,10 @@ const MAX_REJECTED_PRINTED: u64 = 100;
 pub(super) struct IngestArgs {
     /// The file, one message per line; - reads standard input
     file: PathBuf,
+
+    /// Only count what would be stored
+    #[arg(long, env = "ROCKET_MONITOR_DRY_RUN")]
+    dry_run: bool,
 
     #[command(flatten)]
     database: DatabaseArgs,
@@ -42,8 +53,9 @@ pub(super) fn run(args: &IngestArgs) -> Result<ExitCode, Failure> {
         );
     }
     let (input, bytes) = open(&args.file)?;
-    let store = args.database.open(true)?;
-    let progress = progress_bar(bytes);
+    let store = args.database.open(!args.dry_run)?;
+    let (progress, position) = (progress_bar(bytes), Position::default());
+    let input = input::decode(input, position.clone())?;
     let mut rejected = 0;
     let report_bad_line = |bad: BadLine| {
         rejected += 1;
@@ -53,8 +65,12 @@ pub(super) fn run(args: &IngestArgs) -> Result<ExitCode, Failure> {
             });
         }
     };
-    let report_progress = |bytes| progress.inc(bytes as u64);
-    let ingested = file::ingest(input, &store, report_bad_line, report_progress);
+    let show_progress = || progress.set_position(position.bytes());
+    let ingested = if args.dry_run {
+        preview(input, &store, report_bad_line, show_progress)
+    } else {
+        file::ingest(input, &store, report_bad_line, show_progress)
+    };
     progress.finish_and_clear();
     let summary = ingested?;
     if summary.rejected > MAX_REJECTED_PRINTED {
@@ -63,15 +79,20 @@ pub(super) fn run(args: &IngestArgs) -> Result<ExitCode, Failure> {
             summary.rejected - MAX_REJECTED_PRINTED
         ));
     }
-    let tally = summary.tally;
-    print_line!(
-        "received {}: {} applied, {} duplicates, {} rejected",
-        tally.applied + tally.duplicates + summary.rejected,
-        tally.applied,
-        tally.duplicates,
-        summary.rejected
-    )?;
+    report(&summary, args.dry_run)?;
     Ok(if summary.rejected == 0 { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+fn report(summary: &FileSummary, dry_run: bool) -> Result<(), Failure> {
+    let FileSummary { tally, rejected } = summary;
+    let received = tally.applied + tally.duplicates + rejected;
+    let (verb, end) =
+        if dry_run { ("would be applied", "; nothing was stored") } else { ("applied", "") };
+    print_line!(
+        "received {received}: {} {verb}, {} duplicates, {rejected} rejected{end}",
+        tally.applied,
+        tally.duplicates
+    )
 }
 
 /// The input, and its length in bytes if known.

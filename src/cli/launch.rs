@@ -1,5 +1,8 @@
 //! `launch`: simulates a fleet, and acceptance-tests a running service.
 
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -19,6 +22,11 @@ const MAX_DISAGREEMENTS_PRINTED: usize = 20;
 /// message is a duplicate; if you repeat it with more messages, the same rockets continue. With
 /// --verify, every rocket is then read back in both views and compared with its messages, folded in
 /// order.
+///
+/// With --lossy, some of the messages are left out, as if a link had lost them, and --verify
+/// compares with the others. What is left out, too, depends only on the seed, the channel and the
+/// number. Repeat the run without --lossy to fill the gaps, or use resend with the file that --save
+/// has written.
 ///
 /// If the service stops answering, unconfirmed messages are sent again for up to 60 seconds. If no
 /// service answers at the address at the start, the command fails at once.
@@ -52,6 +60,15 @@ pub(super) struct LaunchArgs {
     #[arg(long, value_name = "PERCENT", env = "ROCKET_MONITOR_DUPLICATES", default_value = "10",
           value_parser = percent)]
     duplicates: f64,
+
+    /// The percentage of messages that are left out
+    #[arg(long, value_name = "PERCENT", env = "ROCKET_MONITOR_LOSSY", default_value = "0",
+          value_parser = percent)]
+    lossy: f64,
+
+    /// Write all messages to a file first, one per line, also those that are left out
+    #[arg(long, value_name = "FILE", env = "ROCKET_MONITOR_SAVE")]
+    save: Option<PathBuf>,
 
     /// How many places late a message may arrive, in the order of its rocket
     #[arg(long, value_name = "PLACES", env = "ROCKET_MONITOR_DISPLACEMENT", default_value = "20")]
@@ -89,14 +106,19 @@ pub(super) fn run(args: &LaunchArgs) -> Result<ExitCode, Failure> {
         rockets: args.rockets,
         messages: args.messages,
         duplicate_percent: args.duplicates,
+        lossy_percent: args.lossy,
         displacement: args.displacement,
     };
     let base = base_url(&args.url)?;
     let write_token = args.tokens.write()?.as_ref().and_then(Tokens::first);
     let read_token = args.tokens.read()?.as_ref().and_then(Tokens::first);
-    // The fleet chooses duplicates at random, so the bar's length is the expected value.
-    let expected_sends =
-        (fleet.messages as f64 * (1.0 + fleet.duplicate_percent / 100.0)).round() as u64;
+    if let Some(path) = &args.save {
+        save(&fleet, path).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    // The fleet chooses duplicates and losses at random, so the bar's length is the expected value.
+    let sends_per_message =
+        (1.0 + fleet.duplicate_percent / 100.0) * (1.0 - fleet.lossy_percent / 100.0);
+    let expected_sends = (fleet.messages as f64 * sends_per_message).round() as u64;
     let style = "{wide_bar} {pos} messages sent ({rate} a second, {eta} to go)";
     let progress = output::progress_bar(Some(expected_sends), style);
     actix_web::rt::System::new().block_on(async {
@@ -111,6 +133,21 @@ pub(super) fn run(args: &LaunchArgs) -> Result<ExitCode, Failure> {
     })
 }
 
+/// Writes every message of a fleet to a file, in their order of arrival.
+fn save(fleet: &Fleet, path: &Path) -> io::Result<()> {
+    let all = Fleet { duplicate_percent: 0.0, lossy_percent: 0.0, ..*fleet };
+    let channels: Vec<String> = (0..fleet.rockets).map(|rocket| fleet.channel(rocket)).collect();
+    let mut file = BufWriter::new(File::create(path)?);
+    let mut line = Vec::new();
+    for (rocket, number) in all.arrivals() {
+        line.clear();
+        all.write_message(&channels[rocket as usize], rocket, number, &mut line);
+        line.push(b'\n');
+        file.write_all(&line)?;
+    }
+    file.flush()
+}
+
 fn report(fleet: &Fleet, totals: &SendTotals, elapsed: Duration) -> Result<(), Failure> {
     let SendTotals { applied, duplicates, resent, latency } = totals;
     let sent = applied + duplicates;
@@ -123,6 +160,11 @@ fn report(fleet: &Fleet, totals: &SendTotals, elapsed: Duration) -> Result<(), F
     print_line!(
         "answers   {applied} applied, {duplicates} duplicates; {resent} sent again after a failure"
     )?;
+    if fleet.lossy_percent > 0.0 {
+        let sent: u64 =
+            (0..rockets).map(|rocket| u64::from(fleet.progress(rocket).processed)).sum();
+        print_line!("lossy     {} of {} messages left out", fleet.messages - sent, fleet.messages)?;
+    }
     if latency.is_empty() {
         return Ok(());
     }

@@ -6,12 +6,14 @@ mod check;
 mod completions;
 mod database;
 mod forget;
+mod give_up;
 mod ingest;
 mod launch;
 mod logging;
 mod migrate;
 mod output;
 mod report;
+mod resend;
 mod serve;
 
 use std::ffi::OsStr;
@@ -64,6 +66,7 @@ Examples:
   rocket-monitor serve --database /var/lib/rockets.db --listen 127.0.0.1:9000
   rocket-monitor serve --database postgres://rocket@db.example/rockets?sslmode=verify-full
   rocket-monitor launch http://127.0.0.1:8088 --verify
+  rocket-monitor resend messages.ndjson http://127.0.0.1:8088
   rocket-monitor ingest messages.ndjson --database rockets.db
   rocket-monitor check --database rockets.db
   rocket-monitor report missions --format csv
@@ -79,19 +82,22 @@ Exit status:
      rest of the output is dropped and the status does not change.
   1  The command failed, or its output could not be written (for example because the disk is full).
      The reason is on standard error. check: the database has problems. forget: the channel is
-     unknown. launch --verify: a rocket differs from what was sent.
-  2  The command line is wrong. ingest: some lines were rejected. check: the audit could not be
-     completed.";
+     unknown. launch --verify: a rocket differs from what was sent. resend: messages of the file are
+     still missing.
+  2  The command line is wrong. ingest, resend: some lines were not messages. check: the audit could
+     not be completed.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::ServeArgs),
     Launch(launch::LaunchArgs),
+    Resend(resend::ResendArgs),
     Ingest(ingest::IngestArgs),
     Check(check::CheckArgs),
     Report(report::ReportArgs),
     Backup(backup::BackupArgs),
     Forget(forget::ForgetArgs),
+    GiveUp(give_up::GiveUpArgs),
     Migrate(migrate::MigrateArgs),
     Completions(completions::CompletionsArgs),
     /// Print the manual page (for man: rocket-monitor man | man -l -)
@@ -122,22 +128,34 @@ impl DatabaseArgs {
 /// itself.
 #[derive(Clone, Debug, Args)]
 struct TokenArgs {
-    /// A file of write tokens, one per line (or set ROCKET_MONITOR_WRITE_TOKEN to one token)
-    #[arg(long, value_name = "FILE", env = "ROCKET_MONITOR_WRITE_TOKEN_FILE")]
-    write_token_file: Option<PathBuf>,
+    #[command(flatten)]
+    write: WriteTokenArgs,
 
     /// A file of read tokens, one per line (or set ROCKET_MONITOR_READ_TOKEN to one token)
     #[arg(long, value_name = "FILE", env = "ROCKET_MONITOR_READ_TOKEN_FILE")]
     read_token_file: Option<PathBuf>,
 }
 
+#[derive(Clone, Debug, Args)]
+struct WriteTokenArgs {
+    /// A file of write tokens, one per line (or set ROCKET_MONITOR_WRITE_TOKEN to one token)
+    #[arg(long, value_name = "FILE", env = "ROCKET_MONITOR_WRITE_TOKEN_FILE")]
+    write_token_file: Option<PathBuf>,
+}
+
 impl TokenArgs {
     fn write(&self) -> Result<Option<Tokens>, TokenError> {
-        tokens("--write-token-file", self.write_token_file.as_deref(), "ROCKET_MONITOR_WRITE_TOKEN")
+        self.write.write()
     }
 
     fn read(&self) -> Result<Option<Tokens>, TokenError> {
         tokens("--read-token-file", self.read_token_file.as_deref(), "ROCKET_MONITOR_READ_TOKEN")
+    }
+}
+
+impl WriteTokenArgs {
+    fn write(&self) -> Result<Option<Tokens>, TokenError> {
+        tokens("--write-token-file", self.write_token_file.as_deref(), "ROCKET_MONITOR_WRITE_TOKEN")
     }
 }
 
@@ -161,6 +179,7 @@ pub fn run() -> ExitCode {
     let result = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::run(&args),
         Command::Launch(args) => launch::run(&args),
+        Command::Resend(args) => resend::run(&args),
         Command::Ingest(args) => ingest::run(&args),
         // For `check`, status 1 means that the database has problems, so a failure is 2.
         Command::Check(args) => match check::run(&args) {
@@ -168,6 +187,7 @@ pub fn run() -> ExitCode {
             checked => checked,
         },
         Command::Forget(args) => forget::run(&args),
+        Command::GiveUp(args) => give_up::run(&args),
         Command::Migrate(args) => migrate::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Backup(args) => backup::run(&args),

@@ -99,6 +99,10 @@ impl MessageNumber {
         u32::try_from(number).ok().filter(|_| number >= Self::MIN).map(Self)
     }
 
+    pub fn as_u32(self) -> u32 {
+        self.0
+    }
+
     /// The number as an integer with room to count beyond it.
     pub fn get(self) -> i64 {
         i64::from(self.0)

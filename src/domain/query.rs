@@ -238,15 +238,19 @@ pub struct RocketQuery {
     pub filters: Filters,
     /// The time at which rockets are silent or not.
     pub now: Timestamp,
+    /// Only rockets that were received after this time.
+    pub received_after: Option<Timestamp>,
     /// The end of the previous page.
     pub after: Option<Position>,
     /// The maximum number of rockets on the page.
     pub limit: usize,
+    /// Whether to count the rockets that match the filters, on this page and on all others.
+    pub with_total: bool,
 }
 
 impl RocketQuery {
-    /// Whether rockets other than those of the page must be searched or sorted. Rockets are stored
-    /// in the order of their channels.
+    /// Whether rockets other than those of the page must be searched, sorted or counted. Rockets
+    /// are stored in the order of their channels.
     pub fn searches_fleet(&self) -> bool {
         let Filters {
             channel,
@@ -259,8 +263,9 @@ impl RocketQuery {
         } = &self.filters;
         let is_filtered = !(rocket_types.is_empty() && missions.is_empty() && statuses.is_empty())
             || missing.is_some()
-            || silent_for.is_some();
-        channel.is_none() && (is_filtered || self.sort != Sort::Channel)
+            || silent_for.is_some()
+            || self.received_after.is_some();
+        channel.is_none() && (is_filtered || self.with_total || self.sort != Sort::Channel)
     }
 }
 
@@ -270,6 +275,8 @@ pub struct Page {
     pub rockets: Vec<Rocket>,
     /// The end of the page, if more rockets follow.
     pub next: Option<Position>,
+    /// How many rockets match the filters, if the query asks for it.
+    pub total: Option<i64>,
 }
 
 /// The maximum number of gaps that are returned with a rocket.

@@ -52,6 +52,12 @@ impl Timestamp {
         Self { micros: self.micros.saturating_sub(micros).max(FIRST) }
     }
 
+    /// The instant later by this duration, but not after the year 9999.
+    pub fn plus(self, duration: std::time::Duration) -> Self {
+        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        Self { micros: self.micros.saturating_add(micros).min(LAST) }
+    }
+
     /// The next microsecond.
     pub fn next(self) -> Self {
         Self { micros: (self.micros + 1).min(LAST) }

@@ -4,27 +4,31 @@
 //!
 //! Committers never wait for followers, and a follower costs no more memory than one chunk. A
 //! follower that falls behind the retained changes is disconnected, and starts again. Without
-//! followers, nothing is read. `change_log` retains the changes, `reader` is the thread. No HTTP
-//! and no SQL belong here.
+//! followers, nothing is read. `change_log` retains the changes, `reader` is the thread, `silences`
+//! is about rockets that change by time alone. No HTTP and no SQL belong here.
 
 mod change_log;
 mod reader;
+mod silences;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{Notify, watch};
 
 use crate::domain::batch::Outcome;
 use crate::domain::message::Message;
+use crate::domain::query::SilentFor;
 use crate::domain::text::Channel;
+use crate::domain::timestamp::Timestamp;
 use crate::store::changes::{ChangeHint, ChangeHints};
 use crate::store::{Notifier, Store, StoreError};
 use change_log::ChangeLog;
 pub use change_log::{Cursor, Delivery, RocketChange};
 use reader::ChangeReader;
+use silences::Token;
 
 /// The maximum number of changed rockets that wait to be read. If there are more, a scan finds all
 /// changed rockets.
@@ -41,6 +45,9 @@ pub enum FollowError {
     /// There are too many followers.
     #[error("too many clients are following changes")]
     TooMany,
+    /// They follow too many different silences.
+    #[error("clients are following too many different values of silentFor")]
+    TooManySilences,
     /// Other processes' changes can't be received.
     #[error("changes can't be read from the database now")]
     Unavailable,
@@ -173,8 +180,13 @@ impl Feed {
     }
 
     /// Starts to follow: at `from` if the changes since then are retained, or else at the end.
-    /// Delivers everything that is committed from now on, here or elsewhere.
-    pub async fn follow(&self, from: Option<Cursor>) -> Result<Follower, FollowError> {
+    /// Delivers everything that is committed from now on, here or elsewhere, and if `silent_for` is
+    /// given, every rocket that becomes silent for this long.
+    pub async fn follow(
+        &self,
+        from: Option<Cursor>,
+        silent_for: Option<SilentFor>,
+    ) -> Result<Follower, FollowError> {
         let mut follower = self.register().ok_or(FollowError::TooMany)?;
         let mut subscribed = self.shared.is_subscribed.subscribe();
         let subscribed = subscribed.wait_for(|is_subscribed| *is_subscribed);
@@ -182,9 +194,24 @@ impl Feed {
             Ok(Ok(_)) => {}
             Ok(Err(_)) | Err(_) => return Err(FollowError::Unavailable),
         }
-        let log = lock(&self.shared.log);
-        follower.cursor = from.filter(|cursor| log.retains(*cursor)).unwrap_or(log.cursor());
+        let mut log = lock(&self.shared.log);
+        let end = log.cursor();
+        let from = from.filter(|from| {
+            log.retains(*from)
+                && silent_for.is_none_or(|silent_for| {
+                    log.silences.is_complete_since(silent_for, from.position)
+                })
+        });
+        (follower.cursor, follower.is_resumed) = (from.unwrap_or(end), from.is_some());
+        if let Some(silent_for) = silent_for {
+            let now = Timestamp::from_system_time(SystemTime::now());
+            let token = log.silences.follow(silent_for, end.position, now);
+            follower.silence = Some(token.ok_or(FollowError::TooManySilences)?);
+            follower.now = log.silences.now();
+        }
         drop(log);
+        // A silence may be due before the reader's next check.
+        self.shared.wake_reader.notify_one();
         Ok(follower)
     }
 
@@ -202,8 +229,14 @@ impl Feed {
         shared.is_followed.store(true, Ordering::SeqCst);
         drop(last_followed);
         shared.wake_reader.notify_one();
-        let cursor = Cursor { epoch: 0, position: 0 };
-        Some(Follower { end: shared.end.subscribe(), shared: Arc::clone(shared), cursor })
+        Some(Follower {
+            end: shared.end.subscribe(),
+            shared: Arc::clone(shared),
+            cursor: Cursor { epoch: 0, position: 0 },
+            is_resumed: false,
+            silence: None,
+            now: Timestamp::FIRST,
+        })
     }
 
     pub fn followers(&self) -> usize {
@@ -221,6 +254,10 @@ pub struct Follower {
     shared: Arc<FeedState>,
     end: watch::Receiver<u64>,
     cursor: Cursor,
+    is_resumed: bool,
+    /// Held, so that its silence is checked.
+    silence: Option<Token>,
+    now: Timestamp,
 }
 
 impl Follower {
@@ -229,12 +266,28 @@ impl Follower {
         self.cursor
     }
 
+    /// Whether it follows from where the client has left off.
+    pub fn is_resumed(&self) -> bool {
+        self.is_resumed
+    }
+
+    /// The time at which rockets are silent or not, if it follows a silence: for a snapshot, or for
+    /// the changes that were taken last.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
     /// Takes the next changes, at most `limit`; none if the follower was too slow and some are no
     /// longer retained.
     pub fn take(&mut self, limit: usize) -> Option<Vec<Arc<RocketChange>>> {
         // Marked as seen first, so that any later change wakes the follower.
         self.end.borrow_and_update();
-        let changes = lock(&self.shared.log).since(self.cursor, limit)?;
+        let log = lock(&self.shared.log);
+        let changes = log.since(self.cursor, limit)?;
+        if self.silence.is_some() {
+            self.now = log.silences.now();
+        }
+        drop(log);
         if let Some(last) = changes.last() {
             self.cursor.position = last.position;
         }

@@ -16,6 +16,8 @@ use tokio::time::Instant;
 
 use super::change_log::ChangeLog;
 use super::{FeedState, MAX_PENDING, lock};
+use crate::domain::query::{Filters, Order, RocketQuery, SilentFor, Sort};
+use crate::domain::rocket::View;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::changes::{ChangeHint, ChangeHints, Notified, ScanProgress};
@@ -34,6 +36,16 @@ const MAX_EVENTS_PER_SECOND: u64 = 100_000;
 const RETENTION: Duration = Duration::from_secs(60);
 /// How many rockets are read at a time.
 const READ_CHUNK: usize = 512;
+/// How long a check for silent rockets may take, and the bounds of the pause between two checks,
+/// which is also this many times as long as the check.
+const MAX_CHECK: Duration = Duration::from_millis(200);
+const MIN_CHECK_PAUSE: Duration = Duration::from_millis(500);
+const MAX_CHECK_PAUSE: Duration = Duration::from_secs(5);
+const CHECK_PAUSE_FACTOR: u32 = 4;
+/// The time is checked this often, because the clock may be set while nothing is due.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
+/// How many silent rockets are read at a time. Each read searches the fleet.
+const SILENT_CHUNK: usize = 4_096;
 /// How long to wait after a failure.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -41,6 +53,10 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 pub(super) fn new_epoch() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     foldhash::fast::RandomState::default().hash_one((std::process::id(), now.as_nanos()))
+}
+
+fn system_time() -> Timestamp {
+    Timestamp::from_system_time(SystemTime::now())
 }
 
 pub(super) struct ChangeReader {
@@ -51,6 +67,8 @@ pub(super) struct ChangeReader {
     logged: Cell<u64>,
     /// The last read failed, and that is in the program's log.
     is_failing: Cell<bool>,
+    /// No check for silent rockets starts before.
+    next_check: Cell<Instant>,
 }
 
 /// What is open while there are followers.
@@ -78,7 +96,7 @@ struct Subscription {
 }
 
 enum WakeReason {
-    /// This process has committed changes, or it is time to check for followers.
+    /// This process has committed changes, or it is time to check for followers or silent rockets.
     Local,
     /// Other processes have committed changes; none if the subscription failed.
     Notified(Option<Notified>),
@@ -96,7 +114,14 @@ impl ChangeReader {
             .enable_all()
             .build()
             .map_err(StoreError::Thread)?;
-        Ok(Self { store, shared, runtime, logged: Cell::new(0), is_failing: Cell::new(false) })
+        Ok(Self {
+            store,
+            shared,
+            runtime,
+            logged: Cell::new(0),
+            is_failing: Cell::new(false),
+            next_check: Cell::new(Instant::now()),
+        })
     }
 
     /// Reads and notifies until the feed stops.
@@ -201,6 +226,7 @@ impl ChangeReader {
 
     /// Waits until there is something to do.
     async fn wait(&self, subscription: &mut Option<Subscription>) {
+        let next_check = subscription.as_ref().and_then(|_| self.next_silence_check());
         let notified = async {
             match subscription {
                 Some(subscription) => {
@@ -222,6 +248,8 @@ impl ChangeReader {
         let notified = tokio::select! {
             notified = notified => notified,
             () = self.shared.wake_reader.notified() => WakeReason::Local,
+            () = tokio::time::sleep_until(next_check.unwrap_or_else(Instant::now)),
+                if next_check.is_some() => WakeReason::Local,
             // Checks whether there are still followers.
             () = tokio::time::sleep(RETENTION), if is_followed => WakeReason::Local,
         };
@@ -267,7 +295,84 @@ impl ChangeReader {
         } else if may_have_removals {
             self.scan_for_removals(scan_state).await?;
         }
+        self.check_silences().await
+    }
+
+    /// When to check for silent rockets; none if nobody wants to know.
+    fn next_silence_check(&self) -> Option<Instant> {
+        let due = lock(&self.shared.log).silences.next_due()?;
+        let micros = due.unix_micros() - system_time().unix_micros();
+        let wait = Duration::from_micros(u64::try_from(micros).unwrap_or(0)).min(CLOCK_INTERVAL);
+        Some(self.next_check.get().max(Instant::now() + wait))
+    }
+
+    /// Logs the rockets that have become silent for as long as followers want to know.
+    async fn check_silences(&self) -> Result<(), StoreError> {
+        let started = Instant::now();
+        if started < self.next_check.get() {
+            return Ok(());
+        }
+        let now = system_time();
+        let due = {
+            let mut log = lock(&self.shared.log);
+            if log.silences.is_clock_set_back(now) {
+                *log = ChangeLog::new(new_epoch());
+                self.shared.end.send_replace(0);
+                return Ok(());
+            }
+            log.silences.start_check(now, RETENTION)
+        };
+        for (silent_for, checked) in due {
+            // The others stay due.
+            if started.elapsed() > MAX_CHECK {
+                break;
+            }
+            let after = silent_for.cutoff(checked);
+            let next_due = if self.log_silent(silent_for, after, now).await? {
+                now
+            } else {
+                // None is silent for this long now. The first that was received may be the next.
+                let first = self.store.first_received_after(after).await?;
+                first.unwrap_or(now).plus(silent_for.duration())
+            };
+            lock(&self.shared.log).silences.end_check(silent_for, now, next_due);
+        }
+        let pause = started.elapsed() * CHECK_PAUSE_FACTOR;
+        self.next_check.set(Instant::now() + pause.clamp(MIN_CHECK_PAUSE, MAX_CHECK_PAUSE));
         Ok(())
+    }
+
+    /// Logs the rockets that are silent for this long, and were received after this time. Returns
+    /// whether there are any.
+    async fn log_silent(
+        &self,
+        silent_for: SilentFor,
+        received_after: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut query = RocketQuery {
+            view: View::BestEffort,
+            sort: Sort::Channel,
+            order: Order::Asc,
+            filters: Filters { silent_for: Some(silent_for), ..Filters::default() },
+            now,
+            received_after: Some(received_after),
+            after: None,
+            limit: SILENT_CHUNK,
+            with_total: false,
+        };
+        let mut is_any = false;
+        loop {
+            let page = self.store.rockets(query.clone()).await?;
+            is_any |= !page.rockets.is_empty();
+            self.log_changes(|log| page.rockets.into_iter().for_each(|it| log.add_silent(it)));
+            if page.next.is_none() {
+                return Ok(is_any);
+            }
+            query.after = page.next;
+            // Followers get these before the rest is read.
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Notifies other instances of changes, with or without followers here.
@@ -334,13 +439,13 @@ impl ChangeReader {
                 rockets.iter().map(|rocket| rocket.channel.clone()).collect();
             self.log_changes(|log| {
                 for rocket in rockets {
-                    // A scan may have found this state before.
-                    if log.has_state(&rocket) {
-                        continue;
-                    }
                     let Some(hint) = hints.get(&rocket.channel) else {
                         unreachable!("the store returns only rockets of the given channels")
                     };
+                    // A scan may have found this state before.
+                    if log.has_change(&rocket, *hint) {
+                        continue;
+                    }
                     log.add(rocket.channel.clone(), Some(rocket), *hint);
                 }
                 // The other rockets were removed, or never stored, which followers must not see.

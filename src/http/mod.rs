@@ -18,6 +18,7 @@ mod readiness;
 mod routes;
 mod server;
 mod state;
+mod stream_limit;
 
 pub use access::Access;
 #[cfg(any(test, fuzzing))]

@@ -16,7 +16,8 @@ use utoipa::{Modify, OpenApi};
 use super::access::{COOKIE, RequiredToken};
 use super::problem::ProblemJson;
 use super::routes::{
-    assets, docs, events, gaps, health, messages, metrics, reports, rockets, session,
+    activity, assets, docs, events, gaps, health, messages, metrics, missing, reports, rockets,
+    session,
 };
 use crate::domain::query::{Order, Sort};
 use crate::domain::rocket::{Status, View, Views};
@@ -34,6 +35,7 @@ use crate::store::report::Report;
     ),
     paths(
         messages::post,
+        missing::post,
         rockets::list,
         rockets::one,
         rockets::forget,
@@ -41,6 +43,7 @@ use crate::store::report::Report;
         gaps::declare,
         gaps::withdraw,
         events::follow,
+        activity::show,
         reports::stats,
         reports::list,
         reports::one,

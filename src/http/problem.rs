@@ -80,6 +80,11 @@ impl Problem {
         self
     }
 
+    /// What the log says about a server error.
+    pub(super) fn logged_reason(&self) -> &str {
+        self.reason.as_deref().unwrap_or(&self.detail)
+    }
+
     pub(super) fn status(&self) -> StatusCode {
         self.status
     }
@@ -88,6 +93,16 @@ impl Problem {
     pub(super) fn bad_query(errors: Vec<FieldError>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "The query string is not valid for this resource.")
             .with_errors(errors)
+    }
+
+    /// 400 or 422: the body is not a question about missing messages.
+    pub(super) fn bad_question(rejection: Rejection) -> Self {
+        Self::rejected(rejection, "question", NDJSON_HINT_FOR_QUESTIONS)
+    }
+
+    /// 400 or 422: the body is not a declaration of lost numbers.
+    pub(super) fn bad_declaration(rejection: Rejection) -> Self {
+        Self::rejected(rejection, "declaration of lost numbers", "")
     }
 
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
@@ -192,9 +207,7 @@ impl ResponseError for Problem {
             response.append_header(header.clone());
         }
         if self.status.is_server_error() {
-            response
-                .extensions_mut()
-                .insert(LoggedReason(self.reason.as_deref().unwrap_or(&self.detail).to_owned()));
+            response.extensions_mut().insert(LoggedReason(self.logged_reason().to_owned()));
         }
         response.body(self.to_json())
     }
@@ -204,11 +217,22 @@ impl ResponseError for Problem {
 pub(super) const NDJSON_HINT: &str = "To send many messages, one per line, use Content-Type: \
                                        application/x-ndjson.";
 
+/// The same for questions.
+const NDJSON_HINT_FOR_QUESTIONS: &str = "To ask many questions, one per line, use Content-Type: \
+                                         application/x-ndjson.";
+
 impl From<Rejection> for Problem {
     fn from(rejection: Rejection) -> Self {
+        Self::rejected(rejection, "message", NDJSON_HINT)
+    }
+}
+
+impl Problem {
+    /// 400 or 422 for a body that should have been a `kind`. The hint is for several as one body.
+    fn rejected(rejection: Rejection, kind: &str, ndjson_hint: &str) -> Self {
         match rejection {
             Rejection::NotJson(reason) => {
-                let hint = if reason.starts_with("trailing characters") { NDJSON_HINT } else { "" };
+                let hint = if reason.starts_with("trailing characters") { ndjson_hint } else { "" };
                 let detail = format!("The body is not one JSON text in UTF-8: {reason}. {hint}");
                 Self::new(StatusCode::BAD_REQUEST, detail.trim_end())
             }
@@ -216,8 +240,8 @@ impl From<Rejection> for Problem {
                 let is_array = faults
                     .iter()
                     .any(|fault| fault.pointer.is_empty() && fault.detail.ends_with("an array"));
-                let hint = if is_array { NDJSON_HINT } else { "" };
-                let detail = format!("The body is JSON, but not a valid message. {hint}");
+                let hint = if is_array { ndjson_hint } else { "" };
+                let detail = format!("The body is JSON, but not a valid {kind}. {hint}");
                 let member = |fault: crate::wire::message::Fault| FieldError::Member {
                     pointer: fault.pointer,
                     detail: fault.detail,

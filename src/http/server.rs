@@ -14,6 +14,7 @@ use actix_web::{App, web};
 use tokio::sync::watch;
 
 use super::access::Access;
+use super::extract::read_ahead::ReadAheadBudget;
 use super::gap_totals::GapTotalsCache;
 use super::middleware::Middleware;
 use super::middleware::connection::{Connection, ConnectionTimers, KEEP_ALIVE};
@@ -22,6 +23,7 @@ use super::read_limit::ReadLimit;
 use super::readiness::Readiness;
 use super::routes;
 use super::state::State;
+use super::stream_limit::StreamLimit;
 use crate::feed::Feed;
 use crate::ingest::Ingest;
 use crate::metrics::Metrics;
@@ -34,8 +36,12 @@ const STOP_TIMEOUT_SECONDS: u64 = 6;
 /// the limits allow.
 const FREE_BLOCKING_THREADS: usize = 4;
 /// The kinds of slow requests, each with a limit: reports and large pages, other pages, totals,
-/// snapshots, and changes by operators.
-const SLOW_REQUEST_KINDS: usize = 5;
+/// snapshots, missing messages, and changes by operators.
+const SLOW_REQUEST_KINDS: usize = 6;
+/// The maximum number of streams of questions: each may hold a megabyte of answers.
+const MAX_MISSING_STREAMS: usize = 64;
+/// The maximum number of streams in zstd: each may have a window of 8 MiB.
+const MAX_ZSTD_STREAMS: usize = 16;
 
 /// The concurrency of a server.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +110,10 @@ impl Server {
             gap_totals: GapTotalsCache::default(),
             change_limit: read_limit(),
             snapshot_limit: read_limit(),
+            missing_limit: read_limit(),
+            missing_streams: StreamLimit::new(MAX_MISSING_STREAMS),
+            zstd_streams: StreamLimit::new(MAX_ZSTD_STREAMS),
+            read_ahead: ReadAheadBudget::default(),
             readiness: Readiness::default(),
             stopping,
         });

@@ -2,10 +2,12 @@
 
 use tokio::sync::watch;
 
+use super::extract::read_ahead::ReadAheadBudget;
 use super::gap_totals::GapTotalsCache;
 use super::problem::Problem;
 use super::read_limit::ReadLimit;
 use super::readiness::Readiness;
+use super::stream_limit::StreamLimit;
 use crate::feed::Feed;
 use crate::ingest::Ingest;
 use crate::metrics::{Metrics, StoreOperation};
@@ -29,6 +31,13 @@ pub(super) struct State {
     pub(super) change_limit: ReadLimit,
     /// Limits the pages of snapshots.
     pub(super) snapshot_limit: ReadLimit,
+    /// Limits the reads for streams of questions.
+    pub(super) missing_limit: ReadLimit,
+    /// Limits streams of questions.
+    pub(super) missing_streams: StreamLimit,
+    /// Limits encoded streams that take much memory to decode.
+    pub(super) zstd_streams: StreamLimit,
+    pub(super) read_ahead: ReadAheadBudget,
     pub(super) readiness: Readiness,
     /// Becomes true when the service stops.
     pub(super) stopping: watch::Receiver<bool>,

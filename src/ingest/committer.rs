@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::activity::Activity;
 use super::{CommitResult, IngestError, QueueEntry, QueuedSubmission, Submission, Tally};
 use crate::domain::batch::Outcome;
 use crate::domain::message::Message;
@@ -142,6 +143,7 @@ impl Backlog {
 pub(super) struct Observers {
     pub(super) feed: Feed,
     pub(super) metrics: Metrics,
+    pub(super) activity: Arc<Activity>,
 }
 
 pub(super) struct Committer {
@@ -383,9 +385,9 @@ impl Committer {
 
     /// Commits a batch, and reports the outcome. A batch without messages holds only probes.
     fn commit(&mut self, messages: &[Message]) -> Result<Vec<Outcome>, StoreError> {
-        let started = Instant::now();
-        let outcomes = self.try_commit(messages);
-        let Observers { feed, metrics } = &self.observers;
+        let (started, now) = (Instant::now(), Timestamp::from_system_time(SystemTime::now()));
+        let outcomes = self.try_commit(messages, now);
+        let Observers { feed, metrics, activity } = &self.observers;
         if outcomes.is_err() {
             metrics.store_failed(StoreOperation::Commit);
         }
@@ -393,16 +395,22 @@ impl Committer {
             self.store.failures().check(FailurePoint::BeforeReport)?;
             feed.report(messages, outcomes.as_deref().ok());
             metrics.committed(messages, outcomes.as_deref().ok(), started.elapsed());
+            if let Ok(outcomes) = &outcomes {
+                activity.record(messages, outcomes, now);
+            }
         }
         outcomes
     }
 
-    fn try_commit(&mut self, messages: &[Message]) -> Result<Vec<Outcome>, StoreError> {
+    fn try_commit(
+        &mut self,
+        messages: &[Message],
+        now: Timestamp,
+    ) -> Result<Vec<Outcome>, StoreError> {
         let mut writer = match self.writer.take() {
             Some(writer) => writer,
             None => self.store.writer()?,
         };
-        let now = Timestamp::from_system_time(SystemTime::now());
         // After a panic, the feed still needs the rockets that may have changed.
         let committed = catch_unwind(AssertUnwindSafe(|| {
             if messages.is_empty() {

@@ -41,12 +41,12 @@ pub struct FileSummary {
     pub rejected: u64,
 }
 
-/// Ingests all of `input`. Reports each bad line, and the number of bytes as they are committed.
+/// Ingests all of `input`. Reports each bad line, and calls `progress` after each commit.
 pub fn ingest(
     input: impl Read + Send,
     store: &Store,
     mut bad_line: impl FnMut(BadLine),
-    mut committed_bytes: impl FnMut(usize),
+    mut progress: impl FnMut(),
 ) -> Result<FileSummary, FileError> {
     let mut writer = store.writer()?;
     let mut notifications = Notifications { notifier: store.notifier(), last: Instant::now() };
@@ -56,8 +56,8 @@ pub fn ingest(
         let (returned, reusable) = channel();
         let max_batch = writer.max_batch();
         let parser = scope.spawn(move || parse(input, max_batch, &batches, &reusable));
-        let mut report = |bytes| {
-            committed_bytes(bytes);
+        let mut report = || {
+            progress();
             notifications.send_if_due();
         };
         let committed = commit(&receiver, &returned, &mut writer, &mut bad_line, &mut report);
@@ -178,7 +178,7 @@ fn commit(
     returned: &Sender<Buffers>,
     writer: &mut Writer,
     bad_line: &mut impl FnMut(BadLine),
-    committed_bytes: &mut impl FnMut(usize),
+    progress: &mut impl FnMut(),
 ) -> Result<FileSummary, StoreError> {
     let mut summary = FileSummary::default();
     for mut batch in batches {
@@ -190,7 +190,7 @@ fn commit(
             summary.tally.add(Tally::of(&writer.commit(&lines.messages, now)?));
             std::thread::sleep(WRITE_PAUSE);
         }
-        committed_bytes(lines.bytes);
+        progress();
         // A parser that has reached the end needs no more buffers.
         let _ = returned.send(batch.into_buffers());
     }

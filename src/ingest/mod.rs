@@ -3,11 +3,13 @@
 //!
 //! [`Ingest`] is the sending end of the queue, and a `committer` its receiving end. A store may
 //! have several partitions; then each has its own queue and committer, so that a batch is for one
-//! partition. [`file`](mod@file) ingests files without a queue. No HTTP, no SQL and no rules about
-//! messages belong here.
+//! partition. [`activity`] keeps what was committed in the last hour. [`file`](mod@file) ingests
+//! files without a queue. No HTTP, no SQL and no rules about messages belong here.
 
+pub mod activity;
 mod committer;
 pub mod file;
+pub mod preview;
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -16,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use self::activity::Activity;
 use self::committer::{Committer, CommitterHealth, Observers};
 use crate::domain::batch::Outcome;
 use crate::domain::message::Message;
@@ -155,6 +158,7 @@ pub struct Ingest {
     single_permits: Arc<Semaphore>,
     stream_permits: Arc<Semaphore>,
     limits: Limits,
+    activity: Arc<Activity>,
 }
 
 /// The most messages in a part of a stream. While there is a stream, each batch holds one of its
@@ -238,9 +242,14 @@ impl Ingest {
     ) -> Result<(Self, Committers), StoreError> {
         let (mut queues, mut threads) = (Vec::new(), Vec::new());
         let (ends, running) = mpsc::channel::<()>();
+        let activity = Arc::<Activity>::default();
         for partition in 0..store.partitions() {
             let (queue, entries) = mpsc::channel();
-            let observers = Observers { feed: feed.clone(), metrics: metrics.clone() };
+            let observers = Observers {
+                feed: feed.clone(),
+                metrics: metrics.clone(),
+                activity: Arc::clone(&activity),
+            };
             let health = Arc::<CommitterHealth>::default();
             let committer = Committer::new(
                 store.clone(),
@@ -264,6 +273,7 @@ impl Ingest {
             single_permits: Arc::new(Semaphore::new(limits.single_bytes as usize)),
             stream_permits: Arc::new(Semaphore::new(limits.stream_bytes as usize)),
             limits,
+            activity,
         };
         Ok((ingest, Committers { threads, running }))
     }
@@ -380,6 +390,11 @@ impl Ingest {
             // The committer may have ended already.
             let _ = queue.entries.send(QueueEntry::Stop);
         }
+    }
+
+    /// What was committed in the last hour.
+    pub fn activity(&self) -> &Activity {
+        &self.activity
     }
 
     /// How many bytes of input are queued or being committed.

@@ -30,6 +30,8 @@ pub struct Fleet {
     pub messages: u64,
     /// The percentage of messages that arrive a second time.
     pub duplicate_percent: f64,
+    /// The percentage of messages that are left out.
+    pub lossy_percent: f64,
     /// How many positions late a message may arrive in the order of its channel.
     pub displacement: u32,
 }
@@ -44,7 +46,23 @@ enum Content {
     Exploded(&'static str),
 }
 
-/// The state of a rocket after all its messages.
+/// The maximum number of gaps that a rocket lists.
+const MAX_GAPS: usize = 100;
+
+/// What the service should know of a rocket's messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExpectedProgress {
+    /// The number of messages that are sent.
+    pub processed: u32,
+    /// The highest number up to which none is left out.
+    pub complete_through: u32,
+    /// The highest number that is sent.
+    pub highest: u32,
+    /// The first ranges below it that are left out.
+    pub gaps: Vec<(u32, u32)>,
+}
+
+/// The state of a rocket after some of its messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExpectedRocket {
     /// `awaitingLaunch`, `launched` or `exploded`.
@@ -80,6 +98,31 @@ impl Fleet {
         let rockets = u64::from(self.rockets.max(1));
         let more = u64::from(u64::from(rocket) < self.messages % rockets);
         u32::try_from(self.messages / rockets + more).unwrap_or(u32::MAX)
+    }
+
+    /// Whether a message is left out. As with its content, only the seed, the channel and the
+    /// number decide.
+    pub fn is_left_out(&self, rocket: u32, number: u32) -> bool {
+        percent(self.random(rocket, number, 5)) < self.lossy_percent
+    }
+
+    /// What the service should know of a rocket's messages.
+    pub fn progress(&self, rocket: u32) -> ExpectedProgress {
+        let mut progress = ExpectedProgress::default();
+        for number in 1..=self.messages_of(rocket) {
+            if self.is_left_out(rocket, number) {
+                continue;
+            }
+            if progress.highest + 1 < number && progress.gaps.len() < MAX_GAPS {
+                progress.gaps.push((progress.highest + 1, number - 1));
+            }
+            progress.processed += 1;
+            if progress.processed == number {
+                progress.complete_through = number;
+            }
+            progress.highest = number;
+        }
+        progress
     }
 
     /// Writes a message as JSON, without a line end.
@@ -124,11 +167,12 @@ impl Fleet {
         Arrivals { fleet: *self, channels: channels.collect(), next_rocket: 0, finished_rockets: 0 }
     }
 
-    /// The state of a rocket: its messages, folded in order.
-    pub fn expected(&self, rocket: u32) -> ExpectedRocket {
+    /// The state of a rocket: its messages up to this number, less those that are left out, folded
+    /// in order.
+    pub fn expected(&self, rocket: u32, through: u32) -> ExpectedRocket {
         let mut expected = ExpectedRocket { status: "awaitingLaunch", ..ExpectedRocket::default() };
         let mut latest: Option<Timestamp> = None;
-        for number in 1..=self.messages_of(rocket) {
+        for number in (1..=through).filter(|number| !self.is_left_out(rocket, *number)) {
             let (time, content) = self.message(rocket, number);
             latest = latest.max(Some(time));
             match content {
@@ -187,6 +231,11 @@ impl Fleet {
         let mixed = mix(self.seed ^ mix(purpose));
         mix(mixed ^ mix(u64::from(rocket) << 32 | u64::from(number)))
     }
+}
+
+/// A random percentage.
+fn percent(random: u64) -> f64 {
+    (random % 1_000_000) as f64 / 10_000.0
 }
 
 fn mix(value: u64) -> u64 {
@@ -266,11 +315,12 @@ impl ChannelArrivals {
         self.next += 1;
         let delay = |draw: u64| draw % (u64::from(fleet.displacement) + 1);
         let position = u64::from(number) + delay(self.draw(fleet, rocket));
-        self.displaced.push(Reverse((position, number)));
-        let percent = (self.draw(fleet, rocket) % 1_000_000) as f64 / 10_000.0;
-        if percent < fleet.duplicate_percent {
-            let position = u64::from(number) + delay(self.draw(fleet, rocket));
-            self.displaced.push(Reverse((position, number)));
+        let mut positions = vec![position];
+        if percent(self.draw(fleet, rocket)) < fleet.duplicate_percent {
+            positions.push(u64::from(number) + delay(self.draw(fleet, rocket)));
+        }
+        if !fleet.is_left_out(rocket, number) {
+            self.displaced.extend(positions.into_iter().map(|at| Reverse((at, number))));
         }
     }
 
@@ -284,8 +334,14 @@ impl ChannelArrivals {
 mod tests {
     use super::*;
 
-    const FLEET: Fleet =
-        Fleet { seed: 7, rockets: 10, messages: 1_003, duplicate_percent: 10.0, displacement: 20 };
+    const FLEET: Fleet = Fleet {
+        seed: 7,
+        rockets: 10,
+        messages: 1_003,
+        duplicate_percent: 10.0,
+        lossy_percent: 0.0,
+        displacement: 20,
+    };
 
     #[test]
     fn every_message_arrives_near_its_place_and_some_twice() {
@@ -309,6 +365,31 @@ mod tests {
             }
             distinct.sort_unstable();
             assert!(distinct.into_iter().eq(1..=FLEET.messages_of(rocket)));
+        }
+    }
+
+    #[test]
+    fn a_lossy_run_leaves_out_the_same_messages_each_time() {
+        let lossy = Fleet { lossy_percent: 20.0, ..FLEET };
+        let arrivals: Vec<_> = lossy.arrivals().collect();
+        assert!(arrivals.iter().all(|(rocket, number)| !lossy.is_left_out(*rocket, *number)));
+        for rocket in 0..10 {
+            // The others arrive in the same order.
+            let sent = arrivals.iter().copied().filter(|(of, _)| *of == rocket);
+            let kept =
+                |(of, number): &(u32, u32)| *of == rocket && !lossy.is_left_out(*of, *number);
+            assert!(FLEET.arrivals().filter(kept).eq(sent));
+        }
+        let processed: u32 = (0..10).map(|rocket| lossy.progress(rocket).processed).sum();
+        assert!((700..900).contains(&processed), "{processed}");
+        for rocket in 0..10 {
+            let progress = lossy.progress(rocket);
+            let (first, _) = progress.gaps[0];
+            assert_eq!(progress.complete_through, first - 1);
+            let missing: u32 = progress.gaps.iter().map(|(first, last)| last - first + 1).sum();
+            assert_eq!(progress.highest, progress.processed + missing);
+            let complete = FLEET.progress(rocket);
+            assert_eq!((complete.processed, complete.gaps.len()), (FLEET.messages_of(rocket), 0));
         }
     }
 

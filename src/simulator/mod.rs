@@ -11,6 +11,6 @@ mod url;
 mod verify;
 
 pub use client::ServiceClient;
-pub use fleet::{Arrivals, ExpectedRocket, Fleet};
+pub use fleet::{Arrivals, ExpectedProgress, ExpectedRocket, Fleet};
 pub use sender::{SendTotals, Sender};
 pub use url::base_url;

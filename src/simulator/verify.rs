@@ -6,7 +6,7 @@ use awc::http::StatusCode;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::fleet::ExpectedRocket;
+use super::fleet::{ExpectedProgress, ExpectedRocket};
 use super::sender::Sender;
 use crate::domain::rocket::View;
 
@@ -32,18 +32,22 @@ impl Sender {
 
     /// Describes how the service's rocket differs from the in-order fold, if it does.
     async fn verify(&self, rocket: u32) -> Result<Option<String>, String> {
-        let expected = self.fleet.expected(rocket);
-        let sent = self.fleet.messages_of(rocket);
+        let progress = self.fleet.progress(rocket);
         for view in View::ALL {
+            let through = match view {
+                View::BestEffort => progress.highest,
+                View::Exact => progress.complete_through,
+            };
+            let expected = self.fleet.expected(rocket, through);
             let channel = utf8_percent_encode(self.channel(rocket), NON_ALPHANUMERIC);
             let url = self.client.url(&format!("/rockets/{channel}?view={}", view.name()));
             let response = self.client.get(&url).await?;
-            if sent == 0 && response.status == StatusCode::NOT_FOUND {
+            if progress.processed == 0 && response.status == StatusCode::NOT_FOUND {
                 continue;
             }
             // A response that is not JSON differs, too.
             let actual: Value = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
-            let expected_json = rocket_json(self.channel(rocket), &expected, sent);
+            let expected_json = rocket_json(self.channel(rocket), &expected, &progress);
             if response.status != StatusCode::OK || !matches_expected(&actual, &expected_json) {
                 return Ok(Some(format!(
                     "{url}\n  says      {response}\n  should be {expected_json}"
@@ -54,8 +58,8 @@ impl Sender {
     }
 }
 
-/// The members that both views of a rocket must have once all its messages are processed.
-fn rocket_json(channel: &str, expected: &ExpectedRocket, sent: u32) -> Value {
+/// The members that a view of a rocket must have once all messages that are sent are processed.
+fn rocket_json(channel: &str, expected: &ExpectedRocket, progress: &ExpectedProgress) -> Value {
     json!({
         "channel": channel,
         "status": expected.status,
@@ -67,20 +71,26 @@ fn rocket_json(channel: &str, expected: &ExpectedRocket, sent: u32) -> Value {
         "latestExplodedMessage": expected.latest_exploded_message,
         "latestUpdate": expected.latest_update,
         "messages": {
-            "processed": sent,
-            "completeThrough": sent,
-            "highest": sent,
-            "missing": 0,
-            "exactThrough": sent,
+            "processed": progress.processed,
+            "completeThrough": progress.complete_through,
+            "highest": progress.highest,
+            "missing": progress.highest - progress.processed,
+            "exactThrough": progress.complete_through,
             "lost": 0,
-            "gaps": [],
+            "gaps": progress.gaps,
         },
     })
 }
 
-/// Whether every expected member has its value. The service's clock sets `lastReceived`, which is
-/// not compared.
-fn matches_expected(actual: &Value, expected_json: &Value) -> bool {
-    let Some(expected_json) = expected_json.as_object() else { return false };
-    expected_json.iter().all(|(member, value)| actual.get(member) == Some(value))
+/// Whether every expected member has its value. Others are not compared, such as `lastReceived`,
+/// which the service's clock sets.
+fn matches_expected(actual: &Value, expected: &Value) -> bool {
+    match (actual, expected) {
+        (Value::Object(actual), Value::Object(expected)) => {
+            expected.iter().all(|(member, value)| {
+                actual.get(member).is_some_and(|actual| matches_expected(actual, value))
+            })
+        }
+        _ => actual == expected,
+    }
 }

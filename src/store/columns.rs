@@ -14,7 +14,7 @@ use std::num::NonZeroU32;
 use self::column::{Channels, Column};
 use super::StoreError;
 use super::report::{Report, ReportQuery, Value};
-use crate::domain::query::{Filters, Order, Page, Position, RocketQuery, Sort, SortKey};
+use crate::domain::query::{Order, Page, Position, RocketQuery, Sort, SortKey};
 use crate::domain::ranges::Applied;
 use crate::domain::rocket::{Progress, Rocket, RocketState, Status};
 use crate::domain::summary::{Latest, Summary};
@@ -315,7 +315,7 @@ impl Rest {
 impl Columns {
     /// One page of the best-effort view.
     pub(super) fn page(&self, query: &RocketQuery) -> Page {
-        let rows = match query.sort {
+        let (rows, total) = match query.sort {
             Sort::LatestUpdate => self.first(query, |row| Some(self.latest_update[row]), time_key),
             Sort::Channel => self.first(query, |_| Some(()), |_| Some(())),
             Sort::Type => self.first(query, |row| self.text(self.rocket_type[row]), text_key),
@@ -323,7 +323,8 @@ impl Columns {
             Sort::Mission => self.first(query, |row| self.text(self.mission[row]), text_key),
             Sort::Status => self.first(query, |row| self.status[row], status_key),
         };
-        super::page::page(query, rows.into_iter().map(|row| self.rocket(row)).collect())
+        let rockets = rows.into_iter().map(|row| self.rocket(row)).collect();
+        super::page::page(query, rockets, query.with_total.then_some(total))
     }
 
     /// A rocket, if it is there.
@@ -336,13 +337,14 @@ impl Columns {
         self.texts.get(id).map(Text::as_str)
     }
 
-    /// The first rows after the query's position, in order: one more than the page holds.
+    /// The first rows after the query's position, in order: one more than the page holds. And how
+    /// many rows match, before and after the position.
     fn first<'c, K: Ord + Copy>(
         &'c self,
         query: &'c RocketQuery,
         key: impl Fn(usize) -> Option<K>,
         key_of: impl Fn(&'c SortKey) -> Option<K>,
-    ) -> Vec<usize> {
+    ) -> (Vec<usize>, i64) {
         let descending = query.order == Order::Desc;
         let after = query.after.as_ref().map(|Position { key, channel }| SortPosition {
             key: key_of(key),
@@ -350,10 +352,11 @@ impl Columns {
             descending,
             row: usize::MAX,
         });
-        let Some(matches) = self.filter(&query.filters, query.now) else { return Vec::new() };
+        let Some(matches) = self.filter(query) else { return (Vec::new(), 0) };
         let limit = query.limit + 1;
-        let mut first = BinaryHeap::with_capacity(limit + 1);
+        let (mut first, mut total) = (BinaryHeap::with_capacity(limit + 1), 0);
         for row in (0..self.status.len()).filter(|row| matches(*row)) {
+            total += 1;
             let position =
                 SortPosition { key: key(row), channel: self.channels.name(row), descending, row };
             if after.as_ref().is_some_and(|after| position <= *after) {
@@ -367,18 +370,23 @@ impl Columns {
                 *last = position;
             }
         }
-        first.into_sorted_vec().into_iter().map(|position| position.row).collect()
+        let rows = first.into_sorted_vec().into_iter().map(|position| position.row);
+        (rows.collect(), total)
     }
 
-    /// A function that returns whether a row matches at this time; none if no row can match.
-    fn filter<'c>(
-        &'c self,
-        filters: &'c Filters,
-        now: Timestamp,
-    ) -> Option<impl Fn(usize) -> bool + 'c> {
+    /// The earliest time after this one at which a rocket was last received.
+    pub(super) fn first_received_after(&self, after: Timestamp) -> Option<Timestamp> {
+        let rows = self.last_received.iter().zip(self.status.iter());
+        let received = rows.filter(|(_, status)| status.is_some()).map(|(received, _)| *received);
+        received.filter(|received| *received > after).min()
+    }
+
+    /// A function that returns whether a row matches; none if no row can match.
+    fn filter<'c>(&'c self, query: &'c RocketQuery) -> Option<impl Fn(usize) -> bool + 'c> {
+        let filters = &query.filters;
         let rocket_types = self.ids(&filters.rocket_types)?;
         let missions = self.ids(&filters.missions)?;
-        let cutoff = filters.silent_cutoff(now);
+        let (cutoff, after) = (filters.silent_cutoff(query.now), query.received_after);
         let channel = filters.channel.as_ref().map(Channel::as_str);
         let prefix = filters.channel_prefix.as_ref().map(Text::as_str);
         let (statuses, missing) = (&filters.statuses, filters.missing);
@@ -389,6 +397,7 @@ impl Columns {
                 && (rocket_types.is_empty() || rocket_types.contains(&self.rocket_type[row]))
                 && (missions.is_empty() || missions.contains(&self.mission[row]))
                 && cutoff.is_none_or(|cutoff| self.last_received[row] <= cutoff)
+                && after.is_none_or(|after| self.last_received[row] > after)
                 && missing.is_none_or(|missing| missing == has_gaps())
                 && channel.is_none_or(|channel| channel == self.channels.name(row))
                 && prefix.is_none_or(|prefix| self.channels.name(row).starts_with(prefix))
@@ -589,6 +598,7 @@ mod tests {
     use crate::domain::batch::{Batch, Outcome};
     use crate::domain::message::Message;
     use crate::domain::message::example::{exploded, faster, launched, mission_changed};
+    use crate::domain::query::Filters;
     use crate::domain::rocket::View;
 
     fn channel(name: &str) -> Channel {
@@ -612,7 +622,17 @@ mod tests {
 
     fn query(sort: Sort, order: Order) -> RocketQuery {
         let (filters, now) = (Filters::default(), Timestamp::FIRST);
-        RocketQuery { view: View::BestEffort, sort, order, filters, now, after: None, limit: 2 }
+        RocketQuery {
+            view: View::BestEffort,
+            sort,
+            order,
+            filters,
+            now,
+            received_after: None,
+            after: None,
+            limit: 2,
+            with_total: false,
+        }
     }
 
     /// The channels of all pages.

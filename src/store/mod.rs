@@ -147,6 +147,22 @@ impl Store {
         }
     }
 
+    /// The earliest time after this one at which any rocket was last received. It reads the whole
+    /// fleet.
+    pub async fn first_received_after(
+        &self,
+        after: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        match self {
+            Self::Sqlite(store) => {
+                let store = store.clone();
+                let read = tokio::task::spawn_blocking(move || store.first_received_after(after));
+                read.await.unwrap_or(Err(StoreError::BrokenOff))
+            }
+            Self::Postgres(store) => store.first_received_after(after).await,
+        }
+    }
+
     /// Like [`rockets`](Self::rockets), for callers that are not asynchronous. SQLite reads the
     /// tables, because one walk through all pages is not worth a copy in memory.
     pub fn rockets_blocking(&self, query: RocketQuery) -> Result<Page, StoreError> {

@@ -54,13 +54,13 @@ pub(super) fn remaining(query: &RocketQuery, read: usize) -> i64 {
 }
 
 /// Makes a page of the rockets of all parts.
-pub(super) fn page(query: &RocketQuery, mut rockets: Vec<Rocket>) -> Page {
+pub(super) fn page(query: &RocketQuery, mut rockets: Vec<Rocket>, total: Option<i64>) -> Page {
     let has_more = rockets.len() > query.limit;
     rockets.truncate(query.limit);
     let last = rockets.last().filter(|_| has_more);
     let next = last
         .map(|rocket| Position { key: query.sort.key(rocket), channel: rocket.channel.clone() });
-    Page { rockets, next }
+    Page { rockets, next, total }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,6 +140,22 @@ impl PartStatement {
         statement
     }
 
+    /// Counts the rockets of all pages; none if the query doesn't ask for it. It reads as many rows
+    /// as a search does, which is the cost of most pages, too.
+    pub(super) fn count(query: &RocketQuery, dialect: Dialect) -> Option<(String, Vec<Parameter>)> {
+        let mut statement = Self {
+            conditions: Vec::new(),
+            order: String::new(),
+            limit: String::new(),
+            parameters: Vec::new(),
+        };
+        statement.filter(query, dialect);
+        statement.channels(ChannelRange::new(query, None));
+        let (table, filter) = (table(query.view), statement.where_clause());
+        let sql = format!("SELECT count(*) FROM {table} {filter}");
+        query.with_total.then_some((sql, statement.parameters))
+    }
+
     /// Only rockets beyond this key and channel.
     fn beyond(&mut self, query: &RocketQuery, channel: &Channel, key_value: Parameter) {
         let key = column(query.sort);
@@ -153,13 +169,15 @@ impl PartStatement {
     }
 
     pub(super) fn sql(&self, columns: &str, view: View) -> String {
-        let Self { conditions, order, limit, .. } = self;
-        let filter = if conditions.is_empty() {
-            String::new()
-        } else {
-            format!("WHERE {}", conditions.join(" AND "))
-        };
+        let (Self { order, limit, .. }, filter) = (self, self.where_clause());
         format!("SELECT {columns} FROM {} {filter} ORDER BY {order} LIMIT {limit}", table(view))
+    }
+
+    fn where_clause(&self) -> String {
+        if self.conditions.is_empty() {
+            return String::new();
+        }
+        format!("WHERE {}", self.conditions.join(" AND "))
     }
 
     fn filter(&mut self, query: &RocketQuery, dialect: Dialect) {
@@ -179,6 +197,10 @@ impl PartStatement {
         if let Some(cutoff) = filters.silent_cutoff(query.now) {
             let cutoff = self.parameter(Parameter::Time(cutoff));
             self.conditions.push(format!("last_received <= {cutoff}"));
+        }
+        if let Some(after) = query.received_after {
+            let after = self.parameter(Parameter::Time(after));
+            self.conditions.push(format!("last_received > {after}"));
         }
     }
 
@@ -210,6 +232,10 @@ impl PartStatement {
         format!("${}", self.parameters.len())
     }
 }
+
+/// The earliest time after `$1` at which a rocket was last received, for both engines.
+pub(super) const FIRST_RECEIVED_AFTER: &str =
+    "SELECT min(last_received) FROM rockets WHERE last_received > $1";
 
 /// The channels that a page can have. There is one bound at either end: of several, SQLite would
 /// start its search at the first one, and a later page would read all pages before it.
@@ -258,4 +284,86 @@ fn parameter(sort: Sort, key: &SortKey) -> Option<Parameter> {
         }
         (_, SortKey::Text(text)) => Parameter::Text(text.clone()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::domain::query::Filters;
+
+    /// The conditions of a page by channel, and its parameters.
+    fn by_channel(order: Order, prefix: &'static str, after: Option<&'static str>) -> String {
+        let filters = Filters { channel_prefix: Text::new(prefix).ok(), ..Filters::default() };
+        let after = after.map(|channel| Position {
+            key: SortKey::Text(channel.to_owned()),
+            channel: Channel::new(channel).unwrap(),
+        });
+        let query = RocketQuery {
+            view: View::BestEffort,
+            sort: Sort::Channel,
+            order,
+            filters,
+            now: Timestamp::FIRST,
+            received_after: None,
+            after,
+            limit: 9,
+            with_total: false,
+        };
+        let mut sql = PartStatement::new(&query, Part::Keyed, 9, Dialect::Sqlite);
+        for (index, parameter) in sql.parameters.iter().enumerate() {
+            let Parameter::Text(text) = parameter else { continue };
+            let placeholder = format!("${}", index + 1);
+            sql.conditions.iter_mut().for_each(|it| *it = it.replace(&placeholder, text));
+        }
+        sql.conditions.join(", ")
+    }
+
+    #[test]
+    fn a_page_by_channel_starts_where_its_first_rocket_is() {
+        for (order, prefix, after, conditions) in [
+            (Order::Asc, "ab", None, "channel >= ab, channel < ac"),
+            (Order::Asc, "ab", Some("abx"), "channel > abx, channel < ac"),
+            (Order::Desc, "ab", Some("abx"), "channel >= ab, channel < abx"),
+            (Order::Desc, "ab", None, "channel >= ab, channel < ac"),
+            (Order::Asc, "\u{10ffff}", None, "channel >= \u{10ffff}"),
+            (
+                Order::Desc,
+                "\u{10ffff}",
+                Some("\u{10ffff}x"),
+                "channel >= \u{10ffff}, channel < \u{10ffff}x",
+            ),
+            // Of a forged cursor.
+            (Order::Asc, "ab", Some("a"), "channel >= ab, channel < ac"),
+            (Order::Desc, "ab", Some("b"), "channel >= ab, channel < ac"),
+            (Order::Asc, "", Some("abx"), "channel > abx"),
+            (Order::Desc, "", None, ""),
+        ] {
+            assert_eq!(by_channel(order, prefix, after), conditions, "{prefix} {after:?}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_values_makes_no_other_statement() {
+        let statement = |missions: &[&'static str], dialect| {
+            let missions = missions.iter().map(|name| Text::new(*name).unwrap()).collect();
+            let query = RocketQuery {
+                view: View::BestEffort,
+                sort: Sort::Speed,
+                order: Order::Asc,
+                filters: Filters { missions, ..Filters::default() },
+                now: Timestamp::FIRST,
+                received_after: None,
+                after: None,
+                limit: 9,
+                with_total: false,
+            };
+            PartStatement::new(&query, Part::Keyed, 9, dialect).sql("channel", View::BestEffort)
+        };
+        for dialect in [Dialect::Sqlite, Dialect::Postgres] {
+            let [one, two, three] = [&["a"][..], &["a", "b"], &["a", "b", "c"]]
+                .map(|missions| statement(missions, dialect));
+            assert!(one.contains("mission = $1") && one != two && two == three, "{one} {two}");
+        }
+    }
 }

@@ -9,6 +9,8 @@ use utoipa::ToSchema;
 use super::members::{
     Faults, MemberNames, MemberReader, Members, ObjectSeed, Rejection, read_object,
 };
+use super::message::RejectionKind;
+use super::ndjson::{BadLine, Line};
 use crate::domain::message::MessageNumber;
 use crate::domain::missing::{Missing, Question};
 use crate::domain::text::Channel;
@@ -30,6 +32,15 @@ pub(crate) fn parse(json: Bytes) -> Result<Question, Rejection> {
         Some(question) if faults.0.is_empty() => Ok(question),
         _ => Err(Rejection::Invalid(faults.0)),
     }
+}
+
+/// Parses the question on a line.
+pub(crate) fn parse_line(Line { number, text }: Line) -> Result<Question, BadLine> {
+    let text =
+        text.map_err(|error| BadLine::new(number, &error.to_string(), RejectionKind::TooLarge))?;
+    parse(text).map_err(|rejection| {
+        BadLine::new(number, &rejection.to_string(), RejectionKind::from(&rejection))
+    })
 }
 
 impl MemberReader<'_> {
@@ -72,6 +83,16 @@ pub(crate) struct QuestionJson {
          content_media_type = "application/x-ndjson")]
 #[allow(dead_code)]
 pub(crate) struct QuestionLines(String);
+
+/// A line of the response: an answer, or why a line can't be read.
+#[derive(ToSchema)]
+#[schema(as = MissingLine)]
+#[serde(untagged)]
+#[allow(dead_code)]
+pub(crate) enum AnswerLine {
+    Answer(AnswerJson<'static>),
+    BadLine(BadLine),
+}
 
 /// The answer to a question.
 #[derive(Debug, Serialize, ToSchema)]

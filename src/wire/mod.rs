@@ -4,6 +4,7 @@
 //! HTTP, files, the command line and the API's description share these formats. The rules are in
 //! the [domain](crate::domain), which knows no format.
 
+pub(crate) mod activity;
 mod fast_path;
 pub(crate) mod loss;
 mod members;

@@ -12,7 +12,7 @@ const MAX_DETAIL_BYTES: usize = 1_024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// A line that is not a valid message.
+/// A line that is not a valid message, or not what else is expected.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct BadLine {
     /// The line number, from 1. Blank lines count.

@@ -17,6 +17,9 @@ pub(crate) struct PageJson<'r> {
     /// The `cursor` of the next page; null on the last.
     #[schema(required)]
     pub(crate) next_cursor: Option<String>,
+    /// With `total=true`: how many rockets match the filters, on all pages together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) total: Option<i64>,
 }
 
 /// The state of a rocket in one view.

@@ -21,6 +21,26 @@ pub fn encode(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
+/// A chunked body.
+fn chunked(stream: &mut BufReader<TcpStream>) -> std::io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut size = String::new();
+        if stream.read_line(&mut size)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let size = usize::from_str_radix(size.trim(), 16).unwrap();
+        let start = body.len();
+        // With the line end after the chunk.
+        body.resize(start + size + 2, 0);
+        stream.read_exact(&mut body[start..])?;
+        body.truncate(start + size);
+        if size == 0 {
+            return Ok(body);
+        }
+    }
+}
+
 /// Whether something can be read, or the connection has ended. Waits as the stream is set to.
 fn is_readable(stream: &TcpStream) -> bool {
     let peeked = stream.peek(&mut [0]);
@@ -33,6 +53,7 @@ pub struct Client {
     stream: Option<BufReader<TcpStream>>,
 }
 
+/// A response.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
@@ -157,8 +178,10 @@ impl Client {
             }
         }
         let mut answer = Answer { status, headers, body: Vec::new() };
-        let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
-        if !head_only {
+        if !head_only && answer.header("transfer-encoding") == Some("chunked") {
+            answer.body = chunked(stream)?;
+        } else if !head_only {
+            let length = answer.header("content-length").map_or(0, |it| it.parse().unwrap());
             answer.body.resize(length, 0);
             stream.read_exact(&mut answer.body)?;
         }

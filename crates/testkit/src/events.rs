@@ -6,13 +6,12 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use crate::chunked::ChunkedLines;
 use crate::wait::DEADLINE;
 
 /// An event stream, as read by a client.
 pub struct Events {
-    stream: BufReader<TcpStream>,
-    /// The bytes left in the current chunk.
-    left: usize,
+    lines: ChunkedLines,
     pub id: Option<String>,
 }
 
@@ -37,33 +36,12 @@ impl Events {
             head.starts_with("HTTP/1.1 200") && head.contains("content-type: text/event-stream"),
             "{head}"
         );
-        Self { stream, left: 0, id: None }
+        Self { lines: ChunkedLines::new(stream), id: None }
     }
 
-    /// A line of the chunked body; none at its end.
+    /// A line of the body; none at its end.
     fn line(&mut self) -> Option<String> {
-        let mut line = Vec::new();
-        while line.last() != Some(&b'\n') {
-            if self.left == 0 {
-                let mut size = String::new();
-                while size.trim().is_empty() {
-                    size.clear();
-                    if self.stream.read_line(&mut size).unwrap() == 0 {
-                        return None;
-                    }
-                }
-                self.left = usize::from_str_radix(size.trim(), 16).unwrap();
-                if self.left == 0 {
-                    return None;
-                }
-            }
-            let mut byte = [0];
-            std::io::Read::read_exact(&mut self.stream, &mut byte).unwrap();
-            line.push(byte[0]);
-            self.left -= 1;
-        }
-        line.pop();
-        Some(String::from_utf8(line).unwrap())
+        self.lines.line().ok().flatten()
     }
 
     /// The channels of the snapshot that comes next.

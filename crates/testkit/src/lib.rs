@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`app`] | a service in the test's own process, on each [`Backend`](app::Backend) |
 //! | [`process`] | the program in a process of its own: a command to its end, or a service |
-//! | [`client`], [`events`] | an HTTP client, and one of event streams |
+//! | [`client`], [`chunked`] | an HTTP client, and the lines of a streamed response |
+//! | [`events`] | a client of event streams |
 //! | [`browser`] | a headless Chromium |
 //! | [`message`] | makers of messages |
 //! | [`oracle`] | the fold that results are compared with, and messages in any order to fold |
@@ -16,6 +17,7 @@
 
 pub mod app;
 pub mod browser;
+pub mod chunked;
 pub mod client;
 pub mod events;
 pub mod faults;

@@ -2,30 +2,52 @@
 //! once, sorted by number, and knows no ranges or summaries.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::message::{Event, Sent};
 
-/// All messages that were sent, each number of a channel once.
+/// All messages that were sent, each number of a channel once, and the numbers that are declared
+/// lost.
 #[derive(Clone, Debug, Default)]
 pub struct Oracle {
     channels: BTreeMap<String, BTreeMap<u32, Sent>>,
+    lost: BTreeMap<String, BTreeSet<u32>>,
 }
 
 impl Oracle {
     pub fn of<'s>(sent: impl IntoIterator<Item = &'s Sent>) -> Self {
         let mut oracle = Self::default();
-        for message in sent {
-            oracle
-                .channels
-                .entry(message.channel.clone())
-                .or_default()
-                .entry(message.number)
-                .or_insert(message.clone());
-        }
+        sent.into_iter().for_each(|message| oracle.send(message));
         oracle
+    }
+
+    pub fn send(&mut self, message: &Sent) {
+        let numbers = self.channels.entry(message.channel.clone()).or_default();
+        numbers.entry(message.number).or_insert(message.clone());
+    }
+
+    /// Declares numbers lost. Returns how many are newly lost.
+    pub fn lose(&mut self, channel: &str, numbers: RangeInclusive<u32>) -> usize {
+        let before = self.lost(channel).len();
+        self.lost.entry(channel.to_owned()).or_default().extend(numbers);
+        self.lost(channel).len() - before
+    }
+
+    /// Withdraws that numbers are lost. Returns how many no longer are.
+    pub fn withdraw(&mut self, channel: &str, numbers: RangeInclusive<u32>) -> usize {
+        let before = self.lost(channel).len();
+        let lost = self.lost.entry(channel.to_owned()).or_default();
+        lost.retain(|number| !numbers.contains(number));
+        before - self.lost(channel).len()
+    }
+
+    /// The numbers that are lost: declared, and not sent.
+    fn lost(&self, channel: &str) -> BTreeSet<u32> {
+        let declared = self.lost.get(channel).into_iter().flatten().copied();
+        declared.filter(|number| !self.channels[channel].contains_key(number)).collect()
     }
 
     pub fn channels(&self) -> impl Iterator<Item = &str> {
@@ -43,19 +65,24 @@ impl Oracle {
         let numbers: BTreeSet<u32> = all.keys().copied().collect();
         let complete = (1..).take_while(|number| numbers.contains(number)).count() as u32;
         let highest = *numbers.last().unwrap();
+        let lost = self.lost(channel);
+        let is_settled = |number: &u32| numbers.contains(number) || lost.contains(number);
+        let exact_through = (1..).take_while(is_settled).count() as u32;
         let mut rocket = json!({
             "channel": channel, "status": "awaitingLaunch", "type": null, "speed": 0,
             "mission": null, "explodedReason": null, "latestMissionMessage": null,
             "latestExplodedMessage": null, "latestUpdate": null,
             "messages": {
                 "processed": numbers.len(), "completeThrough": complete, "highest": highest,
-                "missing": highest as usize - numbers.len(), "exactThrough": complete, "lost": 0,
+                "missing": highest as usize - numbers.len(), "exactThrough": exact_through,
+                "lost": lost.len(),
                 "gaps": gaps(&numbers),
             },
         });
         let mut latest: Option<String> = None;
         let mut speed = 0_i64;
-        for (number, message) in all.iter().filter(|(number, _)| !exact || **number <= complete) {
+        let in_view = |number: u32| !exact || number <= exact_through;
+        for (number, message) in all.iter().filter(|(number, _)| in_view(**number)) {
             latest = latest.max(Some(message.time()));
             match &message.event {
                 Event::Launched(rocket_type, by, mission) => {

@@ -12,8 +12,18 @@ use serde_json::Value;
 use crate::wait::eventually;
 
 /// The commands of the program.
-pub const COMMANDS: [&str; 9] =
-    ["serve", "launch", "ingest", "check", "report", "backup", "forget", "migrate", "completions"];
+pub const COMMANDS: [&str; 10] = [
+    "serve",
+    "launch",
+    "resend",
+    "ingest",
+    "check",
+    "report",
+    "backup",
+    "forget",
+    "migrate",
+    "completions",
+];
 
 /// The program under test. Cargo builds it for every integration test and benchmark of the main
 /// package, and puts it beside the directory of their binaries.

@@ -1,5 +1,6 @@
-//! Request bodies: their media type, and reads with limits on their size and time.
+//! Request bodies: their media type and encoding, and reads with limits on their size and time.
 
+use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
 use actix_web::HttpRequest;
@@ -9,9 +10,11 @@ use actix_web::http::header::{self, HeaderMap, HeaderValue};
 use actix_web::web::Payload;
 use bytes::Bytes;
 use futures_util::{FutureExt, Stream, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use crate::encoding::{Arrived, Decoder, Encoding};
 use crate::http::problem::{NDJSON_HINT, Problem};
+use crate::http::stream_limit::StreamLimit;
 use crate::ingest::IngestError;
 use crate::wire::message::MAX_MESSAGE_BYTES;
 
@@ -19,6 +22,10 @@ use crate::wire::message::MAX_MESSAGE_BYTES;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a message may take to arrive, even if its bytes arrive steadily.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The largest encoded body of a message. Encoding a message makes it hardly larger.
+const MAX_ENCODED_BYTES: usize = 2 * MAX_MESSAGE_BYTES;
+/// The maximum number of bytes that are decoded at a time.
+const DECODED_BYTES: usize = 32 * 1024;
 /// How long the response to a rejected request waits for the end of its body.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -35,48 +42,134 @@ pub(in crate::http) fn is_ndjson(request: &HttpRequest) -> bool {
         .any(|media_type| media_type.eq_ignore_ascii_case(essence))
 }
 
-/// Rejects a body with a Content-Encoding.
-pub(in crate::http) async fn reject_encoded(
-    request: &HttpRequest,
-    payload: &mut Payload,
-) -> Result<(), Problem> {
-    if request.headers().contains_key(header::CONTENT_ENCODING) {
-        discard(content_length(request.headers()), payload).await;
-        return Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "Send the body without a Content-Encoding.",
-        )
-        .with_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")));
-    }
-    Ok(())
+/// A body that is decoded while it arrives.
+pub(in crate::http) struct Body {
+    payload: Payload,
+    content_length: Option<u64>,
+    stopping: watch::Receiver<bool>,
+    /// None for a body that is not encoded.
+    decoding: Option<Decoding>,
+    /// For a stream that takes much memory to decode.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
-/// Reads a whole body of at most [`MAX_MESSAGE_BYTES`].
-///
-/// The result is a copy instead of a slice of the connection's larger buffer: it may wait in the
-/// queue, and must not keep the buffer alive.
-pub(in crate::http) async fn read_message(
-    request: &HttpRequest,
-    payload: &mut Payload,
-    stopping: &watch::Receiver<bool>,
-) -> Result<Bytes, Problem> {
-    let too_large = || {
-        let detail = format!("A message may have at most {MAX_MESSAGE_BYTES} bytes. {NDJSON_HINT}");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
-    };
-    let content_length = content_length(request.headers()).unwrap_or(0);
-    if content_length > MAX_MESSAGE_BYTES as u64 {
-        return Err(too_large());
+struct Decoding {
+    encoding: Encoding,
+    decoder: Decoder<Arrived>,
+    buffer: Box<[u8]>,
+}
+
+impl Body {
+    /// The body of a request. Fails if it has a Content-Encoding that is not supported.
+    pub(in crate::http) async fn open(
+        request: &HttpRequest,
+        mut payload: Payload,
+        stopping: &watch::Receiver<bool>,
+    ) -> Result<Self, Problem> {
+        let content_length = content_length(request.headers());
+        let decoding = match encoding(request.headers()) {
+            Some(Encoding::Identity) => None,
+            Some(encoding) => Some(Decoding {
+                encoding,
+                decoder: Decoder::of_request(encoding, Arrived::default()).map_err(|error| {
+                    Problem::unavailable("the body can't be decoded").with_reason(error)
+                })?,
+                buffer: vec![0; DECODED_BYTES].into(),
+            }),
+            None => {
+                discard(content_length, &mut payload).await;
+                return Err(unsupported_encoding());
+            }
+        };
+        Ok(Self { payload, content_length, stopping: stopping.clone(), decoding, permit: None })
     }
-    let mut body = Vec::with_capacity(content_length as usize);
-    let deadline = Instant::now() + MESSAGE_TIMEOUT;
-    while let Some(chunk) = next_chunk(payload, Some(deadline), stopping).await? {
-        if body.len() + chunk.len() > MAX_MESSAGE_BYTES {
+
+    /// Waits for a permit if decoding a body of any length takes much memory: the window of zstd.
+    pub(in crate::http) async fn limit_memory(
+        &mut self,
+        zstd_streams: &StreamLimit,
+    ) -> Result<(), Problem> {
+        if self.decoding.as_ref().is_some_and(|it| it.encoding == Encoding::Zstd) {
+            self.permit = Some(zstd_streams.permit().await?);
+        }
+        Ok(())
+    }
+
+    /// Reads a whole body of at most [`MAX_MESSAGE_BYTES`], decoded.
+    ///
+    /// The result is a copy instead of a slice of the connection's larger buffer: it may wait in
+    /// the queue, and must not keep the buffer alive.
+    pub(in crate::http) async fn read_message(mut self) -> Result<Bytes, Problem> {
+        let too_large = || {
+            let detail =
+                format!("A message may have at most {MAX_MESSAGE_BYTES} bytes. {NDJSON_HINT}");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+        };
+        let is_encoded = self.decoding.is_some();
+        let max_bytes = if is_encoded { MAX_ENCODED_BYTES } else { MAX_MESSAGE_BYTES };
+        let content_length = self.content_length.unwrap_or(0);
+        if content_length > max_bytes as u64 {
             return Err(too_large());
         }
-        body.extend_from_slice(&chunk);
+        let mut body = Vec::with_capacity(content_length as usize);
+        let deadline = Instant::now() + MESSAGE_TIMEOUT;
+        while let Some(chunk) = self.next_chunk(Some(deadline)).await? {
+            if body.len() + chunk.len() > MAX_MESSAGE_BYTES {
+                return Err(too_large());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.into())
     }
-    Ok(body.into())
+
+    /// The next part, decoded; `None` at the end. Fails when the service stops, when the client
+    /// pauses too long, and at the deadline.
+    pub(in crate::http) async fn next_chunk(
+        &mut self,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Bytes>, Problem> {
+        let Some(Decoding { decoder, buffer, .. }) = &mut self.decoding else {
+            return next_chunk(&mut self.payload, deadline, &self.stopping).await;
+        };
+        loop {
+            match decoder.read(buffer) {
+                Ok(0) => return Ok(None),
+                Ok(read) => {
+                    // A little input can become a lot of text: others have their turn in between.
+                    tokio::task::yield_now().await;
+                    return Ok(Some(Bytes::copy_from_slice(
+                        buffer.get(..read).unwrap_or_default(),
+                    )));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    match next_chunk(&mut self.payload, deadline, &self.stopping).await? {
+                        Some(chunk) => decoder.input().add(chunk),
+                        None => decoder.input().is_complete = true,
+                    }
+                }
+                Err(error) => {
+                    let detail = format!("The body could not be decoded: {error}.");
+                    return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+                }
+            }
+        }
+    }
+}
+
+/// The encoding of a body, if it is supported.
+pub(in crate::http) fn encoding(headers: &HeaderMap) -> Option<Encoding> {
+    let mut values = headers.get_all(header::CONTENT_ENCODING);
+    match (values.next(), values.next()) {
+        (None, _) => Some(Encoding::Identity),
+        (Some(value), None) => Encoding::from_name(value.to_str().ok()?.trim()),
+        (Some(_), Some(_)) => None,
+    }
+}
+
+fn unsupported_encoding() -> Problem {
+    let detail = "A body may have the Content-Encoding gzip or zstd, and no other.";
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
+        .with_header(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"))
 }
 
 /// Reads and drops the body of a rejected request, if it is short and arrives soon. actix-http
@@ -97,8 +190,7 @@ pub(in crate::http) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// The next part of a body; `None` at its end. Fails when the service stops, when the client pauses
-/// too long, and at the deadline.
+/// The next part of a body as it arrives.
 pub(in crate::http) async fn next_chunk(
     payload: &mut Payload,
     deadline: Option<Instant>,

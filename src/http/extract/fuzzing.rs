@@ -25,7 +25,17 @@ pub fn cursor(input: &[u8]) {
     let order = if first & 0x40 == 0 { Order::Asc } else { Order::Desc };
     let view = if first & 0x80 == 0 { View::BestEffort } else { View::Exact };
     let (filters, now) = (Filters::default(), Timestamp::FIRST);
-    let query = RocketQuery { view, sort, order, filters, now, after: None, limit: 1 };
+    let query = RocketQuery {
+        view,
+        sort,
+        order,
+        filters,
+        now,
+        received_after: None,
+        after: None,
+        limit: 1,
+        with_total: false,
+    };
     let raw = std::str::from_utf8(rest).map(str::to_owned).unwrap_or_default();
     for cursor in [&raw, &URL_SAFE_NO_PAD.encode(rest)] {
         let Ok(position) = cursors::decode(cursor, &query) else { continue };

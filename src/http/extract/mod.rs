@@ -5,3 +5,4 @@ pub(in crate::http) mod cursor;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub(in crate::http) mod query;
+pub(super) mod read_ahead;

@@ -35,7 +35,7 @@ const MAX_NAME_CHARS: usize = 64;
 
 /// The parameters of `GET /rockets`, at this time.
 pub(in crate::http) fn rockets(query_string: &str, now: Timestamp) -> Result<RocketQuery, Problem> {
-    const KNOWN: [&str; 12] = [
+    const KNOWN: [&str; 13] = [
         "sort",
         "order",
         "channel",
@@ -48,6 +48,7 @@ pub(in crate::http) fn rockets(query_string: &str, now: Timestamp) -> Result<Roc
         "view",
         "limit",
         "cursor",
+        "total",
     ];
     let mut params = Params::read(query_string, &KNOWN);
     let sort = params.one_of("sort", &Sort::ALL, Sort::name).unwrap_or_default();
@@ -55,7 +56,10 @@ pub(in crate::http) fn rockets(query_string: &str, now: Timestamp) -> Result<Roc
     let filters = params.filters();
     let view = params.view();
     let limit = params.limit(MAX_LIMIT).unwrap_or(DEFAULT_LIMIT);
-    let mut query = RocketQuery { view, sort, order, filters, now, after: None, limit };
+    let with_total = params.flag("total").unwrap_or(false);
+    let (received_after, after) = (None, None);
+    let mut query =
+        RocketQuery { view, sort, order, filters, now, received_after, after, limit, with_total };
     query.after = params.parse("cursor", |text| cursor::decode(text, &query));
     params.finish()?;
     Ok(query)
@@ -70,7 +74,16 @@ pub(in crate::http) struct EventsQuery {
 
 /// The parameters of `GET /events`.
 pub(in crate::http) fn events(query_string: &str) -> Result<EventsQuery, Problem> {
-    const KNOWN: [&str; 6] = ["channel", "channelPrefix", "type", "mission", "status", "snapshot"];
+    const KNOWN: [&str; 8] = [
+        "channel",
+        "channelPrefix",
+        "type",
+        "mission",
+        "status",
+        "missing",
+        "silentFor",
+        "snapshot",
+    ];
     let mut params = Params::read(query_string, &KNOWN);
     let filters = params.filters();
     let snapshot = params.flag("snapshot");

@@ -18,7 +18,6 @@ use tokio::time::Instant;
 use crate::domain::query::{Filters, Order, Position, RocketQuery, Sort};
 use crate::domain::rocket::{Rocket, View};
 use crate::domain::text::Text;
-use crate::domain::timestamp::Timestamp;
 use crate::feed::{Cursor, Delivery, Follower, RocketChange};
 use crate::http::extract::query;
 use crate::http::problem::Problem;
@@ -56,6 +55,12 @@ const LAST_EVENT_ID_HEADER: &str = "Last-Event-ID";
         ("status" = Option<String>, Query, example = "launched,exploded",
          pattern = "^(awaitingLaunch|exploded|launched)(,(awaitingLaunch|exploded|launched))*$",
          description = "Only rockets with this status; several are separated by commas."),
+        ("missing" = Option<bool>, Query,
+         description = "Only rockets with gaps (`true`), or only those without (`false`)."),
+        ("silentFor" = Option<String>, Query, pattern = "^[1-9][0-9]{0,3}[smhd]$", example = "15m",
+         description = "Only rockets of which the service has last received a message this long \
+                        ago or longer: an integer and `s`, `m`, `h` or `d`, at most `36500d`. A \
+                        rocket that becomes silent gets its event within about a second."),
         ("snapshot" = Option<bool>, Query, description = "Whether to start with a snapshot; `true` \
                                                           by default."),
         ("Last-Event-ID" = Option<String>, Header,
@@ -84,11 +89,12 @@ pub(in crate::http) async fn follow(
         .get(LAST_EVENT_ID_HEADER)
         .and_then(|id| id.to_str().ok())
         .and_then(parse_event_id);
-    let follower = state.feed.follow(last_event_id).await.map_err(Problem::unavailable)?;
-    let phase = match last_event_id {
-        Some(last_event_id) if last_event_id == follower.cursor() => StreamPhase::Changes,
-        _ if snapshot => StreamPhase::Open,
-        _ => StreamPhase::Live,
+    let follower =
+        state.feed.follow(last_event_id, filters.silent_for).await.map_err(Problem::unavailable)?;
+    let phase = match snapshot {
+        _ if follower.is_resumed() => StreamPhase::Changes,
+        true => StreamPhase::Open,
+        false => StreamPhase::Live,
     };
     let stopping = state.stopping.clone();
     let events = EventStream { state, stopping, follower, filters, phase };
@@ -171,9 +177,11 @@ impl EventStream {
             sort: Sort::Channel,
             order: Order::Asc,
             filters: self.filters.clone(),
-            now: Timestamp::FIRST,
+            now: self.follower.now(),
+            received_after: None,
             after,
             limit: MAX_CHUNK_EVENTS,
+            with_total: false,
         };
         // Snapshots have their own limit: many clients that connect at once must not delay pages
         // and reports.
@@ -235,7 +243,10 @@ impl EventStream {
         let mut chunk = BytesMut::new();
         for change in changes {
             let cursor = Cursor { position: change.position, ..before };
-            match (change.delivery(&self.filters, before.position), &change.rocket) {
+            match (
+                change.delivery(&self.filters, before.position, self.follower.now()),
+                &change.rocket,
+            ) {
                 (Delivery::Rocket, Some(rocket)) => {
                     let text = change.text.get_or_init(|| {
                         let mut text = String::new();

@@ -11,7 +11,8 @@ use crate::domain::message::MessageNumber;
 use crate::domain::query::GapQuery;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
-use crate::http::extract::{body, cursor, query};
+use crate::http::extract::body::Body;
+use crate::http::extract::{cursor, query};
 use crate::http::problem::{FieldError, Problem};
 use crate::http::state::State;
 use crate::store::changes::ChangeHint;
@@ -87,7 +88,7 @@ pub(in crate::http) async fn list(
         (status = 404, description = "No message of this channel has been processed."),
         (status = 408, description = "The body did not arrive in time."),
         (status = 413, description = "The body is larger than 64 KiB."),
-        (status = 415, description = "The body has a Content-Encoding."),
+        (status = 415, description = "The body has a Content-Encoding other than gzip and zstd."),
         (status = 422, description = "A member is missing or out of bounds, or `last` is not below \
                                       the highest processed number; `errors` names the members.")
     )
@@ -95,14 +96,13 @@ pub(in crate::http) async fn list(
 pub(in crate::http) async fn declare(
     request: HttpRequest,
     channel: web::Path<String>,
-    mut payload: web::Payload,
+    payload: web::Payload,
     state: web::Data<State>,
 ) -> Result<HttpResponse, Problem> {
-    body::reject_encoded(&request, &mut payload).await?;
-    let json_text = body::read_message(&request, &mut payload, &state.stopping).await?;
+    let body = Body::open(&request, payload, &state.stopping).await?.read_message().await?;
     query::expect_none(request.query_string())?;
     let channel = rockets::channel(&request, channel)?;
-    let Declaration { first, last, reason } = parse(json_text)?;
+    let Declaration { first, last, reason } = parse(body).map_err(Problem::bad_declaration)?;
     let at = Timestamp::from_system_time(SystemTime::now());
     let action = LossAction::Declare { reason, at };
     let lost = change(&state, channel, (first, last), action).await?;

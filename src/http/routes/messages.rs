@@ -8,7 +8,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::http::extract::body;
+use crate::http::extract::body::{self, Body};
 use crate::http::problem::Problem;
 use crate::http::state::State;
 use crate::ingest::{IngestError, Receipt, Submission};
@@ -27,7 +27,7 @@ const MAX_PENDING_PARTS: usize = 512;
 ///
 /// To send many, one per line, use `Content-Type: application/x-ndjson` (or `application/ndjson`,
 /// `application/jsonl`). The body may have any length. With any other content type, the body is one
-/// message.
+/// message. It may have the `Content-Encoding` gzip or zstd.
 #[utoipa::path(
     post,
     path = "/messages",
@@ -44,10 +44,12 @@ const MAX_PENDING_PARTS: usize = 512;
         )),
         (status = 200, description = "The counts of applied, duplicate and rejected lines. All \
                                       applied lines are stored.", body = Counts),
-        (status = 400, description = "The body is not one JSON text in UTF-8."),
+        (status = 400, description = "The body is not one JSON text in UTF-8, or can't be \
+                                      decoded."),
         (status = 408, description = "The body did not arrive in time."),
-        (status = 413, description = "The body of a single message is larger than 64 KiB."),
-        (status = 415, description = "The body has a Content-Encoding."),
+        (status = 413, description = "The body of a single message is larger than 64 KiB, \
+                                      decoded."),
+        (status = 415, description = "The body has a Content-Encoding other than gzip and zstd."),
         (status = 422, description = "The body is JSON, but not a valid message; `errors` names \
                                       the members."),
         (status = 503, description = "The store can't take it now. No message is half applied, and \
@@ -57,15 +59,16 @@ const MAX_PENDING_PARTS: usize = 512;
 )]
 pub(in crate::http) async fn post(
     request: HttpRequest,
-    mut payload: web::Payload,
+    payload: web::Payload,
     state: web::Data<State>,
 ) -> Result<HttpResponse, Problem> {
     let record_rejection = |rejection: RejectionKind| state.metrics.rejected(rejection);
-    body::reject_encoded(&request, &mut payload).await?;
+    let mut body = Body::open(&request, payload, &state.stopping).await?;
     if body::is_ndjson(&request) {
-        return post_stream(payload, &state).await;
+        body.limit_memory(&state.zstd_streams).await?;
+        return post_stream(body, &state).await;
     }
-    let json = body::read_message(&request, &mut payload, &state.stopping).await;
+    let json = body.read_message().await;
     let json = json.inspect_err(|problem| {
         if problem.status() == StatusCode::PAYLOAD_TOO_LARGE {
             record_rejection(RejectionKind::TooLarge);
@@ -82,14 +85,14 @@ pub(in crate::http) async fn post(
     Ok(response.finish())
 }
 
-async fn post_stream(mut payload: web::Payload, state: &State) -> Result<HttpResponse, Problem> {
+async fn post_stream(mut body: Body, state: &State) -> Result<HttpResponse, Problem> {
     let mut stream = MessageStream {
         state,
         reader: LineReader::default(),
         pending: VecDeque::new(),
         counts: Counts::default(),
     };
-    let read = stream.read(&mut payload).await;
+    let read = stream.read(&mut body).await;
     let committed = stream.await_receipts(0).await;
     let counts = stream.counts;
     match read.and(committed) {
@@ -126,10 +129,10 @@ struct MessageStream<'s> {
 }
 
 impl MessageStream<'_> {
-    async fn read(&mut self, payload: &mut web::Payload) -> Result<(), Problem> {
+    async fn read(&mut self, body: &mut Body) -> Result<(), Problem> {
         // The client may never end the stream.
         while !*self.state.stopping.borrow() {
-            let chunk = body::next_chunk(payload, None, &self.state.stopping).await?;
+            let chunk = body.next_chunk(None).await?;
             let mut lines = Lines::default();
             match &chunk {
                 Some(chunk) => self.reader.feed(chunk, &mut lines),

@@ -3,6 +3,7 @@
 //! The router, the `Allow` headers, the metrics' labels and the tests of the API's description all
 //! take the routes from [`ROUTES`].
 
+pub(super) mod activity;
 pub(super) mod assets;
 pub(super) mod docs;
 pub(super) mod events;
@@ -10,6 +11,7 @@ pub(super) mod gaps;
 pub(super) mod health;
 pub(super) mod messages;
 pub(super) mod metrics;
+pub(super) mod missing;
 pub(super) mod reports;
 pub(super) mod rockets;
 pub(super) mod session;
@@ -38,8 +40,9 @@ pub(super) struct Endpoint {
 }
 
 /// All routes.
-pub(super) static ROUTES: [Endpoint; 18] = [
+pub(super) static ROUTES: [Endpoint; 20] = [
     Endpoint::at("/messages").post(|| web::to(messages::post)),
+    Endpoint::at("/missing").post(|| web::to(missing::post)),
     Endpoint::at("/rockets").get(|| web::to(rockets::list)),
     Endpoint::at("/rockets/{channel}")
         .get(|| web::to(rockets::one))
@@ -49,6 +52,7 @@ pub(super) static ROUTES: [Endpoint; 18] = [
         .post(|| web::to(gaps::declare))
         .delete(|| web::to(gaps::withdraw)),
     Endpoint::at("/events").get(|| web::to(events::follow)),
+    Endpoint::at("/activity").get(|| web::to(activity::show)),
     Endpoint::at("/stats").get(|| web::to(reports::stats)),
     Endpoint::at("/reports").get(|| web::to(reports::list)),
     Endpoint::at("/reports/{name}").get(|| web::to(reports::one)),

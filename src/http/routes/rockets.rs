@@ -45,7 +45,7 @@ use crate::wire::rocket::{BothViewsJson, OneRocketJson, PageJson, RocketJson};
          description = "Only rockets with this status; several are separated by commas."),
         ("missing" = Option<bool>, Query,
          description = "Only rockets with gaps (`true`), or only those without (`false`)."),
-        ("silentFor" = Option<String>, Query, pattern = "^[0-9]+[smhd]$", example = "15m",
+        ("silentFor" = Option<String>, Query, pattern = "^[1-9][0-9]{0,3}[smhd]$", example = "15m",
          description = "Only rockets of which the service has last received a message this long \
                         ago or longer: an integer and `s`, `m`, `h` or `d`, at most `36500d`. \
                         Pages are searched one by one, each at its own time."),
@@ -54,7 +54,10 @@ use crate::wire::rocket::{BothViewsJson, OneRocketJson, PageJson, RocketJson};
          description = "At most this many rockets; 100 by default."),
         ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]+$",
          description = "The `nextCursor` of the previous page, with the same sort, order, filters \
-                        and view.")
+                        and view."),
+        ("total" = Option<bool>, Query,
+         description = "Whether to count the rockets that match the filters; `false` by default. \
+                        Counting searches all rockets.")
     ),
     responses(
         (status = 200, description = "The page.", body = PageJson, headers(
@@ -89,7 +92,7 @@ pub(in crate::http) async fn list(
         ));
     }
     let rockets = page.rockets.iter().map(|rocket| RocketJson::new(rocket, None)).collect();
-    Ok(json(response, &PageJson { rockets, next_cursor }))
+    Ok(json(response, &PageJson { rockets, next_cursor, total: page.total }))
 }
 
 /// One rocket.

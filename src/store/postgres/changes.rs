@@ -322,9 +322,10 @@ impl PostgresWatch {
             match serde_json::from_str(notification.payload()) {
                 Ok(Notification { from, .. }) if from == self.instance => {}
                 Ok(Notification { hints: Some(hints), .. }) => {
-                    let hints = hints
-                        .into_iter()
-                        .filter_map(|(channel, hint)| Some((Channel::new(channel).ok()?, hint)));
+                    let hints = hints.into_iter().filter_map(|(channel, hint)| {
+                        let hint = ChangeHint { is_foreign: true, ..hint };
+                        Some((Channel::new(channel).ok()?, hint))
+                    });
                     return Ok(Notified::ChangeHints(hints.collect()));
                 }
                 // Notifications of other versions may be unreadable.

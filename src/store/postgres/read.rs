@@ -16,6 +16,7 @@ use crate::domain::query::{
 };
 use crate::domain::rocket::{RocketState, View, gaps};
 use crate::domain::text::Channel;
+use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
 use crate::store::fault_injection::FailurePoint;
 use crate::store::page::{self, Dialect, Parameter, PartStatement};
@@ -91,6 +92,18 @@ impl PostgresStore {
     pub async fn rockets(&self, query: RocketQuery) -> Result<Page, StoreError> {
         let buckets = self.buckets.clone();
         self.read(move |pool| async move { rockets(&pool, &buckets, &query).await }).await
+    }
+
+    /// See [`Store::first_received_after`](crate::store::Store::first_received_after).
+    pub async fn first_received_after(
+        &self,
+        after: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        self.read(move |pool| async move {
+            let first = sqlx::query(page::FIRST_RECEIVED_AFTER).bind(PgTime(after));
+            first.fetch_one(&pool).await?.time(0)
+        })
+        .await
     }
 
     /// Like [`rockets`](Self::rockets), for threads without a runtime.
@@ -270,10 +283,23 @@ async fn rockets(
             }
         }
     }
-    let mut page = page::page(query, rockets);
+    let total = count(&mut snapshot, query).await?;
+    let mut page = page::page(query, rockets, total);
     losses::add_losses(&mut snapshot, buckets, &mut page.rockets).await?;
     snapshot.commit().await?;
     Ok(page)
+}
+
+/// How many rockets match, if the query asks for it.
+async fn count(
+    snapshot: &mut PgConnection,
+    query: &RocketQuery,
+) -> Result<Option<i64>, StoreError> {
+    let Some((sql, parameters)) = PartStatement::count(query, Dialect::Postgres) else {
+        return Ok(None);
+    };
+    let statement = parameters.into_iter().fold(sqlx::query(AssertSqlSafe(sql)), bind);
+    Ok(Some(statement.fetch_one(snapshot).await?.try_get(0)?))
 }
 
 fn bind(

@@ -11,10 +11,11 @@ use crate::domain::query::{
 };
 use crate::domain::rocket::{Rocket, View, gaps};
 use crate::domain::text::Channel;
+use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
 use crate::store::page::{self, Dialect, Parameter, Part, PartStatement};
 use crate::store::report::{Report, ReportQuery, ReportRows, Value};
-use crate::store::rows::{self, ROCKET_COLUMNS};
+use crate::store::rows::{self, Cells, ROCKET_COLUMNS};
 
 /// The view `gaps` in key order, so that nothing is sorted, and reading starts after the previous
 /// page and stops at the last row wanted. See [`ReportQuery::statement`].
@@ -123,9 +124,24 @@ impl SqliteStore {
                     read_part(&snapshot, query, part, remaining, &mut rockets)?;
                 }
             }
-            let mut page = page::page(query, rockets);
+            let mut page = page::page(query, rockets, count(&snapshot, query)?);
             losses::add_losses(&snapshot, &mut page.rockets)?;
             Ok(page)
+        })
+    }
+}
+
+impl SqliteStore {
+    /// See [`Store::first_received_after`](crate::store::Store::first_received_after).
+    pub fn first_received_after(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        if let Some(first) = self.read_cache(|columns, _| columns.first_received_after(after))? {
+            return Ok(first);
+        }
+        self.with_reader(|connection| {
+            let mut statement = connection.prepare_cached(page::FIRST_RECEIVED_AFTER)?;
+            let mut found = statement.query(params![Parameter::Time(after)])?;
+            let row = found.next()?.ok_or(StoreError::BrokenOff)?;
+            row.time(0)
         })
     }
 }
@@ -247,6 +263,15 @@ fn first_gaps(connection: &Connection, channel: &Channel) -> Result<Vec<(i64, i6
     })?;
     let ranges: Vec<(i64, i64)> = ranges.collect::<Result<_, _>>()?;
     Ok(gaps(ranges.into_iter(), MAX_GAPS))
+}
+
+/// How many rockets match, if the query asks for it.
+fn count(connection: &Connection, query: &RocketQuery) -> Result<Option<i64>, StoreError> {
+    let Some((sql, parameters)) = PartStatement::count(query, Dialect::Sqlite) else {
+        return Ok(None);
+    };
+    let mut statement = connection.prepare_cached(&sql)?;
+    Ok(Some(statement.query_row(params_from_iter(parameters), |row| row.get(0))?))
 }
 
 fn read_part(

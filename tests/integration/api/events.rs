@@ -1,13 +1,18 @@
 //! `GET /events`: a snapshot and the changes after it, on every backend and across processes.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant, SystemTime};
 
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use rocket_monitor::domain::timestamp::Timestamp;
 use serde_json::{Value, json};
 use testkit::app::{App, Backend};
 use testkit::client::Client;
 use testkit::conformance;
 use testkit::events::{Event, Events};
-use testkit::message::{exploded, faster, launched, mission_changed};
+use testkit::message::{exploded, faster, launched, launched_as, mission_changed};
 use testkit::postgres::{Session, TestDatabase, divided, execute};
 use testkit::process::{Service, run};
 use testkit::sqlite::sql;
@@ -17,6 +22,12 @@ conformance!(
     a_snapshot_comes_first_and_then_each_change,
     who_comes_back_is_told_what_changed_since,
     filters_tell_what_comes_and_goes,
+    several_values_and_prefixes_are_followed,
+    gaps_come_and_go,
+    a_rocket_becomes_silent_without_a_message,
+    who_comes_back_is_told_what_became_silent_since,
+    silence_is_news_only_for_who_asks,
+    followers_have_what_is_listed,
     changes_of_one_rocket_are_merged,
     bad_parameters_are_named,
     streams_end_when_the_service_does,
@@ -112,6 +123,265 @@ fn filters_tell_what_comes_and_goes(backend: Backend) {
     assert_eq!((told(&mut x), told(&mut one)), (rocket("b"), rocket("b")));
     posted(&mut client, &exploded("c", 2, "PRESSURE"));
     assert_eq!((told(&mut x), told(&mut losses)), (rocket("c"), rocket("c")));
+}
+
+/// The name of the next event, and its channel.
+fn told(stream: &mut Events) -> (String, String) {
+    let event = stream.next().unwrap();
+    (event.name, event.data["channel"].as_str().unwrap().to_owned())
+}
+
+fn rocket(channel: &str) -> (String, String) {
+    ("rocket".to_owned(), channel.to_owned())
+}
+
+fn gone(channel: &str) -> (String, String) {
+    ("gone".to_owned(), channel.to_owned())
+}
+
+fn several_values_and_prefixes_are_followed(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    posted(&mut client, &launched_as("ab", 1, "T,1", 1, "X"));
+    posted(&mut client, &launched_as("b", 1, "T2", 1, "Y"));
+    posted(&mut client, &launched_as("a\u{10ffff}", 1, "T3", 1, "Z"));
+    let mut missions = Events::open(app.address, "?mission=X&mission=Y", None);
+    let mut types = Events::open(app.address, "?type=T,1&type=T3", None);
+    let mut prefix = Events::open(app.address, "?channelPrefix=a&status=exploded,launched", None);
+    assert_eq!(missions.snapshot(), ["ab", "b"]);
+    assert_eq!(types.snapshot(), ["ab", "a\u{10ffff}"]);
+    assert_eq!(prefix.snapshot(), ["ab", "a\u{10ffff}"]);
+    posted(&mut client, &mission_changed("ab", 2, "Y"));
+    assert_eq!(
+        (told(&mut missions), told(&mut types), told(&mut prefix)),
+        (rocket("ab"), rocket("ab"), rocket("ab"))
+    );
+    posted(&mut client, &mission_changed("b", 2, "Z"));
+    assert_eq!(told(&mut missions), gone("b"));
+    posted(&mut client, &launched_as("ab", 3, "T2", 1, "X"));
+    assert_eq!((told(&mut types), told(&mut prefix)), (gone("ab"), rocket("ab")));
+    posted(&mut client, &exploded("ab", 4, "BOOM"));
+    assert_eq!(told(&mut prefix), rocket("ab"));
+    // It is the only one that does not start with a.
+    posted(&mut client, &faster("b", 3, 1));
+    posted(&mut client, &faster("a", 1, 1));
+    posted(&mut client, &launched("a", 2));
+    assert_eq!(told(&mut prefix), rocket("a"));
+}
+
+fn gaps_come_and_go(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    posted(&mut client, &launched("gap", 2));
+    posted(&mut client, &launched("whole", 1));
+    let mut missing = Events::open(app.address, "?missing=true", None);
+    let mut complete = Events::open(app.address, "?missing=false", None);
+    assert_eq!(
+        (missing.snapshot(), complete.snapshot()),
+        (vec!["gap".into()], vec!["whole".into()])
+    );
+    posted(&mut client, &faster("gap", 1, 1));
+    assert_eq!((told(&mut missing), told(&mut complete)), (gone("gap"), rocket("gap")));
+    posted(&mut client, &faster("whole", 3, 1));
+    assert_eq!((told(&mut missing), told(&mut complete)), (rocket("whole"), gone("whole")));
+    posted(&mut client, &faster("whole", 5, 1));
+    assert_eq!(told(&mut missing), rocket("whole"));
+    // No gap opens while messages arrive in order, however many are taken together.
+    for number in 3..60 {
+        posted(&mut client, &faster("gap", number, 1));
+    }
+    posted(&mut client, &faster("whole", 2, 1));
+    assert_eq!(told(&mut missing), rocket("whole"));
+    // The other gap closes. A rocket that comes and goes at once may or may not be told of.
+    posted(&mut client, &faster("whole", 4, 1));
+    assert_eq!(told(&mut missing), gone("whole"));
+}
+
+/// How long ago the rocket of an event was last heard of.
+fn silence(event: &Event) -> Duration {
+    let received = Timestamp::parse(event.data["lastReceived"].as_str().unwrap()).unwrap();
+    let now = Timestamp::from_system_time(SystemTime::now());
+    let micros = now.unix_micros() - received.unix_micros();
+    Duration::from_micros(micros.try_into().unwrap())
+}
+
+fn a_rocket_becomes_silent_without_a_message(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    posted(&mut client, &mission_changed("a", 1, "X"));
+    posted(&mut client, &mission_changed("b", 1, "Y"));
+    let mut silent = Events::open(app.address, "?silentFor=2s&mission=X", None);
+    let mut bare = Events::open(app.address, "?silentFor=2s&snapshot=false", None);
+    let mut long = Events::open(app.address, "?silentFor=1h", None);
+    assert_eq!(long.snapshot(), Vec::<String>::new());
+    let listed = silent.snapshot();
+    assert_eq!(bare.next().unwrap().name, "live");
+    for round in 2..4 {
+        if round > 2 || listed.is_empty() {
+            let event = silent.next().unwrap();
+            assert_eq!((&*event.name, &event.data["channel"]), ("rocket", &json!("a")));
+            let silence = silence(&event);
+            assert!(silence >= Duration::from_secs(2), "too early: {silence:?}");
+            // About a second later; but others may use the machine, too.
+            assert!(silence < Duration::from_secs(10), "too late: {silence:?}");
+        }
+        posted(&mut client, &faster("a", round, 1));
+        assert_eq!(told(&mut silent), gone("a"));
+    }
+    // It changes while it is silent only if it is heard of, and then it isn't.
+    posted(&mut client, &mission_changed("a", 4, "Y"));
+    posted(&mut client, &mission_changed("b", 2, "X"));
+    let event = silent.until("b", |event| event.name == "rocket");
+    assert_eq!(event.data["channel"], "b");
+    let mut told = BTreeSet::new();
+    while told.len() < 2 {
+        let event = bare.until("both", |event| event.name == "rocket");
+        told.insert(event.data["channel"].as_str().unwrap().to_owned());
+    }
+    // Nothing is silent for an hour. A rocket that is removed is gone for whoever may have it.
+    let listed = client.get("/rockets?silentFor=1s&mission=X").json();
+    assert_eq!(listed["rockets"][0]["channel"], "b");
+    assert_eq!(client.get("/rockets?silentFor=1h").json()["rockets"], json!([]));
+}
+
+fn who_comes_back_is_told_what_became_silent_since(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    posted(&mut client, &launched("a", 1));
+    let mut stream = Events::open(app.address, "?silentFor=1s", None);
+    stream.snapshot();
+    stream.until("a is silent", |event| event.name == "rocket");
+    posted(&mut client, &launched("b", 1));
+    posted(&mut client, &faster("a", 2, 1));
+    assert_eq!(stream.until("a is gone", |event| event.name == "gone").data["channel"], "a");
+    let id = stream.id.clone().unwrap();
+    drop(stream);
+    let is_silent = |client: &mut Client| {
+        client.get("/rockets?silentFor=1s").json()["rockets"].as_array().unwrap().len() == 2
+    };
+    eventually("both are silent", || is_silent(&mut client));
+    // No snapshot, but what has become silent meanwhile.
+    let mut back = Events::open(app.address, "?silentFor=1s", Some(&id));
+    let mut silent: Vec<_> = [told(&mut back), told(&mut back)].into();
+    silent.sort();
+    assert_eq!(silent, [rocket("a"), rocket("b")]);
+    // Nobody has followed this silence, so it is not known what has become silent.
+    let mut other = Events::open(app.address, "?silentFor=2s", Some(&id));
+    other.snapshot();
+}
+
+fn silence_is_news_only_for_who_asks(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    posted(&mut client, &launched("a", 1));
+    let mut all = Events::open(app.address, "", None);
+    assert_eq!(all.snapshot(), ["a"]);
+    posted(&mut client, &faster("a", 2, 1));
+    assert_eq!(told(&mut all), rocket("a"));
+    let mut silent = Events::open(app.address, "?silentFor=1s", None);
+    silent.snapshot();
+    silent.until("a is silent", |event| event.name == "rocket");
+    posted(&mut client, &launched("b", 1));
+    assert_eq!(told(&mut all), rocket("b"));
+    // An active rocket is not gone again with each message.
+    posted(&mut client, &faster("a", 3, 1));
+    silent.until("a is gone", |event| event.name == "gone" && event.data["channel"] == "a");
+    for number in 4..40 {
+        posted(&mut client, &faster("a", number, 1));
+    }
+    let next = silent.until("something of a", |event| event.data["channel"] == "a");
+    assert_eq!((&*next.name, &next.data["messages"]["highest"]), ("rocket", &json!(39)));
+    let many: Vec<Events> = (10..73)
+        .map(|seconds| Events::open(app.address, &format!("?silentFor={seconds}s"), None))
+        .collect();
+    let problem = client.get("/events?silentFor=99s").problem(503);
+    assert!(problem["detail"].as_str().unwrap().contains("silentFor"), "{problem}");
+    let same = Events::open(app.address, "?silentFor=72s", None);
+    drop((many, same));
+    eventually("there is room again", || {
+        client.request("GET", "/livez", &[], b"").unwrap();
+        let mut other = Client::new(app.address);
+        other.send(b"GET /events?silentFor=99s HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        other.answer(true).is_ok_and(|answer| answer.status == 200)
+    });
+}
+
+/// What a client has after the events of a stream, up to that of a rocket.
+fn model(stream: &mut Events, last: &str, is_silent: bool) -> BTreeSet<String> {
+    let mut model = BTreeSet::new();
+    loop {
+        let event = stream.next().unwrap();
+        let channel = event.data["channel"].as_str().unwrap_or_default().to_owned();
+        match event.name.as_str() {
+            "rocket" => {
+                assert!(!is_silent || silence(&event) >= Duration::from_secs(1), "{event:?}");
+                model.insert(channel.clone());
+                if channel == last {
+                    return model;
+                }
+            }
+            "gone" => drop(model.remove(&channel)),
+            _ => {}
+        }
+    }
+}
+
+fn followers_have_what_is_listed(backend: Backend) {
+    const FILTERS: [(&str, &str); 6] = [
+        ("?missing=true", "zy-gap"),
+        ("?missing=false", "zz"),
+        ("?silentFor=1s", "zz"),
+        ("?silentFor=1s&missing=true", "zy-gap"),
+        ("?silentFor=1s&mission=A&mission=B&status=launched,exploded", "zz"),
+        ("?missing=false&type=T1&type=T2&mission=A", "zz"),
+    ];
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    let mut streams = FILTERS.map(|(query, _)| Events::open(app.address, query, None));
+    let message = (0..24_u32, 1..9_u32, 0..4_usize, 0..3_usize);
+    let messages = prop::collection::vec(message, 120);
+    let mut runner = TestRunner::deterministic();
+    for phase in 0..3 {
+        let messages = messages.new_tree(&mut runner).unwrap().current();
+        for (rocket, number, kind, which) in messages {
+            // Each time, others fall silent.
+            let channel = format!("r{:02}", (rocket / 2) * 2 + u32::from(phase != 1));
+            let (rocket_type, mission) = (["T1", "T2", "T3"][which], ["A", "B", "C"][which]);
+            posted(
+                &mut client,
+                &match kind {
+                    0 => launched_as(&channel, number, rocket_type, 1, mission),
+                    1 => mission_changed(&channel, number, mission),
+                    2 if number > 7 => exploded(&channel, number, "BOOM"),
+                    _ => faster(&channel, number, 1),
+                },
+            );
+        }
+        if phase == 1 {
+            let path = "/rockets?silentFor=1s&limit=1";
+            eventually("some are silent", || {
+                client.get(path).json()["rockets"].as_array().unwrap().len() == 1
+            });
+        }
+    }
+    // The changes that are read together come in any order, so these are read after all others.
+    let mut all = Events::open(app.address, "?snapshot=false", None);
+    posted(&mut client, &launched("other", 1));
+    all.until("the others", |event| event.data["channel"] == "other");
+    posted(&mut client, &launched_as("zy-gap", 2, "T1", 1, "A"));
+    posted(&mut client, &launched_as("zz", 1, "T1", 1, "A"));
+    for ((query, last), stream) in FILTERS.iter().zip(&mut streams) {
+        let model = model(stream, last, query.contains("silent"));
+        let listed = client.get(&format!("/rockets{query}&limit=1000")).json();
+        let listed: BTreeSet<String> = listed["rockets"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|rocket| rocket["channel"].as_str().unwrap().to_owned())
+            .collect();
+        assert!(listed.len() > 2, "{query}: {listed:?}");
+        assert_eq!(model, listed, "{query}");
+    }
 }
 
 fn changes_of_one_rocket_are_merged(backend: Backend) {

@@ -207,7 +207,8 @@ fn varied_fleet(client: &mut Client) -> Vec<(String, u32)> {
         let part = |modulus: u32| (index / modulus) as usize;
         let channel = format!("{}{}", PREFIXES[index as usize % 9], index % 5);
         let channel = if silences.iter().any(|(known, _)| *known == channel) {
-            format!("{channel}~{index}")
+            // It holds another prefix, not at its beginning.
+            format!("{channel}~b{index}")
         } else {
             channel
         };

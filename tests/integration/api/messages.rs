@@ -486,10 +486,10 @@ fn sizes_and_encodings(backend: Backend) {
     chunked.send(b"1\r\n \r\n0\r\n\r\n").unwrap();
     chunked.answer(false).unwrap().problem(413);
 
-    let gzip = client
-        .request("POST", "/messages", &[("Content-Encoding", "gzip")], message.as_bytes())
+    let brotli = client
+        .request("POST", "/messages", &[("Content-Encoding", "br")], message.as_bytes())
         .unwrap();
-    gzip.problem(415);
+    brotli.problem(415);
     for content_type in
         ["text/plain", "application/json", "application/x-www-form-urlencoded", "nonsense"]
     {

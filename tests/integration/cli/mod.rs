@@ -3,5 +3,7 @@
 mod command_line;
 mod completions;
 mod forget;
+mod give_up;
 mod launch;
 mod output;
+mod resend;

@@ -135,7 +135,7 @@ fn what_is_said_about_held_rows_is_about_these_rows() {
     );
     browser.until(&visible("#pending"), &json!(true));
     browser.until("return document.querySelectorAll('#rockets tr[data-gone]').length", &json!(2));
-    assert_eq!(browser.run(&text("#range")), "Rows 1–2");
+    assert_eq!(browser.run(&text("#range")), "Rows 1–2 of 2");
     assert_eq!(browser.run(&visible("#no-match")), false);
     browser.click("#pending");
     browser.until(ROWS, &json!([]));
@@ -162,7 +162,7 @@ fn the_order_is_that_of_the_service() {
     // The longest channel: 255 characters, each of them two UTF-16 code units.
     let channel = "\u{1f680}".repeat(255);
     assert!(
-        browser.run("return document.querySelector('#filter-channel').maxLength").as_u64()
+        browser.run("return document.querySelector('#filter-channelPrefix').maxLength").as_u64()
             >= Some(510)
     );
     browser.open(&format!("http://{}/#/rockets/{channel}", app.address));

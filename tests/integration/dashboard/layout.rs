@@ -98,9 +98,10 @@ fn forced_colours_and_paper_show_what_the_screen_shows() {
     };
     // The active filter has an outline, and the two parts of a bar differ from each other and from
     // the background.
-    for current in ["a.tile[aria-current]", "#missions a[aria-current]"] {
-        assert_eq!(browser.run(&style(current, "outlineStyle")), "solid", "{current}");
-    }
+    let outline = style("#missions a[aria-current]", "outlineStyle");
+    assert_eq!(browser.run(&outline), "solid");
+    browser.run("location.hash = '#/'");
+    browser.until(&style("a.tile[aria-current]", "outlineStyle"), &json!("solid"));
     let canvas = browser.run(&style("body", "backgroundColor"));
     assert_ne!(browser.run(&style("#missions .alive", "backgroundColor")), canvas);
     assert_ne!(browser.run(&style("#missions .exploded", "backgroundImage")), "none");

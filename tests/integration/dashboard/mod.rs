@@ -1,8 +1,12 @@
 //! The dashboard in a real browser.
 
+mod activity;
 mod connection;
+mod filters;
 mod fleet;
+mod gaps;
 mod layout;
+mod reports;
 mod rocket;
 mod sign_in;
 mod text;
@@ -42,6 +46,25 @@ const KEEP_STREAMS: &str = "window.streams = []; const Original = EventSource;
     window.EventSource = class extends Original {
         constructor(url) { super(url); window.streams.push(url); }
     };";
+
+/// Sets a field of the filters, as a user does who then leaves it.
+fn set_filter(browser: &mut Browser, name: &str, value: &str) {
+    browser.run(&format!(
+        "const field = document.querySelector('#filter-{name}'); field.value = {};
+         field.dispatchEvent(new Event('change', {{ bubbles: true }}))",
+        serde_json::json!(value)
+    ));
+}
+
+/// Types into the search field.
+fn search(browser: &mut Browser, prefix: &str) {
+    browser.run(&format!(
+        "const field = document.querySelector('#filter-channelPrefix');
+         field.focus(); field.value = {};
+         field.dispatchEvent(new Event('input', {{ bubbles: true }}))",
+        serde_json::json!(prefix)
+    ));
+}
 
 /// Selects a status filter, as a user does.
 fn filter_by_status(browser: &mut Browser, status: &str) {

@@ -7,7 +7,7 @@ use testkit::process::Service;
 use super::*;
 
 /// A service that requires tokens, and the directory of the token files.
-fn guarded() -> (Service, tempfile::TempDir) {
+pub(super) fn guarded() -> (Service, tempfile::TempDir) {
     guarded_by("read-token")
 }
 
@@ -24,7 +24,7 @@ fn guarded_by(read_token: &str) -> (Service, tempfile::TempDir) {
 
 const ASKS_FOR_TOKEN: &str = "return document.querySelector('#token-dialog').open";
 
-fn sign_in(browser: &mut Browser, service: &Service) {
+pub(super) fn sign_in(browser: &mut Browser, service: &Service) {
     sign_in_with(browser, service, "read-token");
 }
 

@@ -1,5 +1,6 @@
 //! `check`: the audit finds every kind of damage.
 
+use serde_json::json;
 use testkit::app::{App, Backend};
 use testkit::client::Client;
 use testkit::message::{faster, launched};
@@ -19,6 +20,9 @@ fn check_finds_each_kind_of_damage() {
     {
         assert_eq!(client.post(&message).status, 204);
     }
+    let loss = json!({ "first": 3, "last": 3, "reason": "gone" }).to_string();
+    let declared = client.request("POST", "/rockets/r/losses", &[], loss.as_bytes()).unwrap();
+    assert_eq!(declared.status, 200);
     let sound = app.directory.path().join("sound.db");
     sql(&app.database(), &format!("VACUUM INTO '{}'", sound.display()));
     let clean = run(&[&["check"][..], &at(&sound)].concat());
@@ -93,6 +97,17 @@ fn check_finds_each_kind_of_damage() {
         ("DELETE FROM processed_ranges WHERE channel = 't'", "t", "has no processed ranges"),
         ("DELETE FROM rockets WHERE channel = 's'", "s", "is not in rockets"),
         ("DELETE FROM rockets WHERE channel = 't'", "t", "is not in rockets"),
+        ("UPDATE losses SET first_msg = 0", "r", "the loss 0 to 3 is not a valid range"),
+        ("UPDATE losses SET last_msg = 2", "r", "the loss 3 to 2 is not a valid range"),
+        ("UPDATE losses SET last_msg = 5", "r", "is not below the highest, 5"),
+        ("UPDATE losses SET declared_at = ''", "r", "can't be read"),
+        ("UPDATE losses SET channel = 'a'", "a", "has losses, but is not in rockets"),
+        ("UPDATE losses SET channel = 'z'", "z", "has losses, but is not in rockets"),
+        (
+            "INSERT INTO losses SELECT channel, 2, last_msg, reason, declared_at FROM losses",
+            "r",
+            "the losses 2 to 3 and 3 to 3 overlap",
+        ),
     ] {
         let damaged = app.directory.path().join("damaged.db");
         std::fs::copy(&sound, &damaged).unwrap();

@@ -1,0 +1,60 @@
+//! Reads a file of messages line by line.
+
+use std::io::{self, Read};
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use super::Observer;
+use crate::domain::message::Message;
+use crate::input::{InputFile, Position};
+use crate::wire::message::MAX_MESSAGE_BYTES;
+use crate::wire::ndjson::{BadLine, Line, LineCutter};
+
+/// The size of a read.
+const BLOCK_BYTES: usize = 256 * 1024;
+
+/// A line that is not blank.
+pub(super) struct ScannedLine {
+    /// Without its end; empty if it is too long.
+    pub(super) text: Bytes,
+    pub(super) message: Result<Message, BadLine>,
+}
+
+/// Passes on each line of a file, until it breaks.
+pub(super) fn scan(
+    file: &InputFile,
+    observer: &dyn Observer,
+    mut each: impl FnMut(ScannedLine) -> ControlFlow<()>,
+) -> io::Result<()> {
+    let position = Position::default();
+    let mut input = file.read(position.clone())?;
+    let (mut cutter, mut flow) = (LineCutter::new(MAX_MESSAGE_BYTES), ControlFlow::Continue(()));
+    let mut pass = |line: Line| {
+        if flow.is_continue() {
+            let text = line.text.clone().unwrap_or_default();
+            flow = each(ScannedLine { text, message: line.parse() });
+        }
+        flow
+    };
+    let mut block = vec![0; BLOCK_BYTES];
+    loop {
+        let mut flow = ControlFlow::Continue(());
+        let read = match input.read(&mut block) {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            // The last line may be cut off, so it doesn't count.
+            Err(error) => return Err(error),
+        };
+        if read == 0 {
+            cutter.finish(&mut |line| flow = pass(line));
+        } else {
+            let part = Bytes::copy_from_slice(block.get(..read).unwrap_or_default());
+            cutter.feed(&part, &mut |line| flow = pass(line));
+        }
+        observer.position(position.bytes());
+        if read == 0 || flow.is_break() {
+            return Ok(());
+        }
+    }
+}
