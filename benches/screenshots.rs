@@ -30,9 +30,9 @@ fn main() {
         eprintln!("docs/{name}.png");
     };
     take(("empty", 1_280, false), "", "return !document.querySelector('#empty').hidden");
-    // Numbers change while the fleet is being sent.
-    let mut launch =
-        program(&["launch", &url, "--rockets", "300", "--messages", "200000", "--seed", "7"]);
+    // Numbers change while the fleet is being sent. Some are lost, so that there are gaps.
+    let fleet = ["--rockets", "300", "--messages", "200000", "--seed", "7", "--lossy", "1"];
+    let mut launch = program(&[&["launch", &url], &fleet[..]].concat());
     let mut launching = launch
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
@@ -47,7 +47,8 @@ fn main() {
     let fastest = Client::new(service.address).get("/rockets?sort=speed&limit=1").json();
     let channel = fastest["rockets"][0]["channel"].as_str().unwrap().to_owned();
     let known = "return !document.querySelector('#detail-known').hidden \
-                 && document.querySelectorAll('#plot *').length > 20";
+                 && document.querySelectorAll('#plot *').length > 20 \
+                 && document.querySelectorAll('#gaps > li').length > 2";
     take(("rocket", 1_280, false), &format!("#/rockets/{channel}"), known);
     let shown = "return !document.querySelector('#detail-known').hidden";
     take(("rocket-narrow-dark", 380, true), &format!("#/rockets/{channel}"), shown);

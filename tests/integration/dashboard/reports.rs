@@ -124,3 +124,23 @@ fn a_csv_of_too_many_rows_says_how_many_it_has() {
     let lines = "return window.file.text().then(text => text.split('\\r\\n').length)";
     assert_eq!(browser.run(lines), 10_002);
 }
+
+#[test]
+fn a_long_report_is_read_to_its_end_and_shown_in_steps() {
+    let app = App::spawn(Backend::SqliteMemory);
+    let lines: String = (0..2_500)
+        .map(|number| {
+            let mission = format!("M-{number:04}");
+            launched_as(&format!("r{number}"), 1, "T", 500, &mission).to_string() + "\n"
+        })
+        .collect();
+    assert_eq!(app.client().post_lines(lines.as_bytes()).json()["applied"], 2_500);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/#/missions?sort=mission&order=desc", app.address));
+    // The service sends it in pages.
+    browser.until(&text("#groups-summary"), &json!("2,500 rows. 500 are shown."));
+    assert_eq!(browser.run(&format!("{NAMES}[0]")), "M-2499");
+    browser.click("#groups-more");
+    browser.until(&format!("{NAMES}.length"), &json!(1_000));
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
