@@ -202,8 +202,9 @@ impl ChangeReader {
         if following.subscription.is_none() && self.shared.followers.load(Ordering::SeqCst) > 0 {
             let subscription = self.subscribe().await?;
             // New followers read the current state, so only changes from here on must be found.
-            if following.scan_state.is_some() {
+            if let Some(scan_state) = &mut following.scan_state {
                 // Changes may have been missed without a subscription.
+                scan_state.scan.rewind();
                 lock(&self.shared.pending).needs_scan = true;
             } else {
                 let scan = self.store.change_scan().await?;

@@ -477,6 +477,14 @@ pub enum ChangeScan {
 }
 
 impl ChangeScan {
+    /// Must be called when the store is back after a failure: the server may have crashed.
+    pub fn rewind(&mut self) {
+        match self {
+            Self::Memory | Self::Sqlite(_) => {}
+            Self::Postgres(scan) => scan.rewind(),
+        }
+    }
+
     /// The next changed rockets. After [`ScanProgress::Done`], the next call starts another scan.
     /// After an error, the scan is repeated.
     pub async fn next(&mut self) -> Result<ScanProgress, StoreError> {

@@ -194,6 +194,8 @@ fn json(value: &impl Serialize) -> String {
     json.unwrap_or_else(|error| unreachable!("texts, numbers and flags are JSON: {error}"))
 }
 
+/// The lowest number of a normal transaction.
+const FIRST_TRANSACTION: i64 = 3;
 /// How many rockets are read at a time.
 const SCAN_CHUNK: i64 = 512;
 
@@ -225,7 +227,18 @@ struct ScanPosition {
     after: String,
 }
 
+/// How many transactions a scan goes back after a failure. A server that has crashed gives numbers
+/// of transactions again that it had given and not yet written to its log, of at most the last
+/// seconds.
+const REWOUND_TRANSACTIONS: i64 = 1_000;
+
 impl PostgresScan {
+    /// See [`ChangeScan::rewind`].
+    pub(in crate::store) fn rewind(&mut self) {
+        self.since = (self.since - REWOUND_TRANSACTIONS).max(FIRST_TRANSACTION);
+        self.position = None;
+    }
+
     pub(in crate::store) async fn next(&mut self) -> Result<ScanProgress, StoreError> {
         let ScanPosition { through, bucket, after } = match self.position.take() {
             Some(position) => position,
