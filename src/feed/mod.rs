@@ -164,8 +164,8 @@ impl Feed {
         shared.wake_notifier.notify_one();
     }
 
-    /// Reports other changes of rockets, which are committed or may be. The store has notified other
-    /// instances.
+    /// Reports other changes of rockets, which are committed or may be. The store has notified
+    /// other instances.
     pub fn report_changed<'c>(
         &self,
         channels: impl IntoIterator<Item = &'c Channel>,

@@ -1,6 +1,6 @@
 //! The audit: every row of `rockets` must equal the combination of its channel's processed ranges,
-//! and losses must be possible. It reads the tables in parallel, in byte order of the channels. An engine provides only the
-//! rows, from one snapshot.
+//! and losses must be possible. It reads the tables in parallel, in byte order of the channels. An
+//! engine provides only the rows, from one snapshot.
 
 use std::cmp::Ordering;
 
