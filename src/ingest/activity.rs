@@ -23,8 +23,8 @@ const MAX_EXPLOSIONS: usize = 100;
 pub struct Activity {
     started: Instant,
     started_at: Timestamp,
-    /// A lock and not atomic counters, because a new interval clears an old one. Each batch takes it
-    /// once, for an addition.
+    /// A lock and not atomic counters, because a new interval clears an old one. Each batch takes
+    /// it once, for an addition.
     log: Mutex<Log>,
 }
 

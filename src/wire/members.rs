@@ -1,5 +1,5 @@
-//! Reads the members of JSON objects: finds the known ones, as slices of the text, and converts them
-//! to the types of the domain. All faults are found in one pass.
+//! Reads the members of JSON objects: finds the known ones, as slices of the text, and converts
+//! them to the types of the domain. All faults are found in one pass.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
