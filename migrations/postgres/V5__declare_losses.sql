@@ -1,8 +1,5 @@
 -- Missing numbers can be declared lost, and it is known since when they are missing.
 
--- On a cluster, tables and views are changed in one transaction, each on all nodes. Elsewhere this has no meaning.
-SET LOCAL citus.multi_shard_modify_mode TO 'sequential';
-
 -- processed_ranges and rockets don't depend on them.
 CREATE TABLE losses (
     channel     text COLLATE "C" NOT NULL,

@@ -222,6 +222,11 @@ async fn run_migrations(connection: &mut PgConnection) -> Result<(), StoreError>
                 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
                 WHERE pg_class.oid = to_regclass($1)";
     sqlx::query(set_schema).bind(HISTORY).execute(&mut *connection).await?;
+    // On a cluster, one transaction changes several tables and views, each on all nodes. Elsewhere
+    // the setting has no meaning.
+    sqlx::query("SET citus.multi_shard_modify_mode TO 'sequential'")
+        .execute(&mut *connection)
+        .await?;
     let mut runner = migrations::migrations::runner().set_grouped(true);
     runner.set_migration_table_name(HISTORY);
     let migrated = runner.run_async(&mut Migrator(connection)).await;
