@@ -22,6 +22,16 @@ impl Position {
     }
 }
 
+/// Reads what is there; 0 at the end. A signal doesn't interrupt it.
+pub fn read_some(input: &mut impl Read, block: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match input.read(block) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
+}
+
 /// Decodes an input.
 pub fn decode<R: Read>(input: R, position: Position) -> io::Result<impl Read + use<R>> {
     let counted = Counted { input, position };

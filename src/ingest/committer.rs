@@ -254,8 +254,8 @@ impl Committer {
         let mut reusable = Vec::new();
         while self.fill(queue) {
             let batch = AssertUnwindSafe(|| self.run_batch(queue, &mut reusable));
-            // A defect that one batch triggers must not end the thread that commits all others. This
-            // batch's callers get an error, because the panic drops their channels.
+            // A defect that one batch triggers must not end the thread that commits all others.
+            // This batch's callers get an error, because the panic drops their channels.
             if catch_unwind(batch).is_err() {
                 tracing::error!("a batch was not answered, because the committer panicked");
                 self.health.batch_ended();

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::Tally;
 use crate::domain::message::Message;
 use crate::domain::timestamp::Timestamp;
+use crate::input::read_some;
 use crate::store::{Notifier, Store, StoreError, Writer};
 use crate::wire::ndjson::{BadLine, LineReader, Lines};
 
@@ -161,16 +162,9 @@ fn parse(
 fn read_block(input: &mut impl Read, reusable: Option<Bytes>) -> io::Result<Bytes> {
     let mut block = reusable.and_then(|block| block.try_into_mut().ok()).unwrap_or_default();
     block.resize(BLOCK_BYTES, 0);
-    loop {
-        match input.read(&mut block) {
-            Ok(length) => {
-                block.truncate(length);
-                return Ok(block.freeze());
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let length = read_some(input, &mut block)?;
+    block.truncate(length);
+    Ok(block.freeze())
 }
 
 fn commit(

@@ -1,7 +1,7 @@
 //! What ingesting a file would do, without doing it and without the write lock.
 
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io::Read;
 
 use bytes::Bytes;
 
@@ -11,6 +11,7 @@ use crate::domain::message::MessageNumber;
 use crate::domain::missing::Question;
 use crate::domain::numbers::NumberSet;
 use crate::domain::text::Channel;
+use crate::input::read_some;
 use crate::store::{Store, StoreError};
 use crate::wire::ndjson::{BadLine, LineReader, Lines};
 
@@ -39,7 +40,7 @@ pub fn preview(
         if read == 0 {
             reader.finish(&mut lines);
         } else {
-            let part = Bytes::copy_from_slice(block.get(..read).unwrap_or_default());
+            let part = Bytes::copy_from_slice(&block[..read]);
             reader.feed(&part, &mut lines);
         }
         for message in lines.messages.drain(..) {
@@ -61,15 +62,6 @@ pub fn preview(
     }
     summary.tally.add(compare(&channels, store)?);
     Ok(summary)
-}
-
-fn read_some(input: &mut impl Read, block: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match input.read(block) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            read => return read,
-        }
-    }
 }
 
 /// How many of the numbers are new to the store.

@@ -1,13 +1,13 @@
 //! Reads a file of messages line by line.
 
-use std::io::{self, Read};
+use std::io;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
 use super::Observer;
 use crate::domain::message::Message;
-use crate::input::{InputFile, Position};
+use crate::input::{InputFile, Position, read_some};
 use crate::wire::message::MAX_MESSAGE_BYTES;
 use crate::wire::ndjson::{BadLine, Line, LineCutter};
 
@@ -40,16 +40,12 @@ pub(super) fn scan(
     let mut block = vec![0; BLOCK_BYTES];
     loop {
         let mut flow = ControlFlow::Continue(());
-        let read = match input.read(&mut block) {
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            // The last line may be cut off, so it doesn't count.
-            Err(error) => return Err(error),
-        };
+        // After a failure, the last line may be cut off, so it doesn't count.
+        let read = read_some(&mut input, &mut block)?;
         if read == 0 {
             cutter.finish(&mut |line| flow = pass(line));
         } else {
-            let part = Bytes::copy_from_slice(block.get(..read).unwrap_or_default());
+            let part = Bytes::copy_from_slice(&block[..read]);
             cutter.feed(&part, &mut |line| flow = pass(line));
         }
         observer.position(position.bytes());

@@ -137,9 +137,7 @@ impl Body {
                 Ok(read) => {
                     // A little input can become a lot of text: others have their turn in between.
                     tokio::task::yield_now().await;
-                    return Ok(Some(Bytes::copy_from_slice(
-                        buffer.get(..read).unwrap_or_default(),
-                    )));
+                    return Ok(Some(Bytes::copy_from_slice(&buffer[..read])));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     match next_chunk(&mut self.payload, deadline, &self.stopping).await? {

@@ -124,7 +124,8 @@ fn answer(questions: &[Question], ranges: &[(usize, i64, i64)], max_ranges: usiz
     let mut answers = Vec::with_capacity(questions.len());
     for (index, question) in questions.iter().enumerate() {
         let own = by_question.next_if(|ranges| matches!(ranges, [(of, ..), ..] if *of == index));
-        let own = own.unwrap_or_default();
+        // None: no range is near the question.
+        let own = own.unwrap_or(&[]);
         let mut finder = MissingFinder::new(question, MissingFinder::MAX_RANGES);
         let is_decided = own.iter().any(|(_, first, last)| finder.add(*first, *last).is_break());
         let others = own.iter().filter(|(_, first, _)| *first > question.from.get()).count();
