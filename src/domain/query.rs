@@ -360,15 +360,15 @@ impl GapPage {
 pub struct RocketInBothViews {
     /// The best-effort view, with the first gaps.
     pub best_effort: RocketWithGaps,
-    /// The state in the exact view.
-    pub exact: RocketState,
+    /// The state in the exact view; none if it is the same, or was not read.
+    pub exact: Option<RocketState>,
 }
 
 impl RocketInBothViews {
     /// The rocket in one of the views.
     pub fn into_view(self, view: View) -> RocketWithGaps {
         let Self { mut best_effort, exact } = self;
-        if view == View::Exact {
+        if let (View::Exact, Some(exact)) = (view, exact) {
             best_effort.rocket.state = exact;
         }
         best_effort

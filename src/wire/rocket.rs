@@ -118,7 +118,7 @@ impl<'r> BothViewsJson<'r> {
             channel: rocket.channel.as_str(),
             last_received: rocket.last_received,
             best_effort: StateJson::new(&rocket.state),
-            exact: StateJson::new(&found.exact),
+            exact: StateJson::new(found.exact.as_ref().unwrap_or(&rocket.state)),
             messages: MessagesJson::new(&rocket.progress, Some(gaps)),
         }
     }

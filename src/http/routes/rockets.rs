@@ -190,7 +190,7 @@ pub(super) fn channel(
     Channel::new(ByteString::from(channel.into_inner())).map_err(|_| unknown_channel())
 }
 
-/// The 404 for a channel that was never heard of.
+/// The 404 for an unknown channel.
 pub(super) fn unknown_channel() -> Problem {
     Problem::not_found("No message of this channel has been processed.")
 }

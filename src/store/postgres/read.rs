@@ -73,7 +73,7 @@ impl PostgresStore {
         channel: &Channel,
         view: View,
     ) -> Result<Option<RocketWithGaps>, StoreError> {
-        Ok(self.rocket_in_both_views(channel).await?.map(|found| found.into_view(view)))
+        Ok(self.rocket_up_to(channel, view).await?.map(|found| found.into_view(view)))
     }
 
     /// See [`Store::rocket_in_both_views`](crate::store::Store::rocket_in_both_views).
@@ -81,10 +81,19 @@ impl PostgresStore {
         &self,
         channel: &Channel,
     ) -> Result<Option<RocketInBothViews>, StoreError> {
+        self.rocket_up_to(channel, View::Exact).await
+    }
+
+    /// Reads a rocket's best-effort view, and its exact view only if `view` asks for it.
+    async fn rocket_up_to(
+        &self,
+        channel: &Channel,
+        view: View,
+    ) -> Result<Option<RocketInBothViews>, StoreError> {
         let (channel, bucket) = (channel.clone(), self.buckets.of(channel));
-        self.read(
-            move |pool| async move { rocket(&mut *pool.acquire().await?, &channel, bucket).await },
-        )
+        self.read(move |pool| async move {
+            rocket(&mut *pool.acquire().await?, &channel, bucket, view).await
+        })
         .await
     }
 
@@ -190,16 +199,20 @@ async fn rocket(
     connection: &mut PgConnection,
     channel: &Channel,
     bucket: i16,
+    view: View,
 ) -> Result<Option<RocketInBothViews>, StoreError> {
-    let Some(row) = rocket_row(connection, channel, bucket).await? else {
+    let Some(row) = rocket_row(connection, channel, bucket, view).await? else {
         return Ok(None);
     };
     if row.try_get(HAS_LOSSES)? {
         return rocket_with_losses(connection, channel, bucket).await;
     }
     let best_effort = rocket_with_gaps(&row)?;
-    let sequence = row.integer(FIRST_SEQUENCE)?.map(|_| rows::range(&row, FIRST_SEQUENCE));
-    let exact = RocketState::of(sequence.transpose()?.map(|range| range.summary));
+    let mut exact = None;
+    if view == View::Exact {
+        let sequence = row.integer(FIRST_SEQUENCE)?.map(|_| rows::range(&row, FIRST_SEQUENCE));
+        exact = Some(RocketState::of(sequence.transpose()?.map(|range| range.summary)));
+    }
     Ok(Some(RocketInBothViews { best_effort, exact }))
 }
 
@@ -210,19 +223,20 @@ async fn rocket_with_losses(
     bucket: i16,
 ) -> Result<Option<RocketInBothViews>, StoreError> {
     let mut snapshot = connection.begin_with(SNAPSHOT).await?;
-    let Some(row) = rocket_row(&mut snapshot, channel, bucket).await? else {
+    let row = rocket_row(&mut snapshot, channel, bucket, View::BestEffort).await?;
+    let Some(row) = row else {
         return Ok(None);
     };
     let mut best_effort = rocket_with_gaps(&row)?;
     let prefix = losses::exact_prefix(&mut snapshot, channel.as_str(), bucket).await?;
     snapshot.commit().await?;
     best_effort.rocket.progress.add_losses(&prefix);
-    Ok(Some(RocketInBothViews { best_effort, exact: prefix.state(View::Exact) }))
+    Ok(Some(RocketInBothViews { best_effort, exact: Some(prefix.state(View::Exact)) }))
 }
 
 /// The index of the first column of a [`rocket_row`] after those of `rockets`: the first numbers
-/// of the first ranges, then their last numbers, then whether the rocket has losses, then the
-/// range that starts at 1.
+/// of the first ranges, then their last numbers, then whether the rocket has losses, then, for the
+/// exact view, the range that starts at 1.
 const FIRSTS: usize = 14;
 const LASTS: usize = FIRSTS + 1;
 const HAS_LOSSES: usize = LASTS + 1;
@@ -233,6 +247,7 @@ async fn rocket_row(
     connection: &mut PgConnection,
     channel: &Channel,
     bucket: i16,
+    view: View,
 ) -> Result<Option<PgRow>, StoreError> {
     // Between n ranges there are n - 1 gaps, and there may be one before the first.
     let first_ranges = |column: &str| {
@@ -241,15 +256,21 @@ async fn rocket_row(
              BY first_msg LIMIT $2)"
         )
     };
+    let (sequence, join) = match view {
+        View::BestEffort => (String::new(), ""),
+        View::Exact => (
+            format!(", {}", rows::range_columns("sequence")),
+            "LEFT JOIN processed_ranges AS sequence
+                ON sequence.channel = $1 AND sequence.bucket = $3 AND sequence.first_msg = 1",
+        ),
+    };
     let sql = format!(
-        "SELECT {}, {}, {}, EXISTS (SELECT FROM losses WHERE channel = $1 AND bucket = $3), {}
-         FROM rockets LEFT JOIN processed_ranges AS sequence
-             ON sequence.channel = $1 AND sequence.bucket = $3 AND sequence.first_msg = 1
+        "SELECT {}, {}, {}, EXISTS (SELECT FROM losses WHERE channel = $1 AND bucket = $3){sequence}
+         FROM rockets {join}
          WHERE rockets.channel = $1 AND rockets.bucket = $3",
         rows::rocket_columns("rockets"),
         first_ranges("first_msg"),
         first_ranges("last_msg"),
-        rows::range_columns("sequence")
     );
     let found = sqlx::query(AssertSqlSafe(sql))
         .bind(channel.as_str())

@@ -28,6 +28,7 @@ pub struct CoalescedReads {
 #[derive(Debug)]
 struct PendingRead {
     channel: Channel,
+    view: View,
     answer: oneshot::Sender<Result<ShortRead, StoreError>>,
 }
 
@@ -42,7 +43,7 @@ impl CoalescedReads {
         let (answer, result) = oneshot::channel();
         let is_first = {
             let mut pending = self.pending.borrow_mut();
-            pending.push(PendingRead { channel: channel.clone(), answer });
+            pending.push(PendingRead { channel: channel.clone(), view, answer });
             pending.len() == 1
         };
         if is_first {
@@ -51,14 +52,15 @@ impl CoalescedReads {
         }
         let found = match result.await.unwrap_or(Err(StoreError::BrokenOff))? {
             Ok(found) => found,
-            Err(TooManyRows) => self.store.rocket_at_length(channel).await?,
+            Err(TooManyRows) => self.store.rocket_at_length(channel, view).await?,
         };
         Ok(found.map(|found| found.into_view(view)))
     }
 
     async fn read_pending(self) {
         let reads = std::mem::take(&mut *self.pending.borrow_mut());
-        match self.store.rockets_in_short(reads.iter().map(|read| &read.channel)) {
+        let requests = reads.iter().map(|read| (&read.channel, read.view));
+        match self.store.rockets_in_short(requests) {
             Ok(found) => {
                 assert_eq!(found.len(), reads.len(), "each read has one result");
                 for (read, found) in reads.into_iter().zip(found) {
@@ -68,8 +70,8 @@ impl CoalescedReads {
             }
             // Perhaps only one of the reads fails.
             Err(_) => {
-                for PendingRead { channel, answer } in reads {
-                    let _ = answer.send(self.store.rocket_in_short(&channel));
+                for PendingRead { channel, view, answer } in reads {
+                    let _ = answer.send(self.store.rocket_in_short(&channel, view));
                 }
             }
         }

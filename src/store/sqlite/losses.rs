@@ -34,6 +34,13 @@ pub(super) fn exact_prefix(
     Ok(Some(fold))
 }
 
+/// Whether a channel has losses.
+pub(super) fn are_declared(connection: &Connection, channel: &Channel) -> Result<bool, StoreError> {
+    let mut statement =
+        connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM losses WHERE channel = ?1)")?;
+    Ok(statement.query_row(params![channel.as_str()], |row| row.get(0))?)
+}
+
 /// Completes the progress of these rockets, which were read in the same snapshot without their
 /// losses.
 pub(super) fn add_losses(
@@ -42,7 +49,9 @@ pub(super) fn add_losses(
 ) -> Result<(), StoreError> {
     if rockets.iter().any(may_have_losses) && has_losses(connection)? {
         for rocket in rockets.iter_mut().filter(|rocket| may_have_losses(rocket)) {
-            add_losses_of(connection, rocket)?;
+            if are_declared(connection, &rocket.channel)? {
+                add_losses_of(connection, rocket)?;
+            }
         }
     }
     Ok(())
@@ -94,6 +103,9 @@ impl SqliteStore {
                 return Ok(true);
             }
             for rocket in rockets.iter_mut().filter(|rocket| may_have_losses(rocket)) {
+                if !are_declared(&snapshot, &rocket.channel)? {
+                    continue;
+                }
                 if stored_rocket(&snapshot, &rocket.channel)?.as_ref() != Some(rocket) {
                     return Ok(false);
                 }

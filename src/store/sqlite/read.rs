@@ -51,37 +51,42 @@ fn some_gaps_sql(condition: &str, order: &str) -> String {
 }
 
 impl SqliteStore {
-    /// Reads a rocket in both views; none if it is unknown. If that takes too many rows for a
-    /// thread that serves others too, the result is [`TooManyRows`].
-    pub(super) fn rocket_in_short(&self, channel: &Channel) -> Result<ShortRead, StoreError> {
+    /// Reads a rocket up to this view, see [`rocket`]; none if it is unknown. If that takes too many
+    /// rows for a thread that serves others too, the result is [`TooManyRows`].
+    pub(super) fn rocket_in_short(
+        &self,
+        channel: &Channel,
+        view: View,
+    ) -> Result<ShortRead, StoreError> {
         self.with_reader(|connection| {
             let snapshot = connection.unchecked_transaction()?;
-            rocket(&snapshot, channel, MAX_SHORT_ROWS)
+            rocket(&snapshot, channel, view, MAX_SHORT_ROWS)
         })
     }
 
-    /// The result of [`rocket_in_short`](Self::rocket_in_short) for each channel, in their order,
-    /// from one snapshot.
+    /// The result of [`rocket_in_short`](Self::rocket_in_short) for each of the reads, in their
+    /// order, from one snapshot.
     pub(super) fn rockets_in_short<'a>(
         &self,
-        channels: impl Iterator<Item = &'a Channel>,
+        reads: impl Iterator<Item = (&'a Channel, View)>,
     ) -> Result<Vec<ShortRead>, StoreError> {
         self.with_reader(|connection| {
             let snapshot = connection.unchecked_transaction()?;
-            channels.map(|channel| rocket(&snapshot, channel, MAX_SHORT_ROWS)).collect()
+            reads.map(|(channel, view)| rocket(&snapshot, channel, view, MAX_SHORT_ROWS)).collect()
         })
     }
 
-    /// Reads a rocket in both views, however many rows it takes, on another thread.
+    /// Reads a rocket up to this view, however many rows it takes, on another thread.
     pub(super) async fn rocket_at_length(
         &self,
         channel: &Channel,
+        view: View,
     ) -> Result<Option<RocketInBothViews>, StoreError> {
         let (store, channel) = (self.clone(), channel.clone());
         let read = tokio::task::spawn_blocking(move || {
             store.with_reader(|connection| {
                 let snapshot = connection.unchecked_transaction()?;
-                let Ok(found) = rocket(&snapshot, &channel, usize::MAX)? else {
+                let Ok(found) = rocket(&snapshot, &channel, view, usize::MAX)? else {
                     unreachable!("no rocket has so many rows")
                 };
                 Ok(found)
@@ -95,9 +100,9 @@ impl SqliteStore {
         &self,
         channel: &Channel,
     ) -> Result<Option<RocketInBothViews>, StoreError> {
-        match self.rocket_in_short(channel)? {
+        match self.rocket_in_short(channel, View::Exact)? {
             Ok(found) => Ok(found),
-            Err(TooManyRows) => self.rocket_at_length(channel).await,
+            Err(TooManyRows) => self.rocket_at_length(channel, View::Exact).await,
         }
     }
 
@@ -228,9 +233,11 @@ pub(super) struct TooManyRows;
 /// The result of a short read; none if the channel is unknown.
 pub(super) type ShortRead = Result<Option<RocketInBothViews>, TooManyRows>;
 
+/// Reads a rocket's best-effort view, and its exact view only if `view` asks for it.
 fn rocket(
     snapshot: &Connection,
     channel: &Channel,
+    view: View,
     max_rows: usize,
 ) -> Result<ShortRead, StoreError> {
     let sql = format!("SELECT {ROCKET_COLUMNS} FROM rockets WHERE channel = ?1");
@@ -240,17 +247,20 @@ fn rocket(
         return Ok(Ok(None));
     };
     let mut rocket = rows::rocket(row)?;
-    if rocket.progress.missing() == 0 {
-        let exact = rocket.state.clone();
-        let best_effort = RocketWithGaps { rocket, gaps: Vec::new() };
-        return Ok(Ok(Some(RocketInBothViews { best_effort, exact })));
+    let (mut gaps, mut exact) = (Vec::new(), None);
+    // Without gaps the views are the same, and losses don't matter.
+    if rocket.progress.missing() > 0 {
+        gaps = first_gaps(snapshot, channel)?;
+        if view == View::Exact || losses::are_declared(snapshot, channel)? {
+            let Some(prefix) = losses::exact_prefix(snapshot, channel, max_rows)? else {
+                return Ok(Err(TooManyRows));
+            };
+            rocket.progress.add_losses(&prefix);
+            exact = Some(prefix.state(View::Exact));
+        }
     }
-    let Some(prefix) = losses::exact_prefix(snapshot, channel, max_rows)? else {
-        return Ok(Err(TooManyRows));
-    };
-    rocket.progress.add_losses(&prefix);
-    let best_effort = RocketWithGaps { rocket, gaps: first_gaps(snapshot, channel)? };
-    Ok(Ok(Some(RocketInBothViews { best_effort, exact: prefix.state(View::Exact) })))
+    let best_effort = RocketWithGaps { rocket, gaps };
+    Ok(Ok(Some(RocketInBothViews { best_effort, exact })))
 }
 
 fn first_gaps(connection: &Connection, channel: &Channel) -> Result<Vec<(i64, i64)>, StoreError> {
