@@ -64,7 +64,7 @@ impl PostgresStore {
         let channels: Vec<String> =
             channels.iter().map(|channel| channel.as_str().to_owned()).collect();
         let all_buckets = self.buckets.clone();
-        self.read(move |pool| async move {
+        self.run(move |pool| async move {
             let sql = format!(
                 "SELECT {ROCKET_COLUMNS} FROM rockets WHERE channel = ANY($1) AND bucket = ANY($2)"
             );
@@ -90,7 +90,7 @@ impl PostgresStore {
     /// The oldest transaction that is still running. Everything that earlier ones changed is
     /// visible now.
     async fn oldest_transaction(&self) -> Result<i64, StoreError> {
-        self.read(|pool| async move {
+        self.run(|pool| async move {
             let sql = "SELECT txid_snapshot_xmin(txid_current_snapshot())";
             Ok(sqlx::query(sql).fetch_one(&pool).await?.try_get(0)?)
         })
@@ -99,7 +99,7 @@ impl PostgresStore {
 
     /// See [`Store::forgotten`](crate::store::Store::forgotten).
     pub async fn forgotten(&self) -> Result<Vec<(Channel, Timestamp)>, StoreError> {
-        self.read(move |pool| async move {
+        self.run(move |pool| async move {
             let found = sqlx::query("SELECT channel, forgotten_at FROM rockets_forgotten")
                 .fetch_all(&pool)
                 .await?;
@@ -112,7 +112,7 @@ impl PostgresStore {
     pub async fn notify(&self, hints: Option<&ChangeHints>) -> Result<(), StoreError> {
         let (name, payloads) = (Arc::clone(&self.notifications), payloads(self.instance, hints));
         let is_distributed = self.is_distributed;
-        self.read(move |pool| async move { notify(&pool, is_distributed, &name, &payloads).await })
+        self.run(move |pool| async move { notify(&pool, is_distributed, &name, &payloads).await })
             .await
     }
 
@@ -291,7 +291,7 @@ impl PostgresStore {
         after: String,
     ) -> Result<Vec<Rocket>, StoreError> {
         let buckets = self.buckets.clone();
-        self.read(move |pool| async move {
+        self.run(move |pool| async move {
             let condition = if transaction.is_some() {
                 "age(xmin) BETWEEN 0 AND age($4::text::xid)"
             } else {

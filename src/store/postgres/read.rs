@@ -177,13 +177,22 @@ impl PostgresStore {
         })
     }
 
-    /// Reads on the runtime that drives the pool, with a timeout.
+    /// Reads for a request.
     pub(super) async fn read<T, R>(&self, read: impl FnOnce(PgPool) -> R) -> Result<T, StoreError>
     where
         T: Send + 'static,
         R: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         self.failures.check(FailurePoint::BeforeRead)?;
+        self.run(read).await
+    }
+
+    /// Runs statements on the runtime that drives the pool, with a timeout.
+    pub(super) async fn run<T, R>(&self, read: impl FnOnce(PgPool) -> R) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        R: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
         let runtime = self.runtime.0.as_ref().ok_or(StoreError::BrokenOff)?;
         let read = runtime.spawn(session::within(self.url.patience(), read(self.pool.clone())));
         read.await.unwrap_or(Err(StoreError::BrokenOff))

@@ -40,7 +40,10 @@ fn a_panic_in_a_read_costs_its_request(backend: Backend) {
     let app = App::spawn(backend);
     let mut client = app.client();
     assert_eq!(client.post(&launched("r", 1)).status, 204);
-    for path in ["/rockets/r", "/rockets/r?view=both", "/rockets?sort=channel", "/reports/gaps"] {
+    let paths = ["/rockets/r", "/rockets/r?view=both", "/rockets?sort=channel", "/reports/gaps"];
+    for (number, path) in (2..).zip(paths) {
+        // The feed tells other instances of this meanwhile. The panic is not for it.
+        assert_eq!(client.post(&faster("r", number, 1)).status, 204);
         app.failures.plan_panic(FailurePoint::BeforeRead, 1);
         let mut other = app.client();
         let answer = Client::new(app.address).get(path);
@@ -49,7 +52,7 @@ fn a_panic_in_a_read_costs_its_request(backend: Backend) {
         answer.problem(answer.status);
         assert_eq!(other.get(path).status, 200, "{path}");
     }
-    assert_eq!(client.post(&faster("r", 2, 1)).status, 204);
+    assert_eq!(client.post(&faster("r", 6, 1)).status, 204);
 }
 
 fn a_panic_in_the_feed_ends_no_event_stream_for_good(backend: Backend) {
