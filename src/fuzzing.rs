@@ -7,30 +7,23 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::domain::message::Message;
+use crate::domain::missing::Question;
 use crate::domain::timestamp::Timestamp;
 pub use crate::http::fuzzing::{cursor, query};
 use crate::wire::message::{MAX_MESSAGE_BYTES, Rejection, both_paths_agree, parse};
+use crate::wire::missing;
 use crate::wire::ndjson::{LineReader, Lines};
 
 /// The body of one message: accepted or rejected, and an accepted message equals its JSON.
 pub fn message(input: &[u8]) {
     let parsed = parse(Bytes::copy_from_slice(input));
-    let is_json = serde_json::from_slice::<&RawValue>(input).is_ok();
     assert!(std::str::from_utf8(input).ok().is_none_or(both_paths_agree));
     match parsed {
         Ok(message) => {
-            assert!(is_json);
+            assert!(serde_json::from_slice::<&RawValue>(input).is_ok());
             assert_equals_json(&message, input);
         }
-        Err(Rejection::NotJson(reason)) => assert!(!reason.is_empty()),
-        Err(Rejection::Invalid(faults)) => {
-            assert!(is_json);
-            assert!(!faults.is_empty());
-            for fault in faults {
-                assert!(fault.pointer.is_empty() || fault.pointer.starts_with('/'), "{fault:?}");
-                assert!(!fault.detail.is_empty());
-            }
-        }
+        Err(rejection) => assert_is_explained(&rejection, input),
     }
 }
 
@@ -45,6 +38,35 @@ fn assert_equals_json(message: &Message, input: &[u8]) {
     assert_eq!(Timestamp::parse(metadata["messageTime"].as_str().unwrap()).unwrap(), message.time);
     let reparsed = Timestamp::parse(&message.time.to_string());
     assert_eq!(reparsed.unwrap(), message.time, "a written time parses to the time itself");
+}
+
+/// A question about missing messages: accepted or rejected, and an accepted one equals its JSON.
+pub fn question(input: &[u8]) {
+    match missing::parse(Bytes::copy_from_slice(input)) {
+        Ok(Question { channel, from, through }) => {
+            assert!(from <= through);
+            let Ok(json) = serde_json::from_slice::<Value>(input) else { return };
+            assert_eq!(json["channel"], channel.as_str());
+            assert_eq!(json["through"], through.get());
+            assert_eq!(json.get("from").map_or(1, |it| it.as_i64().unwrap()), from.get());
+        }
+        Err(rejection) => assert_is_explained(&rejection, input),
+    }
+}
+
+/// A rejection says what is wrong, and it is not that the input is not JSON if it is.
+fn assert_is_explained(rejection: &Rejection, input: &[u8]) {
+    match rejection {
+        Rejection::NotJson(reason) => assert!(!reason.is_empty()),
+        Rejection::Invalid(faults) => {
+            assert!(serde_json::from_slice::<&RawValue>(input).is_ok());
+            assert!(!faults.is_empty());
+            for fault in faults {
+                assert!(fault.pointer.is_empty() || fault.pointer.starts_with('/'), "{fault:?}");
+                assert!(!fault.detail.is_empty());
+            }
+        }
+    }
 }
 
 /// A stream of lines: the result must not depend on how the stream is cut into parts, and each line
@@ -111,6 +133,11 @@ mod tests {
     #[test]
     fn streams_of_the_corpus() {
         replay("ndjson", ndjson);
+    }
+
+    #[test]
+    fn questions_of_the_corpus() {
+        replay("question", question);
     }
 
     #[test]

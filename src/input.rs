@@ -14,9 +14,9 @@ const BUFFER_BYTES: usize = 64 * 1024;
 
 /// How many bytes of an input have been read, before they were decoded. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Position(Arc<AtomicU64>);
+pub struct BytesRead(Arc<AtomicU64>);
 
-impl Position {
+impl BytesRead {
     pub fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -33,14 +33,14 @@ pub fn read_some(input: &mut impl Read, block: &mut [u8]) -> io::Result<usize> {
 }
 
 /// Decodes an input.
-pub fn decode<R: Read>(input: R, position: Position) -> io::Result<impl Read + use<R>> {
+pub fn decode<R: Read>(input: R, position: BytesRead) -> io::Result<impl Read + use<R>> {
     let counted = Counted { input, position };
     Decoder::of_file(BufReader::with_capacity(BUFFER_BYTES, counted))
 }
 
 struct Counted<R> {
     input: R,
-    position: Position,
+    position: BytesRead,
 }
 
 impl<R: Read> Read for Counted<R> {
@@ -92,7 +92,7 @@ impl InputFile {
     }
 
     /// Reads it from its start, and ends where it ended when it was opened.
-    pub fn read(&self, position: Position) -> io::Result<impl Read + use<>> {
+    pub fn read(&self, position: BytesRead) -> io::Result<impl Read + use<>> {
         let mut file = self.file.try_clone()?;
         file.seek(SeekFrom::Start(self.start))?;
         decode(file.take(self.bytes), position)

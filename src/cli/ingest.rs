@@ -11,7 +11,7 @@ use super::output::{self, print_error, print_line};
 use super::{DatabaseArgs, Failure};
 use crate::ingest::file::{self, FileSummary};
 use crate::ingest::preview::preview;
-use crate::input::{self, Position};
+use crate::input::{self, BytesRead};
 use crate::terminal::Escaped;
 use crate::wire::ndjson::BadLine;
 
@@ -54,7 +54,7 @@ pub(super) fn run(args: &IngestArgs) -> Result<ExitCode, Failure> {
     }
     let (input, bytes) = open(&args.file)?;
     let store = args.database.open(!args.dry_run)?;
-    let (progress, position) = (progress_bar(bytes), Position::default());
+    let (progress, position) = (progress_bar(bytes), BytesRead::default());
     let input = input::decode(input, position.clone())?;
     let mut rejected = 0;
     let report_bad_line = |bad: BadLine| {

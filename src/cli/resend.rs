@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 use super::output::{self, print_error, print_line};
 use super::{Failure, WriteTokenArgs};
 use crate::input::InputFile;
-use crate::resend::{Observer, Report, Resend, Service, Step};
+use crate::resend::{Progress, Resend, ResendReport, ResendStep, ServiceClient};
 use crate::simulator::base_url;
 use crate::terminal::Escaped;
 use crate::tokens::Tokens;
@@ -24,8 +24,8 @@ const MAX_LINES_PRINTED: u64 = 100;
 /// Send a service what it lacks of a file of messages
 ///
 /// The file has one message per line (newline-delimited JSON), and may be compressed with gzip or
-/// zstd. It is read twice: first to ask the service which of its messages are missing, then to send
-/// exactly these. Then the service is asked again. If the connection breaks or the service can't
+/// zstd. It is read twice: first to ask the service, in batches, which messages of its channels are
+/// missing, then to send exactly these. Then the service is asked again. If the connection breaks or the service can't
 /// take the messages now, the command tries again for up to 60 seconds. It can be interrupted and
 /// repeated at any time.
 ///
@@ -55,12 +55,12 @@ pub(super) fn run(args: &ResendArgs) -> Result<ExitCode, Failure> {
     let base = base_url(&args.url)?;
     let file = InputFile::open(&args.file)?;
     let write_token = args.token.write()?.as_ref().and_then(Tokens::first);
-    let printer = Arc::new(Printer::new(file.bytes()));
+    let printer = Arc::new(ProgressPrinter::new(file.bytes()));
     let started = Instant::now();
     let done = actix_web::rt::System::new().block_on(async {
-        let observer: Arc<dyn Observer> = printer.clone();
-        let service = Service::new(base, write_token, Arc::clone(&observer));
-        Resend::new(file, service, observer, args.dry_run).run().await
+        let progress: Arc<dyn Progress> = printer.clone();
+        let service = ServiceClient::new(base, write_token, Arc::clone(&progress));
+        Resend::new(file, service, progress, args.dry_run).run().await
     });
     printer.bar.finish_and_clear();
     let report = done?;
@@ -74,14 +74,15 @@ pub(super) fn run(args: &ResendArgs) -> Result<ExitCode, Failure> {
         .into());
     }
     Ok(match report {
-        Report { still_missing: 1.., .. } => ExitCode::from(1),
-        Report { bad_lines: 1.., .. } => ExitCode::from(2),
+        ResendReport { still_missing: 1.., .. } => ExitCode::from(1),
+        ResendReport { bad_lines: 1.., .. } => ExitCode::from(2),
         _ => ExitCode::SUCCESS,
     })
 }
 
-fn print_report(report: &Report, dry_run: bool, started: Instant) -> Result<(), Failure> {
-    let Report { messages, channels, bad_lines, missing, not_in_file, sent, counts, .. } = report;
+fn print_report(report: &ResendReport, dry_run: bool, started: Instant) -> Result<(), Failure> {
+    let ResendReport { messages, channels, bad_lines, missing, not_in_file, sent, counts, .. } =
+        report;
     for rocket in &report.by_channel {
         let channel = Escaped(&rocket.channel);
         print_line!(
@@ -112,13 +113,13 @@ fn print_report(report: &Report, dry_run: bool, started: Instant) -> Result<(), 
 }
 
 /// Shows how it goes.
-struct Printer {
+struct ProgressPrinter {
     bar: ProgressBar,
     bad_lines: AtomicU64,
     rejected: AtomicU64,
 }
 
-impl Printer {
+impl ProgressPrinter {
     fn new(bytes: u64) -> Self {
         let style = "{msg:8} {wide_bar} {bytes}/{total_bytes} ({bytes_per_sec}, {eta} to go)";
         let bar = output::progress_bar(Some(bytes), style);
@@ -135,13 +136,13 @@ impl Printer {
     }
 }
 
-impl Observer for Printer {
-    fn begin(&self, step: Step) {
+impl Progress for ProgressPrinter {
+    fn begin(&self, step: ResendStep) {
         self.bar.reset();
         self.bar.set_message(match step {
-            Step::Read => "reading",
-            Step::Ask => "asking",
-            Step::Send => "sending",
+            ResendStep::Read => "reading",
+            ResendStep::Ask => "asking",
+            ResendStep::Send => "sending",
         });
     }
 

@@ -93,6 +93,8 @@ impl MessageNumber {
     pub const MIN: i64 = 1;
     /// The highest number.
     pub const MAX: i64 = u32::MAX as i64;
+    pub const FIRST: Self = Self(1);
+    pub const LAST: Self = Self(u32::MAX);
 
     /// The number, unless it is out of bounds.
     pub fn new(number: i64) -> Option<Self> {

@@ -73,6 +73,17 @@ impl NumberSet {
         true
     }
 
+    /// Removes the numbers above this one.
+    pub fn truncate(&mut self, highest: MessageNumber) {
+        let highest = highest.as_u32();
+        if let Some(above) = highest.checked_add(1) {
+            self.ranges.split_off(&above);
+        }
+        if let Some((_, last)) = self.ranges.iter_mut().next_back() {
+            *last = highest.min(*last);
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
@@ -167,7 +178,10 @@ mod tests {
             prop_assert_eq!(set.count_within(first, last), within);
             let mut copy = NumberSet::default();
             set.ranges().for_each(|(first, last)| copy.push_range(first, last));
-            prop_assert_eq!(copy, set);
+            prop_assert_eq!(&copy, &set);
+            set.truncate(of(last));
+            let numbers = set.ranges().flat_map(|(first, last)| first..=last);
+            prop_assert!(numbers.eq(model.range(..=last).copied()));
         }
     }
 }

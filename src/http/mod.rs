@@ -8,17 +8,16 @@
 //! - `problem` is the only place where an error becomes a response.
 
 mod access;
+mod concurrency_limit;
 mod extract;
 mod gap_totals;
 mod middleware;
 mod openapi;
 mod problem;
-mod read_limit;
 mod readiness;
 mod routes;
 mod server;
 mod state;
-mod stream_limit;
 
 pub use access::Access;
 #[cfg(any(test, fuzzing))]

@@ -14,16 +14,15 @@ use actix_web::{App, web};
 use tokio::sync::watch;
 
 use super::access::Access;
+use super::concurrency_limit::ConcurrencyLimit;
 use super::extract::read_ahead::ReadAheadBudget;
 use super::gap_totals::GapTotalsCache;
 use super::middleware::Middleware;
 use super::middleware::connection::{Connection, ConnectionTimers, KEEP_ALIVE};
 use super::middleware::response_budget::ResponseBudget;
-use super::read_limit::ReadLimit;
 use super::readiness::Readiness;
 use super::routes;
 use super::state::State;
-use super::stream_limit::StreamLimit;
 use crate::feed::Feed;
 use crate::ingest::Ingest;
 use crate::metrics::Metrics;
@@ -98,7 +97,7 @@ impl Server {
             response_budget: ResponseBudget::default(),
             metrics: metrics.clone(),
         };
-        let read_limit = || ReadLimit::new(workers);
+        let read_limit = || ConcurrencyLimit::new(workers);
         let state = web::Data::new(State {
             store,
             ingest,
@@ -111,8 +110,8 @@ impl Server {
             change_limit: read_limit(),
             snapshot_limit: read_limit(),
             missing_limit: read_limit(),
-            missing_streams: StreamLimit::new(MAX_MISSING_STREAMS),
-            zstd_streams: StreamLimit::new(MAX_ZSTD_STREAMS),
+            missing_streams: ConcurrencyLimit::new(MAX_MISSING_STREAMS),
+            zstd_streams: ConcurrencyLimit::new(MAX_ZSTD_STREAMS),
             read_ahead: ReadAheadBudget::default(),
             readiness: Readiness::default(),
             stopping,

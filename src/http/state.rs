@@ -2,12 +2,11 @@
 
 use tokio::sync::watch;
 
+use super::concurrency_limit::ConcurrencyLimit;
 use super::extract::read_ahead::ReadAheadBudget;
 use super::gap_totals::GapTotalsCache;
 use super::problem::Problem;
-use super::read_limit::ReadLimit;
 use super::readiness::Readiness;
-use super::stream_limit::StreamLimit;
 use crate::feed::Feed;
 use crate::ingest::Ingest;
 use crate::metrics::{Metrics, StoreOperation};
@@ -19,24 +18,24 @@ pub(super) struct State {
     pub(super) feed: Feed,
     pub(super) metrics: Metrics,
     /// Limits reports and large pages.
-    pub(super) long_read_limit: ReadLimit,
+    pub(super) long_read_limit: ConcurrencyLimit,
     /// Limits other pages whose query may search all rockets. They are much faster, so they never
     /// wait for reports.
-    pub(super) search_limit: ReadLimit,
+    pub(super) search_limit: ConcurrencyLimit,
     /// Limits reads of the fleet's totals, which never wait for reports.
-    pub(super) totals_limit: ReadLimit,
+    pub(super) totals_limit: ConcurrencyLimit,
     /// The totals of all gaps, which are read one at a time.
     pub(super) gap_totals: GapTotalsCache,
     /// Limits changes by operators: declared losses, forgotten rockets.
-    pub(super) change_limit: ReadLimit,
+    pub(super) change_limit: ConcurrencyLimit,
     /// Limits the pages of snapshots.
-    pub(super) snapshot_limit: ReadLimit,
+    pub(super) snapshot_limit: ConcurrencyLimit,
     /// Limits the reads for streams of questions.
-    pub(super) missing_limit: ReadLimit,
+    pub(super) missing_limit: ConcurrencyLimit,
     /// Limits streams of questions.
-    pub(super) missing_streams: StreamLimit,
+    pub(super) missing_streams: ConcurrencyLimit,
     /// Limits encoded streams that take much memory to decode.
-    pub(super) zstd_streams: StreamLimit,
+    pub(super) zstd_streams: ConcurrencyLimit,
     pub(super) read_ahead: ReadAheadBudget,
     pub(super) readiness: Readiness,
     /// Becomes true when the service stops.

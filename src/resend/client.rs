@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::Observer;
+use super::Progress;
 use crate::domain::missing::{Missing, Question};
 use crate::terminal::Escaped;
 use crate::tokens::Token;
@@ -35,24 +35,24 @@ const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
 const MAX_SHOWN_BYTES: usize = 1_024;
 
 /// A client of one service. Its errors are sentences for the user.
-pub struct Service {
+pub struct ServiceClient {
     client: awc::Client,
     base: String,
     write_token: Option<Token>,
-    observer: Arc<dyn Observer>,
+    progress: Arc<dyn Progress>,
     /// Whether the service has ever been reached.
     was_reached: Cell<bool>,
 }
 
 /// What the service did with lines that were sent.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub struct Counts {
+pub struct SendCounts {
     pub applied: u64,
     pub duplicates: u64,
     pub rejected: u64,
 }
 
-impl Counts {
+impl SendCounts {
     pub(super) fn add(&mut self, other: &Self) {
         self.applied += other.applied;
         self.duplicates += other.duplicates;
@@ -64,7 +64,7 @@ impl Counts {
 #[derive(Deserialize)]
 struct SendResponse {
     #[serde(flatten)]
-    counts: Counts,
+    counts: SendCounts,
     #[serde(default)]
     errors: Vec<RejectedLine>,
 }
@@ -77,7 +77,7 @@ struct RejectedLine {
 /// A line of the response to questions.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
+struct MissingAnswer {
     channel: String,
     missing: Vec<(u32, u32)>,
     next_from: Option<u32>,
@@ -108,11 +108,11 @@ impl Default for Retries {
     }
 }
 
-impl Service {
+impl ServiceClient {
     /// A client of the service at this base URL. It must be used inside an actix system.
-    pub fn new(base: String, write_token: Option<Token>, observer: Arc<dyn Observer>) -> Self {
+    pub fn new(base: String, write_token: Option<Token>, progress: Arc<dyn Progress>) -> Self {
         let client = awc::Client::builder().disable_timeout().finish();
-        Self { client, base, write_token, observer, was_reached: Cell::new(false) }
+        Self { client, base, write_token, progress, was_reached: Cell::new(false) }
     }
 
     /// Asks all questions, in any order. `add` takes each answer, and returns the question with
@@ -165,7 +165,7 @@ impl Service {
     async fn ask_once(
         &self,
         body: Bytes,
-        add: &mut impl FnMut(Answer) -> bool,
+        add: &mut impl FnMut(MissingAnswer) -> bool,
     ) -> Result<(), RequestError> {
         let mut response = self.post("/missing", body).await?;
         let mut cutter = LineCutter::new(MAX_ANSWER_BYTES);
@@ -194,7 +194,7 @@ impl Service {
     }
 
     /// Sends lines until the service has taken them. Returns its counts, and why it rejected lines.
-    pub(super) async fn send(&self, lines: Bytes) -> Result<(Counts, Vec<String>), String> {
+    pub(super) async fn send(&self, lines: Bytes) -> Result<(SendCounts, Vec<String>), String> {
         let mut retries = Retries::default();
         loop {
             match self.send_once(lines.clone()).await {
@@ -272,7 +272,7 @@ impl Service {
             ));
         }
         if retries.pause == MIN_PAUSE {
-            self.observer
+            self.progress
                 .failure(format!("{base}{path}: {failure}; retrying for up to {seconds} seconds"));
         }
         actix_web::rt::time::sleep(retries.pause).await;
@@ -287,12 +287,12 @@ impl Service {
 
 fn question_json(Question { channel, from, through }: &Question) -> String {
     #[derive(Serialize)]
-    struct QuestionJson<'q> {
+    struct QuestionLine<'q> {
         channel: &'q str,
         through: i64,
         from: i64,
     }
     let question =
-        QuestionJson { channel: channel.as_str(), through: through.get(), from: from.get() };
+        QuestionLine { channel: channel.as_str(), through: through.get(), from: from.get() };
     json!(question).to_string() + "\n"
 }

@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::Observer;
+use super::Progress;
 use crate::domain::message::Message;
-use crate::input::{InputFile, Position, read_some};
+use crate::input::{BytesRead, InputFile, read_some};
 use crate::wire::message::MAX_MESSAGE_BYTES;
 use crate::wire::ndjson::{BadLine, Line, LineCutter};
 
@@ -24,10 +24,10 @@ pub(super) struct ScannedLine {
 /// Passes on each line of a file, until it breaks.
 pub(super) fn scan(
     file: &InputFile,
-    observer: &dyn Observer,
+    progress: &dyn Progress,
     mut each: impl FnMut(ScannedLine) -> ControlFlow<()>,
 ) -> io::Result<()> {
-    let position = Position::default();
+    let position = BytesRead::default();
     let mut input = file.read(position.clone())?;
     let (mut cutter, mut flow) = (LineCutter::new(MAX_MESSAGE_BYTES), ControlFlow::Continue(()));
     let mut pass = |line: Line| {
@@ -48,7 +48,7 @@ pub(super) fn scan(
             let part = Bytes::copy_from_slice(&block[..read]);
             cutter.feed(&part, &mut |line| flow = pass(line));
         }
-        observer.position(position.bytes());
+        progress.position(position.bytes());
         if read == 0 || flow.is_break() {
             return Ok(());
         }

@@ -13,8 +13,8 @@ use futures_util::{FutureExt, Stream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::encoding::{Arrived, Decoder, Encoding};
+use crate::http::concurrency_limit::ConcurrencyLimit;
 use crate::http::problem::{NDJSON_HINT, Problem};
-use crate::http::stream_limit::StreamLimit;
 use crate::ingest::IngestError;
 use crate::wire::message::MAX_MESSAGE_BYTES;
 
@@ -87,7 +87,7 @@ impl Body {
     /// Waits for a permit if decoding a body of any length takes much memory: the window of zstd.
     pub(in crate::http) async fn limit_memory(
         &mut self,
-        zstd_streams: &StreamLimit,
+        zstd_streams: &ConcurrencyLimit,
     ) -> Result<(), Problem> {
         if self.decoding.as_ref().is_some_and(|it| it.encoding == Encoding::Zstd) {
             self.permit = Some(zstd_streams.permit().await?);

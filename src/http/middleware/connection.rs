@@ -83,6 +83,11 @@ impl ConnectionTimers {
         if let Err(error) = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES) {
             tracing::debug!(%error, "can't set the send buffer of a connection");
         }
+        // Otherwise the rest of a response that is written in parts waits until the client has
+        // confirmed the part before, which takes up to 40 ms (Nagle's algorithm, RFC 896).
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "can't set TCP_NODELAY on a connection");
+        }
         let peer = stream.peer_addr().ok();
         let state = Rc::new(ConnectionState {
             connections: Rc::clone(self),

@@ -9,7 +9,7 @@ use super::{SqliteStore, losses};
 use crate::domain::query::{
     GapTotals, MAX_GAPS, Page, RocketInBothViews, RocketQuery, RocketWithGaps,
 };
-use crate::domain::rocket::{Rocket, View, gaps};
+use crate::domain::rocket::{RangeFold, Rocket, View, gaps};
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
@@ -251,16 +251,36 @@ fn rocket(
     // Without gaps the views are the same, and losses don't matter.
     if rocket.progress.missing() > 0 {
         gaps = first_gaps(snapshot, channel)?;
-        if view == View::Exact || losses::are_declared(snapshot, channel)? {
-            let Some(prefix) = losses::exact_prefix(snapshot, channel, max_rows)? else {
+        let mut prefix = None;
+        if losses::are_declared(snapshot, channel)? {
+            prefix = losses::exact_prefix(snapshot, channel, max_rows)?;
+            if prefix.is_none() {
                 return Ok(Err(TooManyRows));
-            };
+            }
+        } else if view == View::Exact {
+            prefix = Some(complete_prefix(snapshot, channel)?);
+        }
+        if let Some(prefix) = prefix {
             rocket.progress.add_losses(&prefix);
             exact = Some(prefix.state(View::Exact));
         }
     }
     let best_effort = RocketWithGaps { rocket, gaps };
     Ok(Ok(Some(RocketInBothViews { best_effort, exact })))
+}
+
+/// The fold of the messages before the first gap, which the exact view of a channel without losses
+/// is.
+fn complete_prefix(connection: &Connection, channel: &Channel) -> Result<RangeFold, StoreError> {
+    let columns = rows::range_columns("processed_ranges");
+    let sql =
+        format!("SELECT {columns} FROM processed_ranges WHERE channel = ?1 AND first_msg = 1");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut fold = RangeFold::default();
+    if let Some(row) = statement.query(params![channel.as_str()])?.next()? {
+        fold.add(rows::range(row, 0)?);
+    }
+    Ok(fold)
 }
 
 fn first_gaps(connection: &Connection, channel: &Channel) -> Result<Vec<(i64, i64)>, StoreError> {

@@ -65,7 +65,10 @@ impl Place {
     }
 
     fn ranges(&self) -> Vec<(String, u64, u64)> {
-        let sql = "SELECT channel, first_msg, last_msg FROM processed_ranges";
+        self.ranges_of("SELECT channel, first_msg, last_msg FROM processed_ranges")
+    }
+
+    fn ranges_of(&self, sql: &str) -> Vec<(String, u64, u64)> {
         let rows: Vec<[Value; 3]> = match self {
             Self::File { path, .. } => {
                 query(path, sql).into_iter().map(|row| row.try_into().unwrap()).collect()
@@ -79,6 +82,15 @@ impl Place {
             (channel.as_str().unwrap().to_owned(), first.as_u64().unwrap(), last.as_u64().unwrap())
         };
         rows.into_iter().map(range).collect()
+    }
+
+    /// The numbers that are declared lost, from the database.
+    fn losses(&self) -> BTreeSet<(String, u64)> {
+        let rows = self.ranges_of("SELECT channel, first_msg, last_msg FROM losses");
+        let numbers = |(channel, first, last): (String, u64, u64)| {
+            (first..=last).map(move |number| (channel.clone(), number))
+        };
+        rows.into_iter().flat_map(numbers).collect()
     }
 
     /// The processed messages, from the database.
@@ -104,6 +116,9 @@ struct Load {
     acknowledgements: AtomicUsize,
     /// Sent, but not acknowledged before the service was killed: must be sent again.
     again: Mutex<Vec<u32>>,
+    /// The numbers that an operator has declared lost, and those of which he got no response.
+    declared: Mutex<BTreeSet<(String, u64)>>,
+    maybe_declared: Mutex<BTreeSet<(String, u64)>>,
 }
 
 impl Load {
@@ -126,6 +141,30 @@ impl Load {
             }
             self.acknowledged.lock().unwrap().push(index);
             self.acknowledgements.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Declares one number after the other lost, whether it is missing or not, until the service is
+    /// gone. It is no longer lost when the load sends it.
+    fn declare(&self, service: &Service) {
+        let mut client = Client::new(service.address);
+        let mut next = [1; CHANNELS as usize];
+        for rocket in (0..CHANNELS as usize).cycle() {
+            let loss = (format!("c{rocket}"), next[rocket]);
+            let body = json!({ "first": loss.1, "last": loss.1, "reason": "a crash" });
+            let path = format!("/rockets/{}/losses", loss.0);
+            match client.request("POST", &path, &[], body.to_string().as_bytes()) {
+                Ok(answer) if answer.status == 200 => {
+                    self.declared.lock().unwrap().insert(loss);
+                    next[rocket] += 1;
+                }
+                // The rocket is unknown, or has no higher number yet.
+                Ok(answer) => assert!([404, 422].contains(&answer.status), "{answer:?}"),
+                Err(_) => {
+                    self.maybe_declared.lock().unwrap().insert(loss);
+                    return;
+                }
+            }
         }
     }
 
@@ -166,6 +205,7 @@ fn crash_under_load(place: &Place, load: &Load, random: &mut StdRng) {
         for _ in 0..CLIENTS {
             scope.spawn(|| load.send(&service));
         }
+        scope.spawn(|| load.declare(&service));
         eventually("enough messages are acknowledged", || {
             load.acknowledgements.load(Ordering::SeqCst) >= wanted
         });
@@ -199,15 +239,24 @@ fn check_state(place: &Place, load: &Load) {
         .filter(|it| !processed.contains(it))
         .collect();
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    let (losses, declared) = (place.losses(), load.declared.lock().unwrap());
+    assert!(declared.is_subset(&losses), "declarations are lost");
+    let maybe_declared = load.maybe_declared.lock().unwrap();
+    assert!(losses.difference(&declared).all(|loss| maybe_declared.contains(loss)));
     let all_sent: BTreeSet<_> = load.all_sent().map(|sent| identity(&sent)).collect();
     assert!(processed.is_subset(&all_sent), "processed and never sent");
     let folded: Vec<Sent> =
         load.all_sent().filter(|sent| processed.contains(&identity(sent))).collect();
     let service = Service::start(place.argument());
-    agree(&service, &Oracle::of(&folded));
+    agree(&service, &folded, &losses);
 }
 
-fn agree(service: &Service, oracle: &Oracle) {
+fn agree(service: &Service, processed: &[Sent], losses: &BTreeSet<(String, u64)>) {
+    let mut oracle = Oracle::of(processed);
+    for (channel, number) in losses {
+        let number = *number as u32;
+        oracle.lose(channel, number..=number);
+    }
     let mut client = Client::new(service.address);
     for channel in oracle.channels() {
         assert_eq!(rocket(&mut client, channel, "best-effort"), oracle.rocket(channel, false));
@@ -224,7 +273,7 @@ fn complete(place: &Place, load: &Load) {
     let counts = Client::new(service.address).post_lines(lines.as_bytes()).json();
     assert_eq!((&counts["received"], &counts["rejected"]), (&json!(all.len()), &json!(0)));
     assert_eq!(counts["duplicates"], processed);
-    agree(&service, &Oracle::of(&all));
+    agree(&service, &all, &place.losses());
     assert!(service.terminate().success());
 }
 

@@ -1,5 +1,6 @@
-//! A concurrency limit for slow reads, such as a report on the whole fleet, so that all other reads
-//! stay fast. A request that would wait too long gets 503.
+//! Concurrency limits: for slow reads, such as a report on the whole fleet, so that all other reads
+//! stay fast, and for streams that take memory for as long as their clients like. A request that
+//! would wait too long gets 503.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +18,17 @@ const PERMIT_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_SHORT_PAGE_ROCKETS: usize = 100;
 
 #[derive(Debug)]
-pub(super) struct ReadLimit(Arc<Semaphore>);
+pub(super) struct ConcurrencyLimit(Arc<Semaphore>);
 
-impl ReadLimit {
+impl ConcurrencyLimit {
     pub(super) fn new(max_concurrent: usize) -> Self {
         Self(Arc::new(Semaphore::new(max_concurrent)))
+    }
+
+    /// Waits for a permit. The error, after too long a wait, is a 503.
+    pub(super) async fn permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let permit = tokio::time::timeout(PERMIT_TIMEOUT, self.permit_without_timeout()).await;
+        permit.map_err(|_| Problem::unavailable("too many requests of this kind are running"))
     }
 
     /// Waits for a permit, and reads. The error, after too long a wait, is a 503.
@@ -29,10 +36,7 @@ impl ReadLimit {
         &self,
         read: impl Future<Output = T> + 'static,
     ) -> Result<T, Problem> {
-        let permit = tokio::time::timeout(PERMIT_TIMEOUT, self.permit()).await;
-        let permit = permit
-            .map_err(|_| Problem::unavailable("too many requests of this kind are running"))?;
-        Ok(read_with_permit(permit, read).await)
+        Ok(read_with_permit(self.permit().await?, read).await)
     }
 
     /// Waits for a permit as long as it takes, and reads. Streams use this: they read a little at a
@@ -41,11 +45,11 @@ impl ReadLimit {
         &self,
         read: impl Future<Output = T> + 'static,
     ) -> T {
-        read_with_permit(self.permit().await, read).await
+        read_with_permit(self.permit_without_timeout().await, read).await
     }
 
     #[expect(clippy::expect_used, reason = "the semaphore is never closed")]
-    async fn permit(&self) -> OwnedSemaphorePermit {
+    async fn permit_without_timeout(&self) -> OwnedSemaphorePermit {
         Arc::clone(&self.0).acquire_owned().await.expect("the semaphore is never closed")
     }
 }
@@ -102,7 +106,7 @@ mod tests {
     #[test]
     fn an_abandoned_read_keeps_its_permit_until_it_ends() {
         actix_web::rt::System::new().block_on(async {
-            let limit = ReadLimit::new(1);
+            let limit = ConcurrencyLimit::new(1);
             let (end, ended) = oneshot::channel::<()>();
             // Dropping the future stands for the client's disconnect.
             assert!(limit.read(ended).now_or_never().is_none());
