@@ -189,10 +189,15 @@ fn nothing_is_lost(place: &Place, backend: &str) {
         place.settle();
         check_state(place, &load);
     }
+    let declared = load.declared.lock().unwrap().len();
+    assert!(declared > 0);
     complete(place, &load);
     faults::row(
         &format!("kill -9 under load, clients resend ({backend})"),
-        format!("{crashes} kills, {} messages", load.next.load(Ordering::SeqCst)),
+        format!(
+            "{crashes} kills, {} messages, {declared} declared losses",
+            load.next.load(Ordering::SeqCst)
+        ),
         "lost 0, counted twice 0, every audit clean",
     );
 }
