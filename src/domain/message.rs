@@ -51,6 +51,16 @@ impl Event {
             Self::MissionChanged { .. } => EventType::MissionChanged,
         }
     }
+
+    /// What it adds to the speed.
+    pub fn speed_change(&self) -> i64 {
+        match self {
+            Self::Launched { launch_speed, .. } => launch_speed.get(),
+            Self::SpeedIncreased { by } => by.get(),
+            Self::SpeedDecreased { by } => -by.get(),
+            Self::Exploded { .. } | Self::MissionChanged { .. } => 0,
+        }
+    }
 }
 
 /// The type of an [`Event`], which says what the message must contain.

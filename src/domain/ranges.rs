@@ -1,6 +1,7 @@
 //! Processed message numbers as ranges, and how new numbers are joined to them.
 
 use super::message::Message;
+use super::speed_blocks::{Block, BlockRun, SpeedBlocks};
 use super::summary::Summary;
 use super::timestamp::Timestamp;
 
@@ -15,6 +16,9 @@ pub struct ProcessedRange {
     pub last: i64,
     /// The summary of the messages from `first` to `last`.
     pub summary: Summary,
+    /// The sums of the summary's speed change by blocks of numbers. None if the range has messages
+    /// that an earlier version has processed, which did not keep them.
+    pub speed_blocks: Option<SpeedBlocks>,
     /// When the service first received one of them, by its own clock.
     pub first_received: Timestamp,
 }
@@ -24,20 +28,33 @@ impl ProcessedRange {
     pub fn of(message: &Message, received: Timestamp) -> Self {
         let number = message.number.get();
         let summary = Summary::of(message);
-        Self { first: number, last: number, summary, first_received: received }
+        let speed_blocks = Some(SpeedBlocks::of(summary.speed_change));
+        Self { first: number, last: number, summary, speed_blocks, first_received: received }
     }
 
     /// Adds the range that starts right after this one.
-    fn append(&mut self, next: Self) {
+    pub(super) fn append(&mut self, next: Self) {
         assert_eq!(self.last + 1, next.first, "only ranges that touch are merged");
+        match &next.speed_blocks {
+            Some(blocks) => self.append_blocks(blocks.blocks(next.first..=next.last)),
+            None => self.speed_blocks = None,
+        }
         self.last = next.last;
         self.summary.combine(next.summary);
         self.first_received = self.first_received.min(next.first_received);
     }
 
+    /// Adds the blocks of the numbers right after this range.
+    fn append_blocks(&mut self, next: impl Iterator<Item = Block>) {
+        if let Some(blocks) = &mut self.speed_blocks {
+            next.for_each(|block| blocks.append(self.first, block));
+        }
+    }
+
     /// A copy whose texts don't keep the messages' input buffers in memory.
     pub fn detached(&self) -> Self {
-        Self { summary: self.summary.detached(), ..*self }
+        let speed_blocks = self.speed_blocks.clone();
+        Self { summary: self.summary.detached(), speed_blocks, ..*self }
     }
 
     /// The number of messages in it.
@@ -105,7 +122,8 @@ pub fn join<'m>(
     received: Timestamp,
     mut outcome: impl FnMut(bool),
 ) -> Joined {
-    let mut joiner = Joiner { joined: Joined::default(), current: None, received };
+    let (joined, run) = (Joined::default(), BlockRun::default());
+    let mut joiner = Joiner { joined, current: None, run, received };
     let mut stored = stored.into_iter().peekable();
     for message in messages {
         let number = message.number.get();
@@ -124,6 +142,8 @@ pub fn join<'m>(
 struct Joiner {
     joined: Joined,
     current: Option<Current>,
+    /// The blocks of the last messages of `current`, which its own don't include yet.
+    run: BlockRun,
     /// When the messages were received.
     received: Timestamp,
 }
@@ -147,6 +167,7 @@ impl Joiner {
     fn add_stored(&mut self, range: ProcessedRange) {
         match &mut self.current {
             Some(current) if current.range.last + 1 == range.first => {
+                current.range.append_blocks(self.run.drain());
                 self.joined.removed.push(range.first);
                 current.range.append(range);
                 current.is_changed = true;
@@ -166,6 +187,7 @@ impl Joiner {
             Some(current) if current.range.last + 1 == number => {
                 current.range.last = number;
                 current.range.summary.add(message);
+                self.run.push(number, message.event.speed_change());
                 current.is_changed = true;
             }
             _ => self.start(ProcessedRange::of(message, self.received), false),
@@ -186,9 +208,10 @@ impl Joiner {
     }
 
     fn finish_current(&mut self) {
-        let Some(Current { range, is_stored, is_changed: true }) = self.current.take() else {
+        let Some(Current { mut range, is_stored, is_changed: true }) = self.current.take() else {
             return;
         };
+        range.append_blocks(self.run.drain());
         if let Some(applied) = self.joined.applied.as_mut().filter(|_| range.first == 1) {
             applied.complete_through = range.last;
         }
@@ -217,7 +240,9 @@ mod tests {
 
     fn range(first: i64, last: i64, speed_change: i64) -> ProcessedRange {
         let summary = Summary { speed_change, ..Summary::of(&faster(0)) };
-        ProcessedRange { first, last, summary, first_received: time(0) }
+        let blocks = (first..=last).map(|n| Block { start: n, end: n + 1, sum: n });
+        let speed_blocks = Some(SpeedBlocks::from_blocks(blocks));
+        ProcessedRange { first, last, summary, speed_blocks, first_received: time(0) }
     }
 
     /// Joins messages with these numbers. Returns whether each was new, and the result.

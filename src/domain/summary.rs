@@ -54,24 +54,18 @@ impl Summary {
     /// Adds one message that is not yet included.
     pub fn add(&mut self, message: &Message) {
         let number = message.number.get();
-        let speed_change = match &message.event {
-            Event::Launched { rocket_type, launch_speed, mission } => {
+        match &message.event {
+            Event::Launched { rocket_type, mission, .. } => {
                 set_latest(&mut self.launch, number, rocket_type);
                 set_latest(&mut self.mission, number, mission);
-                launch_speed.get()
             }
-            Event::SpeedIncreased { by } => by.get(),
-            Event::SpeedDecreased { by } => -by.get(),
-            Event::Exploded { reason } => {
-                set_latest(&mut self.explosion, number, reason);
-                0
-            }
+            Event::Exploded { reason } => set_latest(&mut self.explosion, number, reason),
             Event::MissionChanged { new_mission } => {
                 set_latest(&mut self.mission, number, new_mission);
-                0
             }
-        };
-        self.change_speed(speed_change);
+            Event::SpeedIncreased { .. } | Event::SpeedDecreased { .. } => {}
+        }
+        self.change_speed(message.event.speed_change());
         self.latest_time = self.latest_time.max(message.time);
     }
 

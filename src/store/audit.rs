@@ -9,6 +9,7 @@ use crate::domain::losses::Loss;
 use crate::domain::message::MessageNumber;
 use crate::domain::ranges::ProcessedRange;
 use crate::domain::rocket::{RangeFold, Rocket, View};
+use crate::domain::speed_blocks::BlocksError;
 use crate::domain::summary::Latest;
 use crate::domain::text::Text;
 use crate::domain::timestamp::Timestamp;
@@ -36,11 +37,14 @@ pub(super) type Readable<T> = Result<T, String>;
 /// A row and its channel, which may be invalid.
 pub(super) type Row<T> = (String, Readable<T>);
 
+/// A range, and what is wrong with its blocks; then it lacks them.
+pub(super) type AuditedRange = (ProcessedRange, Option<BlocksError>);
+
 /// The rows of all tables in one snapshot, in the order of the channels, ranges and losses then by
 /// their first number.
 pub(super) trait Rows {
     fn next_rocket(&mut self) -> Result<Option<Row<Rocket>>, StoreError>;
-    fn next_range(&mut self) -> Result<Option<Row<ProcessedRange>>, StoreError>;
+    fn next_range(&mut self) -> Result<Option<Row<AuditedRange>>, StoreError>;
     fn next_loss(&mut self) -> Result<Option<Row<Loss>>, StoreError>;
 }
 
@@ -172,10 +176,10 @@ fn loss_problems(loss: &Loss, previous: Option<(i64, i64)>, highest: Option<i64>
 /// channel.
 fn fold_channel(
     rows: &mut dyn Rows,
-    first: Row<ProcessedRange>,
+    first: Row<AuditedRange>,
     audit: &mut Audit,
     found: OnFinding<'_>,
-) -> Result<(Option<RangeFold>, Option<Row<ProcessedRange>>), StoreError> {
+) -> Result<(Option<RangeFold>, Option<Row<AuditedRange>>), StoreError> {
     let channel = first.0.clone();
     let mut fold = Some(RangeFold::default());
     let mut previous: Option<(i64, i64)> = None;
@@ -184,8 +188,12 @@ fn fold_channel(
         audit.ranges += 1;
         let mut report = |detail| found(Finding { channel: Some(channel.clone()), detail });
         match range {
-            Ok(range) => {
+            Ok((range, blocks_error)) => {
                 problems(&range, previous).into_iter().for_each(&mut report);
+                if let Some(error) = blocks_error {
+                    let (first, last) = (range.first, range.last);
+                    report(format!("the speed_blocks of the range {first} to {last} {error}"));
+                }
                 previous = Some((range.first, range.last));
                 if let Some(fold) = &mut fold {
                     fold.add(range);
@@ -202,7 +210,7 @@ fn fold_channel(
 }
 
 fn problems(range: &ProcessedRange, previous: Option<(i64, i64)>) -> Vec<String> {
-    let ProcessedRange { first, last, summary, first_received: _ } = range;
+    let ProcessedRange { first, last, summary, speed_blocks: _, first_received: _ } = range;
     let mut problems = Vec::new();
     if *first < 1 || last < first || *last > i64::from(u32::MAX) {
         problems

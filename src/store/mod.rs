@@ -72,7 +72,7 @@ impl Default for OpenOptions {
 const MAX_MISSING_RANGES: usize = 8_192;
 
 /// How long tombstones of removed rockets are retained.
-const TOMBSTONE_RETENTION: Duration = Duration::from_secs(3_600);
+const TOMBSTONE_RETENTION: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// An open database for reading and for creating writers. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -280,7 +280,7 @@ impl Store {
         }
     }
 
-    /// The tombstones: the channels whose rockets were removed in about the last hour, and when.
+    /// The tombstones: the channels whose rockets were removed in about the last 30 days, and when.
     /// They may have rockets again.
     pub async fn forgotten(&self) -> Result<Vec<(Channel, Timestamp)>, StoreError> {
         match self {

@@ -154,6 +154,7 @@ impl<S> CachedRanges<S> {
 fn update(cached: &mut ProcessedRange, range: &ProcessedRange) {
     let Summary { speed_change, launch, mission, explosion, latest_time } = &range.summary;
     (cached.last, cached.first_received) = (range.last, range.first_received);
+    cached.speed_blocks.clone_from(&range.speed_blocks);
     let summary = &mut cached.summary;
     (summary.speed_change, summary.latest_time) = (*speed_change, *latest_time);
     update_latest(&mut summary.launch, launch);

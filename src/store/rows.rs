@@ -1,6 +1,8 @@
 //! The columns of the tables, and the decoding of rows, for both engines. Values are checked when
 //! they are read, because another program may have written to the tables.
 
+use std::borrow::Cow;
+
 use bytestring::ByteString;
 
 use super::StoreError;
@@ -9,6 +11,7 @@ use crate::domain::losses::Loss;
 use crate::domain::query::{GapTotals, RangeAbove};
 use crate::domain::ranges::ProcessedRange;
 use crate::domain::rocket::{Progress, RangeFold, Rocket, RocketState, Status};
+use crate::domain::speed_blocks::{BlocksError, SpeedBlocks};
 use crate::domain::summary::{Latest, Summary};
 use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
@@ -26,7 +29,7 @@ pub(super) fn rocket_columns(table: &str) -> String {
 
 /// The columns of `processed_ranges` that [`range`] reads, of the table with this name or alias.
 pub(super) fn range_columns(table: &str) -> String {
-    const COLUMNS: [&str; 11] = [
+    const COLUMNS: [&str; 12] = [
         "first_msg",
         "last_msg",
         "speed_change",
@@ -38,6 +41,7 @@ pub(super) fn range_columns(table: &str) -> String {
         "exploded_reason",
         "latest_time",
         "first_received",
+        "speed_blocks",
     ];
     COLUMNS.map(|column| format!("{table}.{column}")).join(", ")
 }
@@ -50,6 +54,8 @@ pub(super) trait Cells {
     fn real(&self, index: usize) -> Result<Option<f64>, StoreError>;
     /// A text in UTF-8.
     fn text(&self, index: usize) -> Result<Option<&str>, StoreError>;
+    /// Any bytes.
+    fn bytes(&self, index: usize) -> Result<Option<Cow<'_, [u8]>>, StoreError>;
     /// An instant, which SQLite stores as text.
     fn time(&self, index: usize) -> Result<Option<Timestamp>, StoreError>;
     /// The name of a column, for errors.
@@ -85,19 +91,41 @@ pub(super) fn rocket(row: &impl Cells) -> Result<Rocket, StoreError> {
 }
 
 /// Reads the columns that [`range_columns`] names, the first of which has this index.
+///
+/// Blocks that don't fit the range are left out: an earlier version that still runs changes a range
+/// and not its blocks.
 pub(super) fn range(row: &impl Cells, index: usize) -> Result<ProcessedRange, StoreError> {
-    Ok(ProcessedRange {
-        first: integer(row, index)?,
-        last: integer(row, index + 1)?,
+    Ok(range_and_blocks(row, index)?.0)
+}
+
+/// Like [`range`], but also returns why blocks were left out.
+pub(super) fn range_and_blocks(
+    row: &impl Cells,
+    index: usize,
+) -> Result<(ProcessedRange, Option<BlocksError>), StoreError> {
+    let (first, last) = (integer(row, index)?, integer(row, index + 1)?);
+    let speed_change = integer(row, index + 2)?;
+    let blocks = row
+        .bytes(index + 11)?
+        .map(|bytes| SpeedBlocks::from_bytes(&bytes, first..=last, speed_change));
+    let (speed_blocks, error) = match blocks.transpose() {
+        Ok(blocks) => (blocks, None),
+        Err(error) => (None, Some(error)),
+    };
+    let range = ProcessedRange {
+        first,
+        last,
         summary: Summary {
-            speed_change: integer(row, index + 2)?,
+            speed_change,
             launch: latest(row, index + 3)?,
             mission: latest(row, index + 5)?,
             explosion: latest(row, index + 7)?,
             latest_time: time(row, index + 9)?,
         },
+        speed_blocks,
         first_received: time(row, index + 10)?,
-    })
+    };
+    Ok((range, error))
 }
 
 /// Selects what the exact view of a channel consists of, if `condition` selects its rows: its
@@ -109,7 +137,7 @@ pub(super) fn exact_prefix_sql(condition: &str) -> String {
          WHERE {condition} AND first_msg <= 1 + coalesce((
              SELECT last_msg FROM losses WHERE {condition} ORDER BY first_msg DESC LIMIT 1), 0)
          UNION ALL
-         SELECT first_msg, last_msg, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+         SELECT first_msg, last_msg, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
          FROM losses WHERE {condition} ORDER BY first_msg",
         range_columns("ranges")
     )

@@ -10,7 +10,6 @@ use super::PostgresStore;
 use super::buckets::Buckets;
 use super::session::{self, WorkKind};
 use crate::domain::losses::Loss;
-use crate::domain::ranges::ProcessedRange;
 use crate::domain::rocket::Rocket;
 use crate::store::audit::{self, OnFinding};
 use crate::store::rows::{self, LOSS_COLUMNS, ROCKET_COLUMNS};
@@ -127,11 +126,12 @@ impl audit::Rows for PostgresRows<'_> {
         self.rockets.pop_front().map(|row| self.read(&row, rows::rocket)).transpose()
     }
 
-    fn next_range(&mut self) -> Result<Option<audit::Row<ProcessedRange>>, StoreError> {
+    fn next_range(&mut self) -> Result<Option<audit::Row<audit::AuditedRange>>, StoreError> {
         if self.ranges.is_empty() {
             self.ranges = self.fetch("all_ranges")?;
         }
-        self.ranges.pop_front().map(|row| self.read(&row, |row| rows::range(row, 1))).transpose()
+        let read = |row: &PgRow| rows::range_and_blocks(row, 1);
+        self.ranges.pop_front().map(|row| self.read(&row, read)).transpose()
     }
 
     fn next_loss(&mut self) -> Result<Option<audit::Row<Loss>>, StoreError> {

@@ -13,7 +13,8 @@ use super::{BEGIN_TO_WRITE, session};
 use crate::store::StoreError;
 
 /// The tables that are distributed like `rocket_buckets`.
-const TABLES: [&str; 4] = ["rockets", "processed_ranges", "losses", "rockets_forgotten"];
+const TABLES: [&str; 5] =
+    ["rockets", "processed_ranges", "losses", "rockets_forgotten", "rockets_merged"];
 
 /// How long the server may take to detect that a connection was closed.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(3);

@@ -85,7 +85,7 @@ async fn remove(
     bucket: i16,
     channels: &[&str],
 ) -> Result<(), StoreError> {
-    for table in ["rockets", "processed_ranges", "losses"] {
+    for table in ["rockets", "processed_ranges", "losses", "rockets_merged"] {
         let sql = format!("DELETE FROM {table} WHERE channel = ANY($1) AND bucket = $2");
         let delete = sqlx::query(AssertSqlSafe(sql)).bind(channels).bind(bucket);
         delete.execute(&mut *transaction).await?;

@@ -35,6 +35,17 @@ impl Element for &str {
     }
 }
 
+/// In hexadecimal, which Postgres reads whatever its settings are.
+impl Element for &[u8] {
+    fn write(&self, literal: &mut String) {
+        literal.push_str(r#""\\x"#);
+        for byte in *self {
+            let _ = write!(literal, "{byte:02x}");
+        }
+        literal.push('"');
+    }
+}
+
 impl Element for Timestamp {
     fn write(&self, literal: &mut String) {
         let _ = write!(literal, "\"{self}\"");
@@ -73,6 +84,7 @@ mod tests {
         let texts = [Some("a"), None, Some("NULL"), Some(""), Some(special), Some("$1 -- 🚀")];
         assert_eq!(array(texts), r#"'{"a",NULL,"NULL","","''\";\\{},","$1 -- 🚀"}'"#);
         assert_eq!(array([1, -2]), "'{1,-2}'");
+        assert_eq!(array([Some(&[1, 0xFE][..]), None]), r#"'{"\\x01fe",NULL}'"#);
         assert_eq!(array(Vec::<i64>::new()), "'{}'");
         assert_eq!(array(Timestamp::from_unix_micros(-1)), "'{\"1969-12-31T23:59:59.999999Z\"}'");
     }

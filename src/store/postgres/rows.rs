@@ -1,5 +1,7 @@
 //! The cells of Postgres's rows, and its instants.
 
+use std::borrow::Cow;
+
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
@@ -60,6 +62,11 @@ impl Cells for PgRow {
 
     fn text(&self, index: usize) -> Result<Option<&str>, StoreError> {
         Ok(self.try_get(index)?)
+    }
+
+    fn bytes(&self, index: usize) -> Result<Option<Cow<'_, [u8]>>, StoreError> {
+        // As a vector, because the response to a simple query has them in hexadecimal.
+        Ok(self.try_get::<Option<Vec<u8>>, _>(index)?.map(Cow::from))
     }
 
     fn time(&self, index: usize) -> Result<Option<Timestamp>, StoreError> {

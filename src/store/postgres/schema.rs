@@ -34,9 +34,10 @@ macro_rules! rockets {
 }
 
 /// The tables and views with their columns, after the last migration.
-const SHAPE: [(&str, &str); 11] = [
+const SHAPE: [(&str, &str); 12] = [
     ("rocket_buckets", "bucket smallint"),
     ("rockets_forgotten", "channel text, forgotten_at timestamp with time zone, bucket smallint"),
+    ("rockets_merged", "channel text, bucket smallint, merged_at timestamp with time zone"),
     ("rockets", concat!(rockets!(), ", bucket smallint")),
     ("rockets_exact", concat!(rockets!(), ", exact_through bigint, bucket smallint")),
     (
@@ -44,7 +45,7 @@ const SHAPE: [(&str, &str); 11] = [
         "channel text, first_msg bigint, last_msg bigint, speed_change bigint, launch_msg bigint, \
          launch_type text, mission_msg bigint, mission text, exploded_msg bigint, exploded_reason \
          text, latest_time timestamp with time zone, bucket smallint, first_received timestamp \
-         with time zone",
+         with time zone, speed_blocks bytea",
     ),
     (
         "losses",

@@ -21,6 +21,7 @@ use super::BEGIN_TO_WRITE;
 use super::literal::array;
 use crate::domain::batch::Group;
 use crate::domain::ranges::{Applied, ProcessedRange};
+use crate::domain::speed_blocks::SpeedBlocks;
 use crate::domain::summary::{Latest, Summary};
 use crate::domain::timestamp::Timestamp;
 use crate::store::{rows, upsert};
@@ -30,6 +31,7 @@ use crate::store::{rows, upsert};
 /// tables.
 const SETTINGS: &str = "
     SET standard_conforming_strings = on;
+    SET bytea_output = hex;
     SET enable_seqscan = off;
     SET enable_hashjoin = off;
     SET enable_mergejoin = off;
@@ -131,20 +133,22 @@ fn remove_ranges(is_cluster: bool) -> String {
 
 const WRITE_RANGES: &str = "
     PREPARE write_ranges (smallint, text[], bigint[], bigint[], bigint[], bigint[], text[],
-                          bigint[], text[], bigint[], text[], timestamptz[], timestamptz[]) AS
+                          bigint[], text[], bigint[], text[], timestamptz[], timestamptz[],
+                          bytea[]) AS
     INSERT INTO processed_ranges (bucket, channel, first_msg, last_msg, speed_change, launch_msg,
                                   launch_type, mission_msg, mission, exploded_msg,
-                                  exploded_reason, latest_time, first_received)
+                                  exploded_reason, latest_time, first_received, speed_blocks)
     SELECT buckets.bucket, batch.*
     FROM rocket_buckets AS buckets
-    CROSS JOIN unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS batch
+    CROSS JOIN unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS batch
     WHERE buckets.bucket = $1
     ON CONFLICT (channel, bucket, first_msg) DO UPDATE SET
         last_msg = excluded.last_msg, speed_change = excluded.speed_change,
         launch_msg = excluded.launch_msg, launch_type = excluded.launch_type,
         mission_msg = excluded.mission_msg, mission = excluded.mission,
         exploded_msg = excluded.exploded_msg, exploded_reason = excluded.exploded_reason,
-        latest_time = excluded.latest_time, first_received = excluded.first_received;";
+        latest_time = excluded.latest_time, first_received = excluded.first_received,
+        speed_blocks = excluded.speed_blocks;";
 
 /// The first statements on a new connection.
 pub(super) fn set_up(is_cluster: bool) -> String {
@@ -307,8 +311,13 @@ fn range_columns(ranges: &[(&str, &ProcessedRange)]) -> Vec<String> {
         array(ranges.iter().map(|(_, range)| range.last)),
     ];
     let summaries = summary_columns(ranges.iter().map(|(_, range)| &range.summary));
-    let received = [array(ranges.iter().map(|(_, range)| range.first_received))];
-    [&keys[..], &summaries, &received].concat()
+    let others = [
+        array(ranges.iter().map(|(_, range)| range.first_received)),
+        array(
+            ranges.iter().map(|(_, range)| range.speed_blocks.as_ref().map(SpeedBlocks::as_bytes)),
+        ),
+    ];
+    [&keys[..], &summaries, &others].concat()
 }
 
 /// One array for each column: speed change; number and text of launch, mission and explosion;

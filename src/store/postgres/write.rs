@@ -653,6 +653,7 @@ mod tests {
                 first,
                 last,
                 summary: summary.clone(),
+                speed_blocks: None,
                 first_received: Timestamp::FIRST,
             })
             .collect()

@@ -4,7 +4,6 @@ use rusqlite::{Connection, ErrorCode, Row, Rows};
 
 use super::SqliteStore;
 use crate::domain::losses::Loss;
-use crate::domain::ranges::ProcessedRange;
 use crate::domain::rocket::Rocket;
 use crate::store::audit::{self, OnFinding};
 use crate::store::rows::{self, LOSS_COLUMNS, ROCKET_COLUMNS};
@@ -79,8 +78,8 @@ impl audit::Rows for SqliteRows<'_> {
         next_row(&mut self.rockets, |row| rows::rocket(row))
     }
 
-    fn next_range(&mut self) -> Result<Option<audit::Row<ProcessedRange>>, StoreError> {
-        next_row(&mut self.ranges, |row| rows::range(row, 0))
+    fn next_range(&mut self) -> Result<Option<audit::Row<audit::AuditedRange>>, StoreError> {
+        next_row(&mut self.ranges, |row| rows::range_and_blocks(row, 0))
     }
 
     fn next_loss(&mut self) -> Result<Option<audit::Row<Loss>>, StoreError> {

@@ -79,10 +79,9 @@ fn forget(
     channel: &Channel,
     forgotten_at: Timestamp,
 ) -> Result<bool, StoreError> {
-    for sql in
-        ["DELETE FROM processed_ranges WHERE channel = ?1", "DELETE FROM losses WHERE channel = ?1"]
-    {
-        transaction.prepare_cached(sql)?.execute(params![channel.as_str()])?;
+    for table in ["processed_ranges", "losses", "rockets_merged"] {
+        let sql = format!("DELETE FROM {table} WHERE channel = ?1");
+        transaction.prepare_cached(&sql)?.execute(params![channel.as_str()])?;
     }
     let mut delete = transaction.prepare_cached("DELETE FROM rockets WHERE channel = ?1")?;
     if delete.execute(params![channel.as_str()])? == 0 {

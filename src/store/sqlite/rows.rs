@@ -1,5 +1,7 @@
 //! The cells of SQLite's rows. Its columns hold values of any type.
 
+use std::borrow::Cow;
+
 use rusqlite::Row;
 use rusqlite::types::{Type, ValueRef};
 
@@ -23,6 +25,17 @@ impl Cells for Row<'_> {
                 Ok(text) => Ok(Some(text)),
                 Err(error) => Err(self.damaged(index, &error.to_string())),
             },
+            other => {
+                let detail = format!("is of type {}", type_name(other.data_type()));
+                Err(self.damaged(index, &detail))
+            }
+        }
+    }
+
+    fn bytes(&self, index: usize) -> Result<Option<Cow<'_, [u8]>>, StoreError> {
+        match self.get_ref(index)? {
+            ValueRef::Null => Ok(None),
+            ValueRef::Blob(bytes) => Ok(Some(bytes.into())),
             other => {
                 let detail = format!("is of type {}", type_name(other.data_type()));
                 Err(self.damaged(index, &detail))

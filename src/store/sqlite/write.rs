@@ -12,6 +12,7 @@ use super::commits::Version;
 use crate::domain::batch::{Batch, Group, Outcome, Window};
 use crate::domain::message::Message;
 use crate::domain::ranges::{Applied, Joined, ProcessedRange};
+use crate::domain::speed_blocks::SpeedBlocks;
 use crate::domain::summary::{Latest, Summary};
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
@@ -45,8 +46,8 @@ const ADD_RANGE: &str = "
     INSERT INTO processed_ranges (channel, first_msg, last_msg, speed_change, launch_msg,
     launch_type, mission_msg,
                                   mission, exploded_msg, exploded_reason, latest_time,
-                                  first_received)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+                                  first_received, speed_blocks)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
 
 /// It has the parameters of [`ADD_RANGE`]. The row exists: the transaction has loaded or validated
 /// it.
@@ -54,7 +55,7 @@ const GROW_RANGE: &str = "
     UPDATE processed_ranges SET last_msg = ?3, speed_change = ?4, launch_msg = ?5, launch_type =
     ?6, mission_msg = ?7,
                                 mission = ?8, exploded_msg = ?9, exploded_reason = ?10,
-                                latest_time = ?11, first_received = ?12
+                                latest_time = ?11, first_received = ?12, speed_blocks = ?13
     WHERE channel = ?1 AND first_msg = ?2";
 
 const DELETE_RANGE: &str = "DELETE FROM processed_ranges WHERE channel = ?1 AND first_msg = ?2";
@@ -190,7 +191,8 @@ impl SqliteWriter {
             .execute(params!["", 0, no_time, no_time, 0, 0, 0])?;
         let no_text = None::<&str>;
         let range = params![
-            "", 1, 1, 0, no_text, no_text, no_text, no_text, no_text, no_text, no_time, no_time
+            "", 1, 1, 0, no_text, no_text, no_text, no_text, no_text, no_text, no_time, no_time,
+            no_text
         ];
         transaction.prepare_cached(ADD_RANGE)?.execute(range)?;
         transaction.execute_batch("ROLLBACK TO probe; RELEASE probe")?;
@@ -368,6 +370,7 @@ fn store_range(
         text(explosion),
         ascii(&latest_time.to_text()),
         ascii(&range.first_received.to_text()),
+        range.speed_blocks.as_ref().map(SpeedBlocks::as_bytes),
     ])?;
     Ok(())
 }

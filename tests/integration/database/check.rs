@@ -94,6 +94,17 @@ fn check_finds_each_kind_of_damage() {
             "can't be read",
         ),
         ("UPDATE processed_ranges SET speed_change = 0 WHERE channel = 't'", "t", "speed is 500"),
+        (
+            "UPDATE processed_ranges SET speed_blocks = x'0102' WHERE channel = 't'",
+            "t",
+            "the speed_blocks of the range 2 to 2 come to 1, and not to 500",
+        ),
+        (
+            "UPDATE processed_ranges SET speed_blocks = x'010202' WHERE channel = 't'",
+            "t",
+            "speed_blocks of the range 2 to 2 have fewer or more sums",
+        ),
+        ("UPDATE processed_ranges SET speed_blocks = x'07' WHERE channel = 't'", "t", "version 7"),
         ("DELETE FROM processed_ranges WHERE channel = 't'", "t", "has no processed ranges"),
         ("DELETE FROM rockets WHERE channel = 's'", "s", "is not in rockets"),
         ("DELETE FROM rockets WHERE channel = 't'", "t", "is not in rockets"),

@@ -87,7 +87,7 @@ fn an_empty_file_is_a_fresh_database_and_no_migrate_wants_one_that_is_ready() {
     assert!(stderr(&run(&[&serve[..], &at(&database)].concat())).contains("not up to date"));
     for _ in 0..2 {
         let migrated = run(&[&["migrate"][..], &at(&database)].concat());
-        assert!(stdout(&migrated).contains("schema version 6, up to date"), "{migrated:?}");
+        assert!(stdout(&migrated).contains("schema version 7, up to date"), "{migrated:?}");
     }
     assert_eq!(query(&database, "PRAGMA journal_mode"), [[json!("wal")]]);
 }

@@ -21,8 +21,8 @@ struct Latest {
     sign: &'static str,
 }
 
-const SQLITE: Latest = Latest { backend: "sqlite", version: 6, sign: "losses" };
-const POSTGRES: Latest = Latest { backend: "postgres", version: 5, sign: "losses" };
+const SQLITE: Latest = Latest { backend: "sqlite", version: 7, sign: "rockets_merged" };
+const POSTGRES: Latest = Latest { backend: "postgres", version: 6, sign: "rockets_merged" };
 
 fn fixture(backend: &str, version: u64) -> String {
     let path = format!("{}/tests/upgrade/{backend}-v{version}.sql", env!("CARGO_MANIFEST_DIR"));
