@@ -6,10 +6,13 @@ use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::domain::merge::{MergeEntry, merge};
 use crate::domain::message::Message;
 use crate::domain::missing::Question;
+use crate::domain::speed_blocks::{BlocksError, SpeedBlocks};
 use crate::domain::timestamp::Timestamp;
 pub use crate::http::fuzzing::{cursor, query};
+use crate::wire::export::ExportLine;
 use crate::wire::message::{MAX_MESSAGE_BYTES, Rejection, both_paths_agree, parse};
 use crate::wire::missing;
 use crate::wire::ndjson::{LineReader, Lines};
@@ -66,6 +69,38 @@ fn assert_is_explained(rejection: &Rejection, input: &[u8]) {
                 assert!(!fault.detail.is_empty());
             }
         }
+    }
+}
+
+/// The blocks of a range, whose length is in the first byte and whose first number is in the next
+/// two: accepted or rejected, and accepted ones are in the one form that they have.
+pub fn speed_blocks(input: &[u8]) {
+    let [length, high, low, bytes @ ..] = input else { return };
+    let first = i64::from(u16::from_be_bytes([*high, *low])) + 1;
+    let range = first..=first + i64::from(*length);
+    let read = |total| SpeedBlocks::from_bytes(bytes, range.clone(), total);
+    let blocks = match read(0) {
+        Err(BlocksError::BadTotal { found, .. }) => read(found).unwrap(),
+        Err(error) => return assert!(!error.to_string().is_empty()),
+        Ok(blocks) => blocks,
+    };
+    assert_eq!(blocks.as_bytes(), bytes);
+    assert_eq!(SpeedBlocks::from_blocks(blocks.blocks(range)), blocks);
+}
+
+/// A line of an export: accepted or rejected. An accepted one is written as it was read, and a
+/// rocket that is merged with itself stays as it is.
+pub fn export(input: &[u8]) {
+    let line = match ExportLine::parse(input) {
+        Ok(line) => line,
+        Err(detail) => return assert!(!detail.is_empty()),
+    };
+    let mut text = Vec::new();
+    line.write(&mut text);
+    assert_eq!(ExportLine::parse(&text), Ok(line.clone()));
+    if let ExportLine::Entry(MergeEntry::Rocket(_, record)) = line {
+        let merged = merge(&record, &record).unwrap();
+        assert_eq!((merged.record, merged.gained, merged.conflicts), (record, 0, Vec::new()));
     }
 }
 
@@ -138,6 +173,16 @@ mod tests {
     #[test]
     fn questions_of_the_corpus() {
         replay("question", question);
+    }
+
+    #[test]
+    fn blocks_of_the_corpus() {
+        replay("speed_blocks", speed_blocks);
+    }
+
+    #[test]
+    fn lines_of_exports_of_the_corpus() {
+        replay("export", export);
     }
 
     #[test]

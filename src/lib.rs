@@ -27,6 +27,7 @@
 //! | [`service`] | starting and stopping the parts in the right order | what the parts do |
 //! | [`simulator`] | a fleet with a fold of its own, to compare with | the service's own fold |
 //! | [`resend`] | asks what a service lacks of a file, and sends it | arguments, printing |
+//! | [`exchange`] | exports, and merging them | formats, SQL, HTTP |
 //! | [`cli`] | arguments, output and exit statuses of each command | what the commands do |
 //! | [`encoding`], [`input`] | decoding of gzip and zstd; files | HTTP |
 //! | [`tokens`] | write and read tokens | HTTP |
@@ -46,6 +47,7 @@
 pub mod cli;
 pub mod domain;
 pub mod encoding;
+pub mod exchange;
 pub mod feed;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -5,16 +5,19 @@ mod backup;
 mod check;
 mod completions;
 mod database;
+mod export;
 mod forget;
 mod give_up;
 mod ingest;
 mod launch;
 mod logging;
+mod merge;
 mod migrate;
 mod output;
 mod report;
 mod resend;
 mod serve;
+mod sync;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -97,6 +100,9 @@ enum Command {
     Report(report::ReportArgs),
     Backup(backup::BackupArgs),
     Forget(forget::ForgetArgs),
+    Export(export::ExportArgs),
+    Merge(merge::MergeArgs),
+    Sync(sync::SyncArgs),
     GiveUp(give_up::GiveUpArgs),
     Migrate(migrate::MigrateArgs),
     Completions(completions::CompletionsArgs),
@@ -187,6 +193,9 @@ pub fn run() -> ExitCode {
             checked => checked,
         },
         Command::Forget(args) => forget::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Merge(args) => merge::run(&args),
+        Command::Sync(args) => sync::run(&args),
         Command::GiveUp(args) => give_up::run(&args),
         Command::Migrate(args) => migrate::run(&args),
         Command::Report(args) => report::run(&args),

@@ -77,7 +77,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
 
 /// Is ready at SIGTERM or SIGINT. The process catches these signals as soon as this function
 /// returns.
-fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+pub(super) fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {

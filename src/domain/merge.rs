@@ -1,13 +1,14 @@
 //! Merges what two databases keep of a rocket, each of which has processed some of its messages.
 //!
-//! The result is what one database would keep that had processed all of them, as long as copies of a
-//! message are equal. Merging is then idempotent, commutative and associative. Where contents differ,
-//! that is a [`Conflict`], and those of the target stay.
+//! The result is what one database would keep that had processed all of them, as long as copies of
+//! a message are equal. Merging is then idempotent, commutative and associative. Where contents
+//! differ, that is a [`Conflict`], and those of the target stay.
 
 use super::losses::{Loss, uncovered};
-use super::ranges::ProcessedRange;
+use super::ranges::{Applied, ProcessedRange};
 use super::speed_blocks::{Block, SpeedBlocks};
 use super::summary::{Latest, Summary};
+use super::text::Channel;
 use super::timestamp::Timestamp;
 
 /// What a database keeps of a rocket.
@@ -20,6 +21,31 @@ pub struct RocketRecord {
     pub losses: Vec<Loss>,
 }
 
+impl RocketRecord {
+    /// What the rocket consists of, as if all its messages were new.
+    pub fn applied(&self) -> Applied {
+        let (Some(first), Some(last)) = (self.ranges.first(), self.ranges.last()) else {
+            unreachable!("a rocket has at least one range")
+        };
+        let mut summary = first.summary.clone();
+        self.ranges[1..].iter().for_each(|range| summary.combine(range.summary.clone()));
+        Applied {
+            processed: self.ranges.iter().map(ProcessedRange::count).sum(),
+            highest: last.last,
+            complete_through: if first.first == 1 { first.last } else { 0 },
+            summary,
+        }
+    }
+
+    /// What the messages add that an earlier state of the record does not have.
+    pub fn applied_since(&self, earlier: &Self) -> Applied {
+        let (mut applied, earlier) = (self.applied(), earlier.applied());
+        applied.processed -= earlier.processed;
+        applied.summary.speed_change -= earlier.summary.speed_change;
+        applied
+    }
+}
+
 /// Two databases have different contents for messages with the same numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
@@ -29,8 +55,8 @@ pub struct Conflict {
     pub detail: String,
 }
 
-/// Two ranges overlap, neither contains the other, and one is of an earlier version, without sums of
-/// blocks. The numbers are the messages that the target lacks: they must be sent to it again.
+/// Two ranges overlap, neither contains the other, and one is of an earlier version, without sums
+/// of blocks. The numbers are the messages that the target lacks: they must be sent to it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LacksBlocks {
     pub resend: Vec<(i64, i64)>,
@@ -43,6 +69,97 @@ pub struct Merged {
     /// How many messages the target has not had.
     pub gained: i64,
     pub conflicts: Vec<Conflict>,
+}
+
+/// What one database tells another of a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MergeEntry {
+    Rocket(Channel, RocketRecord),
+    /// The rocket was forgotten at this time.
+    Forgotten(Channel, Timestamp),
+}
+
+impl MergeEntry {
+    pub fn channel(&self) -> &Channel {
+        match self {
+            Self::Rocket(channel, _) | Self::Forgotten(channel, _) => channel,
+        }
+    }
+}
+
+/// What the target has of a channel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MergeTarget {
+    pub record: Option<RocketRecord>,
+    /// When its rocket was last forgotten. It may have a rocket again.
+    pub forgotten_at: Option<Timestamp>,
+}
+
+/// What a merge changes in the target.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum MergeChange {
+    #[default]
+    Nothing,
+    Store(RocketRecord),
+    Forget {
+        at: Timestamp,
+        /// Whether there is a rocket to remove.
+        removes: bool,
+    },
+}
+
+/// The result of merging an entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MergeOutcome {
+    /// Whether the rocket has changed.
+    pub is_changed: bool,
+    /// How many messages the target has not had.
+    pub gained: i64,
+    /// Why not everything was merged.
+    pub conflicts: Vec<Conflict>,
+}
+
+impl MergeTarget {
+    /// The change that an entry of another database makes, and what is told of it.
+    ///
+    /// What a rocket last received before it was forgotten does not come back.
+    pub fn merge(&self, entry: &MergeEntry) -> (MergeChange, MergeOutcome) {
+        match entry {
+            MergeEntry::Forgotten(_, at) if self.forgotten_at >= Some(*at) => Default::default(),
+            MergeEntry::Forgotten(_, at) => {
+                let removes = self.record.as_ref().is_some_and(|it| it.last_received <= *at);
+                let outcome = MergeOutcome { is_changed: removes, ..MergeOutcome::default() };
+                (MergeChange::Forget { at: *at, removes }, outcome)
+            }
+            MergeEntry::Rocket(_, source) if self.forgotten_at >= Some(source.last_received) => {
+                Default::default()
+            }
+            MergeEntry::Rocket(_, source) => self.merge_rocket(source),
+        }
+    }
+
+    fn merge_rocket(&self, source: &RocketRecord) -> (MergeChange, MergeOutcome) {
+        let Some(target) = &self.record else {
+            let gained = source.ranges.iter().map(ProcessedRange::count).sum();
+            let outcome = MergeOutcome { is_changed: true, gained, conflicts: Vec::new() };
+            return (MergeChange::Store(source.clone()), outcome);
+        };
+        match merge(target, source) {
+            Ok(Merged { record, gained, conflicts }) => {
+                let is_changed = record != *target;
+                let change =
+                    if is_changed { MergeChange::Store(record) } else { MergeChange::Nothing };
+                (change, MergeOutcome { is_changed, gained, conflicts })
+            }
+            Err(LacksBlocks { resend }) => {
+                let detail = "an earlier version has processed a part of these messages or of \
+                              their neighbours, so they can't be merged; send them again";
+                let conflict = |(first, last)| Conflict { first, last, detail: detail.to_owned() };
+                let conflicts = resend.into_iter().map(conflict).collect();
+                (MergeChange::Nothing, MergeOutcome { conflicts, ..MergeOutcome::default() })
+            }
+        }
+    }
 }
 
 /// Merges another database's record of a rocket into the target's.
@@ -209,7 +326,8 @@ fn span(blocks: &[Block]) -> (i64, i64) {
     }
 }
 
-/// The numbers at which a block of each range starts or ends, within both ranges, in ascending order.
+/// The numbers at which a block of each range starts or ends, within both ranges, in ascending
+/// order.
 fn common_boundaries(one: &[Block], other: &[Block]) -> Vec<i64> {
     let boundaries = |blocks: &[Block]| {
         let (start, _) = span(blocks);
@@ -373,7 +491,10 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
         #[test]
-        fn two_databases_become_what_one_with_all_messages_is(one in numbers(), other in numbers()) {
+        fn two_databases_become_what_one_with_all_messages_is(
+            one in numbers(),
+            other in numbers(),
+        ) {
             let all = &one | &other;
             let result = merge(&record(&one), &record(&other)).unwrap();
             prop_assert_eq!(result.gained, (all.len() - one.len()) as i64);
@@ -384,7 +505,11 @@ mod tests {
         }
 
         #[test]
-        fn without_blocks_a_result_is_right_or_none(one in numbers(), other in numbers(), both: bool) {
+        fn without_blocks_a_result_is_right_or_none(
+            one in numbers(),
+            other in numbers(),
+            both: bool,
+        ) {
             let all = record(&(&one | &other));
             let source = if both { without_blocks(record(&other)) } else { record(&other) };
             match merge(&without_blocks(record(&one)), &source) {
@@ -439,7 +564,8 @@ mod tests {
             }
             for conflict in &result.conflicts {
                 prop_assert!(conflict.first <= conflict.last);
-                prop_assert!((conflict.first..=conflict.last).all(|it| one.contains(&it) && other.contains(&it)));
+                let mut numbers = conflict.first..=conflict.last;
+                prop_assert!(numbers.all(|it| one.contains(&it) && other.contains(&it)));
             }
             // The same again changes nothing.
             prop_assert_eq!(merge(&result.record, &source).unwrap().record, result.record);

@@ -16,8 +16,8 @@ use utoipa::{Modify, OpenApi};
 use super::access::{COOKIE, RequiredToken};
 use super::problem::ProblemJson;
 use super::routes::{
-    activity, assets, docs, events, gaps, health, messages, metrics, missing, reports, rockets,
-    session,
+    activity, assets, docs, events, exchange, gaps, health, messages, metrics, missing, reports,
+    rockets, session,
 };
 use crate::domain::query::{Order, Sort};
 use crate::domain::rocket::{Status, View, Views};
@@ -42,6 +42,8 @@ use crate::store::report::Report;
         gaps::list,
         gaps::declare,
         gaps::withdraw,
+        exchange::export,
+        exchange::merge,
         events::follow,
         activity::show,
         reports::stats,

@@ -37,6 +37,8 @@ const FREE_BLOCKING_THREADS: usize = 4;
 /// The kinds of slow requests, each with a limit: reports and large pages, other pages, totals,
 /// snapshots, missing messages, and changes by operators.
 const SLOW_REQUEST_KINDS: usize = 6;
+/// The maximum number of exports at a time, and of merges.
+const MAX_EXCHANGE_STREAMS: usize = 4;
 /// The maximum number of streams of questions: each may hold a megabyte of answers.
 const MAX_MISSING_STREAMS: usize = 64;
 /// The maximum number of streams in zstd: each may have a window of 8 MiB.
@@ -112,6 +114,8 @@ impl Server {
             missing_limit: read_limit(),
             missing_streams: ConcurrencyLimit::new(MAX_MISSING_STREAMS),
             zstd_streams: ConcurrencyLimit::new(MAX_ZSTD_STREAMS),
+            export_streams: ConcurrencyLimit::new(MAX_EXCHANGE_STREAMS),
+            merge_streams: ConcurrencyLimit::new(MAX_EXCHANGE_STREAMS),
             read_ahead: ReadAheadBudget::default(),
             readiness: Readiness::default(),
             stopping,

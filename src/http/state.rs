@@ -36,6 +36,10 @@ pub(super) struct State {
     pub(super) missing_streams: ConcurrencyLimit,
     /// Limits encoded streams that take much memory to decode.
     pub(super) zstd_streams: ConcurrencyLimit,
+    /// Limits exports, each of which has a page of rockets in memory.
+    pub(super) export_streams: ConcurrencyLimit,
+    /// Limits merges, each of which may have a long line in memory.
+    pub(super) merge_streams: ConcurrencyLimit,
     pub(super) read_ahead: ReadAheadBudget,
     pub(super) readiness: Readiness,
     /// Becomes true when the service stops.

@@ -13,6 +13,7 @@ mod columns;
 mod database;
 mod error;
 pub mod fault_injection;
+pub mod merge;
 mod page;
 pub mod postgres;
 mod range_cache;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use crate::domain::batch::Outcome;
 use crate::domain::losses::{LossError, LossRequest};
+use crate::domain::merge::{MergeEntry, MergeOutcome};
 use crate::domain::message::Message;
 use crate::domain::missing::{Missing, Question};
 use crate::domain::query::{
@@ -41,6 +43,7 @@ use changes::{ChangeHints, Notified, ScanProgress};
 pub use database::{Database, may_hold_password};
 pub use error::{OpenError, StoreError};
 use fault_injection::Failures;
+use merge::{ExportPage, ExportQuery};
 use postgres::{PostgresScan, PostgresStore, PostgresWatch, PostgresWriter};
 use report::{ReportQuery, ReportRows, Value};
 pub use sqlite::{Backup, BackupError};
@@ -342,6 +345,40 @@ impl Store {
         match self {
             Self::Sqlite(store) => store.forget_matching(channels, filters, now),
             Self::Postgres(store) => store.forget_matching(channels, filters, now),
+        }
+    }
+
+    /// Some rockets for another database, from one snapshot. Blocks.
+    pub fn export(&self, query: &ExportQuery) -> Result<ExportPage, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.export(query),
+            Self::Postgres(store) => store.export(query),
+        }
+    }
+
+    /// The tombstones that were recorded since a time, or all of them. Blocks.
+    pub fn tombstones(
+        &self,
+        since: Option<Timestamp>,
+    ) -> Result<Vec<(Channel, Timestamp)>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.tombstones(since),
+            Self::Postgres(store) => store.tombstones(since),
+        }
+    }
+
+    /// Merges what another database has exported, durably and in one transaction for each
+    /// partition. Returns an outcome for each entry. `now` is the present time. A dry run changes
+    /// nothing. Blocks.
+    pub fn merge(
+        &self,
+        entries: &[MergeEntry],
+        now: Timestamp,
+        dry_run: bool,
+    ) -> Result<Vec<MergeOutcome>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.merge(entries, now, dry_run),
+            Self::Postgres(store) => store.merge(entries, now, dry_run),
         }
     }
 

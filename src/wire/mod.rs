@@ -5,6 +5,7 @@
 //! the [domain](crate::domain), which knows no format.
 
 pub(crate) mod activity;
+pub(crate) mod export;
 mod fast_path;
 pub(crate) mod loss;
 mod members;

@@ -13,6 +13,7 @@ use crate::domain::rocket::{Status, View, Views};
 use crate::domain::text::{Channel, Text};
 use crate::domain::timestamp::Timestamp;
 use crate::http::problem::{FieldError, Problem};
+use crate::store::merge::ExportQuery;
 use crate::store::report::{Report, ReportQuery};
 
 const DEFAULT_LIMIT: usize = 100;
@@ -112,6 +113,16 @@ pub(in crate::http) fn gaps(query_string: &str, channel: Channel) -> Result<GapQ
     let after = params.parse("cursor", |text| cursor::decode_gaps(text, &channel));
     params.finish()?;
     Ok(GapQuery { channel, after: after.unwrap_or(0), limit })
+}
+
+/// The parameters of `GET /export`.
+pub(in crate::http) fn export(query_string: &str) -> Result<ExportQuery, Problem> {
+    let mut params = Params::read(query_string, &["since", "channelPrefix"]);
+    let since = params.parse("since", Timestamp::parse);
+    let prefix = params.parse("channelPrefix", |text| Text::new(ByteString::from(text)));
+    params.finish()?;
+    let channel_prefix = prefix.map_or_else(String::new, |prefix| prefix.as_str().to_owned());
+    Ok(ExportQuery { after: None, since, channel_prefix })
 }
 
 /// The parameters of `GET /reports/{name}`.

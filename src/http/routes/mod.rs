@@ -7,6 +7,7 @@ pub(super) mod activity;
 pub(super) mod assets;
 pub(super) mod docs;
 pub(super) mod events;
+pub(super) mod exchange;
 pub(super) mod gaps;
 pub(super) mod health;
 pub(super) mod messages;
@@ -40,7 +41,7 @@ pub(super) struct Endpoint {
 }
 
 /// All routes.
-pub(super) static ROUTES: [Endpoint; 20] = [
+pub(super) static ROUTES: [Endpoint; 22] = [
     Endpoint::at("/messages").post(|| web::to(messages::post)),
     Endpoint::at("/missing").post(|| web::to(missing::post)),
     Endpoint::at("/rockets").get(|| web::to(rockets::list)),
@@ -51,6 +52,8 @@ pub(super) static ROUTES: [Endpoint; 20] = [
     Endpoint::at("/rockets/{channel}/losses")
         .post(|| web::to(gaps::declare))
         .delete(|| web::to(gaps::withdraw)),
+    Endpoint::at("/export").get(|| web::to(exchange::export)),
+    Endpoint::at("/merge").post(|| web::to(exchange::merge)),
     Endpoint::at("/events").get(|| web::to(events::follow)),
     Endpoint::at("/activity").get(|| web::to(activity::show)),
     Endpoint::at("/stats").get(|| web::to(reports::stats)),

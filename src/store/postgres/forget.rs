@@ -80,7 +80,7 @@ async fn lock(
     Ok(matching)
 }
 
-async fn remove(
+pub(super) async fn remove(
     transaction: &mut PgConnection,
     bucket: i16,
     channels: &[&str],

@@ -14,6 +14,7 @@ mod error;
 mod forget;
 mod literal;
 mod losses;
+mod merge;
 mod migration_lock;
 mod missing;
 mod password_file;

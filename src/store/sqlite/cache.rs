@@ -16,6 +16,7 @@ use rusqlite::Connection;
 use super::commits::{Commits, OpenTransaction, Recorded, Version};
 use super::{SqliteStore, lock, losses, schema};
 use crate::domain::ranges::Applied;
+use crate::domain::rocket::Rocket;
 use crate::domain::text::Channel;
 use crate::domain::timestamp::Timestamp;
 use crate::store::StoreError;
@@ -34,6 +35,8 @@ const PAUSE_FACTOR: u32 = 4;
 pub(super) enum CommittedChange {
     /// New messages, and when they were received.
     Messages(Channel, Applied, Timestamp),
+    /// It is this one now, by a merge.
+    Merged(Box<Rocket>),
     /// It was removed.
     Removed(Channel),
 }
@@ -44,6 +47,7 @@ impl Recorded for CommittedChange {
             Self::Messages(channel, applied, now) => {
                 Self::Messages(channel.detached(), applied.detached(), *now)
             }
+            Self::Merged(rocket) => Self::Merged(rocket.clone()),
             Self::Removed(channel) => Self::Removed(channel.detached()),
         }
     }
@@ -104,8 +108,11 @@ impl Cache {
     ) -> Option<Version> {
         let mut copy = self.copy_mut();
         let (left, _) = transaction.finish(has_written, changes, version);
-        if let Some(copy) = &mut *copy {
-            apply(&mut copy.columns, changes);
+        if let Some(copy) = &mut *copy
+            && apply(&mut copy.columns, changes).is_err()
+        {
+            // The file has impossible numbers. The next refresh finds them.
+            copy.foreign_commits = None;
         }
         left
     }
@@ -142,15 +149,19 @@ impl Cache {
     }
 }
 
-fn apply(columns: &mut Columns, changes: &[CommittedChange]) {
+fn apply(columns: &mut Columns, changes: &[CommittedChange]) -> Result<(), StoreError> {
     for change in changes {
         match change {
             CommittedChange::Messages(channel, applied, now) => {
-                columns.apply(channel, applied, *now)
+                columns.apply(channel, applied, *now);
+            }
+            CommittedChange::Merged(rocket) => {
+                columns.update(rocket)?;
             }
             CommittedChange::Removed(channel) => columns.remove(channel),
         }
     }
+    Ok(())
 }
 
 impl SqliteStore {
@@ -275,9 +286,10 @@ impl SqliteStore {
             }
             let mut current = self.cache.copy_mut();
             // After a failure, the next refresh finds the commits made meanwhile.
-            let compared = compared.map(|(foreign_commits, recording)| {
-                apply(&mut copy.columns, &recording.finish());
+            let compared = compared.and_then(|(foreign_commits, recording)| {
+                apply(&mut copy.columns, &recording.finish())?;
                 copy.foreign_commits = Some(foreign_commits);
+                Ok(())
             });
             if compared.is_err() {
                 copy.foreign_commits = None;

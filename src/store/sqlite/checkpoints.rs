@@ -160,6 +160,17 @@ impl Checkpoints {
         }
     }
 
+    /// Copies the log if it is too long, and returns when that is done. For a writer that is not
+    /// used again. It holds up other writers only for the rest.
+    pub(super) fn shorten_log(&mut self, writer: &mut WriterConnection) {
+        let Some(log) = wal_vfs::log_length(&writer.connection) else { return };
+        if log.frames >= self.limit.frames(log)
+            && report(copy_most(writer, self.limit, &Interrupt::default()))
+        {
+            report(writer.checkpoint());
+        }
+    }
+
     fn next_step(&mut self, log: LogLength) -> Step {
         if log.frames < self.limit.frames(log) {
             (self.retry_at, self.is_copied) = (0, false);

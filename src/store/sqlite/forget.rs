@@ -21,9 +21,7 @@ impl SqliteStore {
         filters: &Filters,
         now: Timestamp,
     ) -> Result<Vec<Channel>, StoreError> {
-        let mut writer = self.writer()?;
-        let forgotten = writer.forget_matching(channels, filters, now);
-        writer.connection.verify(forgotten)
+        self.write_once(|writer| writer.forget_matching(channels, filters, now))
     }
 }
 
@@ -79,18 +77,31 @@ fn forget(
     channel: &Channel,
     forgotten_at: Timestamp,
 ) -> Result<bool, StoreError> {
+    let was_there = remove(transaction, channel)?;
+    if was_there {
+        insert_tombstone(transaction, channel, forgotten_at)?;
+    }
+    Ok(was_there)
+}
+
+/// Removes everything about a channel. Returns whether there was a rocket.
+pub(super) fn remove(transaction: &Connection, channel: &Channel) -> Result<bool, StoreError> {
     for table in ["processed_ranges", "losses", "rockets_merged"] {
         let sql = format!("DELETE FROM {table} WHERE channel = ?1");
         transaction.prepare_cached(&sql)?.execute(params![channel.as_str()])?;
     }
     let mut delete = transaction.prepare_cached("DELETE FROM rockets WHERE channel = ?1")?;
-    if delete.execute(params![channel.as_str()])? == 0 {
-        return Ok(false);
-    }
-    let insert_tombstone =
-        "INSERT OR REPLACE INTO rockets_forgotten (channel, forgotten_at) VALUES (?1, ?2)";
+    Ok(delete.execute(params![channel.as_str()])? > 0)
+}
+
+pub(super) fn insert_tombstone(
+    transaction: &Connection,
+    channel: &Channel,
+    forgotten_at: Timestamp,
+) -> Result<(), StoreError> {
+    let sql = "INSERT OR REPLACE INTO rockets_forgotten (channel, forgotten_at) VALUES (?1, ?2)";
     transaction
-        .prepare_cached(insert_tombstone)?
+        .prepare_cached(sql)?
         .execute(params![channel.as_str(), forgotten_at.to_string()])?;
-    Ok(true)
+    Ok(())
 }

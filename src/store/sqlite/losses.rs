@@ -154,9 +154,7 @@ impl SqliteStore {
                     .collect()
             });
         }
-        let mut writer = self.writer()?;
-        let changed = writer.change_losses(requests);
-        writer.connection.verify(changed)
+        self.write_once(|writer| writer.change_losses(requests))
     }
 }
 
@@ -216,7 +214,7 @@ fn highest(connection: &Connection, channel: &Channel) -> Result<Option<i64>, St
 }
 
 /// The losses that overlap `first..=last`, in ascending order.
-fn losses(
+pub(super) fn losses(
     connection: &Connection,
     channel: &Channel,
     first: i64,
@@ -250,7 +248,7 @@ pub(super) fn stored_rocket(
     found.next()?.map(rows::rocket).transpose()
 }
 
-fn store(
+pub(super) fn store(
     connection: &Connection,
     channel: &Channel,
     changes: &LossChanges,

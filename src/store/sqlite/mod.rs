@@ -18,6 +18,7 @@ mod database_file;
 mod files;
 mod forget;
 mod losses;
+mod merge;
 mod missing;
 mod read;
 mod rows;
@@ -132,6 +133,18 @@ impl SqliteStore {
         ))
     }
 
+    /// Commits with a new writer, and copies the log into the file if it has become too long.
+    fn write_once<T>(
+        &self,
+        write: impl FnOnce(&mut SqliteWriter) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut writer = self.writer()?;
+        let written = write(&mut writer);
+        let written = writer.connection.verify(written)?;
+        writer.connection.shorten_log(writer.checkpoints.as_mut());
+        Ok(written)
+    }
+
     /// Lends a connection for reading.
     fn with_reader<T>(
         &self,
@@ -209,6 +222,13 @@ impl ConnectionHandle {
     fn after_commit(&mut self, checkpoints: Option<&mut Checkpoints>) {
         if let (Self::Owned(writer), Some(checkpoints)) = (self, checkpoints) {
             checkpoints.after_commit(writer);
+        }
+    }
+
+    /// Like [`after_commit`](Self::after_commit), at once and on this thread.
+    fn shorten_log(&mut self, checkpoints: Option<&mut Checkpoints>) {
+        if let (Self::Owned(writer), Some(checkpoints)) = (self, checkpoints) {
+            checkpoints.shorten_log(writer);
         }
     }
 

@@ -42,7 +42,7 @@ fn upsert_rocket_speed() -> String {
     )
 }
 
-const ADD_RANGE: &str = "
+pub(super) const ADD_RANGE: &str = "
     INSERT INTO processed_ranges (channel, first_msg, last_msg, speed_change, launch_msg,
     launch_type, mission_msg,
                                   mission, exploded_msg, exploded_reason, latest_time,
@@ -51,7 +51,7 @@ const ADD_RANGE: &str = "
 
 /// It has the parameters of [`ADD_RANGE`]. The row exists: the transaction has loaded or validated
 /// it.
-const GROW_RANGE: &str = "
+pub(super) const GROW_RANGE: &str = "
     UPDATE processed_ranges SET last_msg = ?3, speed_change = ?4, launch_msg = ?5, launch_type =
     ?6, mission_msg = ?7,
                                 mission = ?8, exploded_msg = ?9, exploded_reason = ?10,
@@ -351,7 +351,7 @@ impl<'t> BatchStatements<'t> {
     }
 }
 
-fn store_range(
+pub(super) fn store_range(
     statement: &mut CachedStatement<'_>,
     channel: &Channel,
     range: &ProcessedRange,

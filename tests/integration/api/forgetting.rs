@@ -1,6 +1,6 @@
 //! `DELETE /rockets/{channel}`, and the removal of many rockets beside messages for them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Barrier;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -167,24 +167,31 @@ fn a_rocket_that_is_heard_of_meanwhile_is_kept(backend: Backend) {
     let channels: Vec<Channel> = all.iter().map(|name| channel(name)).collect();
     let old: Vec<Message> = all.iter().map(|name| message(&faster(name, 1, 1))).collect();
     store.writer().unwrap().commit(&old, now.minus(week)).unwrap();
-    let has_begun = AtomicBool::new(false);
+    // Each does its first batch before the other does its second: however they are scheduled, some
+    // rockets are heard of, and some are forgotten.
+    let both_have_begun = Barrier::new(2);
     let forgotten = std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut writer = store.writer().unwrap();
             // In the opposite order, so that both meet.
-            for names in all.rchunks(IN_A_BATCH) {
+            for (index, names) in all.rchunks(IN_A_BATCH).enumerate() {
                 let heard: Vec<Message> =
                     names.iter().map(|name| message(&faster(name, 3, 1))).collect();
                 writer.commit(&heard, now).unwrap();
-                has_begun.store(true, Ordering::SeqCst);
+                if index == 0 {
+                    both_have_begun.wait();
+                }
             }
         });
         let forget = scope.spawn(|| {
-            while !has_begun.load(Ordering::SeqCst) {
-                std::thread::yield_now();
+            let mut forgotten = 0;
+            for (index, batch) in channels.chunks(IN_A_BATCH).enumerate() {
+                forgotten += store.forget_matching(batch, &silent, now).unwrap().len();
+                if index == 0 {
+                    both_have_begun.wait();
+                }
             }
-            let forget = |batch| store.forget_matching(batch, &silent, now).unwrap().len();
-            channels.chunks(IN_A_BATCH).map(forget).sum::<usize>()
+            forgotten
         });
         forget.join().unwrap()
     });

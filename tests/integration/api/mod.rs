@@ -11,6 +11,7 @@ mod hostile;
 mod limits;
 mod listing;
 mod losses;
+mod merging;
 mod messages;
 mod metrics;
 mod missing;

@@ -5,5 +5,7 @@ mod completions;
 mod forget;
 mod give_up;
 mod launch;
+mod merge;
 mod output;
 mod resend;
+mod sync;

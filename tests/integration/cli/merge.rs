@@ -1,0 +1,84 @@
+//! `export` and `merge`.
+
+use std::fs;
+use std::path::Path;
+
+use testkit::client::Client;
+use testkit::message::{faster, launched};
+use testkit::postgres::TestDatabase;
+use testkit::process::{Service, run, stderr, stdout};
+use testkit::sqlite::query;
+
+fn ingest(database: &str, directory: &Path, messages: &[serde_json::Value]) {
+    let file = directory.join("messages.ndjson");
+    let lines: String = messages.iter().map(|message| message.to_string() + "\n").collect();
+    fs::write(&file, lines).unwrap();
+    let ingested = run(&["ingest", file.to_str().unwrap(), "--database", database]);
+    assert!(ingested.status.success(), "{ingested:?}");
+}
+
+#[test]
+fn any_database_can_be_merged_into_any_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let postgres = TestDatabase::create();
+    let (one, other) = (path("one.db"), path("other.db"));
+    ingest(&one, directory.path(), &[launched("a", 1), faster("a", 2, 5), faster("a", 3, 5)]);
+    ingest(&other, directory.path(), &[faster("a", 3, 5), faster("a", 4, 5), launched("b", 1)]);
+    ingest(&postgres.url, directory.path(), &[faster("a", 5, 5), launched("c", 1)]);
+    let merge = |source: &str, database: &str, more: &[&str]| {
+        run(&[&["merge", source, "--database", database], more].concat())
+    };
+    let dry = merge(&other, &one, &["--dry-run"]);
+    let expected = "read 2 rockets: 2 changed, 2 messages gained, 0 conflicts";
+    assert_eq!(stdout(&dry), format!("{expected}; nothing was changed\n"), "{dry:?}");
+    // A file that a service uses, into another.
+    let service = Service::start(&other);
+    assert_eq!(stdout(&merge(&other, &one, &[])), format!("{expected}\n"));
+    drop(service);
+    let speed =
+        |database: &str| query(Path::new(database), "SELECT speed FROM rockets")[0][0].clone();
+    assert_eq!(speed(&one), 515);
+    assert!(merge(&postgres.url, &one, &[]).status.success());
+    // An export in a file, compressed, and the other way round.
+    let export = path("export.ndjson");
+    assert!(run(&["export", &export, "--database", &one]).status.success());
+    assert_eq!(run(&["export", "--database", &one]).stdout.len(), fs::read(&export).unwrap().len());
+    let zstd = zstd::stream::encode_all(&fs::read(&export).unwrap()[..], 3).unwrap();
+    fs::write(&export, zstd).unwrap();
+    let merged = merge(&export, &postgres.url, &[]);
+    assert_eq!(
+        stdout(&merged),
+        "read 3 rockets: 2 changed, 5 messages gained, 0 conflicts\n",
+        "{merged:?}"
+    );
+    let service = Service::start(&postgres.url);
+    assert_eq!(Client::new(service.address).get("/rockets/a").json()["speed"], 520);
+    for database in [&one, &postgres.url] {
+        assert!(run(&["check", "--database", database]).status.success());
+    }
+}
+
+#[test]
+fn conflicts_and_what_is_no_source_are_failures() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (one, other) = (path("one.db"), path("other.db"));
+    ingest(&one, directory.path(), &[launched("a", 1), faster("a", 2, 5)]);
+    ingest(&other, directory.path(), &[launched("a", 1), faster("a", 2, 6)]);
+    let merge = |source: &str| run(&["merge", source, "--database", &one]);
+    let merged = merge(&other);
+    assert_eq!(merged.status.code(), Some(3), "{merged:?}");
+    assert!(stderr(&merged).contains("a: 2 to 2: the speed changes by 5 here, and by 6 there"));
+    assert!(stdout(&merged).contains("0 messages gained, 1 conflicts"), "{merged:?}");
+    let empty = path("empty");
+    fs::write(&empty, "").unwrap();
+    let text = path("text");
+    fs::write(&text, "nonsense\n").unwrap();
+    for source in [&empty, &text, &path("nothing")] {
+        let refused = merge(source);
+        assert_eq!(refused.status.code(), Some(1), "{source}: {refused:?}");
+    }
+    assert!(stderr(&merge(&text)).contains("line 1 of the export: "));
+    assert!(stderr(&merge(&path("nothing"))).contains("nothing: "));
+}
