@@ -21,7 +21,7 @@ const OVERLAP: Duration = Duration::from_secs(60);
 
 /// The maximum number of rockets that are merged in one transaction, and about how many ranges
 /// they have: messages wait meanwhile.
-const MAX_BATCH_ENTRIES: usize = 256;
+const MAX_BATCH_ENTRIES: usize = 1_024;
 const MAX_BATCH_RANGES: usize = 8_192;
 
 /// The maximum number of conflicts that a report lists.
