@@ -82,3 +82,41 @@ fn conflicts_and_what_is_no_source_are_failures() {
     assert!(stderr(&merge(&text)).contains("line 1 of the export: "));
     assert!(stderr(&merge(&path("nothing"))).contains("nothing: "));
 }
+
+#[test]
+fn an_old_backup_is_restored_under_a_running_service() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (old, backup, new) = (path("old.db"), path("backup.db"), path("new.db"));
+    let messages: Vec<_> = (0..600_u32)
+        .map(|index| faster(&format!("r{}", index % 7), index / 7 + 1, index as i32))
+        .collect();
+    ingest(&old, directory.path(), &messages[..300]);
+    assert!(run(&["backup", &backup, "--database", &old]).status.success());
+    // The database is gone. A new one takes messages, some of them again, while the backup comes back.
+    let service = Service::start(&new);
+    std::thread::scope(|scope| {
+        let address = service.address;
+        let later = &messages[250..];
+        scope.spawn(move || {
+            let mut client = Client::new(address);
+            for message in later {
+                assert_eq!(client.post(message).status, 204);
+            }
+        });
+        for _ in 0..2 {
+            let merged = run(&["merge", &backup, "--database", &new]);
+            assert_eq!(merged.status.code(), Some(0), "{merged:?}");
+        }
+    });
+    // A copy of all messages has only duplicates.
+    let file = path("all.ndjson");
+    let lines: String = messages.iter().map(|message| message.to_string() + "\n").collect();
+    fs::write(&file, lines).unwrap();
+    let again = run(&["ingest", &file, "--database", &new]);
+    assert_eq!(stdout(&again), "received 600: 0 applied, 600 duplicates, 0 rejected\n");
+    let stats = Client::new(service.address).get("/stats").json();
+    assert_eq!((&stats["processed"], &stats["missing"]), (&600.into(), &0.into()));
+    let checked = run(&["check", "--database", &new]);
+    assert!(checked.status.success(), "{}", stdout(&checked));
+}
