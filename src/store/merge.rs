@@ -56,11 +56,12 @@ pub(super) fn export_sql(null_time: &str, same_bucket: &str) -> String {
 }
 
 /// Selects the tombstones that were recorded since a time, null for all of them, in the order of
-/// their channels.
-pub(super) fn tombstones_sql(time: &str) -> String {
+/// their channels. `same_bucket` compares the buckets of both tables.
+pub(super) fn tombstones_sql(time: &str, same_bucket: &str) -> String {
     format!(
         "SELECT forgotten.channel, forgotten_at FROM rockets_forgotten AS forgotten
-         LEFT JOIN rockets_merged AS merged ON merged.channel = forgotten.channel
+         LEFT JOIN rockets_merged AS merged
+                ON merged.channel = forgotten.channel {same_bucket}
          WHERE {time} IS NULL OR forgotten_at >= {time} OR merged_at >= {time}
          ORDER BY forgotten.channel"
     )

@@ -50,7 +50,8 @@ impl PostgresStore {
         since: Option<Timestamp>,
     ) -> Result<Vec<(Channel, Timestamp)>, StoreError> {
         self.wait(WorkKind::Bounded, async |connection| {
-            let sql = merge::tombstones_sql("$1::timestamptz");
+            let sql =
+                merge::tombstones_sql("$1::timestamptz", "AND merged.bucket = forgotten.bucket");
             let found = sqlx::query(AssertSqlSafe(sql)).bind(since.map(PgTime));
             let found = found.fetch_all(connection).await?;
             found.iter().map(|row| Ok((rows::channel(row, 0)?, rows::time(row, 1)?))).collect()

@@ -59,7 +59,7 @@ impl SqliteStore {
         since: Option<Timestamp>,
     ) -> Result<Vec<(Channel, Timestamp)>, StoreError> {
         self.with_reader(|connection| {
-            let mut statement = connection.prepare_cached(&merge::tombstones_sql("?1"))?;
+            let mut statement = connection.prepare_cached(&merge::tombstones_sql("?1", ""))?;
             let mut found = statement.query(params![since.map(|since| since.to_string())])?;
             let mut tombstones = Vec::new();
             while let Some(row) = found.next()? {

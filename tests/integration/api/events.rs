@@ -186,15 +186,22 @@ fn gaps_come_and_go(backend: Backend) {
     assert_eq!((told(&mut missing), told(&mut complete)), (rocket("whole"), gone("whole")));
     posted(&mut client, &faster("whole", 5, 1));
     assert_eq!(told(&mut missing), rocket("whole"));
-    // No gap opens while messages arrive in order, however many are taken together.
+    // No gap opens while messages arrive in order, however many are taken together. A scan, as on a
+    // cluster, doesn't know that, and may say again that the rocket is gone.
+    let told_of_whole = |missing: &mut Events| loop {
+        let told = told(missing);
+        if told != gone("gap") {
+            return told;
+        }
+    };
     for number in 3..60 {
         posted(&mut client, &faster("gap", number, 1));
     }
     posted(&mut client, &faster("whole", 2, 1));
-    assert_eq!(told(&mut missing), rocket("whole"));
+    assert_eq!(told_of_whole(&mut missing), rocket("whole"));
     // The other gap closes. A rocket that comes and goes at once may or may not be told of.
     posted(&mut client, &faster("whole", 4, 1));
-    assert_eq!(told(&mut missing), gone("whole"));
+    assert_eq!(told_of_whole(&mut missing), gone("whole"));
 }
 
 /// How long ago the rocket of an event was last heard of.
