@@ -25,9 +25,9 @@ const MAX_LINES_PRINTED: u64 = 100;
 ///
 /// The file has one message per line (newline-delimited JSON), and may be compressed with gzip or
 /// zstd. It is read twice: first to ask the service, in batches, which messages of its channels are
-/// missing, then to send exactly these. Then the service is asked again. If the connection breaks or the service can't
-/// take the messages now, the command tries again for up to 60 seconds. It can be interrupted and
-/// repeated at any time.
+/// missing, then to send exactly these. Then the service is asked again. If the connection breaks
+/// or the service can't take the messages now, the command tries again for up to 60 seconds. It can
+/// be interrupted and repeated at any time.
 ///
 /// Numbers that the service lacks and the file does not have are counted, and are not a failure.
 /// Memory grows with the channels and the missing ranges, not with the messages.

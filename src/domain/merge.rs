@@ -15,7 +15,7 @@ use super::timestamp::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RocketRecord {
     pub last_received: Timestamp,
-    /// In ascending order. They neither overlap nor touch. There is at least one.
+    /// At least one, in ascending order. Between two of them, a number is missing.
     pub ranges: Vec<ProcessedRange>,
     /// In ascending order. They don't overlap.
     pub losses: Vec<Loss>,
@@ -120,19 +120,24 @@ pub struct MergeOutcome {
 }
 
 impl MergeTarget {
-    /// The change that an entry of another database makes, and what is told of it.
-    ///
-    /// What a rocket last received before it was forgotten does not come back.
+    /// Whether an entry of another database changes nothing, because its rocket has been forgotten
+    /// here since then. What a rocket last received before that does not come back.
+    pub fn has_forgotten(&self, entry: &MergeEntry) -> bool {
+        let time = match entry {
+            MergeEntry::Rocket(_, record) => record.last_received,
+            MergeEntry::Forgotten(_, at) => *at,
+        };
+        self.forgotten_at >= Some(time)
+    }
+
+    /// The change that an entry of another database makes, and what to report about it.
     pub fn merge(&self, entry: &MergeEntry) -> (MergeChange, MergeOutcome) {
         match entry {
-            MergeEntry::Forgotten(_, at) if self.forgotten_at >= Some(*at) => Default::default(),
+            _ if self.has_forgotten(entry) => Default::default(),
             MergeEntry::Forgotten(_, at) => {
                 let removes = self.record.as_ref().is_some_and(|it| it.last_received <= *at);
                 let outcome = MergeOutcome { is_changed: removes, ..MergeOutcome::default() };
                 (MergeChange::Forget { at: *at, removes }, outcome)
-            }
-            MergeEntry::Rocket(_, source) if self.forgotten_at >= Some(source.last_received) => {
-                Default::default()
             }
             MergeEntry::Rocket(_, source) => self.merge_rocket(source),
         }

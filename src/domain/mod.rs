@@ -5,11 +5,11 @@
 //! passed in. Both stores and every input (HTTP, file) use this module, so that each rule exists
 //! once.
 //!
-//! Read it in this order: [`message`] (what arrives), [`summary`]
-//! (the associative fold), [`ranges`] (the processed numbers, each range with its summary),
-//! [`speed_blocks`] (what makes ranges mergeable), [`merge`] (two databases become one), [`batch`] (many messages joined to the stored ranges), [`losses`] (gaps that are given up),
-//! [`rocket`] (the two views), [`missing`] (which numbers are not processed) and [`numbers`] (sets
-//! of numbers).
+//! Read it in this order: [`message`] (what arrives), [`summary`] (the associative fold),
+//! [`ranges`] (the processed numbers, each range with its summary), [`speed_blocks`] (what makes
+//! ranges mergeable), [`merge`] (two databases become one), [`batch`] (many messages joined to the
+//! stored ranges), [`losses`] (gaps that are given up), [`rocket`] (the two views), [`missing`]
+//! (which numbers are not processed) and [`numbers`] (sets of numbers).
 
 pub mod batch;
 pub mod losses;

@@ -21,10 +21,10 @@ use super::message::MessageNumber;
 /// least 32-bit integer.
 const MAX_SPEED_CHANGE: i64 = 1 << 31;
 
-/// The sums of the maximal blocks of a range, in ascending order, as stored: a byte with the version
-/// of the form, 1, and then each sum as a variable-length integer (LEB128) of its zigzag encoding
-/// (0, -1, 1, -2 become 0, 1, 2, 3). A byte has seven bits of it, the lowest first, and its highest
-/// bit says that more follow. The range itself is kept beside it.
+/// The sums of the maximal blocks of a range, in ascending order, as stored: a byte with the
+/// version of the form, 1, and then each sum as a variable-length integer (LEB128) of its zigzag
+/// encoding (0, -1, 1, -2 become 0, 1, 2, 3). A byte has seven bits of it, the lowest first, and
+/// its highest bit says that more follow. The range itself is kept beside it.
 ///
 /// Most ranges need no memory of their own for it. No sum overflows: there are less than 2^32
 /// messages in a channel, and each changes the speed by at most 2^31.

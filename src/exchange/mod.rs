@@ -41,7 +41,7 @@ pub(crate) struct Exporter {
 enum ExportStep {
     Header(ExportQuery),
     Rockets(ExportQuery),
-    /// After the rockets, so that those that are forgotten meanwhile are told of.
+    /// After the rockets, so that rockets that are forgotten during the export are included.
     Forgotten(ExportQuery),
     End,
 }

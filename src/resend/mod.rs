@@ -1,7 +1,7 @@
 //! Sends a file of messages again, but only what the service lacks.
 //!
-//! 1. `scan` reads the file. Meanwhile, `client` asks the service what it lacks of each channel that
-//!    was found.
+//! 1. `scan` reads the file. Meanwhile, `client` asks the service what it lacks of each channel
+//!    that was found.
 //! 2. The file is read again; the lines that are missing are sent.
 //! 3. The service is asked again.
 //!

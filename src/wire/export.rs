@@ -220,7 +220,7 @@ impl RocketJson {
     }
 
     fn record(self) -> Result<RocketRecord, String> {
-        // Ranges don't touch: between two there is a missing number.
+        // A number is missing between two ranges.
         let mut after = -1;
         let mut ranges = Vec::with_capacity(self.ranges.len());
         for range in self.ranges {

@@ -233,15 +233,26 @@ async fn store(
         let delete = sqlx::query(sql).bind(channel).bind(bucket).bind(first);
         delete.execute(&mut *transaction).await?;
     }
-    for Loss { first, last, reason, declared_at } in &changes.added {
+    insert(transaction, channel, bucket, &changes.added).await?;
+    // A scan for changes finds the row by the transaction that wrote it last.
+    let touch = "UPDATE rockets SET highest = highest WHERE channel = $1 AND bucket = $2";
+    sqlx::query(touch).bind(channel).bind(bucket).execute(transaction).await?;
+    Ok(())
+}
+
+/// Inserts losses of numbers that are not declared lost yet.
+pub(super) async fn insert(
+    transaction: &mut PgConnection,
+    channel: &str,
+    bucket: i16,
+    losses: &[Loss],
+) -> Result<(), StoreError> {
+    for Loss { first, last, reason, declared_at } in losses {
         let sql = "INSERT INTO losses (channel, bucket, first_msg, last_msg, reason, declared_at)
                    VALUES ($1, $2, $3, $4, $5, $6)";
         let insert = sqlx::query(sql).bind(channel).bind(bucket).bind(first).bind(last);
         let insert = insert.bind(reason.as_str()).bind(PgTime(*declared_at));
         insert.execute(&mut *transaction).await?;
     }
-    // A scan for changes finds the row by the transaction that wrote it last.
-    let touch = "UPDATE rockets SET highest = highest WHERE channel = $1 AND bucket = $2";
-    sqlx::query(touch).bind(channel).bind(bucket).execute(transaction).await?;
     Ok(())
 }

@@ -9,8 +9,7 @@ use super::read::SNAPSHOT;
 use super::rows::PgTime;
 use super::session::{self, WorkKind};
 use super::statements::{self, Addition, Statements};
-use super::{PostgresStore, forget};
-use crate::domain::losses::Loss;
+use super::{PostgresStore, forget, losses};
 use crate::domain::merge::{MergeChange, MergeEntry, MergeOutcome, MergeTarget, RocketRecord};
 use crate::domain::ranges::{Applied, ProcessedRange};
 use crate::domain::rocket::Rocket;
@@ -65,15 +64,18 @@ impl PostgresStore {
         now: Timestamp,
         dry_run: bool,
     ) -> Result<Vec<MergeOutcome>, StoreError> {
-        // A statement has each channel once, so a repeated one is for a later transaction.
-        let mut parts: BTreeMap<(usize, i16), BTreeMap<&Channel, usize>> = BTreeMap::new();
+        // A statement has each channel once, so a repeated one is for a later transaction. So are
+        // forgotten rockets, which other statements lock: a transaction locks rockets in the order
+        // of their channels, like every writer.
+        let mut parts: BTreeMap<(usize, bool, i16), BTreeMap<&Channel, usize>> = BTreeMap::new();
         let mut repetitions: HashMap<&Channel, usize> = HashMap::new();
         for (index, entry) in entries.iter().enumerate() {
             let channel = entry.channel();
             let repetition =
                 repetitions.entry(channel).and_modify(|count| *count += 1).or_default();
+            let is_forgotten = matches!(entry, MergeEntry::Forgotten(..));
             parts
-                .entry((*repetition, self.buckets.of(channel)))
+                .entry((*repetition, is_forgotten, self.buckets.of(channel)))
                 .or_default()
                 .insert(channel, index);
         }
@@ -87,7 +89,7 @@ impl PostgresStore {
                 })
                 .await?;
             }
-            for ((_, bucket), indexes) in parts {
+            for ((_, _, bucket), indexes) in parts {
                 // In the order of their channels, which is the order of the locks.
                 let part: Vec<&MergeEntry> =
                     indexes.values().map(|index| &entries[*index]).collect();
@@ -140,16 +142,13 @@ async fn merge_part(
 ) -> Result<Vec<MergeOutcome>, StoreError> {
     let channels: Vec<&str> = entries.iter().map(|entry| entry.channel().as_str()).collect();
     let forgotten = tombstones(connection, bucket, &channels).await?;
-    // Those that the target lacks are inserted; the others are locked. What was forgotten is not
-    // inserted.
-    let is_new = |entry: &&&MergeEntry| {
-        let target =
-            MergeTarget { record: None, forgotten_at: forgotten.get(entry.channel()).copied() };
-        matches!(target.merge(entry).0, MergeChange::Store(_))
+    let is_forgotten = |entry: &MergeEntry| {
+        let forgotten_at = forgotten.get(entry.channel()).copied();
+        MergeTarget { record: None, forgotten_at }.has_forgotten(entry)
     };
-    let totals: Vec<(&Channel, Applied, Timestamp)> = entries
-        .iter()
-        .filter(is_new)
+    // The rockets that the target lacks are inserted, and the others are locked.
+    let rockets = entries.iter().filter(|entry| !is_forgotten(entry));
+    let totals: Vec<(&Channel, Applied, Timestamp)> = rockets
         .filter_map(|entry| match entry {
             MergeEntry::Rocket(channel, record) => {
                 Some((channel, record.applied(), record.last_received))
@@ -171,13 +170,18 @@ async fn merge_part(
         sqlx::raw_sql(AssertSqlSafe(begin.into_sql())).fetch_all(&mut *connection).await?;
     let inserted: HashSet<String> =
         inserted.iter().map(|row| row.try_get(1)).collect::<Result<_, _>>()?;
-    let existing: Vec<&str> =
-        channels.iter().copied().filter(|channel| !inserted.contains(*channel)).collect();
+    let is_inserted = |entry: &MergeEntry| inserted.contains(entry.channel().as_str());
+    let existing = entries.iter().filter(|entry| !is_forgotten(entry) && !is_inserted(entry));
+    let existing: Vec<&str> = existing.map(|entry| entry.channel().as_str()).collect();
     let targets = targets(connection, bucket, &existing, "FOR UPDATE").await?;
     let mut outcomes = Vec::with_capacity(entries.len());
     let mut writes = Writes::default();
     for entry in entries {
-        let target = match inserted.contains(entry.channel().as_str()) {
+        if is_forgotten(entry) {
+            outcomes.push(MergeOutcome::default());
+            continue;
+        }
+        let target = match is_inserted(entry) {
             true => MergeTarget::default(),
             false => target_of(&targets, entry),
         };
@@ -258,9 +262,8 @@ impl Writes {
         sql.write_ranges(&written);
         sqlx::raw_sql(AssertSqlSafe(sql.into_sql())).execute(&mut *connection).await?;
         for (channel, old, record) in &self.stored {
-            for loss in merge::added_losses(old.as_ref(), record) {
-                insert_loss(connection, channel, bucket, &loss).await?;
-            }
+            let added = merge::added_losses(old.as_ref(), record);
+            losses::insert(connection, channel.as_str(), bucket, &added).await?;
         }
         let removed: Vec<&str> = self.removed.iter().map(Channel::as_str).collect();
         if !removed.is_empty() {
@@ -278,20 +281,6 @@ impl Writes {
         let changed = changed.chain(self.tombstones.iter().map(|(channel, _)| channel));
         mark_merged(connection, bucket, &changed.collect::<Vec<_>>(), now).await
     }
-}
-
-async fn insert_loss(
-    connection: &mut PgConnection,
-    channel: &Channel,
-    bucket: i16,
-    loss: &Loss,
-) -> Result<(), StoreError> {
-    let sql = "INSERT INTO losses (channel, bucket, first_msg, last_msg, reason, declared_at)
-               VALUES ($1, $2, $3, $4, $5, $6)";
-    let insert = sqlx::query(sql).bind(channel.as_str()).bind(bucket).bind(loss.first);
-    let insert = insert.bind(loss.last).bind(loss.reason.as_str()).bind(PgTime(loss.declared_at));
-    insert.execute(connection).await?;
-    Ok(())
 }
 
 /// How many rows one statement inserts: a statement has room for more placeholders.

@@ -51,8 +51,8 @@ fn some_gaps_sql(condition: &str, order: &str) -> String {
 }
 
 impl SqliteStore {
-    /// Reads a rocket up to this view, see [`rocket`]; none if it is unknown. If that takes too many
-    /// rows for a thread that serves others too, the result is [`TooManyRows`].
+    /// Reads a rocket up to this view, see [`rocket`]; none if it is unknown. If that takes too
+    /// many rows for a thread that serves others too, the result is [`TooManyRows`].
     pub(super) fn rocket_in_short(
         &self,
         channel: &Channel,

@@ -168,7 +168,7 @@ fn a_rocket_that_is_heard_of_meanwhile_is_kept(backend: Backend) {
     let old: Vec<Message> = all.iter().map(|name| message(&faster(name, 1, 1))).collect();
     store.writer().unwrap().commit(&old, now.minus(week)).unwrap();
     // Each does its first batch before the other does its second: however they are scheduled, some
-    // rockets are heard of, and some are forgotten.
+    // rockets get messages, and some are forgotten.
     let both_have_begun = Barrier::new(2);
     let forgotten = std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -18,6 +18,7 @@ conformance!(
     an_export_since_a_time_has_what_has_changed,
     a_merge_is_an_event_and_later_messages_count,
     what_is_no_export_is_refused,
+    messages_and_merges_of_the_same_rockets_wait_for_each_other,
 );
 
 const ROCKETS: u32 = 12;
@@ -281,4 +282,44 @@ fn what_is_no_export_is_refused(backend: Backend) {
     assert_eq!((&problem["rockets"], &problem["changed"]), (&json!(1), &json!(1)));
     assert_eq!(client.get("/rockets/b").status, 200);
     assert_eq!(client.get("/rockets/a").status, 404);
+}
+
+/// Both lock rockets in the order of their channels, also those that a merge only forgets.
+fn messages_and_merges_of_the_same_rockets_wait_for_each_other(backend: Backend) {
+    const ROUNDS: u32 = 40;
+    let channels: Vec<String> = (0..200).map(|rocket| format!("r{rocket:03}")).collect();
+    let (app, other) = (App::spawn(backend), App::spawn(Backend::SqliteMemory));
+    let mut other = other.client();
+    let messages = |number: u32| -> String {
+        channels.iter().map(|channel| faster(channel, number, 1).to_string() + "\n").collect()
+    };
+    other.post_lines(messages(1).as_bytes());
+    let sound = export(&mut other, "");
+    // The second half of the rockets, and then that the others were forgotten long ago.
+    let rockets: Vec<&str> = sound.lines().skip(1 + 100).collect();
+    let merged = |round: u32| -> String {
+        let forgotten = channels.iter().take(100).map(|channel| {
+            let at = format!("2001-01-01T00:00:{:02}Z", round % 60);
+            json!({ "forgotten": { "channel": channel, "forgottenAt": at } }).to_string()
+        });
+        let lines = sound.lines().take(1).map(str::to_owned);
+        let lines = lines.chain(rockets.iter().map(|line| (*line).to_owned())).chain(forgotten);
+        lines.map(|line| line + "\n").collect()
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut client = app.client();
+            for number in 2..2 + ROUNDS {
+                let counts = client.post_lines(messages(number).as_bytes()).json();
+                assert_eq!(counts["applied"], 200, "{counts}");
+            }
+        });
+        let mut client = app.client();
+        for round in 0..ROUNDS {
+            merge(&mut client, &merged(round));
+        }
+    });
+    let stats = app.client().get("/stats").json();
+    assert_eq!(stats["processed"], 200 * u64::from(ROUNDS) + 100, "{stats}");
+    is_sound(&app, backend);
 }

@@ -93,7 +93,8 @@ fn an_old_backup_is_restored_under_a_running_service() {
         .collect();
     ingest(&old, directory.path(), &messages[..300]);
     assert!(run(&["backup", &backup, "--database", &old]).status.success());
-    // The database is gone. A new one takes messages, some of them again, while the backup comes back.
+    // The database is gone. A new one takes messages, some of them again, while the backup is
+    // merged.
     let service = Service::start(&new);
     std::thread::scope(|scope| {
         let address = service.address;
