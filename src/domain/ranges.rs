@@ -158,7 +158,7 @@ struct Current {
 
 impl Joined {
     /// Every range that differs from the stored ones.
-    pub fn written(&self) -> impl Iterator<Item = &ProcessedRange> {
+    pub fn written(&self) -> impl DoubleEndedIterator<Item = &ProcessedRange> {
         self.grown.iter().chain(&self.added)
     }
 }

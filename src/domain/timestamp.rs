@@ -87,15 +87,17 @@ impl Timestamp {
             .and_then(|julian_day| Date::from_julian_day(julian_day).ok())
             .unwrap_or_else(|| unreachable!("a timestamp lies in the years 0001 to 9999"))
             .to_calendar_date();
-        let seconds = micros_of_day / MICROS_PER_SECOND;
+        // Less than 86,400 and 1,000,000.
+        let seconds = (micros_of_day / MICROS_PER_SECOND) as u32;
+        let micros = (micros_of_day % MICROS_PER_SECOND) as u32;
         let mut text = *b"YYYY-MM-DDTHH:MM:SS.ffffffZ";
-        write_digits(&mut text[0..4], i64::from(year));
-        write_digits(&mut text[5..7], i64::from(u8::from(month)));
-        write_digits(&mut text[8..10], i64::from(day));
+        write_digits(&mut text[0..4], year.unsigned_abs());
+        write_digits(&mut text[5..7], u8::from(month).into());
+        write_digits(&mut text[8..10], day.into());
         write_digits(&mut text[11..13], seconds / 3_600);
         write_digits(&mut text[14..16], seconds / 60 % 60);
         write_digits(&mut text[17..19], seconds % 60);
-        write_digits(&mut text[20..26], micros_of_day % MICROS_PER_SECOND);
+        write_digits(&mut text[20..26], micros);
         text
     }
 }
@@ -164,11 +166,10 @@ fn digits(text: &[u8]) -> Option<i64> {
     })
 }
 
-fn write_digits(field: &mut [u8], number: i64) {
+fn write_digits(field: &mut [u8], number: u32) {
     let mut rest = number;
     for byte in field.iter_mut().rev() {
-        *byte = b'0'
-            + u8::try_from(rest % 10).unwrap_or_else(|_| unreachable!("a digit is not negative"));
+        *byte = b'0' + (rest % 10) as u8;
         rest /= 10;
     }
 }

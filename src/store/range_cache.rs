@@ -126,12 +126,18 @@ impl<S> CachedRanges<S> {
                 self.ranges.remove(index);
             }
         }
-        for range in joined.written() {
+        // From the highest on, so that no range is inserted that others then displace.
+        for range in joined.written().rev() {
             match self.ranges.binary_search_by_key(&range.first, |range| range.first) {
                 Ok(index) => update(&mut self.ranges[index], range),
+                Err(0) if self.ranges.len() >= MAX_RANGES => {
+                    self.complete_from = self.complete_from.max(range.last + 1);
+                }
                 Err(index) => {
-                    // Most channels have one range. A vector would allocate memory for four.
-                    self.ranges.reserve_exact(1);
+                    if self.ranges.is_empty() {
+                        // Most channels have one range. A vector would allocate memory for four.
+                        self.ranges.reserve_exact(1);
+                    }
                     self.ranges.insert(index, range.detached());
                 }
             }
@@ -142,10 +148,8 @@ impl<S> CachedRanges<S> {
     /// Drops the lowest ranges if there are too many.
     fn trim(&mut self) {
         let excess = self.ranges.len().saturating_sub(MAX_RANGES);
-        if let Some(lowest) = self.ranges.get(excess).filter(|_| excess > 0) {
-            // The dropped ranges end at least two numbers lower, because ranges don't touch.
-            self.complete_from = self.complete_from.max(lowest.first - 1);
-            self.ranges.drain(..excess);
+        for dropped in self.ranges.drain(..excess) {
+            self.complete_from = self.complete_from.max(dropped.last + 1);
         }
     }
 }
@@ -225,9 +229,9 @@ mod tests {
         let numbers: Vec<i64> = (1..=40).map(|index| index * 3).collect();
         commit(&mut cached, &numbers);
         assert_eq!(cached.entries, 1 + MAX_RANGES);
-        // The lowest cached range is that of 27; ranges that touch 26 or end lower are not cached.
-        assert_eq!(near(&cached, &[27]), Some(vec![(27, 27)]));
-        assert_eq!(near(&cached, &[26]), None);
+        // The lowest cached range is that of 27. That of 24 is not cached, and touches 25.
+        assert_eq!(near(&cached, &[26]), Some(vec![(27, 27)]));
+        assert_eq!(near(&cached, &[25]), None);
         assert_eq!(near(&cached, &[121]), Some(vec![(120, 120)]));
     }
 

@@ -24,9 +24,8 @@ use crate::store::{StoreError, rows, upsert};
 fn upsert_rocket() -> String {
     format!(
         "INSERT INTO rockets (channel, speed, latest_update, last_received, processed,
-         complete_through, highest,
-                              type, latest_launch_msg, mission, latest_mission_msg,
-                              exploded_reason, latest_exploded_msg)
+                              complete_through, highest, type, latest_launch_msg, mission,
+                              latest_mission_msg, exploded_reason, latest_exploded_msg)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) {}",
         upsert::on_conflict("max", "excluded.last_received", true)
     )
@@ -36,7 +35,7 @@ fn upsert_rocket() -> String {
 fn upsert_rocket_speed() -> String {
     format!(
         "INSERT INTO rockets (channel, speed, latest_update, last_received, processed,
-         complete_through, highest)
+                              complete_through, highest)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) {}",
         upsert::on_conflict("max", "excluded.last_received", false)
     )
@@ -44,18 +43,17 @@ fn upsert_rocket_speed() -> String {
 
 pub(super) const ADD_RANGE: &str = "
     INSERT INTO processed_ranges (channel, first_msg, last_msg, speed_change, launch_msg,
-    launch_type, mission_msg,
-                                  mission, exploded_msg, exploded_reason, latest_time,
-                                  first_received, speed_blocks)
+                                  launch_type, mission_msg, mission, exploded_msg,
+                                  exploded_reason, latest_time, first_received, speed_blocks)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
 
 /// It has the parameters of [`ADD_RANGE`]. The row exists: the transaction has loaded or validated
 /// it.
 pub(super) const GROW_RANGE: &str = "
-    UPDATE processed_ranges SET last_msg = ?3, speed_change = ?4, launch_msg = ?5, launch_type =
-    ?6, mission_msg = ?7,
-                                mission = ?8, exploded_msg = ?9, exploded_reason = ?10,
-                                latest_time = ?11, first_received = ?12, speed_blocks = ?13
+    UPDATE processed_ranges SET last_msg = ?3, speed_change = ?4, launch_msg = ?5,
+                                launch_type = ?6, mission_msg = ?7, mission = ?8,
+                                exploded_msg = ?9, exploded_reason = ?10, latest_time = ?11,
+                                first_received = ?12, speed_blocks = ?13
     WHERE channel = ?1 AND first_msg = ?2";
 
 const DELETE_RANGE: &str = "DELETE FROM processed_ranges WHERE channel = ?1 AND first_msg = ?2";
