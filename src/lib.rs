@@ -27,7 +27,8 @@
 //! | [`service`] | starting and stopping the parts in the right order | what the parts do |
 //! | [`simulator`] | a fleet with a fold of its own, to compare with | the service's own fold |
 //! | [`resend`] | asks what a service lacks of a file, and sends it | arguments, printing |
-//! | [`exchange`] | exports, and merging them | formats, SQL, HTTP |
+//! | [`exchange`] | exports, merging them, and exchanging them with a service | formats, SQL |
+//! | [`client`] | requests to a running service | what they are for |
 //! | [`cli`] | arguments, output and exit statuses of each command | what the commands do |
 //! | [`encoding`], [`input`] | decoding of gzip and zstd; files | HTTP |
 //! | [`tokens`] | write and read tokens | HTTP |
@@ -45,6 +46,7 @@
 //! describes its own files.
 
 pub mod cli;
+pub mod client;
 pub mod domain;
 pub mod encoding;
 pub mod exchange;

@@ -1,6 +1,5 @@
 //! `export`: writes what another database merges.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,6 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::output::print_part;
+use super::output_file::OutputFile;
 use super::{DatabaseArgs, Failure};
 use crate::domain::timestamp::Timestamp;
 use crate::exchange::Exporter;
@@ -24,7 +24,7 @@ use crate::terminal::Escaped;
 /// Exit status: 0 if everything was written, 1 if not.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ExportArgs {
-    /// The file to write; standard output if it is left out or -
+    /// The file to write, which appears when it is complete; standard output if it is left out or -
     file: Option<PathBuf>,
 
     /// Export only rockets that have changed since then, like 2026-11-23T10:00:00Z
@@ -47,11 +47,11 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode, Failure> {
     match args.file.as_deref().filter(|file| *file != Path::new("-")) {
         Some(path) => {
             let failure = |error: io::Error| format!("{}: {error}", Escaped(path.display()));
-            let mut file = File::create(path).map_err(failure)?;
+            let mut file = OutputFile::create(path).map_err(failure)?;
             while let Some(lines) = exporter.next_text()? {
                 file.write_all(&lines).map_err(failure)?;
             }
-            file.sync_all().map_err(failure)?;
+            file.finish().map_err(failure)?;
         }
         None => {
             while let Some(lines) = exporter.next_text()? {

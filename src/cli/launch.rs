@@ -1,7 +1,6 @@
 //! `launch`: simulates a fleet, and acceptance-tests a running service.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -9,8 +8,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::output::{self, print_error, print_line};
+use super::output_file::OutputFile;
 use super::{Failure, TokenArgs};
-use crate::simulator::{Fleet, SendTotals, Sender, ServiceClient, base_url};
+use crate::client::base_url;
+use crate::simulator::{Fleet, SendTotals, Sender, SimulatorClient};
 use crate::tokens::Tokens;
 
 /// The maximum number of differing rockets that are printed.
@@ -122,7 +123,7 @@ pub(super) fn run(args: &LaunchArgs) -> Result<ExitCode, Failure> {
     let style = "{wide_bar} {pos} messages sent ({rate} a second, {eta} to go)";
     let progress = output::progress_bar(Some(expected_sends), style);
     actix_web::rt::System::new().block_on(async {
-        let client = ServiceClient::new(base, args.connections, write_token, read_token);
+        let client = SimulatorClient::new(base, args.connections, write_token, read_token);
         let bar = progress.clone();
         client.on_failure(move |failure| bar.suspend(|| print_error(&failure)));
         let sender = Sender::new(client, fleet, args.connections, args.message_delay, progress)?;
@@ -137,7 +138,7 @@ pub(super) fn run(args: &LaunchArgs) -> Result<ExitCode, Failure> {
 fn save(fleet: &Fleet, path: &Path) -> io::Result<()> {
     let all = Fleet { duplicate_percent: 0.0, lossy_percent: 0.0, ..*fleet };
     let channels: Vec<String> = (0..fleet.rockets).map(|rocket| fleet.channel(rocket)).collect();
-    let mut file = BufWriter::new(File::create(path)?);
+    let mut file = OutputFile::create(path)?;
     let mut line = Vec::new();
     for (rocket, number) in all.arrivals() {
         line.clear();
@@ -145,7 +146,7 @@ fn save(fleet: &Fleet, path: &Path) -> io::Result<()> {
         line.push(b'\n');
         file.write_all(&line)?;
     }
-    file.flush()
+    file.finish()
 }
 
 fn report(fleet: &Fleet, totals: &SendTotals, elapsed: Duration) -> Result<(), Failure> {

@@ -5,21 +5,18 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::process::ExitCode;
 
+use bytes::Bytes;
 use clap::Args;
 
 use super::output::{print_error, print_line};
 use super::{DatabaseArgs, Failure};
 use crate::domain::merge::MergeEntry;
-use crate::exchange::{ExportReader, Exporter, MAX_LINE_BYTES, MergeBatch, MergeReport};
+use crate::exchange::{ExportReader, Exporter, MergeBatch, MergeReport};
 use crate::input::{self, BytesRead, read_some};
 use crate::store::merge::ExportQuery;
-use crate::store::{Database, OpenOptions, Store};
+use crate::store::{Database, OpenOptions, Store, is_sqlite_file};
 use crate::terminal::Escaped;
 use crate::wire::export::ExportLine;
-use crate::wire::ndjson::{Line, LineCutter};
-
-/// How the first bytes of an SQLite file read.
-const SQLITE_MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// The size of a read.
 const BLOCK_BYTES: usize = 256 * 1024;
@@ -84,25 +81,17 @@ impl Source {
             return Ok(Self::Export(Box::new(stdin)));
         }
         let is_url = matches!(Database::parse(&args.source), Ok(Database::Postgres(_)));
-        if is_url || is_sqlite(path)? {
+        let failure = |error: io::Error| format!("{}: {error}", Escaped(path.display()));
+        if is_url || is_sqlite_file(path).map_err(failure)? {
             let database =
                 Database::parse(&args.source).map_err(|reason| format!("the SOURCE {reason}"))?;
             let options = OpenOptions { migrate: false, ..OpenOptions::default() };
             let store = Store::open(&database, &options)?;
             return Ok(Self::Database(Box::new(Exporter::new(store, ExportQuery::default()))));
         }
-        let file = File::open(path)?;
+        let file = File::open(path).map_err(failure)?;
         Ok(Self::Export(Box::new(input::decode(file, BytesRead::default())?)))
     }
-}
-
-/// Whether a file is an SQLite file.
-fn is_sqlite(path: &Path) -> Result<bool, Failure> {
-    let failure = |error: io::Error| format!("{}: {error}", Escaped(path.display()));
-    let mut magic = Vec::new();
-    let file = File::open(path).map_err(failure)?;
-    file.take(SQLITE_MAGIC.len() as u64).read_to_end(&mut magic).map_err(failure)?;
-    Ok(magic == SQLITE_MAGIC)
 }
 
 struct Merge {
@@ -126,44 +115,23 @@ impl Merge {
     }
 
     fn read_export(&mut self, mut input: Box<dyn Read>) -> Result<(), Failure> {
-        let mut cutter = LineCutter::new(MAX_LINE_BYTES);
         let mut block = vec![0; BLOCK_BYTES];
         loop {
             let read = read_some(&mut input, &mut block)?;
-            if read == 0 {
-                break;
-            }
-            self.read(&block[..read], &mut cutter)?;
-        }
-        let mut lines = Vec::new();
-        cutter.finish(&mut |line| lines.push(line));
-        self.take(lines)?;
-        match self.reader.header() {
-            Some(_) => Ok(()),
-            None => Err("the SOURCE is empty; an export has at least one line".into()),
-        }
-    }
-
-    fn read(&mut self, text: &[u8], cutter: &mut LineCutter) -> Result<(), Failure> {
-        let mut lines = Vec::new();
-        cutter.feed(&bytes::Bytes::copy_from_slice(text), &mut |line| lines.push(line));
-        self.take(lines)
-    }
-
-    fn take(&mut self, lines: Vec<Line>) -> Result<(), Failure> {
-        for Line { number, text } in lines {
-            let entry = text
-                .map_err(|error| error.to_string())
-                .and_then(|text| self.reader.entry(&text))
-                .map_err(|detail| {
-                    let detail = Escaped(detail);
-                    format!("line {number} of the export: {detail}; what is before it was merged")
-                })?;
-            if let Some(entry) = entry {
+            let part = (read > 0).then(|| Bytes::copy_from_slice(&block[..read]));
+            let mut entries = Vec::new();
+            let result = self.reader.read(part.as_ref(), &mut entries);
+            for entry in entries {
                 self.add(entry)?;
             }
+            result.map_err(|error| {
+                let error = Escaped(error);
+                format!("the SOURCE is not an export: {error}; what is before it was merged")
+            })?;
+            if part.is_none() {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     fn add(&mut self, entry: MergeEntry) -> Result<(), Failure> {

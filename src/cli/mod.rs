@@ -14,6 +14,7 @@ mod logging;
 mod merge;
 mod migrate;
 mod output;
+mod output_file;
 mod report;
 mod resend;
 mod serve;

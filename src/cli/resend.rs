@@ -11,9 +11,9 @@ use indicatif::ProgressBar;
 
 use super::output::{self, print_error, print_line};
 use super::{Failure, WriteTokenArgs};
+use crate::client::{ClientTokens, ServiceClient, base_url};
 use crate::input::InputFile;
-use crate::resend::{Progress, Resend, ResendReport, ResendStep, ServiceClient};
-use crate::simulator::base_url;
+use crate::resend::{Progress, Resend, ResendReport, ResendStep};
 use crate::terminal::Escaped;
 use crate::tokens::Tokens;
 use crate::wire::ndjson::BadLine;
@@ -54,12 +54,13 @@ pub(super) struct ResendArgs {
 pub(super) fn run(args: &ResendArgs) -> Result<ExitCode, Failure> {
     let base = base_url(&args.url)?;
     let file = InputFile::open(&args.file)?;
-    let write_token = args.token.write()?.as_ref().and_then(Tokens::first);
+    let write = args.token.write()?.as_ref().and_then(Tokens::first);
+    let tokens = ClientTokens { read: None, write };
     let printer = Arc::new(ProgressPrinter::new(file.bytes()));
     let started = Instant::now();
     let done = actix_web::rt::System::new().block_on(async {
         let progress: Arc<dyn Progress> = printer.clone();
-        let service = ServiceClient::new(base, write_token, Arc::clone(&progress));
+        let service = ServiceClient::new(base, tokens);
         Resend::new(file, service, progress, args.dry_run).run().await
     });
     printer.bar.finish_and_clear();

@@ -9,10 +9,10 @@ use super::merge::print_conflicts;
 use super::output::{print_error, print_line};
 use super::serve::stop_signal;
 use super::{DatabaseArgs, Failure, TokenArgs};
+use crate::client::{ClientTokens, ServiceClient, base_url};
 use crate::domain::query::SilentFor;
 use crate::exchange::MergeReport;
-use crate::exchange::sync::{Sync, SyncTokens};
-use crate::simulator::base_url;
+use crate::exchange::sync::Sync;
 use crate::tokens::Tokens;
 
 /// The pause before a failed exchange is repeated with --every. Each further one is twice as long,
@@ -62,13 +62,13 @@ pub(super) struct SyncArgs {
 
 pub(super) fn run(args: &SyncArgs) -> Result<ExitCode, Failure> {
     let base = base_url(&args.url)?;
-    let tokens = SyncTokens {
+    let tokens = ClientTokens {
         read: args.tokens.read()?.as_ref().and_then(Tokens::first),
         write: args.tokens.write()?.as_ref().and_then(Tokens::first),
     };
     let store = args.database.open(true)?;
     actix_web::rt::System::new().block_on(async {
-        let mut sync = Sync::new(base, tokens, store);
+        let mut sync = Sync::new(ServiceClient::new(base, tokens), store);
         match args.every {
             Some(interval) => repeat(&mut sync, args, interval.duration()).await,
             None => {

@@ -37,6 +37,25 @@ impl RocketRecord {
         }
     }
 
+    /// The record in parts with at most so many ranges and losses each. Merging all of them is
+    /// merging the record.
+    pub fn parts(self, max_size: usize) -> Vec<Self> {
+        let Self { last_received, ranges, losses } = &self;
+        if ranges.len().max(losses.len()) <= max_size {
+            return vec![self];
+        }
+        let part = |ranges: &[ProcessedRange], losses: &[Loss]| Self {
+            last_received: *last_received,
+            ranges: ranges.to_vec(),
+            losses: losses.to_vec(),
+        };
+        // All losses are below the last range.
+        let last = &ranges[ranges.len() - 1..];
+        let of_ranges = ranges.chunks(max_size).map(|ranges| part(ranges, &[]));
+        let of_losses = losses.chunks(max_size).map(|losses| part(last, losses));
+        of_ranges.chain(of_losses).collect()
+    }
+
     /// What the messages add that an earlier state of the record does not have.
     pub fn applied_since(&self, earlier: &Self) -> Applied {
         let (mut applied, earlier) = (self.applied(), earlier.applied());
@@ -475,6 +494,10 @@ mod tests {
         record
     }
 
+    fn loss(first: i64, last: i64, reason: &'static str) -> Loss {
+        Loss { first, last, reason: Text::new(reason).unwrap(), declared_at: time(0) }
+    }
+
     /// Some intervals of numbers, in a smaller or a larger space.
     fn numbers() -> impl Strategy<Value = BTreeSet<i64>> {
         let intervals = |max: i64| prop::collection::vec((1..max, 0..max / 3 + 1), 1..5);
@@ -547,6 +570,26 @@ mod tests {
         }
 
         #[test]
+        fn merging_all_parts_of_a_record_is_merging_the_record(
+            one in numbers(),
+            other in numbers(),
+            max_size in 1..4_usize,
+        ) {
+            let target = record(&one);
+            let mut source = record(&other);
+            let gaps = source.ranges.windows(2).map(|pair| (pair[0].last + 1, pair[1].first - 1));
+            source.losses = gaps.map(|(first, last)| loss(first, last, "R")).collect();
+            let parts = source.clone().parts(max_size);
+            for part in &parts {
+                prop_assert!(part.ranges.len() <= max_size && part.losses.len() <= max_size);
+                let highest_lost = part.losses.last().map_or(0, |loss| loss.last);
+                prop_assert!(part.ranges.last().is_some_and(|range| highest_lost < range.last));
+            }
+            let by_parts = parts.iter().fold(target.clone(), |all, part| merged(&all, part));
+            prop_assert_eq!(by_parts, merged(&target, &source));
+        }
+
+        #[test]
         fn different_contents_change_nothing_that_the_target_has(
             one in numbers(),
             other in numbers(),
@@ -612,12 +655,6 @@ mod tests {
 
     #[test]
     fn losses_are_united_and_the_targets_reasons_stay() {
-        let loss = |first, last, reason: &str| Loss {
-            first,
-            last,
-            reason: Text::new(reason).unwrap(),
-            declared_at: time(0),
-        };
         let mut target = of_numbers([1, 20]);
         let mut source = of_numbers([1, 30]);
         target.losses = vec![loss(3, 5, "here"), loss(8, 9, "here")];

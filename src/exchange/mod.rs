@@ -4,6 +4,7 @@ pub(crate) mod sync;
 
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -13,6 +14,7 @@ use crate::domain::timestamp::Timestamp;
 use crate::store::merge::ExportQuery;
 use crate::store::{Store, StoreError};
 use crate::wire::export::{ExportHeader, ExportLine};
+use crate::wire::ndjson::{Line, LineCutter};
 
 /// How much earlier than an export the next one begins. Messages have the time at which their
 /// transaction began, by the clock of their instance, so some become visible only after an export
@@ -27,8 +29,12 @@ const MAX_BATCH_RANGES: usize = 8_192;
 /// The maximum number of conflicts that a report lists.
 const MAX_CONFLICTS_LISTED: usize = 100;
 
-/// The longest line of an export that is read: a rocket with several 100,000 gaps.
-pub(crate) const MAX_LINE_BYTES: usize = 64 * 1024 * 1024;
+/// The maximum number of ranges, and of losses, in a line of an export that is written. A rocket
+/// with more has several lines.
+const MAX_LINE_RANGES: usize = 65_536;
+
+/// The longest line of an export that is read. Those that are written have less than half of it.
+const MAX_LINE_BYTES: usize = 64 * 1024 * 1024;
 
 /// Writes an export in parts, in constant memory.
 #[derive(Debug)]
@@ -62,13 +68,16 @@ impl Exporter {
             }
             ExportStep::Rockets(query) => {
                 let page = self.store.export(&query)?;
-                let rocket =
-                    |(channel, record)| ExportLine::Entry(MergeEntry::Rocket(channel, record));
+                let rockets = page.rockets.into_iter().flat_map(|(channel, record)| {
+                    let line =
+                        move |part| ExportLine::Entry(MergeEntry::Rocket(channel.clone(), part));
+                    record.parts(MAX_LINE_RANGES).into_iter().map(line)
+                });
                 let next = match page.next {
                     Some(after) => ExportStep::Rockets(ExportQuery { after: Some(after), ..query }),
                     None => ExportStep::Forgotten(query),
                 };
-                (page.rockets.into_iter().map(rocket).collect(), next)
+                (rockets.collect(), next)
             }
             ExportStep::Forgotten(query) => {
                 let tombstones = self.store.tombstones(query.since)?.into_iter();
@@ -193,16 +202,45 @@ impl MergeBatch {
     }
 }
 
-/// Reads the lines of an export.
-#[derive(Debug, Default)]
+/// Reads an export.
+#[derive(Debug)]
 pub(crate) struct ExportReader {
+    lines: LineCutter,
     header: Option<ExportHeader>,
 }
 
+impl Default for ExportReader {
+    fn default() -> Self {
+        Self { lines: LineCutter::new(MAX_LINE_BYTES), header: None }
+    }
+}
+
 impl ExportReader {
-    /// The entry of a line; none for the header. The error is the end of a sentence that begins
-    /// with the line's number.
-    pub(crate) fn entry(&mut self, line: &[u8]) -> Result<Option<MergeEntry>, String> {
+    /// Adds the entries whose lines end in the next part of the export; none is its end. If a line
+    /// is not that of an export, those before it are added. The error is the end of a sentence.
+    pub(crate) fn read(
+        &mut self,
+        part: Option<&Bytes>,
+        entries: &mut Vec<MergeEntry>,
+    ) -> Result<(), String> {
+        let mut lines = Vec::new();
+        match part {
+            Some(part) => self.lines.feed(part, &mut |line| lines.push(line)),
+            None => self.lines.finish(&mut |line| lines.push(line)),
+        }
+        for Line { number, text } in lines {
+            let entry = text.map_err(|error| error.to_string()).and_then(|text| self.entry(&text));
+            let entry = entry.map_err(|detail| format!("line {number}: {detail}"))?;
+            entries.extend(entry);
+        }
+        if part.is_none() && self.header.is_none() {
+            return Err("it is empty, and an export has at least one line".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The entry of a line; none for the header.
+    fn entry(&mut self, line: &[u8]) -> Result<Option<MergeEntry>, String> {
         match (ExportLine::parse(line)?, self.header) {
             (ExportLine::Header(header), None) => {
                 self.header = Some(header);
@@ -218,8 +256,8 @@ impl ExportReader {
         }
     }
 
-    /// The first line, once it was read.
-    pub(crate) fn header(&self) -> Option<ExportHeader> {
-        self.header
+    /// The header of an export that was read to its end.
+    pub(crate) fn header(&self) -> ExportHeader {
+        self.header.unwrap_or_else(|| unreachable!("an export without a header is not accepted"))
     }
 }

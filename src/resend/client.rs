@@ -1,24 +1,18 @@
 //! The requests of `resend`, which are sent again until they succeed.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use awc::http::{StatusCode, header};
 use bytes::Bytes;
-use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Progress;
+use crate::client::{RequestError, ServiceClient};
 use crate::domain::missing::{Missing, Question};
-use crate::terminal::Escaped;
-use crate::tokens::Token;
-use crate::wire::ndjson::LineCutter;
+use crate::wire::ndjson::{Line, LineCutter};
 
-/// How long the service may take until its response starts, and between its parts.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long requests are sent again without success.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 /// The first pause before a request is sent again. Each further one is twice as long.
@@ -29,19 +23,11 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 const MAX_QUESTION_BYTES: usize = 64 * 1024;
 /// The longest answer: 10,000 ranges, and the channel.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
-/// The largest response to messages.
-const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
-/// How much of the response to a request that failed is shown.
-const MAX_SHOWN_BYTES: usize = 1_024;
 
-/// A client of one service. Its errors are sentences for the user.
-pub struct ServiceClient {
-    client: awc::Client,
-    base: String,
-    write_token: Option<Token>,
+/// Repeats requests to a service. Its errors are sentences for the user.
+pub(super) struct RetryingClient {
+    service: ServiceClient,
     progress: Arc<dyn Progress>,
-    /// Whether the service has ever been reached.
-    was_reached: Cell<bool>,
 }
 
 /// What the service did with lines that were sent.
@@ -83,19 +69,6 @@ struct MissingAnswer {
     next_from: Option<u32>,
 }
 
-/// Why a request failed.
-enum RequestError {
-    /// It may succeed later.
-    Passing(String),
-    Permanent(String),
-}
-
-impl RequestError {
-    fn passing(error: impl std::fmt::Display) -> Self {
-        Self::Passing(error.to_string())
-    }
-}
-
 /// The pauses between the tries of a request.
 struct Retries {
     since: Option<Instant>,
@@ -108,11 +81,9 @@ impl Default for Retries {
     }
 }
 
-impl ServiceClient {
-    /// A client of the service at this base URL. It must be used inside an actix system.
-    pub fn new(base: String, write_token: Option<Token>, progress: Arc<dyn Progress>) -> Self {
-        let client = awc::Client::builder().disable_timeout().finish();
-        Self { client, base, write_token, progress, was_reached: Cell::new(false) }
+impl RetryingClient {
+    pub(super) fn new(service: ServiceClient, progress: Arc<dyn Progress>) -> Self {
+        Self { service, progress }
     }
 
     /// Asks all questions, in any order. `add` takes each answer, and returns the question with
@@ -152,10 +123,8 @@ impl ServiceClient {
             if answered > 0 {
                 retries = Retries::default();
             }
-            match asked {
-                Ok(()) if answered > 0 => {}
-                Ok(()) => return Err(self.unusable("/missing", "it has no answers")),
-                Err(error) => self.pause(&mut retries, "/missing", error).await?,
+            if let Err(error) = asked {
+                self.pause(&mut retries, error).await?;
             }
         }
         Ok(())
@@ -167,30 +136,27 @@ impl ServiceClient {
         body: Bytes,
         add: &mut impl FnMut(MissingAnswer) -> bool,
     ) -> Result<(), RequestError> {
-        let mut response = self.post("/missing", body).await?;
+        let mut response = self.service.post("/missing", body).await?;
         let mut cutter = LineCutter::new(MAX_ANSWER_BYTES);
-        loop {
-            let chunk = tokio::time::timeout(RESPONSE_TIMEOUT, response.next()).await;
-            let chunk = chunk.map_err(RequestError::passing)?;
-            let mut problem = None;
-            let mut each = |line: crate::wire::ndjson::Line| {
+        let (mut answers, mut is_answer) = (0, true);
+        while is_answer {
+            let part = response.next_part().await?;
+            let mut each = |line: Line| {
                 let answer = line.text.ok().and_then(|text| serde_json::from_slice(&text).ok());
-                if problem.is_none() && !answer.is_some_and(&mut *add) {
-                    problem = Some(self.unusable("/missing", "an answer is to no question"));
-                }
+                is_answer = is_answer && answer.is_some_and(&mut *add);
+                answers += 1;
             };
-            match &chunk {
-                Some(Ok(chunk)) => cutter.feed(chunk, &mut each),
-                Some(Err(error)) => return Err(RequestError::passing(error)),
+            match &part {
+                Some(part) => cutter.feed(part, &mut each),
                 None => cutter.finish(&mut each),
             }
-            if let Some(problem) = problem {
-                return Err(RequestError::Permanent(problem));
-            }
-            if chunk.is_none() {
-                return Ok(());
+            match part {
+                None if answers == 0 => return Err(response.unusable("it has no answers")),
+                None if is_answer => return Ok(()),
+                _ => {}
             }
         }
+        Err(response.unusable("an answer is to no question"))
     }
 
     /// Sends lines until the service has taken them. Returns its counts, and why it rejected lines.
@@ -201,87 +167,40 @@ impl ServiceClient {
                 Ok(SendResponse { counts, errors }) => {
                     return Ok((counts, errors.into_iter().map(|error| error.detail).collect()));
                 }
-                Err(error) => self.pause(&mut retries, "/messages", error).await?,
+                Err(error) => self.pause(&mut retries, error).await?,
             }
         }
     }
 
     async fn send_once(&self, lines: Bytes) -> Result<SendResponse, RequestError> {
-        let mut response = self.post("/messages", lines).await?;
-        let body =
-            tokio::time::timeout(RESPONSE_TIMEOUT, response.body().limit(MAX_RESPONSE_BYTES));
-        let body = body.await.map_err(RequestError::passing)?.map_err(RequestError::passing)?;
-        serde_json::from_slice(&body).map_err(|error| {
-            RequestError::Permanent(self.unusable("/messages", &error.to_string()))
-        })
-    }
-
-    /// Posts lines, and returns the response if it is 200.
-    async fn post(&self, path: &str, body: Bytes) -> Result<awc::ClientResponse, RequestError> {
-        let url = format!("{}{path}", self.base);
-        let mut request =
-            self.client.post(&url).insert_header((header::CONTENT_TYPE, "application/x-ndjson"));
-        if let Some(token) = &self.write_token {
-            request = request.bearer_auth(token.expose());
-        }
-        let response = tokio::time::timeout(RESPONSE_TIMEOUT, request.send_body(body)).await;
-        let mut response =
-            response.map_err(RequestError::passing)?.map_err(RequestError::passing)?;
-        self.was_reached.set(true);
-        let status = response.status();
-        if status == StatusCode::OK {
-            return Ok(response);
-        }
-        let body = response.body().limit(MAX_RESPONSE_BYTES);
-        let body = tokio::time::timeout(RESPONSE_TIMEOUT, body).await;
-        let body = body.ok().and_then(Result::ok).unwrap_or_default();
-        let shown = body.get(..body.len().min(MAX_SHOWN_BYTES)).unwrap_or_default();
-        let failure = format!("{status} {}", Escaped(String::from_utf8_lossy(shown)));
-        let may_pass = status.is_server_error()
-            || [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(&status);
-        Err(match may_pass {
-            true => RequestError::Passing(failure),
-            false => RequestError::Permanent(format!("{url}: {failure}")),
-        })
+        self.service.post("/messages", lines).await?.json().await
     }
 
     /// Waits before a request is sent again. Fails if that can't help, or didn't help for too long.
-    async fn pause(
-        &self,
-        retries: &mut Retries,
-        path: &str,
-        error: RequestError,
-    ) -> Result<(), String> {
-        let failure = match error {
-            RequestError::Permanent(failure) => return Err(failure),
-            RequestError::Passing(failure) => failure,
-        };
-        let base = &self.base;
-        if !self.was_reached.get() {
+    async fn pause(&self, retries: &mut Retries, error: RequestError) -> Result<(), String> {
+        if !error.may_pass() {
+            return Err(error.to_string());
+        }
+        if !self.service.was_reached() {
             return Err(format!(
-                "{base}: no service answers there: {failure}. Check the address, and that \
-                 rocket-monitor serve is running."
+                "{error}: no service answers there. Check the address, and that rocket-monitor \
+                 serve is running."
             ));
         }
         let since = *retries.since.get_or_insert_with(Instant::now);
         let seconds = RETRY_TIMEOUT.as_secs();
         if since.elapsed() > RETRY_TIMEOUT {
             return Err(format!(
-                "{base}{path}: no success after retrying for {seconds} seconds: {failure}. What \
-                 was sent is stored: repeat the command to send the rest."
+                "{error}; no success after retrying for {seconds} seconds. What was sent is \
+                 stored: repeat the command to send the rest."
             ));
         }
         if retries.pause == MIN_PAUSE {
-            self.progress
-                .failure(format!("{base}{path}: {failure}; retrying for up to {seconds} seconds"));
+            self.progress.failure(format!("{error}; retrying for up to {seconds} seconds"));
         }
         actix_web::rt::time::sleep(retries.pause).await;
         retries.pause = (retries.pause * 2).min(MAX_PAUSE);
         Ok(())
-    }
-
-    fn unusable(&self, path: &str, why: &str) -> String {
-        format!("{}{path}: the response is not what this version expects: {why}", self.base)
     }
 }
 

@@ -19,9 +19,11 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::mpsc;
 
-pub use client::{SendCounts, ServiceClient};
+use client::RetryingClient;
+pub use client::SendCounts;
 use plan::{FileChannels, ResendPlan};
 
+use crate::client::ServiceClient;
 use crate::domain::missing::Question;
 use crate::domain::text::Channel;
 use crate::input::InputFile;
@@ -93,7 +95,7 @@ pub struct ChannelReport {
 /// Sends a file of messages again. It must run inside an actix system.
 pub struct Resend {
     file: Arc<InputFile>,
-    service: ServiceClient,
+    service: RetryingClient,
     progress: Arc<dyn Progress>,
     /// Whether nothing is sent.
     is_dry: bool,
@@ -107,6 +109,7 @@ impl Resend {
         progress: Arc<dyn Progress>,
         is_dry: bool,
     ) -> Self {
+        let service = RetryingClient::new(service, Arc::clone(&progress));
         Self { file: Arc::new(file), service, progress, is_dry, report: ResendReport::default() }
     }
 

@@ -25,7 +25,7 @@ const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
 type ReportFailure = Box<dyn Fn(String)>;
 
 /// A client of one service. Its errors are sentences for the user.
-pub struct ServiceClient {
+pub struct SimulatorClient {
     client: awc::Client,
     base: String,
     write_token: Option<Token>,
@@ -58,8 +58,8 @@ impl std::fmt::Display for Response {
     }
 }
 
-impl ServiceClient {
-    /// A client of the service at this base URL (see [`base_url`](super::base_url)), with at most
+impl SimulatorClient {
+    /// A client of the service at this base URL (see [`base_url`](crate::client::base_url)), with at most
     /// this many connections. It must be created and used inside an actix system.
     pub fn new(
         base: String,

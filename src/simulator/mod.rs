@@ -7,10 +7,8 @@
 mod client;
 mod fleet;
 mod sender;
-mod url;
 mod verify;
 
-pub use client::ServiceClient;
+pub use client::SimulatorClient;
 pub use fleet::{Arrivals, ExpectedProgress, ExpectedRocket, Fleet};
 pub use sender::{SendTotals, Sender};
-pub use url::base_url;

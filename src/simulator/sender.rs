@@ -9,7 +9,7 @@ use futures_util::future::try_join_all;
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
 
-use super::client::ServiceClient;
+use super::client::SimulatorClient;
 use super::fleet::{Arrivals, Fleet};
 
 /// The number of significant digits of a latency.
@@ -17,7 +17,7 @@ const LATENCY_DIGITS: u8 = 3;
 
 /// Sends the messages of a fleet, and counts the responses.
 pub struct Sender {
-    pub(super) client: ServiceClient,
+    pub(super) client: SimulatorClient,
     pub(super) fleet: Fleet,
     channels: Vec<String>,
     connections: u16,
@@ -44,7 +44,7 @@ pub struct SendTotals {
 impl Sender {
     /// Sends nothing yet. The progress bar advances with each confirmed message.
     pub fn new(
-        client: ServiceClient,
+        client: SimulatorClient,
         fleet: Fleet,
         connections: u16,
         pause: Duration,

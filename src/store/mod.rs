@@ -46,7 +46,7 @@ use fault_injection::Failures;
 use merge::{ExportPage, ExportQuery};
 use postgres::{PostgresScan, PostgresStore, PostgresWatch, PostgresWriter};
 use report::{ReportQuery, ReportRows, Value};
-pub use sqlite::{Backup, BackupError};
+pub use sqlite::{Backup, BackupError, is_sqlite_file};
 use sqlite::{CoalescedReads, SqliteScan, SqliteStore, SqliteWatch, SqliteWriter};
 
 const MIB: u64 = 1024 * 1024;

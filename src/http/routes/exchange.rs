@@ -7,14 +7,13 @@ use futures_util::stream::{self, Stream};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::json;
-use crate::exchange::{ExportReader, Exporter, MAX_LINE_BYTES, MergeBatch, MergeReport};
+use crate::exchange::{ExportReader, Exporter, MergeBatch, MergeReport};
 use crate::http::extract::body::Body;
 use crate::http::extract::query;
 use crate::http::problem::Problem;
 use crate::http::state::State;
 use crate::store::StoreError;
 use crate::store::changes::ChangeHint;
-use crate::wire::ndjson::{Line, LineCutter};
 
 /// The maximum number of bytes that are passed to the connection at a time, which copies them.
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -22,8 +21,7 @@ const CHUNK_BYTES: usize = 32 * 1024;
 /// Export rockets for another database.
 ///
 /// The first line has `rocketMonitor`: the format, the time, and `through`, which is what to pass
-/// as
-/// `since` the next time. Each further line has a `rocket` with its processed ranges and losses, or
+/// as `since` the next time. Each further line has a `rocket` with its processed ranges and losses, or
 /// is about a rocket that was `forgotten` in the last 30 days. The size grows with the gaps, not
 /// with the messages. Each rocket is read from one snapshot.
 #[utoipa::path(
@@ -167,36 +165,24 @@ struct MergeStream<'s> {
 
 impl MergeStream<'_> {
     async fn read(&mut self, body: &mut Body) -> Result<(), Problem> {
-        let mut cutter = LineCutter::new(MAX_LINE_BYTES);
         loop {
             let chunk = body.next_chunk(None).await?;
-            let mut lines = Vec::new();
-            match &chunk {
-                Some(chunk) => cutter.feed(chunk, &mut |line| lines.push(line)),
-                None => cutter.finish(&mut |line| lines.push(line)),
+            let mut entries = Vec::new();
+            let result = self.reader.read(chunk.as_ref(), &mut entries);
+            for entry in entries {
+                self.batch.add(entry);
+                if self.batch.is_full() {
+                    self.flush().await?;
+                }
             }
-            for line in lines {
-                self.take(line).await?;
-            }
+            result.map_err(|error| {
+                let detail = format!("The body is not an export: {error}");
+                Problem::new(StatusCode::UNPROCESSABLE_ENTITY, &detail)
+            })?;
             if chunk.is_none() {
-                break;
+                return Ok(());
             }
         }
-        match self.reader.header() {
-            Some(_) => Ok(()),
-            None => Err(not_an_export("The body is empty; an export has at least one line.")),
-        }
-    }
-
-    async fn take(&mut self, Line { number, text }: Line) -> Result<(), Problem> {
-        let entry = text
-            .map_err(|error| error.to_string())
-            .and_then(|text| self.reader.entry(&text))
-            .map_err(|detail| not_an_export(&format!("Line {number}: {detail}")))?;
-        if let Some(entry) = entry {
-            self.batch.add(entry);
-        }
-        if self.batch.is_full() { self.flush().await } else { Ok(()) }
     }
 
     async fn flush(&mut self) -> Result<(), Problem> {
@@ -223,8 +209,4 @@ impl MergeStream<'_> {
         self.report = self.state.or_not_changed(merged)?;
         Ok(())
     }
-}
-
-fn not_an_export(detail: &str) -> Problem {
-    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
 }

@@ -1,7 +1,7 @@
 //! Copies the file while other connections write to it.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -70,9 +70,6 @@ pub enum BackupError {
 
 /// The files that belong to a database, besides the main file.
 const SIBLINGS: [&str; 3] = [files::LOG, files::INDEX, "-journal"];
-
-/// How the file of a database begins (<https://www.sqlite.org/fileformat.html>).
-const HEADER: &[u8] = b"SQLite format 3\0";
 
 impl SqliteStore {
     /// Copies the database to a file, from one snapshot. The copy is audited and synced before it
@@ -147,9 +144,7 @@ fn is_part_of(target: &Path, database: &Path) -> bool {
 
 /// Whether SQLite would open a file as a database, sound or damaged.
 fn is_database(path: &Path) -> io::Result<bool> {
-    let mut start = Vec::with_capacity(HEADER.len());
-    File::open(path)?.take(HEADER.len() as u64).read_to_end(&mut start)?;
-    Ok(start.is_empty() || start == HEADER)
+    Ok(fs::metadata(path)?.len() == 0 || files::is_sqlite_file(path)?)
 }
 
 /// Locks the database that the copy replaces. A process that has it open would continue to write to

@@ -5,8 +5,8 @@
 //! whatever the path names now. A message would be acknowledged that is in a file without a name.
 //! So every commit compares the files that the paths name with the open files (a microsecond each).
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -24,6 +24,16 @@ pub(super) const OWNER_ONLY: u32 = 0o600;
 /// The endings of the log's name and its index's name, after the database's name.
 pub(super) const LOG: &str = "-wal";
 pub(super) const INDEX: &str = "-shm";
+
+/// How the file of a database begins (<https://www.sqlite.org/fileformat.html>).
+const MAGIC: &[u8] = b"SQLite format 3\0";
+
+/// Whether a file is a database, sound or damaged. An empty one is not, but SQLite would open it.
+pub fn is_sqlite_file(path: &Path) -> io::Result<bool> {
+    let mut start = Vec::with_capacity(MAGIC.len());
+    File::open(path)?.take(MAGIC.len() as u64).read_to_end(&mut start)?;
+    Ok(start == MAGIC)
+}
 
 /// The database's sibling file with this ending.
 pub(super) fn sibling(database: &Path, ending: &str) -> PathBuf {

@@ -44,7 +44,7 @@ use checkpoints::Checkpoints;
 pub use coalesced_reads::CoalescedReads;
 use commits::Version;
 use database_file::{DatabaseFile, WriterConnection};
-pub use files::FileChange;
+pub use files::{FileChange, is_sqlite_file};
 pub use write::SqliteWriter;
 
 /// How long a write waits for another process's write lock.

@@ -79,8 +79,34 @@ fn conflicts_and_what_is_no_source_are_failures() {
         let refused = merge(source);
         assert_eq!(refused.status.code(), Some(1), "{source}: {refused:?}");
     }
-    assert!(stderr(&merge(&text)).contains("line 1 of the export: "));
+    assert!(stderr(&merge(&text)).contains("not an export: line 1: "));
     assert!(stderr(&merge(&path("nothing"))).contains("nothing: "));
+}
+
+#[test]
+fn an_export_appears_when_it_is_complete_and_replaces_no_database() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (database, file) = (path("rockets.db"), path("export.ndjson"));
+    ingest(&database, directory.path(), &[launched("a", 1)]);
+    let export = |file: &str| run(&["export", file, "--database", &database]);
+    let refused = export(&database);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(stderr(&refused).contains("rockets.db: is a database; give another name"));
+    assert!(export(&file).status.success());
+    let exported = fs::read_to_string(&file).unwrap();
+    assert_eq!(exported.lines().count(), 2);
+    let pipe = export("/dev/stdout");
+    assert_eq!(stdout(&pipe).lines().nth(1), exported.lines().nth(1), "{pipe:?}");
+    // The export fails after its first line. What was there stays, and nothing is left beside it.
+    let files = || fs::read_dir(directory.path()).unwrap().count();
+    let before = files();
+    testkit::sqlite::sql(Path::new(&database), "DELETE FROM processed_ranges");
+    let broken = export(&file);
+    assert_eq!(broken.status.code(), Some(1), "{broken:?}");
+    assert_eq!((fs::read_to_string(&file).unwrap(), files()), (exported, before));
+    let broken = export(&path("new.ndjson"));
+    assert_eq!((broken.status.code(), files()), (Some(1), before), "{broken:?}");
 }
 
 #[test]
