@@ -39,18 +39,18 @@ fn sent(index: u32) -> Sent {
 }
 
 /// A database that outlives the services on it.
-enum Place {
+pub(super) enum Place {
     File { path: PathBuf, _directory: tempfile::TempDir },
     Postgres(postgres::TestDatabase),
 }
 
 impl Place {
-    fn file() -> Self {
+    pub(super) fn file() -> Self {
         let directory = tempfile::tempdir().unwrap();
         Self::File { path: directory.path().join("rockets.db"), _directory: directory }
     }
 
-    fn argument(&self) -> &str {
+    pub(super) fn argument(&self) -> &str {
         match self {
             Self::File { path, .. } => path.to_str().unwrap(),
             Self::Postgres(database) => &database.url,
@@ -58,13 +58,13 @@ impl Place {
     }
 
     /// Waits until everything that a killed service had started has ended.
-    fn settle(&self) {
+    pub(super) fn settle(&self) {
         if let Self::Postgres(database) = self {
             eventually("the server has noticed", || !database.is_used());
         }
     }
 
-    fn ranges(&self) -> Vec<(String, u64, u64)> {
+    pub(super) fn ranges(&self) -> Vec<(String, u64, u64)> {
         self.ranges_of("SELECT channel, first_msg, last_msg FROM processed_ranges")
     }
 
@@ -94,7 +94,7 @@ impl Place {
     }
 
     /// The processed messages, from the database.
-    fn processed(&self) -> BTreeSet<(String, u32)> {
+    pub(super) fn processed(&self) -> BTreeSet<(String, u32)> {
         let mut processed = BTreeSet::new();
         for (channel, first, last) in self.ranges() {
             for number in first..=last {

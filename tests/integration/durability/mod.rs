@@ -3,6 +3,7 @@
 mod crash;
 mod disks;
 mod failures;
+mod merge_crash;
 mod outages;
 mod panics;
 mod termination;
