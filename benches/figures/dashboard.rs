@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use crate::growth::{FLEET, ingest, scattered};
 use crate::input::{get_request, post_request};
 use crate::measure::{drive_for, drive_over, latencies, percentile, runtime};
-use crate::servers::{Server, program};
+use crate::servers::{Server, peak_kib, program};
 
 const SIZES: [u32; 5] = [1_000, 10_000, 100_000, 300_000, 1_000_000];
 /// How often each run without and with a dashboard is made. The median pair counts.
@@ -244,6 +244,6 @@ fn in_a_fleet(table: &mut Table, directory: &Path, rockets: u32) {
     });
     table.add(
         "memory of the service, the most that was resident",
-        format!("{} MiB", server.peak_kib() / 1_024),
+        format!("{} MiB", peak_kib(&server.child).unwrap() / 1_024),
     );
 }

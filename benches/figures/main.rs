@@ -20,6 +20,7 @@ mod events;
 mod growth;
 mod input;
 mod measure;
+mod merging;
 mod reads;
 mod scale;
 mod servers;
@@ -44,7 +45,7 @@ fn main() {
     }
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let figures: [(&str, Figure); 16] = [
+    let figures: [(&str, Figure); 17] = [
         ("post", writes::post),
         ("few", writes::few_connections),
         ("latency", writes::latency),
@@ -57,6 +58,7 @@ fn main() {
         ("pages", reads::pages),
         ("beside", reads::beside_ingestion),
         ("events", events::cost),
+        ("merge", merging::merging),
         ("postgres", shared::on_postgres),
         ("dashboard", dashboard::growth),
         ("cluster", cluster::on_a_cluster),

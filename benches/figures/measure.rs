@@ -41,7 +41,8 @@ pub fn row(what: &str, pairs: &[(f64, f64, f64)]) -> String {
     let (lowest, highest) = (pairs[0].0, pairs[pairs.len() - 1].0);
     format!(
         "| {what} | {median:.3} | {lowest:.3} to {highest:.3} | {measured:.0}/s over \
-         {yardstick:.0}/s, {PAIRS} pairs |\n"
+         {yardstick:.0}/s, {} pairs |\n",
+        pairs.len()
     )
 }
 
@@ -52,7 +53,8 @@ pub fn times_row(what: &str, pairs: &[(f64, f64, f64)]) -> String {
     let (measured, yardstick) = (measured * 1e6, yardstick * 1e6);
     format!(
         "| {what} | {median:.2} | {lowest:.2} to {highest:.2} | {measured:.0} µs over \
-         {yardstick:.0} µs, {PAIRS} pairs |\n"
+         {yardstick:.0} µs, {} pairs |\n",
+        pairs.len()
     )
 }
 

@@ -9,7 +9,7 @@ use rocket_monitor::simulator::Fleet;
 
 use crate::input::{get_request, post_requests, write_file};
 use crate::measure::{REQUESTS, drive, drive_over, pairs, row, times_row};
-use crate::servers::Server;
+use crate::servers::{Server, peak_kib};
 use crate::writes::ingest_file;
 
 const MILLION: u32 = 1_000_000;
@@ -78,7 +78,7 @@ pub fn million(directory: &Path) -> String {
         "the same, while somebody reads a page of each twice a second",
         &pairs(|measured| post(measured, true)),
     );
-    let peak = servers[0].peak_kib();
+    let peak = peak_kib(&servers[0].child).unwrap();
     table += &format!(
         "| memory with 1,000,000 rockets, after these | {peak} kB | \
          | the most that was resident |\n"

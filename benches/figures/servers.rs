@@ -85,14 +85,14 @@ impl Server {
     }
 }
 
-impl Server {
-    /// The most memory that was resident, in KiB.
-    pub fn peak_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        peak.trim().trim_end_matches(" kB").parse().unwrap()
-    }
+/// The most memory of a process that was resident, in KiB; none if it has ended.
+pub fn peak_kib(child: &Child) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(peak.trim().trim_end_matches(" kB").parse().unwrap())
+}
 
+impl Server {
     /// Stops it cleanly.
     pub fn terminate(mut self) {
         let pid = self.child.id().to_string();
