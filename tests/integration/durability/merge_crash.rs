@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -58,7 +59,7 @@ fn crash(target: &Place, export: &Path, wanted: u64, by_service: bool) {
         });
     } else {
         let arguments = ["merge", export.to_str().unwrap(), "--database", target.argument()];
-        let mut merge = program(&arguments).spawn().unwrap();
+        let mut merge = program(&arguments).stdout(Stdio::null()).spawn().unwrap();
         eventually("enough is merged", || processed(target) >= wanted);
         merge.kill().unwrap();
         merge.wait().unwrap();
