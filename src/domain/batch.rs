@@ -1,7 +1,7 @@
 //! Messages that are committed together, grouped by channel.
 //!
 //! A store goes through the groups in order. For each one it loads the ranges in the group's
-//! windows, lets [`Group::join`] separate new messages from duplicates, and writes the result.
+//! windows that it needs, lets [`Group::join`] separate new messages from duplicates, and writes the result.
 
 use std::collections::HashMap;
 
@@ -69,8 +69,8 @@ struct MessagePosition {
     index: usize,
 }
 
-/// An interval of new message numbers. Joining them needs every stored range that overlaps or
-/// touches `first..=last`.
+/// An interval of new message numbers. The stored ranges that they need overlap or touch
+/// `first..=last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// The lowest new number.
@@ -107,22 +107,21 @@ impl<'m> Group<'m> {
         })
     }
 
-    /// The ranges that overlap or touch the windows. Both are in ascending order.
-    pub fn near(&self, ranges: &[ProcessedRange]) -> Vec<ProcessedRange> {
-        let mut near = Vec::new();
-        let mut rest = ranges;
-        for window in self.windows() {
-            (_, rest) = rest.split_at(rest.partition_point(|range| range.last < window.first - 1));
-            let (in_window, above) =
-                rest.split_at(rest.partition_point(|range| range.first <= window.last + 1));
-            near.extend_from_slice(in_window);
-            rest = above;
-        }
-        near
+    /// Whether joining the messages needs a stored range with these ends, both inclusive: it has, or
+    /// touches, one of their numbers.
+    pub fn needs(&self, first: i64, last: i64) -> bool {
+        let index = self.order.partition_point(|position| position.number.get() < first - 1);
+        self.order.get(index).is_some_and(|position| position.number.get() <= last + 1)
     }
 
-    /// Joins the messages, received at this time, to the stored ranges of all windows (each range
-    /// once, in ascending order), and stores each message's outcome at its index in the batch.
+    /// The ranges that joining the messages needs.
+    pub fn near(&self, ranges: &[ProcessedRange]) -> Vec<ProcessedRange> {
+        ranges.iter().filter(|range| self.needs(range.first, range.last)).cloned().collect()
+    }
+
+    /// Joins the messages, received at this time, to the stored ranges that they need (each range
+    /// once, in ascending order, and any others), and stores each message's outcome at its index in
+    /// the batch.
     pub fn join(
         &self,
         stored: Vec<ProcessedRange>,
@@ -230,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn only_ranges_that_overlap_or_touch_a_window_are_near() {
+    fn only_ranges_that_have_or_touch_a_number_are_near() {
         let stored =
             [2, 4, 8, 10, 500].map(|number| ProcessedRange::of(&messages(&[number])[0], time(0)));
         let new = messages(&[6, 501]);
@@ -239,5 +238,9 @@ mod tests {
         let new = messages(&[5, 9]);
         let near = Batch::new(&new).groups()[0].near(&stored);
         assert_eq!(near.iter().map(|range| range.first).collect::<Vec<_>>(), [4, 8, 10]);
+        // 4 is between two numbers of a window, and touches neither.
+        let new = messages(&[2, 7]);
+        let near = Batch::new(&new).groups()[0].near(&stored);
+        assert_eq!(near.iter().map(|range| range.first).collect::<Vec<_>>(), [2, 8]);
     }
 }

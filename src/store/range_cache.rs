@@ -90,8 +90,7 @@ pub(super) struct CachedChannel<'k, S> {
 }
 
 impl<S> CachedChannel<'_, S> {
-    /// The ranges that overlap or touch the group's windows, in ascending order; none if not all of
-    /// them are cached.
+    /// The ranges that the group needs, in ascending order; none if not all of them are cached.
     pub(super) fn near(&self, group: &Group<'_>) -> Option<Vec<ProcessedRange>> {
         self.cached.near(group)
     }

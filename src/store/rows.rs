@@ -98,12 +98,17 @@ pub(super) fn range(row: &impl Cells, index: usize) -> Result<ProcessedRange, St
     Ok(range_and_blocks(row, index)?.0)
 }
 
+/// The first and the last number of the range that [`range`] reads.
+pub(super) fn range_ends(row: &impl Cells, index: usize) -> Result<(i64, i64), StoreError> {
+    Ok((integer(row, index)?, integer(row, index + 1)?))
+}
+
 /// Like [`range`], but also returns why blocks were left out.
 pub(super) fn range_and_blocks(
     row: &impl Cells,
     index: usize,
 ) -> Result<(ProcessedRange, Option<BlocksError>), StoreError> {
-    let (first, last) = (integer(row, index)?, integer(row, index + 1)?);
+    let (first, last) = range_ends(row, index)?;
     let speed_change = integer(row, index + 2)?;
     let blocks = row
         .bytes(index + 11)?

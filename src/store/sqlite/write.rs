@@ -259,11 +259,11 @@ impl<'t> BatchStatements<'t> {
         Ok(joined.applied)
     }
 
-    /// The ranges that overlap or touch the group's windows, in ascending order.
+    /// The ranges that the group needs, in ascending order.
     fn load(&mut self, group: &Group<'_>) -> Result<Vec<ProcessedRange>, StoreError> {
         let mut stored = Vec::new();
         for window in group.windows() {
-            self.load_window(group.channel(), window, &mut stored)?;
+            self.load_window(group, window, &mut stored)?;
         }
         Ok(stored)
     }
@@ -285,19 +285,23 @@ impl<'t> BatchStatements<'t> {
     /// Appends the ranges of one window, except those that the previous window has loaded.
     fn load_window(
         &mut self,
-        channel: &Channel,
+        group: &Group<'_>,
         window: Window,
         stored: &mut Vec<ProcessedRange>,
     ) -> Result<(), StoreError> {
         let loaded = stored.len();
         let loaded_through = stored.last().map_or(0, |range| range.last);
-        let mut found = self.load_ranges.query(params![channel.as_str(), window.last + 1])?;
+        let channel = group.channel().as_str();
+        let mut found = self.load_ranges.query(params![channel, window.last + 1])?;
         while let Some(row) = found.next()? {
-            let range = rows::range(row, 0)?;
-            if range.last < window.first - 1 || range.last <= loaded_through {
+            let (first, last) = rows::range_ends(row, 0)?;
+            if last < window.first - 1 || last <= loaded_through {
                 break;
             }
-            stored.push(range);
+            // Most ranges between distant numbers are not, and decoding them takes time.
+            if group.needs(first, last) {
+                stored.push(rows::range(row, 0)?);
+            }
         }
         stored[loaded..].reverse();
         Ok(())
