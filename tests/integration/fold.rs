@@ -33,15 +33,21 @@ impl Model {
         for group in Batch::new(messages).groups() {
             let channel = group.channel().to_string();
             let stored = self.ranges.entry(channel.clone()).or_default();
-            let windows: Vec<_> = group.windows().collect();
-            let near = |range: &&ProcessedRange| {
-                windows
-                    .iter()
-                    .any(|window| range.first <= window.last + 1 && range.last >= window.first - 1)
+            let numbers: Vec<i64> = messages
+                .iter()
+                .filter(|message| message.channel == *group.channel())
+                .map(|message| message.number.get())
+                .collect();
+            // The ranges that have one of the numbers, or touch it. All are in a window.
+            let is_near = |range: &&ProcessedRange| {
+                numbers.iter().any(|number| (range.first - 1..=range.last + 1).contains(number))
             };
             let all: Vec<_> = stored.values().cloned().collect();
-            let near: Vec<_> = all.iter().filter(near).cloned().collect();
+            let near: Vec<_> = all.iter().filter(is_near).cloned().collect();
             assert_eq!(group.near(&all), near);
+            assert!(near.iter().all(|range| group.windows().any(|window| {
+                range.first <= window.last + 1 && range.last >= window.first - 1
+            })));
             let joined = group.join(near, Timestamp::FIRST, &mut outcomes);
             for first in joined.removed {
                 assert!(stored.remove(&first).is_some(), "{first} was not there to remove");

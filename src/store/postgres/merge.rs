@@ -1,6 +1,7 @@
 //! Exporting rockets, and merging what other databases have exported.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Duration;
 
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
@@ -20,27 +21,39 @@ use crate::store::changes::ChangeHint;
 use crate::store::merge::{self, ExportPage, ExportQuery};
 use crate::store::rows::{self, LOSS_COLUMNS, ROCKET_COLUMNS};
 
+/// How long reading or merging a part of the rockets may take. One with a million gaps takes some
+/// seconds.
+const PART_TIMEOUT: Duration = Duration::from_secs(60);
+
 impl PostgresStore {
     /// See [`Store::export`](crate::store::Store::export).
     pub fn export(&self, query: &ExportQuery) -> Result<ExportPage, StoreError> {
-        self.wait(WorkKind::Bounded, async |connection| {
-            let mut snapshot = connection.begin_with(SNAPSHOT).await?;
-            let sql = merge::export_sql("$3::timestamptz", "AND other.bucket = rockets.bucket");
-            let found = sqlx::query(AssertSqlSafe(sql))
-                .bind(query.after.as_ref().map_or("", Channel::as_str))
-                .bind(&query.channel_prefix)
-                .bind(query.since.map(PgTime))
-                .fetch_all(&mut *snapshot)
-                .await?;
-            let rockets = found.iter().map(rows::rocket).collect::<Result<Vec<_>, _>>()?;
-            let (rockets, next) = merge::export_page(rockets, query);
-            let buckets: BTreeSet<i16> =
-                rockets.iter().map(|rocket| self.buckets.of(&rocket.channel)).collect();
-            let buckets: Vec<i16> = buckets.into_iter().collect();
-            let rockets = records(&mut snapshot, &buckets, rockets).await?;
-            snapshot.commit().await?;
-            Ok(ExportPage { rockets, next })
+        self.wait(WorkKind::Long, async |connection| {
+            session::within(PART_TIMEOUT, self.export_page(connection, query)).await
         })
+    }
+
+    async fn export_page(
+        &self,
+        connection: &mut PgConnection,
+        query: &ExportQuery,
+    ) -> Result<ExportPage, StoreError> {
+        let mut snapshot = connection.begin_with(SNAPSHOT).await?;
+        let sql = merge::export_sql("$3::timestamptz", "AND other.bucket = rockets.bucket");
+        let found = sqlx::query(AssertSqlSafe(sql))
+            .bind(query.after.as_ref().map_or("", Channel::as_str))
+            .bind(&query.channel_prefix)
+            .bind(query.since.map(PgTime))
+            .fetch_all(&mut *snapshot)
+            .await?;
+        let rockets = found.iter().map(rows::rocket).collect::<Result<Vec<_>, _>>()?;
+        let (rockets, next) = merge::export_page(rockets, query);
+        let buckets: BTreeSet<i16> =
+            rockets.iter().map(|rocket| self.buckets.of(&rocket.channel)).collect();
+        let buckets: Vec<i16> = buckets.into_iter().collect();
+        let rockets = records(&mut snapshot, &buckets, rockets).await?;
+        snapshot.commit().await?;
+        Ok(ExportPage { rockets, next })
     }
 
     /// See [`Store::tombstones`](crate::store::Store::tombstones).
@@ -48,11 +61,13 @@ impl PostgresStore {
         &self,
         since: Option<Timestamp>,
     ) -> Result<Vec<(Channel, Timestamp)>, StoreError> {
-        self.wait(WorkKind::Bounded, async |connection| {
+        self.wait(WorkKind::Long, async |connection| {
             let sql =
                 merge::tombstones_sql("$1::timestamptz", "AND merged.bucket = forgotten.bucket");
             let found = sqlx::query(AssertSqlSafe(sql)).bind(since.map(PgTime));
-            let found = found.fetch_all(connection).await?;
+            let found =
+                session::within(PART_TIMEOUT, async { Ok(found.fetch_all(connection).await?) });
+            let found = found.await?;
             found.iter().map(|row| Ok((rows::channel(row, 0)?, rows::time(row, 1)?))).collect()
         })
     }
@@ -80,10 +95,10 @@ impl PostgresStore {
                 .insert(channel, index);
         }
         let mut outcomes = vec![MergeOutcome::default(); entries.len()];
-        self.wait(WorkKind::Bounded, async |connection| {
+        self.wait(WorkKind::Long, async |connection| {
             if !dry_run {
                 let set_up = statements::set_up(self.buckets.are_several());
-                session::within(self.url.patience(), async {
+                session::within(PART_TIMEOUT, async {
                     sqlx::raw_sql(AssertSqlSafe(set_up)).execute(&mut *connection).await?;
                     Ok(())
                 })
@@ -99,7 +114,7 @@ impl PostgresStore {
                         false => merge_part(connection, bucket, &part, now).await,
                     }
                 };
-                let merged = session::within(self.url.patience(), merged).await?;
+                let merged = session::within(PART_TIMEOUT, merged).await?;
                 for (index, outcome) in indexes.into_values().zip(merged) {
                     outcomes[index] = outcome;
                 }
