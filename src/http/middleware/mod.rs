@@ -5,6 +5,7 @@
 //! handlers: access control, the budget for large responses, metrics, and common headers.
 
 pub(super) mod auth;
+mod compression;
 pub(super) mod connection;
 mod framing;
 pub(super) mod origin;
@@ -19,7 +20,7 @@ use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
-use actix_web::http::header::HeaderValue;
+use actix_web::http::header::{ContentEncoding, HeaderValue};
 use actix_web::{Either, Error, HttpMessage, ResponseError, web};
 
 use futures_util::FutureExt;
@@ -57,6 +58,7 @@ impl Middleware {
         let (started, in_progress) = (Instant::now(), RequestInProgress::begin(&request));
         let (response_budget, metrics) = (self.response_budget.clone(), self.metrics.clone());
         let id = request_id::choose(&self.ids, &request);
+        let encoding = compression::preferred(&request);
         let allowed = auth::authorize(&self.access, &request, &self.listening);
         let response = match allowed {
             Ok(()) => Either::Left(service.call(request)),
@@ -74,9 +76,13 @@ impl Middleware {
                     request.into_response(problem.error_response())
                 }
             };
-            let response = response_budget
-                .reserve(response)
-                .map_body(|_, body| RequestInProgress::until_end(in_progress, body));
+            let mut response = response_budget.reserve(response);
+            if encoding != ContentEncoding::Identity && compression::is_worthwhile(&response) {
+                let compressed = compression::compress(encoding, response).await;
+                response = response_budget.reserve(compressed);
+            }
+            let response =
+                response.map_body(|_, body| RequestInProgress::until_end(in_progress, body));
             record(&metrics, &response, started);
             Ok(request_id::add(
                 id,

@@ -1,14 +1,16 @@
 //! Compressed bodies: every bound holds for what they decode to.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use testkit::app::{App, Backend};
 use testkit::client::{Answer, Client};
 use testkit::conformance;
 use testkit::message::{faster, launched};
+use testkit::wait::DEADLINE;
 
 conformance!(
     messages_may_be_compressed,
@@ -16,6 +18,7 @@ conformance!(
     what_is_truncated_or_damaged_is_told_so,
     bounds_hold_after_decoding,
     other_encodings_are_rejected,
+    responses_are_compressed_for_those_who_accept_it,
 );
 
 const NDJSON: (&str, &str) = ("Content-Type", "application/x-ndjson");
@@ -171,4 +174,68 @@ fn other_encodings_are_rejected(backend: Backend) {
     }
     let twice = [("Content-Encoding", "gzip"), ("Content-Encoding", "zstd")];
     client.request("POST", "/messages", &twice, message.as_bytes()).unwrap().problem(415);
+}
+
+fn decode(answer: &Answer) -> Vec<u8> {
+    let mut text = Vec::new();
+    match answer.header("content-encoding") {
+        None => text.clone_from(&answer.body),
+        Some("gzip") => _ = GzDecoder::new(&answer.body[..]).read_to_end(&mut text).unwrap(),
+        Some("zstd") => text = zstd::stream::decode_all(&answer.body[..]).unwrap(),
+        Some(other) => unreachable!("{other}"),
+    }
+    text
+}
+
+fn responses_are_compressed_for_those_who_accept_it(backend: Backend) {
+    let app = App::spawn(backend);
+    let mut client = app.client();
+    let lines: String =
+        (0..200).map(|rocket| launched(&format!("r{rocket:03}"), 1).to_string() + "\n").collect();
+    assert_eq!(client.post_lines(lines.as_bytes()).status, 200);
+    let list = "/rockets?sort=channel&limit=200";
+    let plain = client.get(list);
+    assert_eq!(plain.header("content-encoding"), None);
+    let mut get = |path: &str, accepted: &str, more: &[(&str, &str)]| {
+        let headers = [&[("Accept-Encoding", accepted)], more].concat();
+        client.request("GET", path, &headers, b"").unwrap()
+    };
+    for (accepted, expected) in [
+        ("gzip", Some("gzip")),
+        ("zstd", Some("zstd")),
+        ("gzip, deflate, br, zstd", Some("zstd")),
+        ("zstd;q=0.9, gzip;q=0.5", Some("zstd")),
+        ("gzip;q=0.2, br;q=1", Some("gzip")),
+        ("gzip;q=0", None),
+        ("identity", None),
+        ("br", None),
+        ("*;q=0", None),
+        ("", None),
+        ("nonsense ;;;", None),
+    ] {
+        let answer = get(list, accepted, &[]);
+        assert_eq!(answer.header("content-encoding"), expected, "{accepted}");
+        assert_eq!(decode(&answer), plain.body, "{accepted}");
+        if expected.is_some() {
+            assert!(answer.body.len() < plain.body.len() / 4);
+            assert_eq!(answer.header("vary"), Some("accept-encoding"));
+        }
+    }
+    // Streams, CSV, and an error with a long text.
+    for (path, headers) in
+        [("/export", &[][..]), ("/reports/gaps", &[("Accept", "text/csv")]), ("/openapi.json", &[])]
+    {
+        let compressed = get(path, "gzip", headers);
+        let expected = (path != "/reports/gaps").then_some("gzip");
+        assert_eq!(compressed.header("content-encoding"), expected, "{path}");
+        assert!(!decode(&compressed).is_empty());
+    }
+    // What is short is not.
+    assert_eq!(get("/stats", "gzip", &[]).header("content-encoding"), None);
+    // Answers to a stream of questions come while it is sent.
+    let question = b"{\"channel\":\"r001\",\"through\":2}\n";
+    let head = "POST /missing HTTP/1.1\r\nHost: localhost\r\nContent-Type: \
+                application/x-ndjson\r\nAccept-Encoding: gzip\r\nContent-Length: 1000000\r\n\r\n";
+    client.send(&[head.as_bytes(), question].concat()).unwrap();
+    assert!(client.has_answer_within(DEADLINE));
 }
