@@ -100,9 +100,9 @@ impl Files {
         let size = |path: &Path| std::fs::metadata(path).unwrap().len() / 1_024;
         let (export, messages) = (size(&self.export), size(&self.messages));
         format!(
-            "| export of {what} each, of the messages as NDJSON: size | 1/{} | | \
+            "| export of {what} each, of the messages as NDJSON: size | 1/{:.1} | | \
              {export} KiB of {messages} KiB |\n",
-            messages / export
+            messages as f64 / export as f64
         )
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
+use super::rows::PgTime;
 use super::session::WorkKind;
 use super::{BEGIN_TO_WRITE, PostgresStore};
 use crate::domain::query::Filters;
@@ -107,21 +108,37 @@ async fn insert_tombstones(
         .bind(bucket)
         .execute(&mut *transaction)
         .await?;
-    // A cluster runs rows of values with the same bucket on one node. There are fewer placeholders
-    // in a statement than the protocol allows.
-    for channels in channels.chunks(MAX_TOMBSTONES) {
-        let values = (2..2 + channels.len()).map(|index| format!("(${index}, $1, now())"));
+    let channels: Vec<&str> = channels.iter().map(Channel::as_str).collect();
+    set_times(transaction, ("rockets_forgotten", "forgotten_at"), bucket, &channels, None).await
+}
+
+/// How many rows one statement inserts: a statement has room for more placeholders.
+const MAX_ROWS: usize = 1_000;
+
+/// Sets a column of a table, which has no others, for channels that are all in this bucket. Without
+/// a time, it is the start of the transaction by the server's clock.
+pub(super) async fn set_times(
+    transaction: &mut PgConnection,
+    (table, column): (&str, &str),
+    bucket: i16,
+    channels: &[&str],
+    time: Option<Timestamp>,
+) -> Result<(), StoreError> {
+    let (value, first) = if time.is_some() { ("$2", 3) } else { ("now()", 2) };
+    // A cluster runs rows of values with the same bucket on one node.
+    for channels in channels.chunks(MAX_ROWS) {
+        let rows = (first..first + channels.len()).map(|index| format!("(${index}, $1, {value})"));
         let insert = format!(
-            "INSERT INTO rockets_forgotten (channel, bucket, forgotten_at) VALUES {}
-             ON CONFLICT (channel, bucket) DO UPDATE SET forgotten_at = excluded.forgotten_at",
-            values.collect::<Vec<_>>().join(", ")
+            "INSERT INTO {table} (channel, bucket, {column}) VALUES {}
+             ON CONFLICT (channel, bucket) DO UPDATE SET {column} = excluded.{column}",
+            rows.collect::<Vec<_>>().join(", ")
         );
-        let insert = sqlx::query(AssertSqlSafe(insert)).persistent(false).bind(bucket);
-        let insert = channels.iter().fold(insert, |insert, channel| insert.bind(channel.as_str()));
+        let mut insert = sqlx::query(AssertSqlSafe(insert)).persistent(false).bind(bucket);
+        if let Some(time) = time {
+            insert = insert.bind(PgTime(time));
+        }
+        let insert = channels.iter().fold(insert, |insert, channel| insert.bind(*channel));
         insert.execute(&mut *transaction).await?;
     }
     Ok(())
 }
-
-/// How many tombstones one statement inserts.
-const MAX_TOMBSTONES: usize = 1_000;

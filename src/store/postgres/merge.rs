@@ -285,43 +285,15 @@ impl Writes {
             forget::remove(connection, bucket, &removed).await?;
         }
         for (channel, at) in &self.tombstones {
-            let sql = "INSERT INTO rockets_forgotten (channel, bucket, forgotten_at)
-                       VALUES ($1, $2, $3)
-                       ON CONFLICT (channel, bucket) DO UPDATE SET
-                           forgotten_at = excluded.forgotten_at";
-            let insert = sqlx::query(sql).bind(channel.as_str()).bind(bucket).bind(PgTime(*at));
-            insert.execute(&mut *connection).await?;
+            let column = ("rockets_forgotten", "forgotten_at");
+            forget::set_times(connection, column, bucket, &[channel.as_str()], Some(*at)).await?;
         }
         let changed = self.stored.iter().map(|(channel, ..)| channel);
         let changed = changed.chain(self.tombstones.iter().map(|(channel, _)| channel));
-        mark_merged(connection, bucket, &changed.collect::<Vec<_>>(), now).await
+        let changed: Vec<&str> = changed.map(Channel::as_str).collect();
+        let column = ("rockets_merged", "merged_at");
+        forget::set_times(connection, column, bucket, &changed, Some(now)).await
     }
-}
-
-/// How many rows one statement inserts: a statement has room for more placeholders.
-const MAX_ROWS: usize = 1_000;
-
-async fn mark_merged(
-    connection: &mut PgConnection,
-    bucket: i16,
-    channels: &[&Channel],
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    // A cluster runs rows of values with the same bucket on one node.
-    for channels in channels.chunks(MAX_ROWS) {
-        let values = (3..3 + channels.len()).map(|index| format!("(${index}, $1, $2)"));
-        let insert = format!(
-            "INSERT INTO rockets_merged (channel, bucket, merged_at) VALUES {}
-             ON CONFLICT (channel, bucket) DO UPDATE SET merged_at = excluded.merged_at",
-            values.collect::<Vec<_>>().join(", ")
-        );
-        let insert = sqlx::query(AssertSqlSafe(insert)).persistent(false).bind(bucket);
-        let insert = channels
-            .iter()
-            .fold(insert.bind(PgTime(now)), |insert, channel| insert.bind(channel.as_str()));
-        insert.execute(&mut *connection).await?;
-    }
-    Ok(())
 }
 
 /// What the database has of these channels, all in this bucket. `lock` is a locking clause.
