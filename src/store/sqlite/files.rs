@@ -29,7 +29,11 @@ pub(super) const INDEX: &str = "-shm";
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// Whether a file is a database, sound or damaged. An empty one is not, but SQLite would open it.
+/// Nothing is read from a pipe, whose bytes can be read only once.
 pub fn is_sqlite_file(path: &Path) -> io::Result<bool> {
+    if !fs::metadata(path)?.is_file() {
+        return Ok(false);
+    }
     let mut start = Vec::with_capacity(MAGIC.len());
     File::open(path)?.take(MAGIC.len() as u64).read_to_end(&mut start)?;
     Ok(start == MAGIC)

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use testkit::client::Client;
 use testkit::message::{faster, launched};
@@ -81,6 +82,22 @@ fn conflicts_and_what_is_no_source_are_failures() {
     }
     assert!(stderr(&merge(&text)).contains("not an export: line 1: "));
     assert!(stderr(&merge(&path("nothing"))).contains("nothing: "));
+}
+
+#[test]
+fn an_export_may_come_through_a_named_pipe() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (one, other, pipe) = (path("one.db"), path("other.db"), path("pipe"));
+    ingest(&one, directory.path(), &[launched("a", 1)]);
+    let export = run(&["export", "--database", &one]).stdout;
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::thread::scope(|scope| {
+        scope.spawn(|| fs::write(&pipe, &export).unwrap());
+        let merged = run(&["merge", &pipe, "--database", &other]);
+        let expected = "read 1 rockets: 1 changed, 1 messages gained, 0 conflicts\n";
+        assert_eq!(stdout(&merged), expected, "{merged:?}");
+    });
 }
 
 #[test]
