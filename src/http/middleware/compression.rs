@@ -1,35 +1,38 @@
 //! Compresses responses for clients that accept it.
 
 use actix_http::encoding::Encoder;
+use actix_web::ResponseError;
 use actix_web::body::{self, BodySize, BoxBody, MessageBody};
 use actix_web::dev::ServiceResponse;
 use actix_web::http::Method;
 use actix_web::http::header::{
     self, AcceptEncoding, ContentEncoding, Encoding, Header, HeaderValue,
 };
-use actix_web::{HttpMessage, ResponseError};
 
 use crate::http::problem::Problem;
 
 /// Shorter bodies would hardly become shorter.
 const MIN_BYTES: u64 = 1_024;
 
-/// The encoding in which a client prefers the response to its request.
-pub(super) fn preferred(request: &impl HttpMessage) -> ContentEncoding {
+/// The encoding in which to send a response; none if it stays as it is.
+pub(super) fn encoding<B: MessageBody>(response: &ServiceResponse<B>) -> Option<ContentEncoding> {
+    // Most responses are short, so their requests are not examined.
+    if !is_worthwhile(response) {
+        return None;
+    }
+    let request = response.request();
     if !request.headers().contains_key(header::ACCEPT_ENCODING) {
-        return ContentEncoding::Identity;
+        return None;
     }
     let supported = [Encoding::zstd(), Encoding::gzip(), Encoding::identity()];
-    let accepted = AcceptEncoding::parse(request).ok();
-    match accepted.and_then(|accepted| accepted.negotiate(supported.iter())) {
-        Some(Encoding::Known(encoding)) => encoding,
-        // A response in plain text is better than none.
-        _ => ContentEncoding::Identity,
+    match AcceptEncoding::parse(request).ok()?.negotiate(supported.iter()) {
+        // A client that accepts nothing gets plain text, which is better than no response.
+        None | Some(Encoding::Known(ContentEncoding::Identity) | Encoding::Unknown(_)) => None,
+        Some(Encoding::Known(encoding)) => Some(encoding),
     }
 }
 
-/// Whether a response should be compressed.
-pub(super) fn is_worthwhile<B: MessageBody>(response: &ServiceResponse<B>) -> bool {
+fn is_worthwhile<B: MessageBody>(response: &ServiceResponse<B>) -> bool {
     let size_fits = match response.response().body().size() {
         BodySize::None => false,
         BodySize::Sized(bytes) => bytes >= MIN_BYTES,

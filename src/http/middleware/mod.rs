@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
-use actix_web::http::header::{ContentEncoding, HeaderValue};
+use actix_web::http::header::HeaderValue;
 use actix_web::{Either, Error, HttpMessage, ResponseError, web};
 
 use futures_util::FutureExt;
@@ -58,7 +58,6 @@ impl Middleware {
         let (started, in_progress) = (Instant::now(), RequestInProgress::begin(&request));
         let (response_budget, metrics) = (self.response_budget.clone(), self.metrics.clone());
         let id = request_id::choose(&self.ids, &request);
-        let encoding = compression::preferred(&request);
         let allowed = auth::authorize(&self.access, &request, &self.listening);
         let response = match allowed {
             Ok(()) => Either::Left(service.call(request)),
@@ -77,7 +76,7 @@ impl Middleware {
                 }
             };
             let mut response = response_budget.reserve(response);
-            if encoding != ContentEncoding::Identity && compression::is_worthwhile(&response) {
+            if let Some(encoding) = compression::encoding(&response) {
                 let compressed = compression::compress(encoding, response).await;
                 response = response_budget.reserve(compressed);
             }

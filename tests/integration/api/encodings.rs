@@ -221,7 +221,7 @@ fn responses_are_compressed_for_those_who_accept_it(backend: Backend) {
             assert_eq!(answer.header("vary"), Some("accept-encoding"));
         }
     }
-    // Streams, CSV, and an error with a long text.
+    // A stream and a document are compressed. A short report is not.
     for (path, headers) in
         [("/export", &[][..]), ("/reports/gaps", &[("Accept", "text/csv")]), ("/openapi.json", &[])]
     {
