@@ -31,9 +31,10 @@ const MAX_CONFLICTS_LISTED: usize = 100;
 
 /// The maximum number of ranges, and of losses, in a line of an export that is written. A rocket
 /// with more has several lines.
-const MAX_LINE_RANGES: usize = 65_536;
+const MAX_LINE_RANGES: usize = 16_384;
 
-/// The longest line of an export that is read. Those that are written have less than half of it.
+/// The longest line of an export that is read. A line that is written fits: a range takes at most
+/// 4 KB, with the longest texts (three of 255 characters) and all its blocks.
 const MAX_LINE_BYTES: usize = 64 * 1024 * 1024;
 
 /// Writes an export in parts, in constant memory.
