@@ -28,7 +28,7 @@ const ONCE: Fleet = Fleet {
     displacement: 20,
 };
 
-/// Where a database is that is made anew for each measurement.
+/// A database to merge into. Each measurement creates a new one.
 enum Target<'t> {
     File(&'t Path),
     Postgres(&'t postgres::Cluster),

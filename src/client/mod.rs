@@ -72,11 +72,6 @@ impl ServiceClient {
         Self { client, base, tokens, was_reached: Cell::new(false) }
     }
 
-    /// The base URL of the service.
-    pub fn base(&self) -> &str {
-        &self.base
-    }
-
     /// Whether the service has ever answered.
     pub fn was_reached(&self) -> bool {
         self.was_reached.get()
@@ -140,9 +135,13 @@ impl ServiceClient {
             return Ok(ServiceResponse { response, url });
         }
         let body = response.body().limit(MAX_RESPONSE_BYTES);
-        let body = tokio::time::timeout(PROGRESS_TIMEOUT, body).await.ok().and_then(Result::ok);
-        let body = body.unwrap_or_default();
-        let shown = String::from_utf8_lossy(&body[..body.len().min(MAX_SHOWN_BYTES)]);
+        let shown = match tokio::time::timeout(PROGRESS_TIMEOUT, body).await {
+            Ok(Ok(body)) => {
+                String::from_utf8_lossy(&body[..body.len().min(MAX_SHOWN_BYTES)]).into_owned()
+            }
+            // The status says most of it.
+            Ok(Err(_)) | Err(_) => "(its body can't be read)".to_owned(),
+        };
         let may_pass = status.is_server_error()
             || [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(&status);
         Err(RequestError { url, detail: format!("{status} {}", Escaped(shown)), may_pass })

@@ -1,7 +1,7 @@
 //! Messages that are committed together, grouped by channel.
 //!
-//! A store goes through the groups in order. For each one it loads the ranges in the group's
-//! windows that it needs, lets [`Group::join`] separate new messages from duplicates, and writes the result.
+//! A store goes through the groups in order. For each one it loads the ranges that the group needs,
+//! lets [`Group::join`] separate new messages from duplicates, and writes the result.
 
 use std::collections::HashMap;
 
@@ -69,8 +69,8 @@ struct MessagePosition {
     index: usize,
 }
 
-/// An interval of new message numbers. The stored ranges that they need overlap or touch
-/// `first..=last`.
+/// An interval of message numbers of a group. Every stored range that the group needs overlaps a
+/// window, or is adjacent to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// The lowest new number.
@@ -107,14 +107,14 @@ impl<'m> Group<'m> {
         })
     }
 
-    /// Whether joining the messages needs a stored range with these ends, both inclusive: it has, or
-    /// touches, one of their numbers.
+    /// Whether the group needs a stored range to join its messages: a range that contains one of
+    /// their numbers, or is adjacent to one. Both ends are inclusive.
     pub fn needs(&self, first: i64, last: i64) -> bool {
         let index = self.order.partition_point(|position| position.number.get() < first - 1);
         self.order.get(index).is_some_and(|position| position.number.get() <= last + 1)
     }
 
-    /// The ranges that joining the messages needs.
+    /// The ranges that the group needs.
     pub fn near(&self, ranges: &[ProcessedRange]) -> Vec<ProcessedRange> {
         ranges.iter().filter(|range| self.needs(range.first, range.last)).cloned().collect()
     }
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn only_ranges_that_have_or_touch_a_number_are_near() {
+    fn only_ranges_that_contain_a_number_or_are_adjacent_to_one_are_near() {
         let stored =
             [2, 4, 8, 10, 500].map(|number| ProcessedRange::of(&messages(&[number])[0], time(0)));
         let new = messages(&[6, 501]);
@@ -238,7 +238,7 @@ mod tests {
         let new = messages(&[5, 9]);
         let near = Batch::new(&new).groups()[0].near(&stored);
         assert_eq!(near.iter().map(|range| range.first).collect::<Vec<_>>(), [4, 8, 10]);
-        // 4 is between two numbers of a window, and touches neither.
+        // 4 lies between two numbers of a window, but is adjacent to neither.
         let new = messages(&[2, 7]);
         let near = Batch::new(&new).groups()[0].near(&stored);
         assert_eq!(near.iter().map(|range| range.first).collect::<Vec<_>>(), [2, 8]);

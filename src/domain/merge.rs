@@ -37,8 +37,8 @@ impl RocketRecord {
         }
     }
 
-    /// The record in parts with at most so many ranges and losses each. Merging all of them is
-    /// merging the record.
+    /// Splits the record into parts with at most `max_size` ranges and `max_size` losses each.
+    /// Merging all parts has the same result as merging the record.
     pub fn parts(self, max_size: usize) -> Vec<Self> {
         let Self { last_received, ranges, losses } = &self;
         if ranges.len().max(losses.len()) <= max_size {

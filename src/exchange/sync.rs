@@ -54,8 +54,10 @@ impl Sync {
 
     /// Takes from the service what has changed there since the last pull.
     pub(crate) async fn pull(&mut self) -> Result<MergeReport, SyncError> {
-        let since = self.pulled_through.map(|through| format!("?since={through}"));
-        let path = format!("/export{}", since.unwrap_or_default());
+        let path = match self.pulled_through {
+            Some(through) => format!("/export?since={through}"),
+            None => "/export".to_owned(),
+        };
         let mut response = self.service.get(&path).await?;
         let mut reader = ExportReader::default();
         let (mut batch, mut report) = (MergeBatch::default(), MergeReport::default());

@@ -59,8 +59,8 @@ impl std::fmt::Display for Response {
 }
 
 impl SimulatorClient {
-    /// A client of the service at this base URL (see [`base_url`](crate::client::base_url)), with at most
-    /// this many connections. It must be created and used inside an actix system.
+    /// A client of the service at this base URL (see [`base_url`](crate::client::base_url)), with
+    /// at most this many connections. It must be created and used inside an actix system.
     pub fn new(
         base: String,
         connections: u16,

@@ -21,8 +21,8 @@ const CHUNK_BYTES: usize = 32 * 1024;
 /// Export rockets for another database.
 ///
 /// The first line has `rocketMonitor`: the format, the time, and `through`, which is what to pass
-/// as `since` the next time. Each further line has a `rocket` with its processed ranges and losses, or
-/// is about a rocket that was `forgotten` in the last 30 days. The size grows with the gaps, not
+/// as `since` the next time. Each further line has a `rocket` with its processed ranges and losses,
+/// or is about a rocket that was `forgotten` in the last 30 days. The size grows with the gaps, not
 /// with the messages. Each rocket is read from one snapshot.
 #[utoipa::path(
     get,

@@ -235,8 +235,8 @@ async fn store(
     }
     insert(transaction, channel, bucket, &changes.added).await?;
     // A scan for changes finds the row by the transaction that wrote it last.
-    let touch = "UPDATE rockets SET highest = highest WHERE channel = $1 AND bucket = $2";
-    sqlx::query(touch).bind(channel).bind(bucket).execute(transaction).await?;
+    let new_version = "UPDATE rockets SET highest = highest WHERE channel = $1 AND bucket = $2";
+    sqlx::query(new_version).bind(channel).bind(bucket).execute(transaction).await?;
     Ok(())
 }
 
